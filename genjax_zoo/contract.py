@@ -1,0 +1,99 @@
+"""The contract: what every model of the zoo is, and nothing about how it learns or runs.
+
+Floor 0. Nothing here imports anything of genjax_zoo.
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+
+Key = jax.Array
+Array = jax.Array
+Batch = Mapping[str, Array]
+"""A flat dict of arrays whose leading axis is the batch: `x` [B, ...], and `label` [B] if known."""
+State = Any
+"""One named, documented pytree per model."""
+Info = dict[str, Array]
+"""Scalars that a step tells of itself, by name."""
+
+
+class Evidence(enum.StrEnum):
+    """What kind of number a log-probability is. It travels with every number that is printed.
+
+    A lower bound lies below the exact value in expectation; an estimate is consistent but may
+    err on either side; an unnormalised one differs from the truth by an unknown constant.
+    """
+
+    EXACT = "exact"
+    LOWER_BOUND = "lower_bound"
+    ESTIMATE = "estimate"
+    UNNORMALISED = "unnormalised"
+    NONE = "none"
+
+
+class Measure(NamedTuple):
+    """A further number per example that a model can tell of data, with what it is.
+
+    Attributes:
+      value: (key, state, batch) -> [B], in `unit`.
+      evidence: what kind of number it is; EXACT for one that is simply computed, like an error.
+      unit: "nats", "error", "squared error", ...
+      better: "higher" or "lower".
+    """
+
+    value: Callable[[Key, State, Batch], Array]
+    evidence: Evidence
+    unit: str
+    better: str = "higher"
+
+
+class Model(NamedTuple):
+    """A generative model is a bundle of pure functions.
+
+    Key first, state second, `(state, info)` back, without exception. All functions can be jitted,
+    differentiated and vmapped, read no flag, no file and no clock, and keep no state of their own.
+
+    Attributes:
+      init: (key, batch) -> state. The batch is an example of the data: its shapes and, where a
+        model starts from the data's statistics, its values.
+      step: (key, state, batch) -> (state, info): one step of learning. `info` is a dict of scalars.
+      sample: (key, state, n, **condition) -> batch of n, of the data's shape, dtype and range.
+      log_prob: (key, state, batch) -> [B] nats. The key feeds an estimate; an exact one ignores it.
+      evidence: what kind of number `log_prob` is.
+      encode: (key, state, batch) -> latents, a pytree whose leading axis is B.
+      decode: (state, latents) -> batch: the mean of p(x | latents).
+      measures: further numbers per example, each with its own evidence and unit.
+    """
+
+    init: Callable[[Key, Batch], State]
+    step: Callable[[Key, State, Batch], tuple[State, Info]]
+    sample: Callable[..., Batch]
+    log_prob: Callable[[Key, State, Batch], Array] | None = None
+    evidence: Evidence = Evidence.NONE
+    encode: Callable[[Key, State, Batch], Any] | None = None
+    decode: Callable[[State, Any], Batch] | None = None
+    measures: Mapping[str, Measure] = {}
+
+
+class ZooError(Exception):
+    """Something the user can mend. The message says what was expected, what came, what to do."""
+
+
+class ConfigError(ZooError):
+    """A config holds a field, a value or a name that does not exist."""
+
+
+class DataError(ZooError):
+    """The data are missing, unreadable or of the wrong shape."""
+
+
+class CheckpointError(ZooError):
+    """A checkpoint is damaged, belongs to another model, or could not be written."""
+
+
+class DivergedError(ZooError):
+    """A number became NaN or infinite."""
