@@ -1,0 +1,133 @@
+"""The outer fields that every config has, and how a config file is put together.
+
+Floor 4. A config file of the zoo holds a table of variants and one line:
+
+    def get_config(variant: str = "digits"):
+        return assemble(VARIANTS, variant)
+
+`assemble` fills in every field that the variant does not name, so that each can be overridden on
+the command line (`--config.model.latents=10`) and a misspelt one cannot.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import ml_collections
+
+from genjax_zoo import optimizers
+from genjax_zoo.contract import ConfigError, Model
+from genjax_zoo.models import ZOO, Family
+from genjax_zoo.run.data import Data
+from genjax_zoo.run.sharding import Devices
+from genjax_zoo.typed import choose, typed
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run, whole. `model` alone differs from family to family.
+
+    Attributes:
+      seed: the root of all randomness: initial parameters, order of the data, dice.
+      steps: how many steps in all.
+      data: what is learnt from.
+      model: `name`, and the family's own fields.
+      optimizer: for the verbs that follow gradients.
+      log_every: steps between two lines of metrics.
+      checkpoint_every: steps between two checkpoints.
+      sample_every: steps between two pictures of samples; 0 draws only the last.
+      eval_every: steps between two measurements on held-out data; 0 measures only at the end.
+      eval_examples: held-out examples used during training; the end uses all of them.
+      samples: how many samples a picture shows.
+      keep_last: checkpoints kept; the best, by the measurements, is kept besides.
+      steps_per_call: steps in one compiled call.
+      devices: how the batch and the parameters are laid over the devices.
+    """
+
+    model: dict
+    seed: int = 0
+    steps: int = 1000
+    data: Data = dataclasses.field(default_factory=Data)
+    optimizer: optimizers.Config = dataclasses.field(default_factory=optimizers.Config)
+    log_every: int = 100
+    checkpoint_every: int = 1000
+    sample_every: int = 1000
+    eval_every: int = 1000
+    eval_examples: int = 1000
+    samples: int = 64
+    keep_last: int = 2
+    steps_per_call: int = 20
+    devices: Devices = dataclasses.field(default_factory=Devices)
+
+    def __post_init__(self):
+        least = {
+            "steps": 1,
+            "log_every": 1,
+            "checkpoint_every": 1,
+            "sample_every": 0,
+            "eval_every": 0,
+            "eval_examples": 1,
+            "samples": 1,
+            "keep_last": 1,
+            "steps_per_call": 1,
+        }
+        for name, low in least.items():
+            if getattr(self, name) < low:
+                raise ConfigError(
+                    f"config.{name} should be at least {low}, got {getattr(self, name)}."
+                )
+
+
+def family_of(model: Mapping[str, Any]) -> Family:
+    """The family that `config.model.name` names."""
+    if "name" not in model:
+        raise ConfigError(f"config.model.name is missing; known models: {', '.join(ZOO)}.")
+    return choose(model["name"], ZOO, "model")
+
+
+def make_model(run: Run) -> Model:
+    """The model that a run's config describes."""
+    family = family_of(run.model)
+    fields = {k: v for k, v in run.model.items() if k != "name"}
+    return family.make(
+        typed(family.Config, fields, "config.model"), optimizers.make(run.optimizer, run.steps)
+    )
+
+
+def read(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Run:
+    """The typed run of an untyped config; raises ConfigError and names what is wrong."""
+    fields = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
+    run = typed(Run, fields, "config")
+    make_model(run)
+    return run
+
+
+def assemble(variants: Mapping[str, Mapping], variant: str) -> ml_collections.ConfigDict:
+    """The locked ConfigDict of one variant, every field of it filled in.
+
+    Args:
+      variants: name -> nested fields. A field that is not named keeps its dataclass's default.
+      variant: which one.
+    """
+    given = choose(variant, variants, "variant")
+    family = family_of(given["model"])
+    # The defaults are read off the dataclasses, whose fields all have one.
+    defaults = dataclasses.asdict(Run(model={}))
+    defaults["model"] = {"name": family.name, **_defaults(family.Config)}
+    config = ml_collections.ConfigDict(_merge(defaults, given), convert_dict=True)
+    return config.lock()
+
+
+def _defaults(cls: type) -> dict[str, Any]:
+    return dataclasses.asdict(cls())
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for name, value in over.items():
+        old = merged.get(name)
+        nested = isinstance(old, Mapping) and isinstance(value, Mapping) and old
+        merged[name] = _merge(old, value) if nested else value
+    return merged
