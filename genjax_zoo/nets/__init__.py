@@ -3,7 +3,29 @@
 Floor 1. Only here is flax.linen imported; a caller sees `(params, inputs) -> outputs`.
 """
 
+from genjax_zoo.nets.conv import conv, conv_transpose
 from genjax_zoo.nets.dense import mlp
+from genjax_zoo.nets.image import (
+    StatefulNet,
+    conv_decoder,
+    conv_encoder,
+    dcgan_discriminator,
+    dcgan_generator,
+)
 from genjax_zoo.nets.net import ACTIVATIONS, Net
+from genjax_zoo.nets.norm import batch_norm, group_norm
 
-__all__ = ["ACTIVATIONS", "Net", "mlp"]
+__all__ = [
+    "ACTIVATIONS",
+    "Net",
+    "StatefulNet",
+    "batch_norm",
+    "conv",
+    "conv_decoder",
+    "conv_encoder",
+    "conv_transpose",
+    "dcgan_discriminator",
+    "dcgan_generator",
+    "group_norm",
+    "mlp",
+]

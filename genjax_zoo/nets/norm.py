@@ -1,0 +1,110 @@
+"""Normalisation: moments of the activations, turned into one scale and one shift per channel.
+
+A normalised activation is affine in the activation itself, y = a x + b. So a, b are worked out
+from per-channel sums, which are small, and the large array is read twice and written once; no
+reshaping to groups, which a CPU reduces badly.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from genjax_zoo.contract import Array, ConfigError
+
+
+class Moments(NamedTuple):
+    """Running moments of a batch norm, each an exponential average that starts from nothing.
+
+    Attributes:
+      mean: Σ_s (1 - d) d^(t - s) μ_s [C].
+      square: the same of the uncentred second moments μ_s² + σ_s² [C].
+      weight: 1 - d^t []; the averages are debiased by dividing by it.
+    """
+
+    mean: Array
+    square: Array
+    weight: Array
+
+
+def group_norm(x: Array, scale: Array, shift: Array, groups: int, eps: float = 1e-5) -> Array:
+    """Wu & He 2018: each example's channels are normalised in groups, over the image as well.
+
+    Args:
+      x: [B, ..., C].
+      scale: γ [C].
+      shift: β [C].
+      groups: how many groups of neighbouring channels; C groups is instance norm, 1 layer norm.
+      eps: added to the variance.
+
+    Returns:
+      γ (x - μ) / √(σ² + ε) + β, of the shape of x.
+
+    Raises ConfigError if the groups do not divide the channels.
+    """
+    batch, channels = x.shape[0], x.shape[-1]
+    if channels % groups:
+        raise ConfigError(f"group norm: {groups} groups do not divide {channels} channels.")
+    over = tuple(range(1, x.ndim - 1))
+
+    def of_group(per_channel: Array) -> Array:
+        mean = per_channel.reshape(batch, groups, -1).mean(-1, keepdims=True)
+        return jnp.broadcast_to(mean, (batch, groups, channels // groups)).reshape(batch, channels)
+
+    mean = of_group(jnp.mean(x, over))
+    return _affine(x, mean, of_group(jnp.mean(x * x, over)), scale, shift, eps)
+
+
+def moments_start(channels: int) -> Moments:
+    """The moments of no batch at all."""
+    return Moments(jnp.zeros(channels), jnp.zeros(channels), jnp.zeros(()))
+
+
+def batch_norm(
+    x: Array,
+    scale: Array,
+    shift: Array,
+    moments: Moments,
+    train: bool,
+    decay: float = 0.9,
+    eps: float = 1e-5,
+) -> tuple[Array, Moments]:
+    """Ioffe & Szegedy 2015: each channel is normalised over the batch and the image.
+
+    Args:
+      x: [B, ..., C].
+      scale: γ [C].
+      shift: β [C].
+      moments: of the batches seen before.
+      train: normalise by this batch's moments and remember them, or by the remembered ones and
+        leave them as they are. Before any batch the remembered ones are 0 and 1.
+      decay: d, how slowly the running moments move.
+      eps: added to the variance.
+
+    Returns:
+      γ (x - μ) / √(σ² + ε) + β, of the shape of x, and the moments.
+    """
+    if not train:
+        weight = jnp.maximum(moments.weight, 1e-12)
+        mean = moments.mean / weight
+        square = jnp.where(moments.weight > 0, moments.square / weight, 1.0)
+        return _affine(x, mean, square, scale, shift, eps), moments
+    over = tuple(range(x.ndim - 1))
+    mean, square = jnp.mean(x, over), jnp.mean(x * x, over)
+    now = Moments(mean, square, jnp.ones(()))
+    kept = jax.tree.map(
+        lambda old, new: decay * old + (1 - decay) * jax.lax.stop_gradient(new), moments, now
+    )
+    return _affine(x, mean, square, scale, shift, eps), kept
+
+
+def _affine(x: Array, mean: Array, square: Array, scale: Array, shift: Array, eps: float) -> Array:
+    # σ² = E[x²] - μ²;  a = γ / √(σ² + ε);  b = β - a μ. Rounding may leave σ² just below zero.
+    a = scale * jax.lax.rsqrt(jnp.maximum(square - mean * mean, 0.0) + eps)
+    b = shift - a * mean
+    if mean.ndim == 2:
+        middle = (1,) * (x.ndim - 2)
+        a, b = (v.reshape(v.shape[0], *middle, v.shape[1]) for v in (a, b))
+    return x * a + b
