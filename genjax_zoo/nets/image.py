@@ -148,9 +148,9 @@ class _Decoder(nn.Module):
         *image, channels = self.shape
         sizes = pyramid((image[0], image[1]), len(self.widths))
         act = ACTIVATIONS[self.activation]
-        top = (*sizes[-1], self.widths[-1])
+        top = (*sizes[-1], self.widths[0])
         h = act(nn.Dense(math.prod(top))(z.reshape(z.shape[0], -1))).reshape(-1, *top)
-        for width, size in zip(self.widths[-2::-1], sizes[-2:0:-1], strict=True):
+        for width, size in zip(self.widths[1:], sizes[-2:0:-1], strict=True):
             h = act(ConvTranspose(width, size, KERNEL, STRIDE)(h))
         return ConvTranspose(channels, sizes[0], KERNEL, STRIDE)(h)
 
@@ -172,10 +172,10 @@ def conv_encoder(
 def conv_decoder(
     widths: Sequence[int], shape: tuple[int, int, int], activation: str = "relu"
 ) -> Net:
-    """z [B, ...] -> x [B, *shape]: the mirror of `conv_encoder` with the same widths.
+    """z [B, ...] -> x [B, *shape]: `conv_encoder` run backwards, if its widths are reversed.
 
     Args:
-      widths: as the encoder's, from the largest image to the smallest: they are used backwards.
+      widths: channels before each doubling of the image, from the smallest image to the largest.
       shape: (H, W, C) of the image; the last layer is linear.
       activation: a name of `ACTIVATIONS`.
     """
@@ -195,10 +195,10 @@ class _Generator(nn.Module):
     def __call__(self, z: Array, train: bool) -> Array:
         *image, channels = self.shape
         sizes = pyramid((image[0], image[1]), len(self.widths))
-        top = (*sizes[-1], self.widths[-1])
+        top = (*sizes[-1], self.widths[0])
         h = nn.Dense(math.prod(top), use_bias=False, kernel_init=_DCGAN)(z).reshape(-1, *top)
         h = nn.relu(BatchNorm()(h, train))
-        for width, size in zip(self.widths[-2::-1], sizes[-2:0:-1], strict=True):
+        for width, size in zip(self.widths[1:], sizes[-2:0:-1], strict=True):
             h = ConvTranspose(width, size, KERNEL, STRIDE, bias=False, initialiser=_DCGAN)(h)
             h = nn.relu(BatchNorm()(h, train))
         return ConvTranspose(channels, sizes[0], KERNEL, STRIDE, initialiser=_DCGAN)(h)
@@ -226,7 +226,7 @@ def dcgan_generator(widths: Sequence[int], shape: tuple[int, int, int]) -> State
     in the last layer, ReLU.
 
     Args:
-      widths: channels from the largest image to the smallest, as the discriminator's.
+      widths: channels before each doubling of the image, from the smallest to the largest.
       shape: (H, W, C) of the image.
     """
     height, width, channels = shape
