@@ -35,6 +35,15 @@ class Evidence(enum.StrEnum):
     NONE = "none"
 
 
+class Support(enum.StrEnum):
+    """Where a model puts its probability: what `x` must be for `log_prob` to be one of `x`."""
+
+    REAL = "real"
+    UNIT = "unit-interval"
+    BINARY = "binary"
+    CATEGORICAL = "categorical"
+
+
 class Measure(NamedTuple):
     """A further number per example that a model can tell of data, with what it is.
 
@@ -67,6 +76,7 @@ class Model(NamedTuple):
       encode: (key, state, batch) -> latents, a pytree whose leading axis is B.
       decode: (state, latents) -> batch: the mean of p(x | latents).
       measures: further numbers per example, each with its own evidence and unit.
+      support: what the data must be; a run refuses others before it starts.
     """
 
     init: Callable[[Key, Batch], State]
@@ -77,6 +87,7 @@ class Model(NamedTuple):
     encode: Callable[[Key, State, Batch], Any] | None = None
     decode: Callable[[State, Any], Batch] | None = None
     measures: Mapping[str, Measure] = {}
+    support: Support = Support.REAL
 
 
 class ZooError(Exception):

@@ -76,9 +76,7 @@ def average_update(average: Average | None, params: Params, decay: float) -> Ave
     if average is None:
         return None
     mix = lambda old, new: decay * old + (1 - decay) * new
-    return Average(
-        jax.tree.map(mix, average.total, params), mix(average.weight, jnp.ones(()))
-    )
+    return Average(jax.tree.map(mix, average.total, params), mix(average.weight, jnp.ones(())))
 
 
 def learnt(state: Learner) -> Params:
@@ -98,9 +96,7 @@ def of_params(fn: Callable[..., Any]) -> Callable[..., Any]:
     return lambda key, state, *args, **kwargs: fn(key, learnt(state), *args, **kwargs)
 
 
-def descend(
-    init: Init, loss: Loss, tx: optax.GradientTransformation, average: float = 0.0
-) -> Verb:
+def descend(init: Init, loss: Loss, tx: optax.GradientTransformation, average: float = 0.0) -> Verb:
     """Follows the gradient of one loss: θ ← θ - tx(∇_θ loss).
 
     Args:

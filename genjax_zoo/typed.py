@@ -62,6 +62,8 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if hint is Any:
         return value
+    if isinstance(value, bool) and hint in (int, float):
+        raise ConfigError(f"{where} should be {_spell(hint)}, got {value!r} (bool).")
     if origin in (types.UnionType, typing.Union):
         for option in args:
             try:
@@ -92,11 +94,8 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     elif hint in (None, types.NoneType):
         if value is None:
             return None
-    elif hint is float and isinstance(value, int | float) and not isinstance(value, bool):
+    elif hint is float and isinstance(value, int | float):
         return float(value)
     elif isinstance(hint, type) and isinstance(value, hint):
-        if hint is not int or not isinstance(value, bool):
-            return value
-    raise ConfigError(
-        f"{where} should be {_spell(hint)}, got {value!r} ({type(value).__name__})."
-    )
+        return value
+    raise ConfigError(f"{where} should be {_spell(hint)}, got {value!r} ({type(value).__name__}).")

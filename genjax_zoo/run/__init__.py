@@ -1,0 +1,1 @@
+"""Running: data, the loop, checkpoints, devices, the report. Knows the contract, no model."""

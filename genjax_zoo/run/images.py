@@ -6,10 +6,9 @@ value: what is out of range is clipped, and what is not a number is shown in red
 
 from __future__ import annotations
 
+import io
 import math
-import os
 import pathlib
-import tempfile
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from genjax_zoo.contract import DataError
+from genjax_zoo.run import files
 
 RED = np.array([214, 39, 40], np.uint8)
 """The colour of a number that is none."""
@@ -138,16 +138,6 @@ def picture(x: Any, reference: Any = None, low: float = 0.0, high: float = 1.0) 
 
 def write_png(path: pathlib.Path | str, pixels: np.ndarray) -> pathlib.Path:
     """Writes [H, W, 3] bytes to a PNG file, whole or not at all; makes the folder."""
-    path = pathlib.Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            Image.fromarray(np.ascontiguousarray(pixels)).save(file, format="PNG", optimize=True)
-        # mkstemp makes private files; a picture may be read by whoever may read its folder.
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        pathlib.Path(name).unlink(missing_ok=True)
-        raise
-    return path
+    png = io.BytesIO()
+    Image.fromarray(np.ascontiguousarray(pixels)).save(png, format="PNG", optimize=True)
+    return files.write(path, png.getvalue())

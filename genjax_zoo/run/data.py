@@ -1,0 +1,458 @@
+"""Data: batch i is a function of (seed, i) alone.
+
+Floor 4. Three kinds of source become one shape, a `Source`:
+
+    a table    rests on the device whole; the host sends row numbers       digits, MNIST, a text
+    records    stay on disk; grain's threads read and send the rows        large tfds sets, folders
+    a density  is drawn inside the compiled step; the host sends nothing   2-D toys
+
+The order of epoch e is numpy's Philox permutation keyed by (seed, e): random access to any batch,
+and 40 times less of a core than asking for one shuffled index at a time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import pathlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+import grain
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genjax_zoo.contract import Batch, ConfigError, DataError, Key
+from genjax_zoo.densities import DENSITIES
+from genjax_zoo.typed import choose
+
+RESIDENT_BYTES = 2**30
+"""A data set up to this size rests on the device."""
+IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+HELD_OUT_DRAWS = 10_000
+KINDS = "digits, density:NAME, tfds:NAME, folder:PATH, text:PATH"
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What is learnt from, and all that is done to it on the way.
+
+    Attributes:
+      source: digits | density:NAME | tfds:NAME | folder:PATH | text:PATH.
+      batch_size: examples in a step, over all devices and processes.
+      scale: range of pixel values: unit [0, 1], symmetric [-1, 1], raw (0 to the highest level).
+      resize: side in pixels that images are resized to (bilinear, squared); 0 leaves them alone.
+      binarise: threshold (x > 0.5) or dynamic (a Bernoulli draw of x at every access) or none.
+      dequantise: adds uniform noise of one level, so that a density is one.
+      length: characters in an example of a text.
+    """
+
+    source: str = "digits"
+    batch_size: int = 100
+    scale: Literal["unit", "symmetric", "raw"] = "unit"
+    resize: int = 0
+    binarise: Literal["none", "threshold", "dynamic"] = "none"
+    dequantise: bool = False
+    length: int = 64
+
+    def __post_init__(self):
+        if self.batch_size < 1 or self.length < 1 or self.resize < 0:
+            raise ConfigError(
+                "config.data expects batch_size >= 1, length >= 1 and resize >= 0, got "
+                f"{self.batch_size}, {self.length}, {self.resize}."
+            )
+        if self.binarise != "none" and (self.dequantise or self.scale != "unit"):
+            raise ConfigError(
+                f"config.data.binarise={self.binarise!r} works on [0, 1] and leaves nothing to "
+                "dequantise; set scale='unit' and dequantise=False."
+            )
+
+
+class Source(NamedTuple):
+    """A data set, ready to be learnt from.
+
+    Attributes:
+      resident: arrays that rest on every device.
+      feed: (step, rows) -> what the host sends for these rows of the batch of that step.
+      batch: (key, resident, feed) -> batch: pure, runs inside the compiled step; the key is for
+        noise (dequantisation, dynamic binarisation) or for the draw of a density.
+      held_out: (key, first, last) -> batch of the held-out examples first <= i < last; not jitted.
+      held_out_split: "test" or "validation", or what stands in its place.
+      held_out_size: how many held-out examples there are.
+      size: how many training examples there are; None for a density.
+      preprocessing: in words, for every number that is measured on it.
+      interval: the range of the values, for pictures.
+    """
+
+    resident: Any
+    feed: Callable[[int, slice], Any]
+    batch: Callable[[Key, Any, Any], Batch]
+    held_out: Callable[[Key, int, int], Batch]
+    held_out_split: str
+    held_out_size: int
+    size: int | None
+    preprocessing: str
+    interval: tuple[float, float] = (0.0, 1.0)
+
+
+def open_source(data: Data, seed: int, data_dir: str | None = None) -> Source:
+    """Opens `data.source`; raises DataError where it is not there or does not fit."""
+    kind, _, name = data.source.partition(":")
+    openers: dict[str, Callable[[], Source]] = {
+        "digits": lambda: _table(data, seed, *_digits()),
+        "density": lambda: _density(data, name),
+        "tfds": lambda: _tfds(data, seed, name, data_dir),
+        "folder": lambda: _folder(data, seed, name),
+        "text": lambda: _text(data, seed, _read_text(name), data.source),
+    }
+    if kind not in openers or bool(name) != (kind != "digits"):
+        raise ConfigError(f"config.data.source={data.source!r} is none of {KINDS}.")
+    source = openers[kind]()
+    if source.size is not None and source.size < data.batch_size:
+        raise DataError(
+            f"config.data.batch_size={data.batch_size} is more than the {source.size} training "
+            f"examples of {data.source}; choose a smaller batch."
+        )
+    return source
+
+
+def order(seed: int, size: int, batch_size: int, step: int) -> np.ndarray:
+    """Which examples make batch `step`: [batch_size] row numbers.
+
+    Batches run through one epoch's permutation after another, across the seam: every example is
+    seen exactly once an epoch.
+    """
+    places = np.arange(step * batch_size, (step + 1) * batch_size)
+    epochs = places // size
+    rows = np.empty(batch_size, np.int32)
+    for epoch in np.unique(epochs):
+        here = epochs == epoch
+        rows[here] = _permutation(seed, size, int(epoch))[places[here] % size]
+    return rows
+
+
+@functools.lru_cache(maxsize=4)
+def _permutation(seed: int, size: int, epoch: int) -> np.ndarray:
+    philox = np.random.Philox(key=np.array([seed, epoch], np.uint64))
+    return np.random.Generator(philox).permutation(size).astype(np.int32)
+
+
+def feeds(
+    source: Source, chunks: Sequence[tuple[int, int]], rows: slice, threads: int = 2
+) -> Iterator[Any]:
+    """What the host sends for each chunk of steps, stacked [steps, rows, ...], read ahead."""
+
+    def load(chunk: tuple[int, int]) -> Any:
+        each = [source.feed(step, rows) for step in range(*chunk)]
+        return jax.tree.map(lambda *xs: np.stack(xs), *each)
+
+    ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
+    return iter(grain.MapDataset.source(list(chunks)).map(load).to_iter_dataset(ahead))
+
+
+# ---------------------------------------------------------------------------- preprocessing
+
+
+def _preprocess(data: Data, levels: int) -> Callable[[Key, Any], jax.Array]:
+    """(key, integer levels 0 .. levels-1) -> x, as the config declares."""
+
+    def process(key: Key, raw: Any) -> jax.Array:
+        x = jnp.asarray(raw, jnp.float32)
+        if data.dequantise:
+            # Theis et al. 2016: density of x + u, u ~ U[0, 1); a bound on the mass of x.
+            unit = (x + jax.random.uniform(key, x.shape)) / levels
+        else:
+            unit = x / (levels - 1)
+        if data.binarise == "threshold":
+            return jnp.asarray(unit > 0.5, jnp.float32)
+        if data.binarise == "dynamic":
+            return jnp.asarray(jax.random.uniform(key, x.shape) < unit, jnp.float32)
+        top = levels if data.dequantise else levels - 1
+        return {"unit": unit, "symmetric": 2 * unit - 1, "raw": unit * top}[data.scale]
+
+    return process
+
+
+def _interval(data: Data, levels: int) -> tuple[float, float]:
+    ranges = {"unit": (0.0, 1.0), "symmetric": (-1.0, 1.0), "raw": (0.0, levels - 1.0)}
+    return ranges[data.scale]
+
+
+def _describe(data: Data, levels: int, shape: Sequence[int]) -> str:
+    """The preprocessing in words."""
+    if data.binarise == "threshold":
+        values = "binarised by threshold at 0.5"
+    elif data.binarise == "dynamic":
+        values = "binarised dynamically (a Bernoulli draw at every access)"
+    else:
+        low, high = _interval(data, levels)
+        values = f"grey levels scaled to [{low:g}, {high:g}]"
+        if data.dequantise:
+            values += f", dequantised uniformly ({levels} levels)"
+    return f"{data.source}, {'x'.join(map(str, shape))}, {values}"
+
+
+# --------------------------------------------------------------------------------- sources
+
+
+class _Images(NamedTuple):
+    x: np.ndarray
+    label: np.ndarray | None
+
+
+def _digits() -> tuple[_Images, _Images, str, int]:
+    from sklearn.datasets import load_digits
+
+    bunch = load_digits()
+    x = bunch.images.astype(np.uint8)[..., None]
+    label = bunch.target.astype(np.int32)
+    test = np.arange(len(x)) % 5 == 4
+    train = _Images(x[~test], label[~test])
+    return train, _Images(x[test], label[test]), "test (every fifth)", 17
+
+
+def _table(data: Data, seed: int, train: _Images, test: _Images, split: str, levels: int) -> Source:
+    train, test = (_Images(_resized(i.x, data.resize), i.label) for i in (train, test))
+    process = _preprocess(data, levels)
+    size = len(train.x)
+
+    def batch_of(key: Key, x: Any, label: Any) -> Batch:
+        made = {"x": process(key, x)}
+        return made if label is None else {**made, "label": jnp.asarray(label, jnp.int32)}
+
+    def take(resident: _Images, rows: Any) -> _Images:
+        return _Images(*(None if a is None else a[rows] for a in resident))
+
+    return Source(
+        resident=train,
+        feed=lambda step, rows: order(seed, size, data.batch_size, step)[rows],
+        batch=lambda key, resident, rows: batch_of(key, *take(resident, rows)),
+        held_out=lambda key, first, last: batch_of(key, *take(test, slice(first, last))),
+        held_out_split=split,
+        held_out_size=len(test.x),
+        size=size,
+        preprocessing=_describe(data, levels, train.x.shape[1:]),
+        interval=_interval(data, levels),
+    )
+
+
+def _density(data: Data, name: str) -> Source:
+    density = choose(name, DENSITIES, "density")
+
+    def held_out(key: Key, first: int, last: int) -> Batch:
+        # One fixed draw, of which any part can be had: the key is the root's, not the step's.
+        fixed = density.sample(jax.random.key(2**31 - 1), HELD_OUT_DRAWS)
+        return {"x": fixed[first:last]}
+
+    return Source(
+        resident=(),
+        feed=lambda step, rows: np.zeros(rows.stop - rows.start, np.int8),
+        batch=lambda key, resident, feed: {"x": density.sample(key, feed.shape[0])},
+        held_out=held_out,
+        held_out_split="fresh draws",
+        held_out_size=HELD_OUT_DRAWS,
+        size=None,
+        preprocessing=f"{data.source}, as drawn",
+    )
+
+
+def _resized(x: np.ndarray, side: int) -> np.ndarray:
+    """Integer images [N, H, W, C] resized to [N, side, side, C], in their own levels."""
+    if not side or x.shape[1:3] == (side, side):
+        return x
+    shape = (side, side, x.shape[-1])
+    resize = jax.jit(lambda im: jax.image.resize(im.astype(jnp.float32), shape, "bilinear"))
+    return np.stack([np.asarray(jnp.round(resize(image))).astype(x.dtype) for image in x])
+
+
+def _tfds(data: Data, seed: int, name: str, data_dir: str | None) -> Source:
+    import tensorflow_datasets as tfds
+
+    where = data_dir or tfds.core.constants.DATA_DIR
+    try:
+        builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+        splits = builder.info.splits
+    except Exception as error:
+        raise DataError(_no_tfds(name, where, str(error).splitlines()[0])) from error
+    if not splits:
+        raise DataError(_no_tfds(name, where, "it is not prepared"))
+    held = next((s for s in ("test", "validation") if s in splits), None)
+    if "train" not in splits or held is None:
+        raise DataError(
+            f"tfds:{name} needs a train and a test (or validation) split; it has "
+            f"{', '.join(splits)}."
+        )
+    features = builder.info.features or {}
+    if "text" in features:
+        names = ["train", *(s for s in ("validation", "test") if s in splits)]
+        read = lambda s: b"".join(r["text"] for r in builder.as_data_source(split=s)).decode()
+        texts = {s: read(s) for s in names}
+        held_text = "".join(texts[s] for s in names[1:])
+        return _text(data, seed, (texts["train"], held_text, "+".join(names[1:])), data.source)
+    if "image" not in features:
+        raise DataError(
+            f"tfds:{name} has the features {', '.join(features)}; expected 'image' or 'text'."
+        )
+    train, test = (_TfdsRecords(builder.as_data_source(split=s)) for s in ("train", held))
+    return _records(data, seed, train, test, held)
+
+
+def _no_tfds(name: str, where: str, why: str) -> str:
+    return (
+        f"tfds:{name} cannot be read from {where} ({why}). Prepare it once on a machine with "
+        f"TensorFlow: tfds.builder({name!r}, data_dir=..., file_format='array_record')"
+        ".download_and_prepare(), and pass that folder as --data_dir. "
+        f"Without any download: digits, {', '.join('density:' + d for d in DENSITIES)}."
+    )
+
+
+class _TfdsRecords:
+    """Random access to (image uint8 [H, W, C], label or None)."""
+
+    def __init__(self, source: Any):
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def read(self, rows: Sequence[int]) -> list[tuple[np.ndarray, int | None]]:
+        records = self._source.__getitems__([int(r) for r in rows])
+        return [(r["image"], int(r["label"]) if "label" in r else None) for r in records]
+
+
+class _FolderRecords:
+    """Random access to a list of image files; a file's folder is its label if there are two."""
+
+    def __init__(self, files: list[tuple[pathlib.Path, int | None]]):
+        self._files = files
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def read(self, rows: Sequence[int]) -> list[tuple[np.ndarray, int | None]]:
+        return [(_read_image(self._files[r][0]), self._files[r][1]) for r in rows]
+
+
+def _read_image(path: pathlib.Path) -> np.ndarray:
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            grey = image.mode in ("1", "L", "I", "I;16", "F", "LA")
+            x = np.asarray(image.convert("L" if grey else "RGB"))
+    except Exception as error:
+        raise DataError(
+            f"{path} is not a readable image ({error}); mend or remove the file."
+        ) from error
+    return x[..., None] if x.ndim == 2 else x
+
+
+def _records(data: Data, seed: int, train: Any, test: Any, split: str) -> Source:
+    """Image records: into a table if they are small, read as they are needed otherwise."""
+    first = _image_batch(train.read([0]), data.resize)
+    size, shape = len(train), first.x.shape[1:]
+    if first.x.nbytes * (size + len(test)) <= RESIDENT_BYTES:
+        whole = [_image_batch(r.read(range(len(r))), data.resize) for r in (train, test)]
+        return _table(data, seed, whole[0], whole[1], split, 256)
+    process = _preprocess(data, 256)
+
+    def batch_of(key: Key, raw: _Images) -> Batch:
+        made = {"x": process(key, raw.x)}
+        return made if raw.label is None else {**made, "label": jnp.asarray(raw.label)}
+
+    read = lambda records, rows: _image_batch(records.read(rows), data.resize, shape)
+    return Source(
+        resident=(),
+        feed=lambda step, rows: read(train, order(seed, size, data.batch_size, step)[rows]),
+        batch=lambda key, resident, raw: batch_of(key, raw),
+        held_out=lambda key, first, last: batch_of(key, read(test, range(first, last))),
+        held_out_split=split,
+        held_out_size=len(test),
+        size=size,
+        preprocessing=_describe(data, 256, shape),
+        interval=_interval(data, 256),
+    )
+
+
+def _image_batch(
+    records: list[tuple[np.ndarray, int | None]], side: int, shape: tuple[int, ...] | None = None
+) -> _Images:
+    """Stacks images, resized; raises DataError where their shapes differ."""
+    images = [_resized(image[None], side)[0] for image, _ in records]
+    shapes = {image.shape for image in images} | ({shape} if shape else set())
+    if len(shapes) > 1:
+        raise DataError(
+            f"the images differ in shape ({', '.join(map(str, sorted(shapes)))}); set "
+            "config.data.resize to a side in pixels (and keep grey and colour apart)."
+        )
+    labels = [label for _, label in records]
+    known = all(label is not None for label in labels)
+    return _Images(np.stack(images), np.array(labels, np.int32) if known else None)
+
+
+def _folder(data: Data, seed: int, name: str) -> Source:
+    root = pathlib.Path(name).expanduser()
+    if not root.is_dir():
+        raise DataError(f"folder:{name}: there is no such folder ({root.absolute()}).")
+    if (root / "train").is_dir() and (root / "test").is_dir():
+        train, test, split = _files(root / "train"), _files(root / "test"), "test"
+    else:
+        files = _files(root)
+        train = [f for i, f in enumerate(files) if i % 10 != 9]
+        test = [f for i, f in enumerate(files) if i % 10 == 9] or files
+        split = "test (every tenth)" if len(files) >= 10 else "the training images themselves"
+    for files, where in ((train, root), (test, root)):
+        if not files:
+            endings = " ".join(sorted(IMAGE_ENDINGS))
+            raise DataError(f"{where} holds no image (looked for {endings}, in all subfolders).")
+    return _records(data, seed, _FolderRecords(train), _FolderRecords(test), split)
+
+
+def _files(root: pathlib.Path) -> list[tuple[pathlib.Path, int | None]]:
+    found = sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS)
+    classes = sorted({p.parent for p in found})
+    label = {c: i for i, c in enumerate(classes)} if len(classes) > 1 else {}
+    return [(p, label.get(p.parent)) for p in found]
+
+
+def _read_text(name: str) -> tuple[str, str, str]:
+    path = pathlib.Path(name).expanduser()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"text:{name} cannot be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"text:{name} is not UTF-8 ({error.reason}); convert it first.") from error
+    cut = len(text) * 9 // 10
+    return text[:cut], text[cut:], "validation (last tenth)"
+
+
+def vocabulary(text: str) -> Mapping[str, int]:
+    """The characters of a text in sorted order, numbered."""
+    return {c: i for i, c in enumerate(sorted(set(text)))}
+
+
+def _text(data: Data, seed: int, parts: tuple[str, str, str], name: str) -> Source:
+    """Windows of `length` characters, as int32 [B, length]; training ones start anywhere."""
+    train, held, split = parts
+    codes = vocabulary(train + held)
+    coded = [np.array([codes[c] for c in part], np.int32) for part in (train, held)]
+    size, windows = len(coded[0]) - data.length + 1, len(coded[1]) // data.length
+    if size < 1 or windows < 1:
+        raise DataError(
+            f"{name} has {len(train)} + {len(held)} characters, too few for "
+            f"config.data.length={data.length}; choose a shorter one."
+        )
+    blocks = coded[1][: windows * data.length].reshape(windows, data.length)
+    offsets = jnp.arange(data.length)
+    return Source(
+        resident=coded[0],
+        feed=lambda step, rows: order(seed, size, data.batch_size, step)[rows],
+        batch=lambda key, text, starts: {"x": text[starts[:, None] + offsets]},
+        held_out=lambda key, first, last: {"x": jnp.asarray(blocks[first:last])},
+        held_out_split=split,
+        held_out_size=windows,
+        size=size,
+        preprocessing=f"{name}, characters, {len(codes)} symbols, windows of {data.length}",
+    )

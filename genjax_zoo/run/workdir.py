@@ -1,0 +1,117 @@
+"""A workdir: everything a run leaves behind, and nothing else. It can be deleted without regret.
+
+    config.json  run.json  metrics.jsonl  events/  checkpoints/  damaged/  samples/  eval/
+    report.html
+
+Floor 4.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+from collections.abc import Mapping
+from typing import Any
+
+from genjax_zoo.contract import ConfigError, ZooError
+from genjax_zoo.run import files
+
+
+class Workdir:
+    """Paths of one run, and its small files, each written whole or not at all."""
+
+    def __init__(self, root: str | os.PathLike):
+        self.root = pathlib.Path(root).expanduser()
+        self.config = self.root / "config.json"
+        self.runs = self.root / "run.json"
+        self.metrics = self.root / "metrics.jsonl"
+        self.checkpoints = self.root / "checkpoints"
+        self.samples = self.root / "samples"
+        self.eval = self.root / "eval"
+        self.events = self.root / "events"
+
+    def create(self) -> None:
+        """Makes the folder; raises ZooError where it cannot be written."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            probe = self.root / ".writable"
+            probe.write_text("")
+            probe.unlink()
+        except OSError as error:
+            raise ZooError(
+                f"--workdir={self.root} cannot be written: {error.strerror or error}. "
+                "Choose another folder, or free some room."
+            ) from error
+
+    def read_config(self) -> dict[str, Any]:
+        """The config that this workdir was trained with."""
+        return self._read(self.config, "train a model in it first: genjax-zoo train --workdir=...")
+
+    def claim(self, config: Mapping[str, Any], allow_change: bool) -> None:
+        """Writes the config, or checks that it is the one that is here already."""
+        config = json.loads(json.dumps(config))
+        if self.config.exists():
+            old = _flat(self.read_config())
+            new = _flat(config)
+            changed = sorted(k for k in old | new if old.get(k) != new.get(k))
+            if changed and not allow_change:
+                lines = "".join(
+                    f"\n  {k}: {old.get(k, '(absent)')!r} there, {new.get(k, '(absent)')!r} now"
+                    for k in changed
+                )
+                raise ConfigError(
+                    f"{self.root} holds a run with another config:{lines}\nUse another --workdir, "
+                    "delete this one, or continue it with the new config by --allow_config_change."
+                )
+        write_json(self.config, config)
+
+    def read_runs(self) -> list[dict[str, Any]]:
+        """One record for each time a process trained here."""
+        return self._read(self.runs, "") if self.runs.exists() else []
+
+    def _read(self, path: pathlib.Path, advice: str) -> Any:
+        try:
+            return json.loads(path.read_text())
+        except FileNotFoundError as error:
+            raise ZooError(f"{path} does not exist; {advice}") from error
+        except (OSError, ValueError) as error:
+            raise ZooError(f"{path} cannot be read: {error}.") from error
+
+    def rewind_metrics(self, step: int) -> None:
+        """Forgets the lines of steps after `step`, and a torn last line; they will come again."""
+        if not self.metrics.exists():
+            return
+        kept = []
+        for line in self.metrics.read_text().splitlines():
+            try:
+                if json.loads(line)["step"] > step:
+                    break
+            except (ValueError, KeyError):
+                break
+            kept.append(line + "\n")
+        files.write(self.metrics, "".join(kept))
+
+    def append_metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """One line of metrics.jsonl."""
+        with self.metrics.open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+
+    def sample_path(self, step: int) -> pathlib.Path:
+        """Where the picture of the samples after `step` steps goes."""
+        return self.samples / f"step_{step:08d}.png"
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes JSON whole."""
+    files.write(path, json.dumps(value, indent=2) + "\n")
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
