@@ -1,7 +1,7 @@
 """Differentiable games: the field of the players' gradients, and the dynamics that move on it.
 
-Floor 1. Player p has parameters θ_p and a loss L_p(θ) of all parameters. The players' own
-gradients make the field
+Floor 1. Player p has parameters θ_p and a loss L_p(θ) of all parameters, in nats for a GAN. The
+players' own gradients make the field
 
     g(θ) = (∂L_1/∂θ_1, ..., ∂L_P/∂θ_P),        v = -g,
 
@@ -11,10 +11,15 @@ an optimizer and returns `(begin, move)`:
 
     begin: params -> optimizer state
     move:  (key, params, memory, optimizer, batch) -> (params, memory, optimizer, info)
+
+With plain gradient descent of step h every move is θ ← θ - h d(θ), and the dynamics differ in the
+direction d. Any optax optimizer may stand between the direction and the move; each player has its
+own state of it.
 """
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
@@ -23,12 +28,14 @@ import jax.numpy as jnp
 import optax
 
 from genjax_zoo.contract import Array, Batch, ConfigError, Info, Key
+from genjax_zoo.typed import choose
 
 Players = dict[str, Any]
 """{player: its parameters}."""
 Losses = Callable[[Key, Players, Any, Batch], tuple[dict[str, Array], tuple[Any, Info]]]
 """(key, params, memory, batch) -> ({player: loss}, (memory, info))."""
 Rule = tuple[Callable[[Players], Any], Callable[..., tuple[Players, Any, Any, Info]]]
+"""(begin, move), as above."""
 Dynamics = Callable[[Losses, optax.GradientTransformation], Rule]
 
 
@@ -36,8 +43,8 @@ def field(losses: Losses) -> Callable[..., tuple[Players, tuple[Any, Info]]]:
     """g(θ): each player's gradient of its own loss, the others held still.
 
     Returns a function (key, params, memory, batch) -> (g, (memory, info)), in which the losses
-    are among the info. The loss functions' shared work is done once: one forward pass is
-    linearised, and pulled back once for each player.
+    are among the info. The losses' shared work is done once: one forward pass, pulled back once
+    for each player.
     """
 
     def g(key: Key, params: Players, memory: Any, batch: Batch):
@@ -46,8 +53,8 @@ def field(losses: Losses) -> Callable[..., tuple[Players, tuple[Any, Info]]]:
         )
         own = {}
         for player in params:
-            seed = {q: jnp.asarray(float(q == player), values[q].dtype) for q in values}
-            own[player] = pull(seed)[0][player]
+            only = {q: jnp.full_like(value, float(q == player)) for q, value in values.items()}
+            own[player] = pull(only)[0][player]
         named = {f"loss_{player}": value for player, value in values.items()}
         return own, (memory, {**named, **info})
 
@@ -58,17 +65,17 @@ def _begin(tx: optax.GradientTransformation) -> Callable[[Players], Any]:
     return lambda params: {player: tx.init(own) for player, own in params.items()}
 
 
-def _apply(tx, gradients: Players, optimizer: Any, params: Players) -> tuple[Players, Any]:
-    """Moves the players named in `gradients`, each with its own optimizer state."""
+def _apply(tx, direction: Players, optimizer: Any, params: Players) -> tuple[Players, Any]:
+    """Moves the players named in `direction`, and no others."""
     params, optimizer = dict(params), dict(optimizer)
-    for player, g in gradients.items():
-        updates, optimizer[player] = tx.update(g, optimizer[player], params[player])
+    for player, d in direction.items():
+        updates, optimizer[player] = tx.update(d, optimizer[player], params[player])
         params[player] = optax.apply_updates(params[player], updates)
     return params, optimizer
 
 
 def simultaneous() -> Dynamics:
-    """θ ← θ - h g(θ): every player moves at once."""
+    """d = g: every player moves at once, each as if the others stood still."""
 
     def dynamics(losses: Losses, tx: optax.GradientTransformation) -> Rule:
         def move(key, params, memory, optimizer, batch):
@@ -82,25 +89,25 @@ def simultaneous() -> Dynamics:
 
 
 def alternating(order: tuple[str, ...] = ("discriminator", "generator"), k: int = 1) -> Dynamics:
-    """The players move in turn, each seeing the last one's move; the first moves `k` times.
+    """d = g_p for one player p after another, each seeing the last one's move.
 
-    Goodfellow et al. 2014, algorithm 1, with fresh noise for every move and the same real batch.
+    Goodfellow et al. 2014, algorithm 1: the first of `order` moves k times, the others once.
+    Every move draws its own noise; the real batch is the same for all of a turn.
     """
     if k < 1:
-        raise ConfigError(f"alternating dynamics needs at least one move per turn, got k={k}.")
+        raise ConfigError(f"alternating dynamics needs k >= 1 moves of {order[0]}, got k={k}.")
+    turns = [order[0]] * k + list(order[1:])
 
     def dynamics(losses: Losses, tx: optax.GradientTransformation) -> Rule:
         def move(key, params, memory, optimizer, batch):
-            turns = [order[0]] * k + list(order[1:])
             told: Info = {}
             for turn, player in enumerate(turns):
-                key_turn = jax.random.fold_in(key, turn)
-                own = lambda p, key=key_turn, player=player, rest=params, memory=memory: (
-                    lambda out: (out[0][player], (out[0], *out[1]))
-                )(losses(key, {**rest, player: p}, memory, batch))
-                g, (values, memory, info) = jax.grad(own, has_aux=True)(params[player])
-                params, optimizer = _apply(tx, {player: g}, optimizer, params)
-                told |= {f"loss_{p}": value for p, value in values.items()} | info
+                # The other players' gradients are not used, so the compiler leaves them out.
+                g, (memory, info) = field(losses)(
+                    jax.random.fold_in(key, turn), params, memory, batch
+                )
+                params, optimizer = _apply(tx, {player: g[player]}, optimizer, params)
+                told |= info
             return params, memory, optimizer, told
 
         return _begin(tx), move
@@ -109,34 +116,59 @@ def alternating(order: tuple[str, ...] = ("discriminator", "generator"), k: int 
 
 
 def consensus(gamma: float) -> Dynamics:
-    """θ ← θ - h (g(θ) + γ ∇ ½‖g(θ)‖²): the players also agree to still the field.
+    """d = g + γ ∇ ½‖g‖²: the players also agree to still the field.
 
-    Mescheder, Nowozin & Geiger 2017, algorithm 1. The regulariser is one scalar of all players'
-    parameters, and its gradient is taken through all of them, which is where the off-diagonal
-    blocks of the Jacobian come in.
+    Mescheder, Nowozin & Geiger 2017, algorithm 1. ½‖g‖² is one scalar of all players' parameters,
+    and its gradient Jᵀg is taken through all of them: the blocks of the Jacobian J off its
+    diagonal are what turns rotation into contraction. `info` tells ‖g‖ as `field_norm`.
     """
     if gamma < 0:
-        raise ConfigError(f"consensus optimization needs gamma >= 0, got {gamma}.")
+        raise ConfigError(f"consensus optimization needs gamma >= 0, got gamma={gamma}.")
 
     def dynamics(losses: Losses, tx: optax.GradientTransformation) -> Rule:
         def move(key, params, memory, optimizer, batch):
-            def half_squared_norm(p):
-                g, aux = field(losses)(key, p, memory, batch)
-                return optax.tree.norm(g, squared=True) / 2, (g, aux)
+            def half_square(theta):
+                g, told = field(losses)(key, theta, memory, batch)
+                return optax.tree.norm(g, squared=True) / 2, (g, told)
 
-            gradient = jax.grad(half_squared_norm, has_aux=True)
-            regulariser, (g, (new_memory, info)) = gradient(params)
-            bent = jax.tree.map(lambda a, r: a + gamma * r, g, regulariser)
-            params, optimizer = _apply(tx, bent, optimizer, params)
-            return params, new_memory, optimizer, info
+            # Reverse over reverse: the networks' convolutions know no forward mode.
+            (L, (g, (kept, info))), grad_L = jax.value_and_grad(half_square, has_aux=True)(params)
+            # d = g + γ ∇L
+            d = jax.tree.map(lambda a, b: a + gamma * b, g, grad_L)
+            params, optimizer = _apply(tx, d, optimizer, params)
+            return params, kept, optimizer, {**info, "field_norm": jnp.sqrt(2 * L)}
 
         return _begin(tx), move
 
     return dynamics
 
 
-DYNAMICS: dict[str, Callable[..., Dynamics]] = {
-    "simultaneous": simultaneous,
-    "alternating": alternating,
-    "consensus": consensus,
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Which dynamics, and its numbers; the others are read by none.
+
+    Attributes:
+      name: one of `DYNAMICS`.
+      gamma: γ, the weight of ½‖g‖² in consensus optimization.
+      k: moves of the discriminator for one of the generator, when they alternate.
+    """
+
+    name: str = "alternating"
+    gamma: float = 10.0
+    k: int = 1
+
+    def __post_init__(self):
+        make(self)
+
+
+DYNAMICS: dict[str, Callable[[Config], Dynamics]] = {
+    "simultaneous": lambda c: simultaneous(),
+    "alternating": lambda c: alternating(k=c.k),
+    "consensus": lambda c: consensus(c.gamma),
 }
+"""One entry a dynamics: from its config to itself."""
+
+
+def make(config: Config) -> Dynamics:
+    """The dynamics that a config names; raises ConfigError where there is none of that name."""
+    return choose(config.name, DYNAMICS, "dynamics")(config)
