@@ -35,7 +35,7 @@ def tag(name: str, /, *children: str | None, **attributes: object) -> Html:
 
 
 def void(name: str, /, **attributes: object) -> Html:
-    """An element that has no inside and no end."""
+    """An element of HTML that has no inside and no end. (Those of SVG all have one.)"""
     return Html(tag(name, **attributes).removesuffix(f"</{name}>"))
 
 
@@ -103,11 +103,12 @@ def chart(lines: Mapping[str, Series]) -> Html:
     parts = []
     for tick in _decades(low, high) if log else _ticks(low, high):
         at = f"{y(tick):.1f}"
-        parts.append(void("line", x1=LEFT, x2=WIDTH - RIGHT, y1=at, y2=at, class_="rule"))
+        parts.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=at, y2=at, class_="rule"))
         parts.append(tag("text", _short(tick), x=LEFT - 6, y=at, class_="y"))
     for tick in _ticks(first, last, 3):
-        at = f"{x(tick):.1f}"
-        parts.append(tag("text", _short(tick), x=at, y=HEIGHT - 5, class_="x"))
+        # The last label ends where the frame does.
+        edge = "x end" if x(tick) > WIDTH - RIGHT - 12 else "x"
+        parts.append(tag("text", _short(tick), x=f"{x(tick):.1f}", y=HEIGHT - 5, class_=edge))
     for i, (name, line) in enumerate(lines.items()):
         for piece in _pieces(line):
             parts.append(_line(piece, x, y, f"s{i % 4}", name))
@@ -135,7 +136,7 @@ def _pieces(line: Series) -> list[list[tuple[float, float]]]:
 def _line(points, x, y, colour: str, name: str) -> Html:
     if len(points) == 1:
         (step, value), *_ = points
-        return void("circle", cx=f"{x(step):.1f}", cy=f"{y(value):.1f}", r=2.5, class_=colour)
+        return tag("circle", cx=f"{x(step):.1f}", cy=f"{y(value):.1f}", r=2.5, class_=colour)
     band = None
     if len(points) > POINTS:
         # Bins of (nearly) equal size: the line goes through their means.
@@ -146,9 +147,9 @@ def _line(points, x, y, colour: str, name: str) -> Html:
         lower = [(s, min(v for _, v in b)) for s, b in zip(middle, bins, strict=True)]
         points = [(s, sum(v for _, v in b) / len(b)) for s, b in zip(middle, bins, strict=True)]
         outline = " ".join(f"{x(s):.1f},{y(v):.1f}" for s, v in [*upper, *reversed(lower)])
-        band = void("polygon", points=outline, class_=f"band {colour}")
+        band = tag("polygon", points=outline, class_=f"band {colour}")
     path = " ".join(f"{x(s):.1f},{y(v):.1f}" for s, v in points)
-    return tag("g", band, void("polyline", points=path, class_=colour))
+    return tag("g", band, tag("polyline", points=path, class_=colour))
 
 
 def _ticks(low: float, high: float, count: int = 4) -> list[float]:
@@ -163,7 +164,7 @@ def _ticks(low: float, high: float, count: int = 4) -> list[float]:
 def _decades(low: float, high: float) -> list[float]:
     """Powers of ten between two, given as logarithms; few enough to be read."""
     inside = range(math.ceil(low), math.floor(high) + 1)
-    return [10.0**p for p in inside[:: max(1, len(inside) // 4)]]
+    return [10.0**p for p in inside[:: max(1, math.ceil(len(inside) / 5))]]
 
 
 def _short(value: float) -> str:
@@ -207,10 +208,11 @@ p { margin: .5rem 0; } .lead { font-size: 1.08rem; max-width: 44rem; }
 .hero .cards { grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); }
 figure { margin: 0; } figcaption { margin-top: .35rem; }
 img { display: block; width: 100%; height: auto; border-radius: 6px; image-rendering: pixelated; }
-.strip { display: grid; gap: .9rem; grid-template-columns: repeat(auto-fill, minmax(9.5rem, 1fr)); }
+.strip { display: grid; gap: .9rem; grid-template-columns: repeat(auto-fill, minmax(13rem, 1fr)); }
 svg { display: block; width: 100%; height: auto; } svg text { fill: var(--quiet); font-size: 10px;
   font-variant-numeric: tabular-nums; }
 svg .y { text-anchor: end; dominant-baseline: central; } svg .x { text-anchor: middle; }
+svg .end { text-anchor: end; }
 svg .rule { stroke: var(--rule); } polyline { fill: none; stroke-width: 1.6;
   stroke-linejoin: round; stroke-linecap: round; } .band { opacity: .16; }
 polyline.s0 { stroke: var(--c0); } polyline.s1 { stroke: var(--c1); }
@@ -221,7 +223,8 @@ polyline.s2 { stroke: var(--c2); } polyline.s3 { stroke: var(--c3); }
 .head .last { font-variant-numeric: tabular-nums; white-space: nowrap; font-size: .86rem; }
 .last.s0 { color: var(--c0); } .last.s1 { color: var(--c1); } .last.s2 { color: var(--c2); }
 .last.s3 { color: var(--c3); }
-.scroll { overflow-x: auto; }
+.columns { columns: 17rem; column-gap: .9rem; }
+.columns > * { break-inside: avoid; margin-bottom: .9rem; } .scroll { overflow-x: auto; }
 table { border-collapse: collapse; width: 100%; font-size: .87rem; }
 th, td { text-align: left; padding: .22rem .9rem .22rem 0; vertical-align: top;
   border-top: 1px solid var(--rule); overflow-wrap: anywhere; }

@@ -167,6 +167,7 @@ def _measurement(entry: Mapping) -> Html:
     value, error = entry.get("value"), entry.get("standard_error")
     unit, kind = str(entry.get("unit", "")), str(entry.get("evidence", "none"))
     split, n, step = entry.get("split"), entry.get("n"), entry.get("step")
+    shown, within = _value(value, error)
     facts = [
         f"{split} split" if split else None,
         f"n = {n:,}" if isinstance(n, int) else None,
@@ -177,7 +178,7 @@ def _measurement(entry: Mapping) -> Html:
         "div",
         tag("h3", str(entry.get("name", "")).replace("_", " ")),
         tag("span", kind.replace("_", " "), class_=f"kind {kind}") if kind != "none" else None,
-        tag("div", _value(value, error), tag("small", unit) if unit else None, class_="value"),
+        tag("div", shown, tag("small", f"{within} {unit}".strip()), class_="value"),
         tag("small", " · ".join(fact for fact in facts if fact)),
         tag("p", str(entry["preprocessing"]), class_="quiet")
         if entry.get("preprocessing")
@@ -186,15 +187,15 @@ def _measurement(entry: Mapping) -> Html:
     )
 
 
-def _value(value: Any, error: Any) -> str:
-    """value ± standard error, both to the error's second digit."""
+def _value(value: Any, error: Any) -> tuple[str, str]:
+    """A value and its standard error as "± ...", both to the error's second digit."""
     if not isinstance(value, int | float):
-        return "not measured" if value is None else str(value)
-    exact = not isinstance(error, int | float) or not math.isfinite(error) or error <= 0
-    if exact or not math.isfinite(value):
-        return number(float(value), 5)
+        return ("not measured" if value is None else str(value)), ""
+    known = isinstance(error, int | float) and math.isfinite(error) and error > 0
+    if not known or not math.isfinite(value):
+        return number(float(value), 5), ""
     decimals = max(0, 1 - math.floor(math.log10(error)))
-    return f"{value:,.{decimals}f} ± {error:,.{decimals}f}".replace("-", "−")
+    return f"{value:,.{decimals}f}".replace("-", "−"), f"± {error:,.{decimals}f}"
 
 
 def _figure(step: int, png: bytes, caption: str = "step") -> Html:
@@ -208,7 +209,8 @@ def _charts(curves: Mapping[str, Series]) -> Html:
     charts: dict[str, dict[str, Series]] = {}
     for name, line in curves.items():
         split, _, metric = name.rpartition("/")
-        charts.setdefault(metric, {})[split] = line
+        both = not split and any(other.endswith(f"/{metric}") for other in curves)
+        charts.setdefault(metric, {})["training" if both else split] = line
     if not charts:
         return _quiet("No metrics yet.")
     cards = []
@@ -237,7 +239,7 @@ def _config(config: Mapping) -> Html:
     for name, value in sorted(_flat(config).items()):
         section, _, field = name.rpartition(".")
         changed = defaults is not None and name in defaults and defaults[name] != value
-        shown = tag("mark", _spell(value)) if changed else Html(tag("span", _spell(value)))
+        shown = tag("mark" if changed else "span", _spell(value))
         was = f"default: {_spell(defaults[name])}" if changed and defaults else None
         row = tag("tr", tag("th", field), tag("td", shown, title=was))
         sections.setdefault(section, []).append(row)
@@ -246,7 +248,7 @@ def _config(config: Mapping) -> Html:
         for section, rows in sections.items()
     ]
     marked = _quiet("Marked: what differs from the family's defaults.") if defaults else None
-    return tag("div", tag("div", *cards, class_="cards"), marked)
+    return tag("div", tag("div", *cards, class_="columns"), marked)
 
 
 def _defaults(config: Mapping) -> dict[str, Any] | None:
