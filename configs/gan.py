@@ -7,6 +7,7 @@ toy               8 Gaussians, consensus        not measured yet       not measu
 toy_simultaneous  8 Gaussians, simultaneous     not measured yet       not measured yet
 digits            8x8 digits, alternating       not measured yet       not measured yet
 mnist             MNIST, alternating            not measured yet       not measured yet
+mnist_dcgan       MNIST, convolutional          not measured yet       not measured yet
 
 The two toys are the protocol of Mescheder et al. 2017 and differ in the dynamics alone;
 experiments/simultaneous_against_consensus.py runs both over five seeds.
@@ -81,6 +82,20 @@ VARIANTS = {
         "sample_every": 5000,
         "eval_every": 0,
         "steps_per_call": 50,
+    },
+    "mnist_dcgan": {
+        "steps": 10_000,
+        "data": {"source": "tfds:mnist", "batch_size": 64},
+        "model": {
+            "name": "gan",
+            "architecture": "dcgan",
+            "generator": (128, 64),
+            "discriminator": (64, 128),
+            "latents": 64,
+            "output": "sigmoid",
+        },
+        "optimizer": _ADAM,
+        "eval_every": 0,
     },
 }
 

@@ -157,7 +157,7 @@ def page(results, args, minutes: float) -> str:
             "dotted.",
             "",
             f"| dynamics | seed | modes covered, of 8 | in the last {10 * args.every:,} steps | "
-            "with 1 % of all samples | samples within 3 sigma, % | reverse KL over the modes, nats |",
+            "with 1 % of the samples | within 3 sigma, % | reverse KL over the modes, nats |",
             "|---|---|---|---|---|---|---|",
             *rows,
             "",

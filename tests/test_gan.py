@@ -136,6 +136,38 @@ def test_samples_have_the_datas_shape_and_range(output, low, high):
     assert model.log_prob is None and model.evidence == Evidence.NONE
 
 
+@pytest.mark.parametrize("dynamics", ["alternating", "consensus"])
+def test_a_dcgan_makes_images_and_remembers_its_moments(dynamics):
+    config = gan.Config(
+        architecture="dcgan",
+        generator=(4, 3),
+        discriminator=(3, 4),
+        latents=3,
+        output="sigmoid",
+        dynamics=games.Config(dynamics, gamma=0.1),
+    )
+    model, batch = gan.make(config, optax.adam(1e-3)), _batch((8, 8, 1))
+    state = model.init(jax.random.key(0), batch)
+    after, info = jax.jit(model.step)(jax.random.key(1), state, batch)
+    assert all(jnp.isfinite(v) for v in info.values())
+    assert jax.tree.structure(after) == jax.tree.structure(state)
+    for player in ("generator", "discriminator"):
+        old, new = (jax.tree.leaves(s.memory[player]) for s in (state, after))
+        assert old and all(jnp.any(a != b) for a, b in zip(old, new, strict=True))
+    x = model.sample(jax.random.key(2), after, 5)["x"]
+    assert x.shape == (5, 8, 8, 1) and x.min() >= 0 and x.max() <= 1
+    # An image does not depend on those it is sampled with.
+    z = jax.random.normal(jax.random.key(3), (4, 3))
+    alone = model.decode(after, z[:1])["x"]
+    np.testing.assert_allclose(model.decode(after, z)["x"][:1], alone, atol=1e-5)
+
+
+def test_a_dcgan_of_points_is_refused():
+    config = gan.Config(architecture="dcgan", generator=(4,), discriminator=(4,))
+    with pytest.raises(ConfigError, match=r"images .* shape \(2,\)"):
+        gan.make(config, optax.sgd(0.1)).init(jax.random.key(0), _batch())
+
+
 def test_decode_is_the_generator_and_a_sample_its_image_of_the_prior():
     for prior in ("normal", "uniform"):
         model = gan.make(dataclasses.replace(SMALL, prior=prior), optax.sgd(0.1))
@@ -199,6 +231,7 @@ def test_training_moves_the_samples_to_the_data():
         ({"dynamics": {"gama": 1.0}}, "Did you mean 'gamma'"),
         ({"latents": 0}, "at least 1, got 0"),
         ({"generator": (4, 0)}, "generator .* at least 1"),
+        ({"architecture": "dcgan", "generator": ()}, "dcgan needs a width"),
         ({"average": 1.0}, r"\[0, 1\), got 1"),
     ],
 )

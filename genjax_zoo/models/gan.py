@@ -23,11 +23,14 @@ from flax import struct
 
 from genjax_zoo import games, nets
 from genjax_zoo.contract import Array, Batch, ConfigError, Info, Key, Model
-from genjax_zoo.learn import learnt, of_params, play
-from genjax_zoo.nets import ACTIVATIONS, Net
+from genjax_zoo.learn import Learner, learnt, play
+from genjax_zoo.nets import ACTIVATIONS, Net, StatefulNet
 from genjax_zoo.typed import choose
 
 VERB = "play"
+
+Memory = dict[str, Any]
+"""{player: what its network remembers from step to step}."""
 
 LOSSES: dict[str, Callable[[Array, Array], dict[str, Array]]] = {}
 """What each player lowers: (a(x) [B], a(G(z)) [B]) -> {player: loss}, mean nats over the batch.
@@ -55,17 +58,45 @@ def _non_saturating(real: Array, fake: Array) -> dict[str, Array]:
 LOSSES |= {"minimax": _minimax, "non_saturating": _non_saturating}
 
 
-def _mlp(config: Config, shape: tuple[int, ...]) -> tuple[Net, Net]:
-    generator = nets.mlp(config.generator, shape, config.activation)
-    return generator, nets.mlp(config.discriminator, (), config.activation)
+Networks = dict[str, StatefulNet]
+"""{player: its network}: of the generator z [B, L] -> x [B, *shape] before the last nonlinearity,
+of the discriminator x [B, *shape] -> the logits a [B]."""
 
 
-ARCHITECTURES: dict[str, Callable[[Config, tuple[int, ...]], tuple[Net, Net]]] = {"mlp": _mlp}
-"""What the players are made of: (config, shape of one x) -> (generator, discriminator).
+def _mlp(config: Config, shape: tuple[int, ...]) -> Networks:
+    return {
+        "generator": _memoryless(nets.mlp(config.generator, shape, config.activation)),
+        "discriminator": _memoryless(nets.mlp(config.discriminator, (), config.activation)),
+    }
 
-The generator maps z [B, L] to [B, *shape], before its output's nonlinearity; the discriminator
-maps x [B, *shape] to logits a [B].
-"""
+
+def _dcgan(config: Config, shape: tuple[int, ...]) -> Networks:
+    # Radford, Metz & Chintala 2016, with their own activations and batch norm.
+    if len(shape) != 3:
+        raise ConfigError(
+            f"gan: the dcgan architecture makes images [H, W, C], and an example of the data has "
+            f"shape {shape}. Set model.architecture to 'mlp'."
+        )
+    height, width, channels = shape
+    return {
+        "generator": nets.dcgan_generator(config.generator, (height, width, channels)),
+        "discriminator": nets.dcgan_discriminator(config.discriminator),
+    }
+
+
+def _memoryless(net: Net) -> StatefulNet:
+    """A network without memory as one whose memory stays empty."""
+    return StatefulNet(
+        init=lambda key, x: (net.init(key, x), {}),
+        apply=lambda params, memory, x, train: (net.apply(params, x), memory),
+    )
+
+
+ARCHITECTURES: dict[str, Callable[[Config, tuple[int, ...]], Networks]] = {
+    "mlp": _mlp,
+    "dcgan": _dcgan,
+}
+"""What the players are made of: (config, shape of one x) -> their networks."""
 
 OUTPUTS: dict[str, Callable[[Array], Array]] = {
     "linear": lambda x: x,
@@ -83,12 +114,14 @@ class Config:
       loss: what the players want, a name in `LOSSES`.
       dynamics: how they move: `name` (simultaneous, alternating, consensus), `gamma`, `k`.
       architecture: what they are made of, a name in `ARCHITECTURES`.
-      generator, discriminator: their hidden units, each from its input to its output.
-      activation: the nonlinearity of both, a name in nets.ACTIVATIONS.
+      generator, discriminator: their hidden units (mlp) or channels (dcgan), each from its
+        input to its output.
+      activation: the nonlinearity of both (mlp), a name in nets.ACTIVATIONS.
       latents: L, dimensions of z.
       prior: p(z): "normal" N(0, I), or "uniform" on [-1, 1]^L.
       output: the range of x: "linear" (any), "sigmoid" [0, 1] or "tanh" [-1, 1].
-      average: decay of the moving average of the parameters; 0 keeps none.
+      average: decay of the moving average of the parameters; 0 keeps none. Batch norm's running
+        moments (dcgan) are those of the parameters themselves and fit an average only roughly.
     """
 
     loss: str = "non_saturating"
@@ -115,6 +148,8 @@ class Config:
                     f"gan: widths of the {player} should all be at least 1, "
                     f"got {getattr(self, player)}."
                 )
+            if self.architecture == "dcgan" and not getattr(self, player):
+                raise ConfigError(f"gan: the {player} of a dcgan needs a width, got none.")
         if not 0 <= self.average < 1:
             raise ConfigError(f"gan: average should lie in [0, 1), got {self.average}.")
 
@@ -133,53 +168,68 @@ class Generator:
 
 
 def make(config: Config, tx: optax.GradientTransformation) -> Model:
-    """A generative adversarial network. Its parameters are {"generator", "discriminator"}."""
+    """A generative adversarial network.
 
-    def networks(shape: tuple[int, ...]) -> tuple[Net, Net]:
+    Its parameters and its memory (batch norm's running moments, if any) are both dicts
+    {"generator": ..., "discriminator": ...}.
+    """
+
+    def networks(shape: tuple[int, ...]) -> Networks:
         return ARCHITECTURES[config.architecture](config, shape)
 
-    def init(key: Key, batch: Batch) -> tuple[games.Players, tuple[()]]:
+    def init(key: Key, batch: Batch) -> tuple[games.Players, Memory]:
+        """Raises ConfigError where the architecture cannot make data of that shape."""
         key_generator, key_discriminator = jax.random.split(key)
         x = batch["x"]
         shape = tuple(x.shape[1:])
-        generator, discriminator = networks(shape)
-        return {
-            "generator": Generator(
-                generator.init(key_generator, jnp.zeros((1, config.latents))), shape
-            ),
-            "discriminator": discriminator.init(key_discriminator, x),
-        }, ()
+        net, z = networks(shape), jnp.zeros((1, config.latents))
+        generator, of_generator = net["generator"].init(key_generator, z)
+        discriminator, of_discriminator = net["discriminator"].init(key_discriminator, x)
+        return (
+            {"generator": Generator(generator, shape), "discriminator": discriminator},
+            {"generator": of_generator, "discriminator": of_discriminator},
+        )
 
-    def latents(key: Key, n: int) -> Array:
+    def prior(key: Key, n: int) -> Array:
         """z ~ p(z): [n, L]."""
         if config.prior == "uniform":
             return jax.random.uniform(key, (n, config.latents), minval=-1.0)
         return jax.random.normal(key, (n, config.latents))
 
-    def generate(generator: Generator, z: Array) -> Array:
-        """G(z): [n, L] -> [n, *shape]."""
-        net, _ = networks(generator.shape)
-        return OUTPUTS[config.output](net.apply(generator.net, z))
+    def G(generator: Generator, memory: Any, z: Array, train: bool) -> tuple[Array, Any]:
+        """G(z): [n, L] -> [n, *shape], and the generator's memory."""
+        net = networks(generator.shape)["generator"]
+        x, memory = net.apply(generator.net, memory, z, train)
+        return OUTPUTS[config.output](x), memory
 
-    def losses(key: Key, params: games.Players, memory: tuple[()], batch: Batch):
-        x = batch["x"]
-        made = generate(params["generator"], latents(key, len(x)))
-        _, discriminator = networks(params["generator"].shape)
-        real = discriminator.apply(params["discriminator"], x)
-        fake = discriminator.apply(params["discriminator"], made)
-        # How often D is right of each; both tend to ½ as the game is settled.
+    def losses(key: Key, params: games.Players, memory: Memory, batch: Batch):
+        generator, of_generator = params["generator"], memory["generator"]
+        a = networks(generator.shape)["discriminator"].apply
+        x, z = batch["x"], prior(key, len(batch["x"]))
+        made, of_generator = G(generator, of_generator, z, train=True)
+        # Data and samples are two batches, each normalised by itself where there is batch norm.
+        of_discriminator = memory["discriminator"]
+        real, of_discriminator = a(params["discriminator"], of_discriminator, x, True)
+        fake, of_discriminator = a(params["discriminator"], of_discriminator, made, True)
+        # D's mean verdict on each; both tend to ½ as the game is settled.
         info: Info = {
             "D_of_data": jnp.mean(jax.nn.sigmoid(real)),
             "D_of_samples": jnp.mean(jax.nn.sigmoid(fake)),
         }
-        return LOSSES[config.loss](real, fake), (memory, info)
+        remembered = {"generator": of_generator, "discriminator": of_discriminator}
+        return LOSSES[config.loss](real, fake), (remembered, info)
 
-    def sample(key: Key, params: games.Players, n: int) -> Batch:
+    def decode(state: Learner, z: Array) -> Batch:
+        """G(z)."""
+        generator, memory = learnt(state)["generator"], state.memory["generator"]
+        return {"x": G(generator, memory, z, train=False)[0]}
+
+    def sample(key: Key, state: Learner, n: int) -> Batch:
         """x = G(z), z ~ p(z)."""
-        return {"x": generate(params["generator"], latents(key, n))}
+        return decode(state, prior(key, n))
 
     return Model(
         *play(init, losses, tx, dynamics=games.make(config.dynamics), average=config.average),
-        sample=of_params(sample),
-        decode=lambda state, z: {"x": generate(learnt(state)["generator"], z)},
+        sample=sample,
+        decode=decode,
     )
