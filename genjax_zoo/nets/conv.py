@@ -20,10 +20,12 @@ by hand. XLA's own gradients keep an uncanonical layout, which a CPU runs naivel
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import jax
+import jax.numpy as jnp
 from jax import lax
 
 from genjax_zoo.contract import Array, ConfigError
@@ -122,25 +124,62 @@ def _forward(geo: Geometry, x: Array, w: Array) -> Array:
 # spread(w, y)[b, n, c] = Σ_{i,j: s·i + j - p = n} Σ_o w[j, c, o] y[b, i, o]
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
 def _spread(geo: Geometry, w: Array, y: Array) -> Array:
-    def spelt_out(w: Array, y: Array) -> Array:
-        # The window of an image point n runs over j backwards: flip the kernel, put s - 1 zeros
-        # between the outputs, and pad so that the first window ends at the first output.
-        mirrored = w[::-1, ::-1].transpose(0, 1, 3, 2)
-        before = [k - 1 - p for k, (p, _) in zip(geo.kernel, geo.padding, strict=True)]
-        after = [
-            n - 1 - (m - 1) * s + p
-            for n, m, s, (p, _) in zip(geo.image, geo.output, geo.stride, geo.padding, strict=True)
-        ]
-        pads = list(zip(before, after, strict=True))
-        return lax.conv_general_dilated(
-            y, mirrored, (1, 1), pads, lhs_dilation=geo.stride, dimension_numbers=LAYOUT
-        )
-
     def native(w: Array, y: Array) -> Array:
         x = jax.ShapeDtypeStruct((y.shape[0], *geo.image, w.shape[2]), y.dtype)
         return jax.linear_transpose(lambda x: _plain(geo, x, w), x)(y)[0]
 
+    # Every phase needs an entry of the kernel, and enough channels to be worth interleaving.
+    strided = geo.stride != (1, 1) and min(map(operator.sub, geo.kernel, geo.stride)) >= 0
+    in_phases = strided and w.shape[2] >= 8
+    spelt_out = functools.partial(_spread_in_phases if in_phases else _spread_with_zeros, geo)
     return lax.platform_dependent(w, y, cpu=spelt_out, default=native)
+
+
+def _spread_with_zeros(geo: Geometry, w: Array, y: Array) -> Array:
+    # The window of an image point n runs over j backwards: flip the kernel, put s - 1 zeros
+    # between the outputs, and pad so that the first window ends at the first output.
+    mirrored = w[::-1, ::-1].transpose(0, 1, 3, 2)
+    pads = [
+        (k - 1 - p, n - 1 - (m - 1) * s + p)
+        for n, m, k, s, (p, _) in zip(
+            geo.image, geo.output, geo.kernel, geo.stride, geo.padding, strict=True
+        )
+    ]
+    return lax.conv_general_dilated(
+        y, mirrored, (1, 1), pads, lhs_dilation=geo.stride, dimension_numbers=LAYOUT
+    )
+
+
+def _spread_in_phases(geo: Geometry, w: Array, y: Array) -> Array:
+    # Image points n of one remainder modulo s see the kernel at one remainder: n + p = s·q + r
+    # meets j = s·t + r at i = q - t. Each of the s² phases is a plain convolution, and the phases
+    # are interleaved. Less work than the zeros, 2-4 times faster on a CPU with many channels, but
+    # interleaving costs more than it saves when there are few.
+    counts = [-(-n // s) for n, s in zip(geo.image, geo.stride, strict=True)]
+
+    def phase(axis: int, remainder: int) -> tuple[slice, Pair]:
+        """Which entries of the kernel this phase sees, and how y is padded for them."""
+        p, s = geo.padding[axis][0], geo.stride[axis]
+        first, r = divmod(remainder + p, s)
+        taps = len(range(r, geo.kernel[axis], s))
+        return slice(r, None, s), (taps - 1 - first, first + counts[axis] - geo.output[axis])
+
+    rows = []
+    for vertical in range(geo.stride[0]):
+        taps_v, pad_v = phase(0, vertical)
+        row = []
+        for horizontal in range(geo.stride[1]):
+            taps_h, pad_h = phase(1, horizontal)
+            mirrored = w[taps_v, taps_h][::-1, ::-1].transpose(0, 1, 3, 2)
+            row.append(
+                lax.conv_general_dilated(
+                    y, mirrored, (1, 1), (pad_v, pad_h), dimension_numbers=LAYOUT
+                )
+            )
+        rows.append(jnp.stack(row, 3))
+    sizes = (counts[0] * geo.stride[0], counts[1] * geo.stride[1])
+    x = jnp.stack(rows, 2).reshape(y.shape[0], *sizes, w.shape[2])
+    return x[:, : geo.image[0], : geo.image[1]]
 
 
 # correlate(x, y)[j, c, o] = Σ_{b,i} x[b, s·i + j - p, c] y[b, i, o]

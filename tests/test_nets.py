@@ -1,0 +1,261 @@
+"""Networks: the fast operations against XLA's own and the textbook, to the second derivative."""
+
+import itertools
+import math
+import os
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+from genjax_zoo import nets, platform
+from genjax_zoo.contract import ConfigError
+from genjax_zoo.nets import norm, resample
+
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+def normal(seed, *shape):
+    return jax.random.normal(jax.random.key(seed), shape)
+
+
+def close(a, b, tolerance=1e-9):
+    np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * float(jnp.abs(b).max()))
+
+
+def plain(x, w, stride, padding):
+    stride = (stride, stride) if isinstance(stride, int) else stride
+    return lax.conv_general_dilated(x, w, stride, padding, dimension_numbers=LAYOUT)
+
+
+# (image, kernel, stride, padding, channels in, channels out); eight channels in take the other way
+# through a strided transpose.
+CASES = [
+    ((8, 7), (3, 3), 1, "SAME", 2, 3),
+    ((7, 6), (4, 4), 2, "SAME", 2, 3),
+    ((7, 6), (4, 4), 2, "SAME", 8, 3),
+    ((9, 8), (3, 4), (2, 3), "VALID", 8, 2),
+    ((6, 7), (2, 2), 3, "SAME", 8, 2),
+    ((6, 5), (3, 5), 2, ((0, 2), (3, 1)), 8, 3),
+    ((6, 5), (3, 5), 1, ((4, 2), (0, 6)), 2, 3),
+]
+
+
+def derivatives(f, weights):
+    """Value, gradient of <sin f, weights> by both operands, and that of half its squared norm."""
+    value = lambda a, b: jnp.sum(jnp.sin(f(a, b)) * weights)
+    first = jax.grad(value, (0, 1))
+    half = lambda a, b: sum(jnp.sum(g * g) for g in first(a, b)) / 2
+    # Small and run once: spare the compiler's effort.
+    lazy = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+    all_three = lambda a, b: (f(a, b), first(a, b), jax.grad(half, (0, 1))(a, b))
+    return jax.jit(all_three, compiler_options=lazy)
+
+
+@pytest.mark.parametrize("case", CASES, ids=str)
+def test_conv_and_conv_transpose_agree_with_xla_to_the_second_derivative(case):
+    image, kernel, stride, padding, channels, features = case
+    with jax.enable_x64():
+        x, w = normal(0, 2, *image, channels), normal(1, *kernel, channels, features)
+        theirs = lambda x, w: plain(x, w, stride, padding)
+        y = normal(2, *jax.eval_shape(theirs, x, w).shape)
+        ours = lambda x, w: nets.conv(x, w, stride, padding)
+        jax.tree.map(close, derivatives(ours, y)(x, w), derivatives(theirs, y)(x, w))
+
+        theirs_t = lambda y, w: jax.linear_transpose(lambda x: theirs(x, w), x)(y)[0]
+        ours_t = lambda y, w: nets.conv_transpose(y, w, image, stride, padding)
+        jax.tree.map(close, derivatives(ours_t, x)(y, w), derivatives(theirs_t, x)(y, w))
+
+
+def test_conv_against_sums_written_out():
+    """The definition, index by index, which no library had a hand in."""
+    x, w = np.asarray(normal(0, 1, 5, 4, 2)), np.asarray(normal(1, 3, 2, 2, 3))
+    y = np.zeros((1, 3, 2, 3))
+    # SAME with stride 2: the kernel's 3 rows overhang by one above and below, its 2 columns do not.
+    for i, k, j, l in itertools.product(range(3), range(2), range(3), range(2)):
+        row, column = 2 * i + j - 1, 2 * k + l
+        if 0 <= row < 5:
+            y[0, i, k] += x[0, row, column] @ w[j, l]
+    close(nets.conv(x, w, 2), y, 1e-5)
+
+
+def test_double_backward_against_finite_differences():
+    """A gradient penalty's gradient by the kernels, through both operations."""
+    with jax.enable_x64():
+        x, w, v = normal(0, 2, 6, 6, 8), normal(1, 4, 4, 8, 3), normal(2, 4, 4, 8, 3)
+
+        def score(x, w, v):
+            h = jnp.tanh(nets.conv(x, w, 2))
+            return jnp.sum(jnp.tanh(nets.conv_transpose(h, v, (6, 6), 2)) ** 2)
+
+        penalty = lambda w, v: jnp.sum(jax.grad(score)(x, w, v) ** 2)
+        penalty = jax.jit(penalty)
+        gradients = jax.jit(jax.grad(penalty, (0, 1)))(w, v)
+        for at, (operand, gradient) in enumerate(zip((w, v), gradients, strict=True)):
+            way, h = normal(3, *operand.shape), 1e-5
+            moved = lambda t, at=at, way=way: penalty(
+                *(p + t * way * (k == at) for k, p in enumerate((w, v)))
+            )
+            slope = (moved(h) - moved(-h)) / (2 * h)
+            close(jnp.sum(gradient * way), slope, 1e-6)
+
+
+def test_conv_is_the_same_in_a_loop_and_under_vmap():
+    x, w = normal(0, 3, 2, 8, 8, 4), normal(1, 4, 4, 4, 5)
+    gradient = jax.grad(lambda w, x: jnp.sum(nets.conv(x, w, 2) ** 3))
+    each = jnp.stack([gradient(w, one) for one in x])
+    close(jax.vmap(gradient, (None, 0))(w, x), each, 1e-4)
+    close(lax.map(lambda one: gradient(w, one), x), each, 1e-4)
+
+
+def test_what_does_not_fit_is_said():
+    with pytest.raises(ConfigError, match="does not fit"):
+        nets.conv(normal(0, 1, 2, 2, 1), normal(1, 3, 3, 1, 1), 1, "VALID")
+    with pytest.raises(ConfigError, match="'SAME', 'VALID'"):
+        nets.conv(normal(0, 1, 2, 2, 1), normal(1, 3, 3, 1, 1), 1, "same")
+    with pytest.raises(ConfigError, match=r"expects an input of \(4, 4\), got \(3, 3\)"):
+        nets.conv_transpose(normal(0, 1, 3, 3, 1), normal(1, 3, 3, 1, 1), (8, 8), 2)
+
+
+def test_the_loop_runs_no_naive_convolution():
+    """In a CPU's loop the gradients must be in the layout for which there is a fast convolution."""
+    x, w = normal(0, 4, 16, 16, 8), normal(1, 3, 3, 8, 8)
+
+    def steps(w, x):
+        move = lambda w, _: (w - jax.grad(lambda w: jnp.sum(nets.conv(x, w) ** 2))(w), None)
+        return lax.scan(move, w, length=2)[0]
+
+    text = jax.jit(steps).lower(w, x).compile().as_text()
+    convolutions = [line for line in text.splitlines() if "convolution(" in line]
+    assert convolutions
+    assert all("dim_labels=b01f_01io->b01f" in line for line in convolutions), convolutions
+
+
+def textbook_group_norm(x, scale, shift, groups, eps):
+    y = np.empty(x.shape)
+    per = x.shape[-1] // groups
+    for b, g in itertools.product(range(len(x)), range(groups)):
+        part = x[b, ..., g * per : (g + 1) * per]
+        y[b, ..., g * per : (g + 1) * per] = (part - part.mean()) / math.sqrt(part.var() + eps)
+    return y * scale + shift
+
+
+@pytest.mark.parametrize("groups", [1, 2, 6])
+def test_group_norm_is_the_textbooks(groups):
+    with jax.enable_x64():
+        x, scale, shift = 2 + 3 * normal(0, 2, 4, 5, 6), normal(1, 6), normal(2, 6)
+        expected = textbook_group_norm(
+            np.asarray(x), np.asarray(scale), np.asarray(shift), groups, 1e-5
+        )
+        close(nets.group_norm(x, scale, shift, groups), expected)
+    with pytest.raises(ConfigError, match="4 groups do not divide 6"):
+        nets.group_norm(x, scale, shift, 4)
+
+
+def test_batch_norm_normalises_by_the_batch_and_remembers_without_bias():
+    scale, shift, decay = normal(1, 3), normal(2, 3), 0.8
+    moments = norm.moments_start(3)
+    x = 5 + 2 * normal(0, 4, 5, 6, 3)
+    untouched, _ = nets.batch_norm(x, jnp.ones(3), jnp.zeros(3), moments, train=False)
+    close(untouched, x, 1e-5)  # Before any batch: mean 0, variance 1.
+
+    means, squares, weights = [], [], []
+    for step in range(4):
+        x = 5 + step + 2 * normal(step, 4, 5, 6, 3)
+        y, moments = nets.batch_norm(x, scale, shift, moments, train=True, decay=decay)
+        mean, square = x.mean((0, 1, 2)), (x * x).mean((0, 1, 2))
+        close(y, (x - mean) / jnp.sqrt(x.var((0, 1, 2)) + 1e-5) * scale + shift, 1e-4)
+        means.append(mean), squares.append(square), weights.append(decay ** (3 - step))
+    mean = np.average(means, 0, weights)
+    variance = np.average(squares, 0, weights) - mean**2
+    y, after = nets.batch_norm(x, scale, shift, moments, train=False)
+    close(y, (x - mean) / np.sqrt(variance + 1e-5) * scale + shift, 1e-4)
+    jax.tree.map(np.testing.assert_array_equal, after, moments)
+
+
+def test_upsampled_convolution_is_upsampling_then_convolution():
+    with jax.enable_x64():
+        x, w = normal(0, 2, 4, 5, 3), normal(1, 3, 3, 3, 8)
+        repeated = jnp.repeat(jnp.repeat(x, 2, 1), 2, 2)
+        np.testing.assert_array_equal(resample.upsample(x), repeated)
+        direct = lambda x, w: plain(jnp.repeat(jnp.repeat(x, 2, 1), 2, 2), w, 1, "SAME")
+        close(resample.upsample_conv(x, w), direct(x, w))
+        gradients = [
+            jax.jit(jax.grad(lambda x, w, f=f: jnp.sum(jnp.sin(f(x, w))), (0, 1)))(x, w)
+            for f in (resample.upsample_conv, direct)
+        ]
+        jax.tree.map(close, *gradients)
+
+
+@pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (13, 9, 3), (64, 64, 3)], ids=str)
+def test_image_networks_fit_any_size(shape):
+    key, x, z = jax.random.key(0), jnp.zeros((2, *shape)), jnp.zeros((2, 5))
+
+    def run(net, given):
+        return net.apply(net.init(key, given), given)
+
+    def run_stateful(net, given):
+        params, memory = net.init(key, given)
+        return net.apply(params, memory, given, True)[0]
+
+    sizes = lambda run, net, given: jax.eval_shape(lambda g: run(net, g), given).shape
+    assert sizes(run, nets.conv_encoder((4, 8), (2, 3)), x) == (2, 2, 3)
+    assert sizes(run, nets.conv_decoder((8, 4), shape), z) == x.shape
+    assert sizes(run_stateful, nets.dcgan_generator((8, 4), shape), z) == x.shape
+    assert sizes(run_stateful, nets.dcgan_discriminator((4, 8)), x) == (2,)
+
+
+def test_dcgan_remembers_in_training_and_only_then():
+    net, z = nets.dcgan_generator((8, 4), (7, 5, 1)), normal(1, 2, 5)
+    params, memory = jax.jit(net.init)(jax.random.key(0), z)
+    train = jax.jit(lambda p, m, z: net.apply(p, m, z, True))
+    judge = jax.jit(lambda p, m, z: net.apply(p, m, z, False))
+    # Debiased after one batch, the running moments are that batch's own.
+    y, remembered = train(params, memory, z)
+    assert jax.tree.structure(memory) == jax.tree.structure(remembered)
+    same, kept = judge(params, remembered, z)
+    jax.tree.map(np.testing.assert_array_equal, kept, remembered)
+    close(same, y, 1e-4)
+
+
+def test_decoder_passes_the_variance_on():
+    """Unit-variance latents leave a freshly drawn linear-ish decoder neither faint nor loud."""
+    decoder = nets.conv_decoder((32, 32), (32, 32, 8), "tanh")
+    z = normal(1, 16, 64)
+    x = jax.jit(lambda k, z: decoder.apply(decoder.init(k, z), z))(jax.random.key(0), z)
+    x = x[:, 4:-4, 4:-4]
+    assert 0.15 < float(x.std()) < 1.0
+
+
+def test_the_platforms_flag_is_left_alone_where_it_should_be():
+    cpu = {"JAX_PLATFORMS": "cpu"}
+    assert not platform.prepare({"JAX_PLATFORMS": "cuda"})
+    assert not platform.prepare({**cpu, "XLA_FLAGS": f"{platform.FLAG}=dot"})
+    assert not platform.prepare({**cpu, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"})
+    environ = {**cpu, "XLA_FLAGS": "--xla_dump_to="}
+    if platform.prepare(environ):
+        assert environ["XLA_FLAGS"].split() == [
+            "--xla_dump_to=",
+            f"{platform.FLAG}={platform.VALUE}",
+        ]
+
+
+def test_jax_starts_with_the_flag(monkeypatch):
+    """XLA aborts on a flag that it does not know: really start it."""
+    code = (
+        "from genjax_zoo import platform; print(platform.prepare());"
+        "import jax; print(jax.numpy.ones(3).sum())"
+    )
+    environ = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", code], env=environ, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split()[1] == "3.0"
+
+
+def test_a_flag_that_jaxlib_lacks_is_not_set(monkeypatch):
+    monkeypatch.setattr(platform, "FLAG", "--xla_cpu_" + "no_such_flag")
+    assert not platform.prepare({"JAX_PLATFORMS": "cpu"})
