@@ -107,13 +107,15 @@ class Checkpoints:
         options = ocp.CheckpointManagerOptions(
             preservation_policy=keep,
             best_fn=self._best,
-            create=not read_only,
+            create=False,
             read_only=read_only,
             cleanup_tmp_directories=not read_only and jax.process_count() == 1,
             async_options=ocp.AsyncOptions(timeout_secs=BARRIER_SECONDS),
             multiprocessing_options=ocp.options.MultiprocessingOptions(active_processes=processes),
         )
         try:
+            if not read_only:
+                self.folder.mkdir(parents=True, exist_ok=True)
             self._manager = ocp.CheckpointManager(self.folder, options=options)
         except OSError as error:
             raise CheckpointError(

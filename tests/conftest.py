@@ -1,0 +1,75 @@
+"""What several test files need: a tiny family, and runs of it."""
+
+import dataclasses
+import os
+import pathlib
+
+# Two emulated devices would change nothing but the time; tests that want more start a process.
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from genjax_zoo.contract import Evidence, Model
+from genjax_zoo.learn import descend, of_params
+from genjax_zoo.models import ZOO, Family
+from genjax_zoo.run.config import read
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class ToyConfig:
+    """A diagonal Gaussian, learnt by descent: small enough to be run a hundred times."""
+
+    average: float = 0.9
+
+
+def make_toy(config, tx):
+    def init(key, batch):
+        return {"mean": jnp.zeros(batch["x"].shape[1:]), "scale": jnp.ones(())}, ()
+
+    def log_prob(key, params, batch):
+        z = (batch["x"] - params["mean"]) / params["scale"]
+        axes = tuple(range(1, z.ndim))
+        each = -0.5 * z**2 - jnp.log(params["scale"]) - 0.5 * jnp.log(2 * jnp.pi)
+        return jnp.sum(each, axes)
+
+    def loss(key, params, memory, batch):
+        # The noise makes the dice matter: a run that forgot its key would end elsewhere.
+        noise = 0.01 * jax.random.normal(key, params["mean"].shape)
+        noisy = {**params, "mean": params["mean"] + noise}
+        return -jnp.mean(log_prob(key, noisy, batch)), (memory, {})
+
+    def sample(key, params, n):
+        x = params["mean"] + params["scale"] * jax.random.normal(key, (n, *params["mean"].shape))
+        return {"x": x}
+
+    init_step = descend(init, loss, tx, average=config.average)
+    return Model(
+        *init_step, sample=of_params(sample), log_prob=of_params(log_prob), evidence=Evidence.EXACT
+    )
+
+
+@pytest.fixture
+def toy(monkeypatch):
+    """Puts the family `toy` into the roster; returns a function that makes a run of it."""
+    monkeypatch.setitem(ZOO, "toy", Family("toy", "descend", "A Gaussian.", ToyConfig, make_toy))
+
+    def make(**fields):
+        given = {
+            "model": {"name": "toy"},
+            "steps": 60,
+            "data": {"source": "digits", "batch_size": 20},
+            "optimizer": {"learning_rate": 0.02},
+            "log_every": 10,
+            "checkpoint_every": 20,
+            "sample_every": 30,
+            "eval_every": 20,
+            "eval_examples": 100,
+            "steps_per_call": 5,
+        }
+        return read(given | fields)
+
+    return make

@@ -1,0 +1,148 @@
+"""One step over many devices and processes: the same numbers to rounding."""
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genjax_zoo.contract import CheckpointError, ConfigError
+from genjax_zoo.run import checkpoint, sharding
+from genjax_zoo.run.sharding import Devices
+from tests.conftest import ROOT
+
+COMMAND = [
+    *(sys.executable, "-m", "genjax_zoo.main", "train", "--config=configs/vae.py:digits"),
+    *("--config.steps=20", "--config.log_every=5", "--config.checkpoint_every=10"),
+    *("--config.eval_every=10", "--config.eval_examples=64", "--config.sample_every=10"),
+    *("--config.data.batch_size=64", "--config.model.importance_samples=5"),
+]
+
+
+def train(folder, devices, *more):
+    environment = os.environ | {
+        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "JAX_PLATFORMS": "cpu",
+    }
+    return subprocess.Popen(
+        [*COMMAND, f"--workdir={folder}", *more],
+        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def finish(process, seconds=300):
+    told, _ = process.communicate(timeout=seconds)
+    assert process.returncode == 0, told
+    return told
+
+
+def metrics(folder):
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+    return np.array([[value for _, value in sorted(line.items())] for line in lines], float)
+
+
+@pytest.fixture(scope="module")
+def alone(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("alone")
+    finish(train(folder, 1))
+    return metrics(folder)
+
+
+@pytest.mark.parametrize(
+    "devices, more",
+    [
+        (2, ()),
+        (8, ()),
+        (8, ("--config.devices.fsdp=4", "--config.devices.min_split=64")),
+    ],
+)
+def test_same_run_on_several_devices_agrees_to_rounding(tmp_path, alone, devices, more):
+    finish(train(tmp_path, devices, *more))
+    np.testing.assert_allclose(metrics(tmp_path), alone, rtol=2e-4)
+
+
+def free_port():
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
+
+
+def test_two_processes_train_checkpoint_and_resume_together(tmp_path, alone):
+    for steps in (10, 20):
+        port = free_port()
+        pair = [
+            train(
+                tmp_path, 1, f"--coordinator=127.0.0.1:{port}", "--processes=2", f"--process={p}",
+                f"--config.steps={steps}", "--allow_config_change",
+            )
+            for p in range(2)
+        ]  # fmt: skip
+        for process in pair:
+            finish(process)
+    runs = json.loads((tmp_path / "run.json").read_text())
+    assert [run["first_step"] for run in runs] == [0, 10]
+    np.testing.assert_allclose(metrics(tmp_path), alone, rtol=2e-4)
+
+
+SILENT = """
+import sys, time, jax
+jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
+from genjax_zoo.run import checkpoint
+jax.devices()
+if sys.argv[2] == "1":
+    time.sleep(60)
+began = time.time()
+try:
+    checkpoint.barrier("meeting point", seconds=3)
+except Exception as error:
+    print(type(error).__name__, error, flush=True)
+print(f"waited {time.time() - began:.0f}", flush=True)
+import os
+os._exit(0)
+"""
+
+
+def test_a_silent_process_does_not_hold_the_others():
+    port = free_port()
+    pair = [
+        subprocess.Popen(
+            [sys.executable, "-c", SILENT, f"127.0.0.1:{port}", str(p)],
+            cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
+        )
+        for p in range(2)
+    ]  # fmt: skip
+    began = time.time()
+    told, _ = pair[0].communicate(timeout=50)
+    pair[1].kill()
+    assert "CheckpointError" in told and "'meeting point'" in told, told
+    assert time.time() - began < 45
+
+
+def test_barrier_of_one_process_is_no_wait():
+    checkpoint.barrier("alone", seconds=1)
+    assert issubclass(checkpoint.Damaged, CheckpointError)
+
+
+def test_mesh_that_does_not_fit_says_so():
+    with pytest.raises(ConfigError, match=r"3 x 1 = 3 devices, but this run has 1"):
+        sharding.make_mesh(Devices(data=3), 6)
+    with pytest.raises(ConfigError, match="fsdp >= 1"):
+        Devices(fsdp=0)
+
+
+def test_state_rule_splits_the_longest_axis_that_divides():
+    mesh = jax.sharding.AbstractMesh((2, 4), sharding.BATCH_AXES)
+    shapes = {
+        "wide": jax.ShapeDtypeStruct((30, 64), jnp.float32),
+        "tall": jax.ShapeDtypeStruct((128, 64), jnp.float32),
+        "odd": jax.ShapeDtypeStruct((33, 35), jnp.float32),
+        "small": jax.ShapeDtypeStruct((8,), jnp.float32),
+    }
+    specs = {k: tuple(v.spec) for k, v in sharding.of_state(mesh, shapes, 100).items()}
+    assert specs == {"wide": (None, "fsdp"), "tall": ("fsdp",), "odd": (), "small": ()}

@@ -1,0 +1,248 @@
+"""The loop: resuming, stopping, diverging. What a killed run must not change is compared bitwise."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+
+from genjax_zoo.contract import CheckpointError, DivergedError, ZooError
+from genjax_zoo.learn import average_start, average_update, learnt
+from genjax_zoo.run import checkpoint, loop
+from genjax_zoo.run.progress import Progress
+from genjax_zoo.run.workdir import Workdir
+from tests.conftest import ROOT
+
+
+def run_in(folder, run):
+    """Trains `run` in `folder`; returns its metrics as text and its last state's fingerprint."""
+    workdir = Workdir(folder)
+    workdir.create()
+    loop.train(run, workdir, quiet=True)
+    return outcome(folder)
+
+
+def outcome(folder):
+    steps = sorted(int(p.name) for p in (folder / "checkpoints").iterdir())
+    about = json.loads((folder / "checkpoints" / str(steps[-1]) / "about" / "metadata").read_text())
+    return (folder / "metrics.jsonl").read_text(), steps[-1], about["fingerprint"]
+
+
+def stop_after(monkeypatch, step):
+    """SIGTERM arrives while the loop tells of `step`."""
+    original = Progress.update
+
+    def update(self, now, line=None):
+        original(self, now, line)
+        if now == step:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(Progress, "update", update)
+
+
+def test_run_leaves_what_it_promises(tmp_path, toy):
+    run_in(tmp_path, toy())
+    left = {p.name for p in tmp_path.iterdir()}
+    assert {"run.json", "metrics.jsonl", "events", "checkpoints", "samples", "eval"} <= left
+    assert [p.name for p in sorted((tmp_path / "samples").iterdir())] == [
+        "step_00000030.png",
+        "step_00000060.png",
+    ]
+    steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").open()]
+    assert steps == [10, 20, 30, 40, 50, 60]
+    (number,) = json.loads((tmp_path / "eval" / "metrics.json").read_text())
+    assert number["evidence"] == "exact" and number["unit"] == "nats" and number["n"] == 359
+    assert "digits" in number["preprocessing"] and number["step"] == 60
+
+
+@pytest.mark.parametrize("step", [25, 40, 45])
+def test_sigterm_saves_and_the_same_call_ends_as_if_never_stopped(tmp_path, toy, monkeypatch, step):
+    whole = run_in(tmp_path / "whole", toy())
+    with monkeypatch.context() as patch:
+        stop_after(patch, step)
+        assert run_in(tmp_path / "stopped", toy())[1] == step
+    assert run_in(tmp_path / "stopped", toy()) == whole
+
+
+def test_another_seed_ends_elsewhere(tmp_path, toy):
+    # Guards the tests above: a fingerprint that never changed would pass them.
+    assert run_in(tmp_path / "a", toy())[2] != run_in(tmp_path / "b", toy(seed=1))[2]
+
+
+def test_a_finished_run_trains_no_further(tmp_path, toy):
+    whole = run_in(tmp_path, toy())
+    assert run_in(tmp_path, toy()) == whole
+
+
+def test_steps_per_call_changes_nothing_but_rounding(tmp_path, toy):
+    states = []
+    for per_call in (1, 10):
+        run = toy(steps_per_call=per_call, log_every=60)
+        run_in(tmp_path / str(per_call), run)
+        setup = loop.set_up(run)
+        states.append(loop.restore(setup, Workdir(tmp_path / str(per_call)))[1])
+    for a, b in zip(*map(jax.tree.leaves, states), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("every", [(10, 20, 30, 20), (7, 20, 0, 13), (100, 33, 50, 0)])
+def test_chunks_lie_on_one_grid_wherever_a_run_resumes(toy, every):
+    names = ("log_every", "checkpoint_every", "sample_every", "eval_every")
+    run = toy(steps=101, steps_per_call=8, **dict(zip(names, every, strict=True)))
+    whole = loop.chunks(run, 0)
+    assert whole[0][0] == 0 and whole[-1][1] == 101
+    assert all(a[1] == b[0] for a, b in zip(whole, whole[1:], strict=False))
+    assert max(last - first for first, last in whole) <= 8
+    for first, _ in whole:
+        assert loop.chunks(run, first) == [c for c in whole if c[0] >= first]
+    ends = {last for _, last in whole}
+    assert all(step in ends for n in every if n for step in range(n, 102, n))
+
+
+def test_nan_names_the_step_and_the_array_and_keeps_the_last_good_checkpoint(tmp_path, toy):
+    # At this rate the scale turns negative within a few steps, and its logarithm is not a number.
+    run = toy(optimizer={"name": "sgd", "learning_rate": 0.05}, checkpoint_every=1)
+    with pytest.raises(DivergedError) as caught:
+        run_in(tmp_path, run)
+    message = str(caught.value)
+    setup = loop.set_up(run)
+    step = next(int(word) for word in message.split() if word.isdigit())
+    last = loop.restore(setup, Workdir(tmp_path))
+    assert "info.loss broke first" in message and f"checkpoint is step {last[0]}" in message
+    assert step == last[0]
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(last[1]))
+
+
+def test_damaged_checkpoint_is_said_so_kept_and_the_one_before_used(tmp_path, toy, capsys):
+    whole = run_in(tmp_path / "whole", toy())
+    for damage in (truncate, flip, remove_description):
+        folder = tmp_path / damage.__name__
+        run_in(folder, toy())
+        damage(folder / "checkpoints" / "60")
+        capsys.readouterr()
+        assert run_in(folder, toy()) == whole
+        told = capsys.readouterr().err
+        assert "checkpoint of step 60 is damaged" in told and "going on from step 40" in told
+        assert (folder / "damaged" / "60").is_dir()
+        assert (folder / "checkpoints" / "40").is_dir()
+
+
+def data_files(folder):
+    return [p for p in folder.rglob("*") if p.is_file() and p.parent.name == "d"]
+
+
+def truncate(folder):
+    for path in data_files(folder / "state"):
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def flip(folder):
+    for path in data_files(folder / "state"):
+        content = bytearray(path.read_bytes())
+        content[len(content) // 2] ^= 0x10
+        path.write_bytes(bytes(content))
+
+
+def remove_description(folder):
+    (folder / "about" / "metadata").write_text("{")
+
+
+def test_fingerprint_sees_a_single_bit():
+    x = np.linspace(0, 1, 1000, dtype=np.float32)
+    y = x.copy()
+    y.view(np.uint32)[777] ^= 1
+    swapped = x[np.r_[1, 0, 2:1000]]
+    prints = [checkpoint.fingerprint({"x": v})["x"] for v in (x, y, swapped, x.copy())]
+    assert len(set(prints[:3])) == 3 and prints[0] == prints[3]
+
+
+def test_checkpoint_of_another_model_is_refused(tmp_path, toy):
+    run_in(tmp_path, toy())
+    other = toy(data={"source": "density:ring", "batch_size": 20})
+    with pytest.raises(CheckpointError, match="another model"):
+        run_in(tmp_path, other)
+    assert outcome(tmp_path)[1] == 60
+
+
+def test_background_save_that_fails_stops_the_run_with_its_reason(tmp_path, toy, monkeypatch):
+    from orbax.checkpoint import StandardCheckpointHandler
+
+    def full(*args, **kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(StandardCheckpointHandler, "finalize", full)
+    with pytest.raises(CheckpointError, match="No space left"):
+        run_in(tmp_path, toy())
+
+
+def test_best_and_last_are_kept_and_can_be_asked_for(tmp_path, toy):
+    run = toy(checkpoint_every=10, eval_every=10, optimizer={"learning_rate": 0.5})
+    run_in(tmp_path, run)
+    lines = [json.loads(line) for line in (tmp_path / "metrics.jsonl").open()]
+    best = max(lines, key=lambda line: line["test/log_prob"])["step"]
+    kept = {int(p.name) for p in (tmp_path / "checkpoints").iterdir()}
+    assert {50, 60, best} == kept
+    setup = loop.set_up(run)
+    assert loop.restore(setup, Workdir(tmp_path), "best")[0] == best
+    with pytest.raises(ZooError, match="expected last, best"):
+        loop.restore(setup, Workdir(tmp_path), "1234")
+
+
+def test_parameters_are_donated(toy):
+    setup = loop.set_up(toy())
+    state = setup.init()
+    (fed,) = loop.feeds(setup.source, [(0, 2)], slice(0, 20))
+    loop.compile_steps(setup)(state, setup.source.resident, np.uint32(0), fed)
+    assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
+
+
+def test_average_is_debiased():
+    # Constant parameters have themselves as average from the first step on; two values mix as
+    # d (1-d) a + (1-d) b over 1 - d^2.
+    from genjax_zoo.learn import Learner
+
+    d, a, b = 0.9, np.float32(2.0), np.float32(5.0)
+    average = average_update(average_start(a, d), a, d)
+    assert learnt(Learner(a, average=average)) == pytest.approx(2.0, rel=1e-6)
+    average = average_update(average, b, d)
+    expected = (d * (1 - d) * a + (1 - d) * b) / (1 - d**2)
+    assert learnt(Learner(b, average=average)) == pytest.approx(expected, rel=1e-6)
+    assert learnt(Learner(b, average=average_start(b, d))) == pytest.approx(5.0)
+
+
+COMMAND = [
+    *(sys.executable, "-m", "genjax_zoo.main", "train", "--config=configs/vae.py:digits"),
+    *("--config.steps=400", "--config.log_every=20", "--config.checkpoint_every=40"),
+    *("--config.eval_every=80", "--config.sample_every=0", "--config.model.widths=(16,)"),
+    "--config.model.importance_samples=5",
+]
+
+
+def test_sigkill_at_any_moment_changes_nothing(tmp_path):
+    """The real command, killed several times at arbitrary moments, ends bit for bit the same."""
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run([*COMMAND, f"--workdir={whole}"], cwd=ROOT, check=True, capture_output=True)
+    metrics = killed / "metrics.jsonl"
+    lines = lambda: len(metrics.read_text().splitlines()) if metrics.exists() else 0
+    kills = 0
+    for wanted in (3, 9):
+        process = subprocess.Popen(
+            [*COMMAND, f"--workdir={killed}"], cwd=ROOT, stderr=subprocess.DEVNULL
+        )
+        deadline = time.time() + 120
+        while process.poll() is None and lines() < wanted and time.time() < deadline:
+            time.sleep(0.002)
+        kills += process.poll() is None
+        process.kill()
+        process.wait()
+    done = subprocess.run([*COMMAND, f"--workdir={killed}"], cwd=ROOT, capture_output=True)
+    assert done.returncode == 0, done.stderr.decode()
+    assert kills, "the run was over before it could be killed"
+    assert outcome(killed) == outcome(whole)
+    numbers = [json.loads((f / "eval" / "metrics.json").read_text()) for f in (whole, killed)]
+    assert numbers[0] == numbers[1]
