@@ -5,15 +5,24 @@ Flags are read here and nowhere else. Floor 5.
 
 from __future__ import annotations
 
+import errno
+import functools
+import io
+import os
 import pathlib
+import re
 import sys
-from typing import NoReturn
+import textwrap
+import traceback
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
-from absl import app, flags, logging
-from ml_collections import config_flags
+from absl import flags, logging
+from ml_collections import ConfigDict, config_flags
 
 from genjax_zoo import platform
-from genjax_zoo.contract import ZooError
+from genjax_zoo.contract import ConfigError, ZooError
+from genjax_zoo.typed import nearest
 
 COMMANDS = {
     "train": "train a model, or go on training it, in --workdir",
@@ -22,112 +31,289 @@ COMMANDS = {
     "list": "the roster: every family, how it learns, what it can do, its configs",
 }
 QUICKSTART = "configs/vae.py:digits"
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-
-FLAGS = flags.FLAGS
-flags.DEFINE_string("workdir", None, "Folder of the run: config, checkpoints, metrics, report.")
-flags.DEFINE_string("data_dir", None, "Folder of prepared TFDS data sets, for tfds:NAME.")
-flags.DEFINE_bool("allow_config_change", False, "Continue a workdir with another config.")
-flags.DEFINE_string("checkpoint", "last", "sample, evaluate: last, best or a number of steps.")
-flags.DEFINE_integer("n", 64, "sample: how many samples.", lower_bound=1)
-flags.DEFINE_integer("sample_seed", 0, "sample: the seed of the draw.")
-flags.DEFINE_integer("examples", None, "evaluate: held-out examples; all if not given.")
-flags.DEFINE_list("measures", None, "evaluate: names of the measures; all if not given.")
-flags.DEFINE_string("coordinator", None, "Address of process 0, host:port, for several processes.")
-flags.DEFINE_integer("processes", None, "How many processes train together.")
-flags.DEFINE_integer("process", None, "The number of this process.")
+PACKAGE = pathlib.Path(__file__).resolve().parent
+# setup.cfg puts the checkout's configs/ into an installed package.
+CONFIGS = next(p for p in (PACKAGE / "configs", PACKAGE.parent / "configs") if p.is_dir())
 
 
-def main(argv: list[str]) -> None:
-    """Runs the command that the command line names."""
-    if len(argv) != 2 or argv[1] not in COMMANDS:
-        came = " ".join(argv[1:]) or "nothing"
-        lines = "".join(f"\n  {name:9} {what}" for name, what in COMMANDS.items())
-        raise app.UsageError(f"expected one command, got {came}:{lines}")
-    _start_jax()
-    {"train": _train, "sample": _sample, "evaluate": _evaluate, "list": _list}[argv[1]]()
+class Call(NamedTuple):
+    """A command line, taken apart.
+
+    Attributes:
+      command: one of COMMANDS.
+      flags: all flags but the overrides.
+      overrides: `--config.FIELD=VALUE`, as they came.
+    """
+
+    command: str
+    flags: flags.FlagValues
+    overrides: list[str]
 
 
-def _start_jax() -> None:
-    import jax
+def main(argv: Sequence[str]) -> int:
+    """Runs the command that the command line names; returns the exit status.
 
-    told = [FLAGS.coordinator, FLAGS.processes, FLAGS.process]
-    if any(flag is not None for flag in told):
-        if any(flag is None for flag in told):
-            raise ZooError("several processes need all of --coordinator, --processes, --process.")
-        jax.distributed.initialize(*told)
+    An error that the user can mend is one message and status 2, not a traceback.
+    """
+    several = any(arg.lstrip("-").startswith("coordinator") for arg in argv)
+    try:
+        call = parse(argv)
+        if call.flags.help:
+            print(usage())
+        else:
+            _start_jax(call.flags)
+            {"train": _train, "sample": _sample, "evaluate": _evaluate, "list": _list}[
+                call.command
+            ](call)
+        return 0
+    except ZooError as error:
+        message = str(error)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+            raise
+        message = (
+            f"{error.filename or 'a file'} cannot be written: {error.strerror}. Free some room, or "
+            "choose another --workdir; then the same command goes on from the last checkpoint."
+        )
+    except KeyboardInterrupt:
+        print("\ngenjax-zoo: interrupted; the same command goes on", file=sys.stderr)
+        return 130
+    print(f"genjax-zoo: {message}", file=sys.stderr, flush=True)
+    if several:
+        # The other processes would wait for this one at exit; what it knows is on the disk.
+        os._exit(2)
+    return 2
 
 
-def _workdir():
+# ------------------------------------------------------------------------------ the command line
+
+
+def _flags() -> flags.FlagValues:
+    known = flags.FlagValues()
+    string = functools.partial(flags.DEFINE_string, flag_values=known)
+    integer = functools.partial(flags.DEFINE_integer, flag_values=known)
+    switch = functools.partial(flags.DEFINE_boolean, flag_values=known)
+    string("config", None, f"train: configs/FAMILY.py:VARIANT; {QUICKSTART} if not given.")
+    string("workdir", None, "Folder of the run: config, checkpoints, metrics, report.")
+    string("data_dir", None, "Folder of prepared TFDS data sets, for tfds:NAME.")
+    switch("allow_config_change", False, "train: go on in a workdir with another config.")
+    string("checkpoint", "last", "sample, evaluate: last, best or a number of steps.")
+    integer("n", 64, "sample: how many samples.", lower_bound=1)
+    integer("sample_seed", 0, "sample: the seed of the draw.", lower_bound=0)
+    integer("examples", None, "evaluate: held-out examples; all if not given.", lower_bound=1)
+    flags.DEFINE_list(
+        "measures", None, "evaluate: names, with commas; all if not given.", flag_values=known
+    )
+    string("coordinator", None, "Address of process 0, host:port, for several processes.")
+    integer("processes", None, "How many processes train together.", lower_bound=1)
+    integer("process", None, "The number of this process, from 0.", lower_bound=0)
+    switch("help", False, "This page.", short_name="h")
+    return known
+
+
+def usage() -> str:
+    """The page that --help prints."""
+    known = _flags()
+    rows = [f"  {name:9} {what}" for name, what in COMMANDS.items()]
+    rows += ["", "  --config.FIELD=VALUE   any field of the config: --config.steps=500,"]
+    rows += [" " * 25 + "--config.model.widths='(64,)'"]
+    for name in known.get_flags_for_module(known.find_module_defining_flag("workdir")):
+        rows += textwrap.wrap(
+            name.help, 79, initial_indent=f"  {'--' + name.name:22} ", subsequent_indent=" " * 25
+        )
+    return "genjax-zoo COMMAND [--FLAG=VALUE ...]\n\n" + "\n".join(rows)
+
+
+def parse(argv: Sequence[str]) -> Call:
+    """Takes a command line apart; raises ConfigError for what is not known."""
+    known, overrides, others = _flags(), [], [argv[0]]
+    rest = list(argv[1:])
+    while rest:
+        arg = rest.pop(0)
+        if not re.match(r"--?(no)?config\.", arg):
+            others.append(arg)
+        elif "=" in arg or not rest or re.match(r"--?[a-z]", rest[0]):
+            overrides.append(arg)
+        else:
+            overrides.append(f"{arg}={rest.pop(0)}")
+    try:
+        words = known(others)[1:]
+    except flags.UnrecognizedFlagError as error:
+        raise ConfigError(nearest(error.flagname, known, "flag")) from error
+    except flags.Error as error:
+        raise ConfigError(f"{error}.") from error
+    if not known.help and (len(words) != 1 or words[0] not in COMMANDS):
+        rows = "".join(f"\n  {name:9} {what}" for name, what in COMMANDS.items())
+        came = repr(" ".join(words)) if words else "none"
+        raise ConfigError(f"expected one command, got {came}:{rows}\n  --help    all flags")
+    return Call(" ".join(words), known, overrides)
+
+
+def load(name: str) -> ConfigDict:
+    """The config that `PATH:VARIANT` names; configs/ is found from any folder."""
+    name, _, variant = name.partition(":")
+    path = pathlib.Path(name)
+    if not path.exists() and path.parent.name == "configs":
+        path = CONFIGS / path.name
+    if not path.is_file():
+        known = [f"configs/{p.name}" for p in CONFIGS.glob("[!_]*.py")]
+        raise ConfigError(nearest(name, known, "config file"))
+    get_config = _module(path).get("get_config")
+    if get_config is None:
+        raise ConfigError(f"{path} has no get_config(variant); see configs/ for examples.")
+    return ConfigDict(get_config(variant) if variant else get_config()).lock()
+
+
+def _module(path: pathlib.Path) -> dict[str, Any]:
+    """The names that a config file defines."""
+    names: dict[str, Any] = {"__name__": f"genjax_zoo.configs.{path.stem}", "__file__": str(path)}
+    try:
+        exec(compile(path.read_text(), str(path), "exec"), names)
+    except ZooError:
+        raise
+    except Exception as error:
+        line = (
+            getattr(error, "lineno", None) or traceback.extract_tb(error.__traceback__)[-1].lineno
+        )
+        raise ConfigError(
+            f"{path}, line {line}, cannot be run: {type(error).__name__}: {error}."
+        ) from error
+    return names
+
+
+def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
+    """The config with the fields that `--config.FIELD=VALUE` name set; each must be there."""
+    for flag in overrides:
+        field = re.sub(r"^--?(no)?config\.|=.*$", "", flag, flags=re.DOTALL)
+        *inner, last = field.split(".")
+        where, node = "config", config
+        for name in (*inner, last):
+            if not isinstance(node, ConfigDict) or name not in node:
+                known = node.keys() if isinstance(node, ConfigDict) else ()
+                raise ConfigError(nearest(name, known, f"field of {where}:"))
+            where, node = f"{where}.{name}", node[name]
+        values, argv = flags.FlagValues(), ["genjax-zoo", flag]
+        try:
+            config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
+            values(argv)
+        except (flags.Error, ValueError, TypeError) as error:
+            kind = type(node).__name__
+            raise ConfigError(f"{flag}: expected {kind}, such as {node!r}.") from error
+        config = values.config
+    return config
+
+
+def _workdir(call: Call) -> Any:
     from genjax_zoo.run.workdir import Workdir
 
-    if FLAGS.workdir is None:
+    if not call.flags.workdir:
         raise ZooError("--workdir is missing: the folder of the run, such as runs/quickstart.")
-    return Workdir(FLAGS.workdir)
+    return Workdir(call.flags.workdir)
 
 
-def _config_of(workdir):
+def _config_of(workdir: Any, call: Call) -> Any:
     """The config of a workdir that was trained, with the overrides of the command line."""
     from genjax_zoo.run import config
 
-    return config.read(workdir.read_config())
+    if call.flags.config:
+        raise ConfigError(
+            f"{call.command} takes the config from --workdir; leave --config out, or override "
+            "single fields by --config.FIELD=VALUE."
+        )
+    return config.read(override(_unjson(workdir.read_config()), call.overrides))
 
 
-def _train() -> None:
+def _unjson(tree: Any) -> Any:
+    """JSON knows no tuples; configs know no lists."""
+    if isinstance(tree, Mapping):
+        return ConfigDict({name: _unjson(value) for name, value in tree.items()}).lock()
+    return tuple(_unjson(value) for value in tree) if isinstance(tree, list) else tree
+
+
+def _start_jax(known: flags.FlagValues) -> None:
+    told = [known.coordinator, known.processes, known.process]
+    if all(flag is None for flag in told):
+        return
+    if any(flag is None for flag in told) or known.process >= known.processes:
+        raise ConfigError(
+            "several processes need all of --coordinator=HOST:PORT, --processes=N and "
+            f"--process=0 .. N-1, got {told[0]}, {told[1]} and {told[2]}."
+        )
+    import jax
+
+    jax.distributed.initialize(*told)
+
+
+# ------------------------------------------------------------------------------------ the commands
+
+
+def _train(call: Call) -> None:
+    workdir = _workdir(call)
+    import jax
+
     from genjax_zoo.run import config, evaluate, loop
 
-    untyped = FLAGS.config
+    if call.flags.config or not workdir.config.exists():
+        untyped = load(call.flags.config or QUICKSTART)
+    else:
+        untyped = _unjson(workdir.read_config())
+    untyped = override(untyped, call.overrides)
     run = config.read(untyped)
-    workdir = _workdir()
     workdir.create()
-    workdir.claim(untyped.to_dict(), FLAGS.allow_config_change)
-    for result in loop.train(run, workdir, FLAGS.data_dir):
-        print(evaluate.describe(result))
-    print(f"report: {workdir.root / 'report.html'}")
+    workdir.claim(untyped.to_dict(), call.flags.allow_config_change)
+    results = loop.train(run, workdir, call.flags.data_dir)
+    if jax.process_index() == 0:
+        for result in results:
+            print(evaluate.describe(result))
+        print(f"report: {workdir.root / 'report.html'}")
 
 
-def _sample() -> None:
+def _sample(call: Call) -> None:
+    run, workdir = _config_of(_workdir(call), call), _workdir(call)
     import jax
     import numpy as np
 
-    from genjax_zoo.run import images, loop
+    from genjax_zoo.run import files, images, loop
 
-    workdir = _workdir()
-    setup = loop.set_up(_config_of(workdir), FLAGS.data_dir)
-    step, state = loop.restore(setup, workdir, FLAGS.checkpoint)
-    key = jax.random.key(FLAGS.sample_seed)
-    drawn = jax.jit(lambda k, s: setup.model.sample(k, s, FLAGS.n))(key, state)
-    arrays = {name: np.asarray(value) for name, value in drawn.items()}
-    stem = workdir.samples / f"sample_step_{step:08d}_seed_{FLAGS.sample_seed}_n_{FLAGS.n}"
+    known = call.flags
+    setup = loop.set_up(run, known.data_dir)
+    step, state = loop.restore(setup, workdir, known.checkpoint)
+    key = jax.random.key(known.sample_seed)
+    drawn = jax.jit(lambda k, s: setup.model.sample(k, s, known.n))(key, state)
+    arrays: dict[str, Any] = {name: np.asarray(value) for name, value in drawn.items()}
+    stem = workdir.samples / f"sample_step_{step:08d}_seed_{known.sample_seed}_n_{known.n}"
+    packed = io.BytesIO()
+    np.savez(packed, **arrays)
+    files.write(stem.with_suffix(".npz"), packed.getvalue())
     images.write_png(
         stem.with_suffix(".png"), images.picture(arrays["x"], None, *setup.source.interval)
     )
-    np.savez(stem.with_suffix(".npz"), **arrays)
     print(f"{stem}.png\n{stem}.npz: " + ", ".join(f"{k} {v.shape}" for k, v in arrays.items()))
 
 
-def _evaluate() -> None:
+def _evaluate(call: Call) -> None:
+    run, workdir = _config_of(_workdir(call), call), _workdir(call)
     import jax
 
     from genjax_zoo.run import evaluate, loop, report
+    from genjax_zoo.run.config import make_model
     from genjax_zoo.typed import choose
 
-    workdir = _workdir()
-    setup = loop.set_up(_config_of(workdir), FLAGS.data_dir)
-    known = evaluate.measures_of(setup.model)
+    known = evaluate.measures_of(make_model(run))
     if not known:
-        raise ZooError(f"a {setup.run.model['name']} tells no number per example to evaluate.")
-    for name in FLAGS.measures or ():
+        raise ZooError(f"a {run.model['name']} tells no number per example to evaluate.")
+    for name in call.flags.measures or ():
         choose(name, known, "measure")
-    step, state = loop.restore(setup, workdir, FLAGS.checkpoint)
+    setup = loop.set_up(run, call.flags.data_dir)
+    step, state = loop.restore(setup, workdir, call.flags.checkpoint)
     results = evaluate.evaluate(
         setup.model,
         state,
         setup.source,
         jax.random.fold_in(setup.root, loop.EVALUATE),
         step,
-        FLAGS.examples,
-        tuple(FLAGS.measures) if FLAGS.measures else None,
+        call.flags.examples,
+        tuple(call.flags.measures) if call.flags.measures else None,
         progress=_say,
     )
     loop.write_results(workdir, results)
@@ -142,113 +328,40 @@ def _say(name: str, done: int, of: int) -> None:
         print(f"\r{name}: {done} of {of}", end=end, file=sys.stderr, flush=True)
 
 
-def _list() -> None:
+def _list(call: Call) -> None:
+    from rich import box
     from rich.console import Console
     from rich.table import Table
 
     from genjax_zoo.models import ZOO
     from genjax_zoo.run import config
 
-    table = Table("family", "verb", "evidence", "can", "configs", title="The roster")
+    table = Table("family", "verb", "evidence", "can", "variants", box=box.SIMPLE_HEAD)
+    summaries = Table.grid(padding=(0, 2))
     for name, family in sorted(ZOO.items()):
-        variants = _variants(ROOT / "configs" / f"{name}.py")
-        models = {v: config.make_model(config.read(c)) for v, c in variants.items()}
-        kinds = dict.fromkeys(str(model.evidence) for model in models.values())
-        can = dict.fromkeys(c for model in models.values() for c in _abilities(model))
-        files = "\n".join(f"configs/{name}.py:{variant}" for variant in variants)
-        table.add_row(name, family.verb, ", ".join(kinds), ", ".join(can), files)
-    console = Console()
-    console.print(table)
-    for name, family in sorted(ZOO.items()):
-        console.print(f"{name}: {family.summary}", highlight=False)
+        path = CONFIGS / f"{name}.py"
+        variants = list(_module(path)["VARIANTS"]) if path.exists() else []
+        models = [config.make_model(config.read(load(f"{path}:{v}"))) for v in variants]
+        kinds = dict.fromkeys(str(model.evidence) for model in models)
+        can = dict.fromkeys(ability for model in models for ability in _abilities(model))
+        words = (", ".join(each) for each in (kinds, can, variants))
+        table.add_row(f"[bold]{name}", family.verb, *words)
+        summaries.add_row(f"  [bold]{name}", family.summary)
+    console = Console(highlight=False)
+    console.print(table, summaries)
+    console.print("\n  genjax-zoo train --config=configs/FAMILY.py:VARIANT --workdir=runs/NAME")
 
 
-def _abilities(model) -> list[str]:
+def _abilities(model: Any) -> list[str]:
     fields = ("log_prob", "encode", "decode")
     return ["sample", *(f for f in fields if getattr(model, f) is not None), *model.measures]
 
 
-def _variants(path: pathlib.Path) -> dict:
-    """The configs of a file by variant; none where there is no such file."""
-    import importlib.util
-
-    if not path.exists():
-        return {}
-    spec = importlib.util.spec_from_file_location(f"genjax_zoo_config_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return {variant: module.get_config(variant) for variant in module.VARIANTS}
-
-
-def _parse(argv: list[str]) -> list[str]:
-    """Finds the config, defines --config, and parses all flags."""
-    try:
-        argv = _with_config(argv)
-        config_flags.DEFINE_config_file(
-            "config",
-            help_string="configs/FAMILY.py:VARIANT; any field: --config.FIELD=VALUE.",
-            lock_config=True,
-        )
-        return app.parse_flags_with_usage(argv)
-    except (ZooError, AttributeError, KeyError, ValueError, TypeError) as error:
-        return _fail(error)
-
-
-def _with_config(argv: list[str]) -> list[str]:
-    """The command line with one --config=PATH, the quickstart's if `train` is given none.
-
-    A config named relative to the project is found from any folder.
-    """
-    found = []
-    rest = iter(argv)
-    for arg in rest:
-        flag, equals, value = arg.partition("=")
-        if flag in ("--config", "-config"):
-            arg = "--config=" + _beside_us(value if equals else next(rest, ""))
-        found.append(arg)
-    if "train" in argv[1:] and not any(arg.startswith("--config=") for arg in found):
-        found.insert(1, "--config=" + _beside_us(QUICKSTART))
-    return found
-
-
-def _beside_us(name: str) -> str:
-    path, colon, variant = name.partition(":")
-    if not pathlib.Path(path).exists() and (ROOT / path).exists():
-        path = str(ROOT / path)
-    if not pathlib.Path(path).exists():
-        known = sorted(f"configs/{p.name}" for p in (ROOT / "configs").glob("*.py"))
-        raise ZooError(f"there is no config file {path}; there are {', '.join(known)}.")
-    return path + colon + variant
-
-
-def _fail(error: BaseException) -> NoReturn:
-    message = error.args[0] if isinstance(error, KeyError) and error.args else str(error)
-    print(f"genjax-zoo: {message}", file=sys.stderr)
-    sys.exit(2)
-
-
 def run() -> None:
-    """The entry point: an error that the user can mend is one message, not a traceback."""
+    """The entry point."""
     platform.prepare()
     logging.set_verbosity(logging.ERROR)
-    try:
-        app.run(_main, flags_parser=_parse)
-    except ZooError as error:
-        _fail(error)
-
-
-def _main(argv: list[str]) -> None:
-    try:
-        main(argv)
-    except ZooError as error:
-        if FLAGS.coordinator is not None:
-            # The other processes would wait for us at exit; what we know is on the disk.
-            print(f"genjax-zoo: {error}", file=sys.stderr, flush=True)
-            import os
-
-            os._exit(2)
-        _fail(error)
+    sys.exit(main(sys.argv))
 
 
 if __name__ == "__main__":

@@ -73,6 +73,9 @@ class Run:
             "keep_last": 1,
             "steps_per_call": 1,
         }
+        if not 0 <= self.seed < 2**32:
+            # jax would drop the upper half of a longer one, and two seeds would be the same.
+            raise ConfigError(f"config.seed should lie in 0 .. 2**32 - 1, got {self.seed}.")
         for name, low in least.items():
             if getattr(self, name) < low:
                 raise ConfigError(

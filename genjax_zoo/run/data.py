@@ -12,6 +12,7 @@ and 40 times less of a core than asking for one shuffled index at a time.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import pathlib
@@ -62,11 +63,20 @@ class Data:
                 "config.data expects batch_size >= 1, length >= 1 and resize >= 0, got "
                 f"{self.batch_size}, {self.length}, {self.resize}."
             )
+        changed = [f for f, default in _OF_IMAGES.items() if getattr(self, f) != default]
+        if changed and self.source.startswith(("density:", "text:")):
+            raise ConfigError(
+                f"config.data.{changed[0]}={getattr(self, changed[0])!r} is for images, and "
+                f"{self.source} is none; leave it at {_OF_IMAGES[changed[0]]!r}."
+            )
         if self.binarise != "none" and (self.dequantise or self.scale != "unit"):
             raise ConfigError(
                 f"config.data.binarise={self.binarise!r} works on [0, 1] and leaves nothing to "
                 "dequantise; set scale='unit' and dequantise=False."
             )
+
+
+_OF_IMAGES = {"scale": "unit", "resize": 0, "binarise": "none", "dequantise": False}
 
 
 class Source(NamedTuple):
@@ -162,6 +172,8 @@ def _preprocess(data: Data, levels: int) -> Callable[[Key, Any], jax.Array]:
         if data.dequantise:
             # Theis et al. 2016: density of x + u, u ~ U[0, 1); a bound on the mass of x.
             unit = (x + jax.random.uniform(key, x.shape)) / levels
+            # In float32 the sum can round up to `levels`, where a logit would be infinite.
+            unit = jnp.minimum(unit, np.nextafter(np.float32(1), np.float32(0)))
         else:
             unit = x / (levels - 1)
         if data.binarise == "threshold":
@@ -181,6 +193,7 @@ def _interval(data: Data, levels: int) -> tuple[float, float]:
 
 def _describe(data: Data, levels: int, shape: Sequence[int]) -> str:
     """The preprocessing in words."""
+    size = "x".join(map(str, shape)) + (" (resized)" if data.resize else "")
     if data.binarise == "threshold":
         values = "binarised by threshold at 0.5"
     elif data.binarise == "dynamic":
@@ -190,7 +203,7 @@ def _describe(data: Data, levels: int, shape: Sequence[int]) -> str:
         values = f"grey levels scaled to [{low:g}, {high:g}]"
         if data.dequantise:
             values += f", dequantised uniformly ({levels} levels)"
-    return f"{data.source}, {'x'.join(map(str, shape))}, {values}"
+    return f"{data.source}, {size}, {values}"
 
 
 # --------------------------------------------------------------------------------- sources
@@ -221,8 +234,8 @@ def _table(data: Data, seed: int, train: _Images, test: _Images, split: str, lev
         made = {"x": process(key, x)}
         return made if label is None else {**made, "label": jnp.asarray(label, jnp.int32)}
 
-    def take(resident: _Images, rows: Any) -> _Images:
-        return _Images(*(None if a is None else a[rows] for a in resident))
+    def take(images: _Images, rows: Any) -> _Images:
+        return _Images(images.x[rows], None if images.label is None else images.label[rows])
 
     return Source(
         resident=train,
@@ -258,25 +271,46 @@ def _density(data: Data, name: str) -> Source:
 
 
 def _resized(x: np.ndarray, side: int) -> np.ndarray:
-    """Integer images [N, H, W, C] resized to [N, side, side, C], in their own levels."""
-    if not side or x.shape[1:3] == (side, side):
+    """Integer images [..., H, W, C] resized to [..., side, side, C], in their own levels."""
+    if not side or x.shape[-3:-1] == (side, side):
         return x
-    shape = (side, side, x.shape[-1])
-    resize = jax.jit(lambda im: jax.image.resize(im.astype(jnp.float32), shape, "bilinear"))
-    return np.stack([np.asarray(jnp.round(resize(image))).astype(x.dtype) for image in x])
+    rows, columns = (_interpolation(n, side) for n in x.shape[-3:-1])
+    planes = np.moveaxis(x, -1, -3).astype(np.float32)
+    return np.moveaxis(np.rint(rows @ planes @ columns.T), -3, -1).astype(x.dtype)
+
+
+@functools.lru_cache(maxsize=256)
+def _interpolation(size: int, side: int) -> np.ndarray:
+    """The matrix [side, size] of bilinear interpolation along one axis.
+
+    A new pixel weighs the old ones by a triangle about its centre, which is as wide as the wider
+    of the two pixels: shrinking averages, and does not skip.
+    """
+    shrink = size / side
+    centres = (np.arange(side) + 0.5) * shrink - 0.5
+    distance = np.abs(centres[:, None] - np.arange(size)) / max(shrink, 1)
+    weights = np.maximum(1 - distance, 0)
+    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
 
 
 def _tfds(data: Data, seed: int, name: str, data_dir: str | None) -> Source:
     import tensorflow_datasets as tfds
 
     where = data_dir or tfds.core.constants.DATA_DIR
-    try:
+
+    @contextlib.contextmanager
+    def told() -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            why = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise DataError(_no_tfds(name, where, why)) from error
+
+    with told():
         builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
         splits = builder.info.splits
-    except Exception as error:
-        raise DataError(_no_tfds(name, where, str(error).splitlines()[0])) from error
     if not splits:
-        raise DataError(_no_tfds(name, where, "it is not prepared"))
+        raise DataError(_no_tfds(name, where, "it is not prepared there"))
     held = next((s for s in ("test", "validation") if s in splits), None)
     if "train" not in splits or held is None:
         raise DataError(
@@ -287,14 +321,17 @@ def _tfds(data: Data, seed: int, name: str, data_dir: str | None) -> Source:
     if "text" in features:
         names = ["train", *(s for s in ("validation", "test") if s in splits)]
         read = lambda s: b"".join(r["text"] for r in builder.as_data_source(split=s)).decode()
-        texts = {s: read(s) for s in names}
+        with told():
+            texts = {s: read(s) for s in names}
         held_text = "".join(texts[s] for s in names[1:])
         return _text(data, seed, (texts["train"], held_text, "+".join(names[1:])), data.source)
-    if "image" not in features:
+    if "image" not in features or features["image"].np_dtype != np.uint8:
         raise DataError(
-            f"tfds:{name} has the features {', '.join(features)}; expected 'image' or 'text'."
+            f"tfds:{name} has the features {', '.join(features)}; expected an 'image' of bytes "
+            "or a 'text'."
         )
-    train, test = (_TfdsRecords(builder.as_data_source(split=s)) for s in ("train", held))
+    with told():
+        train, test = (_TfdsRecords(builder.as_data_source(split=s)) for s in ("train", held))
     return _records(data, seed, train, test, held)
 
 
@@ -335,12 +372,17 @@ class _FolderRecords:
 
 
 def _read_image(path: pathlib.Path) -> np.ndarray:
-    from PIL import Image
+    from PIL import Image, ImageOps
 
     try:
         with Image.open(path) as image:
-            grey = image.mode in ("1", "L", "I", "I;16", "F", "LA")
-            x = np.asarray(image.convert("L" if grey else "RGB"))
+            if image.mode in ("I", "F"):
+                raise ValueError(f"its pixels are not bytes but of mode {image.mode}")
+            upright = ImageOps.exif_transpose(image)
+            if upright.mode.startswith("I;16"):
+                x = np.asarray(np.rint(np.asarray(upright) / 257), np.uint8)
+            else:
+                x = np.asarray(upright.convert("L" if upright.mode in ("1", "L", "LA") else "RGB"))
     except Exception as error:
         raise DataError(
             f"{path} is not a readable image ({error}); mend or remove the file."
@@ -353,7 +395,7 @@ def _records(data: Data, seed: int, train: Any, test: Any, split: str) -> Source
     first = _image_batch(train.read([0]), data.resize)
     size, shape = len(train), first.x.shape[1:]
     if first.x.nbytes * (size + len(test)) <= RESIDENT_BYTES:
-        whole = [_image_batch(r.read(range(len(r))), data.resize) for r in (train, test)]
+        whole = [_read_all(records, data.resize, shape) for records in (train, test)]
         return _table(data, seed, whole[0], whole[1], split, 256)
     process = _preprocess(data, 256)
 
@@ -366,7 +408,7 @@ def _records(data: Data, seed: int, train: Any, test: Any, split: str) -> Source
         resident=(),
         feed=lambda step, rows: read(train, order(seed, size, data.batch_size, step)[rows]),
         batch=lambda key, resident, raw: batch_of(key, raw),
-        held_out=lambda key, first, last: batch_of(key, read(test, range(first, last))),
+        held_out=lambda key, first, last: batch_of(key, read(test, range(len(test))[first:last])),
         held_out_split=split,
         held_out_size=len(test),
         size=size,
@@ -375,11 +417,23 @@ def _records(data: Data, seed: int, train: Any, test: Any, split: str) -> Source
     )
 
 
+def _read_all(records: Any, side: int, shape: tuple[int, ...]) -> _Images:
+    """All images of a set that is known to fit; a block at a time, so that it is held once."""
+    x = np.empty((len(records), *shape), np.uint8)
+    labels: list[np.ndarray] = []
+    for first in range(0, len(records), 1024):
+        rows = range(len(records))[first : first + 1024]
+        part = _image_batch(records.read(rows), side, shape)
+        x[first : first + 1024] = part.x
+        labels += [] if part.label is None else [part.label]
+    return _Images(x, np.concatenate(labels) if labels else None)
+
+
 def _image_batch(
     records: list[tuple[np.ndarray, int | None]], side: int, shape: tuple[int, ...] | None = None
 ) -> _Images:
     """Stacks images, resized; raises DataError where their shapes differ."""
-    images = [_resized(image[None], side)[0] for image, _ in records]
+    images = [_resized(image, side) for image, _ in records]
     shapes = {image.shape for image in images} | ({shape} if shape else set())
     if len(shapes) > 1:
         raise DataError(
@@ -395,25 +449,30 @@ def _folder(data: Data, seed: int, name: str) -> Source:
     root = pathlib.Path(name).expanduser()
     if not root.is_dir():
         raise DataError(f"folder:{name}: there is no such folder ({root.absolute()}).")
-    if (root / "train").is_dir() and (root / "test").is_dir():
-        train, test, split = _files(root / "train"), _files(root / "test"), "test"
-    else:
-        files = _files(root)
-        train = [f for i, f in enumerate(files) if i % 10 != 9]
-        test = [f for i, f in enumerate(files) if i % 10 == 9] or files
-        split = "test (every tenth)" if len(files) >= 10 else "the training images themselves"
-    for files, where in ((train, root), (test, root)):
+    held = next((n for n in ("test", "validation", "val") if (root / n).is_dir()), "")
+    folders = [root / "train", root / held] if held and (root / "train").is_dir() else [root]
+    parts = [_files(folder) for folder in folders]
+    for folder, files in zip(folders, parts, strict=True):
         if not files:
             endings = " ".join(sorted(IMAGE_ENDINGS))
-            raise DataError(f"{where} holds no image (looked for {endings}, in all subfolders).")
-    return _records(data, seed, _FolderRecords(train), _FolderRecords(test), split)
+            raise DataError(f"{folder} holds no image (looked for {endings}, in all subfolders).")
+    if len(parts) == 1:
+        (files,) = parts
+        tenth = [f for i, f in enumerate(files) if i % 10 == 9]
+        parts = [[f for i, f in enumerate(files) if i % 10 != 9], tenth or files]
+        held = "test (every tenth)" if tenth else "the training images themselves"
+    # A class is a folder's name below its root, and has one number in both parts.
+    classes = sorted({c for files in parts for _, c in files})
+    number = {c: i for i, c in enumerate(classes)} if len(classes) > 1 else {}
+    train, test = (_FolderRecords([(p, number.get(c)) for p, c in files]) for files in parts)
+    return _records(data, seed, train, test, held)
 
 
-def _files(root: pathlib.Path) -> list[tuple[pathlib.Path, int | None]]:
-    found = sorted(p for p in root.rglob("*") if p.suffix.lower() in IMAGE_ENDINGS)
-    classes = sorted({p.parent for p in found})
-    label = {c: i for i, c in enumerate(classes)} if len(classes) > 1 else {}
-    return [(p, label.get(p.parent)) for p in found]
+def _files(root: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
+    """The images below a folder, each with the name of its own folder; hidden ones are left out."""
+    found = sorted(p.relative_to(root) for p in root.rglob("*"))
+    images = [p for p in found if p.suffix.lower() in IMAGE_ENDINGS and p.name[0] != "."]
+    return [(root / p, str(p.parent)) for p in images]
 
 
 def _read_text(name: str) -> tuple[str, str, str]:

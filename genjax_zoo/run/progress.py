@@ -39,7 +39,7 @@ class Progress:
         self._bar: Bar | None = None
 
     def __enter__(self) -> Progress:
-        self._began, self._mark = time.time(), (self.first, time.time())
+        self._mark = (self.first, time.time())
         if self.console.is_terminal and not self.quiet:
             columns = (
                 BarColumn(30), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),

@@ -8,6 +8,7 @@ Floor 4.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import pathlib
@@ -33,25 +34,37 @@ class Workdir:
 
     def create(self) -> None:
         """Makes the folder; raises ZooError where it cannot be written."""
+        probe = self.root / f".writable.{os.getpid()}"
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            probe = self.root / ".writable"
-            probe.write_text("")
-            probe.unlink()
+            # Not empty: a full disk still takes names.
+            probe.write_bytes(bytes(4096))
         except OSError as error:
             raise ZooError(
                 f"--workdir={self.root} cannot be written: {error.strerror or error}. "
                 "Choose another folder, or free some room."
             ) from error
+        finally:
+            with contextlib.suppress(OSError):
+                probe.unlink(missing_ok=True)
+
+    def begun(self) -> bool:
+        """Whether a run has left anything here that another config could spoil."""
+        checkpoints = self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
+        return checkpoints or (self.metrics.exists() and self.metrics.stat().st_size > 0)
 
     def read_config(self) -> dict[str, Any]:
         """The config that this workdir was trained with."""
         return self._read(self.config, "train a model in it first: genjax-zoo train --workdir=...")
 
     def claim(self, config: Mapping[str, Any], allow_change: bool) -> None:
-        """Writes the config, or checks that it is the one that is here already."""
+        """Writes the config, or checks that it is the one that is here already.
+
+        The config of a run that never began, for the data were missing or it was killed at once,
+        is no claim.
+        """
         config = json.loads(json.dumps(config))
-        if self.config.exists():
+        if self.begun() and self.config.exists():
             old = _flat(self.read_config())
             new = _flat(config)
             changed = sorted(k for k in old | new if old.get(k) != new.get(k))
