@@ -61,7 +61,9 @@ def _bytes(x: np.ndarray, low: float, high: float) -> np.ndarray:
     """[..., 1 or 3] numbers -> [..., 3] bytes; a pixel with a NaN in it is red."""
     x = x.astype(np.float64)
     broken = np.isnan(x).any(-1)
-    unit = np.nan_to_num((x - low) / (high - low), nan=0.0, posinf=1.0, neginf=0.0)
+    # Halved first, for the difference of two huge numbers would overflow.
+    span = (high / 2 - low / 2) or 1.0
+    unit = np.nan_to_num((x / 2 - low / 2) / span, nan=0.0, posinf=1.0, neginf=0.0)
     pixels = np.round(np.clip(unit, 0, 1) * 255).astype(np.uint8)
     pixels = np.array(np.broadcast_to(pixels, (*x.shape[:-1], 3)))
     pixels[broken] = RED
@@ -97,16 +99,19 @@ def scatter(x: Any, reference: Any = None, size: int = 480) -> np.ndarray:
     within = lambda p: (np.clip(p, -1e300, 1e300) - centre) / half
     axes.set(xlim=(-1, 1), ylim=(-1, 1))
     if reference is not None:
-        axes.scatter(*within(seen).T, s=5, color=GREY, linewidths=0)
-    axes.scatter(
-        *np.clip(within(points), -0.985, 0.985).T, s=6, color=BLUE, alpha=0.7, linewidths=0
-    )
+        axes.scatter(*_columns(within(seen)), s=5, color=GREY, linewidths=0)
+    inside = np.clip(within(points), -0.985, 0.985)
+    axes.scatter(*_columns(inside), s=6, color=BLUE, alpha=0.7, linewidths=0)
     if not finite.all():
         lost = f"{np.sum(~finite)} of {len(x)} not finite"
         axes.text(-0.97, 0.97, lost, color=RED / 255, va="top", fontsize=11)
     canvas = FigureCanvasAgg(figure)
     canvas.draw()
     return np.array(np.asarray(canvas.buffer_rgba())[..., :3])
+
+
+def _columns(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return points[:, 0], points[:, 1]
 
 
 def heat(x: Any) -> np.ndarray:
@@ -117,7 +122,7 @@ def heat(x: Any) -> np.ndarray:
     x = x.reshape(len(x), -1) if x.ndim > 1 else x.reshape(-1, 1)
     finite = np.isfinite(x)
     low, high = (float(x[finite].min()), float(x[finite].max())) if finite.any() else (0.0, 1.0)
-    pixels = _bytes(x[..., None], low, high if high > low else low + 1)
+    pixels = _bytes(x[..., None], low, high)
     factor = max(1, 256 // max(x.shape))
     return pixels.repeat(factor, 0).repeat(factor, 1)
 

@@ -1,0 +1,369 @@
+"""Pictures that never raise, facts that never fail, and a page that holds what a workdir holds."""
+
+import html.parser
+import json
+import math
+import os
+import subprocess
+import sys
+import warnings
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import genjax_zoo
+from genjax_zoo.contract import DataError
+from genjax_zoo.models import ZOO
+from genjax_zoo.run import files, images, page, provenance, report
+from genjax_zoo.run.config import assemble
+
+FAMILY = next(iter(ZOO))
+
+# ----------------------------------------------------------------------------------- images
+
+
+@pytest.fixture(autouse=True)
+def warnings_are_errors():
+    """A division by a NaN or an overflow would warn before it went wrong."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        yield
+
+
+def test_a_grid_lays_images_out_row_by_row():
+    x = np.zeros((5, 50, 60, 1))
+    x[4] = 1
+    picture = images.grid(x, columns=2)
+    gap = 1
+    assert picture.shape == (3 * 50 + 4 * gap, 2 * 60 + 3 * gap, 3)
+    assert picture.dtype == np.uint8
+    # The fifth image stands first in the third row, and nothing beside it.
+    top, left = gap + 2 * (50 + gap), gap
+    assert (picture[top : top + 50, left : left + 60] == 255).all()
+    assert (picture[gap : gap + 50, gap : gap + 60] == 0).all()
+    assert (picture[top : top + 50, left + 60 + gap : -gap] == images.GAP).all()
+
+
+def test_small_images_are_enlarged_by_a_whole_factor():
+    x = np.random.default_rng(0).integers(0, 2, (1, 8, 8, 1)).astype(float)
+    picture = images.grid(x)
+    gap = 1
+    inside = picture[gap:-gap, gap:-gap, 0]
+    assert inside.shape == (40, 40)
+    np.testing.assert_array_equal(inside, 255 * x[0, :, :, 0].repeat(5, 0).repeat(5, 1))
+
+
+def test_the_interval_and_the_colours():
+    x = np.array([-1.0, 0.0, 1.0]).reshape(1, 1, 1, 3)
+    pixel = images.grid(x, low=-1, high=1)[20, 20]
+    np.testing.assert_array_equal(pixel, [0, 128, 255])
+
+
+def test_what_is_out_of_range_is_clipped_and_nan_is_red():
+    x = np.array([np.nan, np.inf, -np.inf, 1e300, -1e300, 7.0]).reshape(1, 1, 6, 1)
+    picture = images.grid(x)
+    row = picture[picture.shape[0] // 2, images.LEGIBLE // 6 :: 7][:6]
+    np.testing.assert_array_equal(row[0], images.RED)
+    np.testing.assert_array_equal(row[1:, 0], [255, 0, 255, 0, 255])
+
+
+@pytest.mark.parametrize("shape", [(0, 8, 8, 1), (4, 8, 8), (4, 8, 8, 2)])
+def test_a_grid_is_of_images(shape):
+    with pytest.raises(DataError, match="expected images"):
+        images.grid(np.zeros(shape))
+
+
+def test_points_lie_where_they_should():
+    corner = np.array([[-1.0, -1.0], [1.0, 1.0]])
+    picture = images.scatter(np.array([[0.5, 0.5]] * 9), reference=corner, size=200)
+    assert picture.shape == (200, 200, 3)
+    blue = np.argwhere((picture[..., 2].astype(int) - picture[..., 0]) > 80)
+    # The frame is 1.2 times the data's: (0.5, 0.5) lies at (0.5 / 1.2 + 1) / 2 of it.
+    across, up = blue[:, 1].mean(), 199 - blue[:, 0].mean()
+    assert across == pytest.approx(200 * (0.5 / 1.2 + 1) / 2, abs=2)
+    assert up == pytest.approx(200 * (0.5 / 1.2 + 1) / 2, abs=2)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e308, -1e308, 0.0])
+@pytest.mark.parametrize("shape", [(4, 2), (0, 2), (4, 8, 8, 1), (4, 7), (4, 3, 3), (3,), (0, 8)])
+def test_no_value_and_no_shape_raises(value, shape):
+    for reference in (None, np.full((4, 2), -value)):
+        picture = images.picture(np.full(shape, value), reference)
+        assert picture.ndim == 3
+        assert picture.dtype == np.uint8
+        assert picture.size
+
+
+def test_the_shape_chooses_the_picture():
+    x = np.random.default_rng(0)
+    same = np.testing.assert_array_equal
+    pictures, points, text = x.random((4, 8, 8, 1)), x.random((9, 2)), x.integers(0, 65, (3, 20))
+    same(images.picture(pictures, low=-1), images.grid(pictures, low=-1))
+    same(images.picture(points, points), images.scatter(points, points))
+    same(images.picture(text), images.heat(text))
+
+
+def test_a_png_holds_the_picture_and_leaves_nothing_else(tmp_path):
+    picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)
+    path = images.write_png(tmp_path / "new" / "a.png", picture)
+    np.testing.assert_array_equal(np.asarray(Image.open(path)), picture)
+    assert os.listdir(path.parent) == ["a.png"]
+
+
+def test_a_file_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
+    path = files.write(tmp_path / "a", "old")
+
+    def full(_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="no space"):
+        files.write(path, "new")
+    assert path.read_text() == "old"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+# ------------------------------------------------------------------------------- provenance
+
+
+def test_the_record_is_plain_and_whole():
+    record = provenance.record()
+    assert json.loads(json.dumps(record)) == record
+    assert record["genjax_zoo"] == genjax_zoo.__version__
+    assert record["command"] == sys.argv
+    for name in ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "device", "cpu", "cores"):
+        assert record[name], name
+    assert record["started"].endswith("+00:00")
+
+
+def test_no_git_and_no_checkout_are_no_failure(monkeypatch, tmp_path):
+    def absent(*args, **kwargs):
+        raise FileNotFoundError("git")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(subprocess, "run", absent)
+        assert provenance.record()["commit"] is None
+    monkeypatch.setattr(genjax_zoo, "__file__", str(tmp_path / "__init__.py"))
+    record = provenance.record()
+    assert (record["commit"], record["dirty"]) == (None, None)
+
+
+def test_an_installed_copy_in_a_foreign_checkout_is_not_that_commit(monkeypatch, tmp_path):
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e@x"]
+    subprocess.run([*git, "init", "-q"], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "theirs"], check=True)
+    (tmp_path / "__init__.py").write_text("")
+    monkeypatch.setattr(genjax_zoo, "__file__", str(tmp_path / "__init__.py"))
+    assert provenance.record()["commit"] is None
+    subprocess.run([*git, "add", "."], check=True)
+    subprocess.run([*git, "commit", "-q", "-m", "ours"], check=True)
+    record = provenance.record()
+    assert len(record["commit"]) == 40
+    assert record["dirty"] is False
+    (tmp_path / "__init__.py").write_text("changed")
+    assert provenance.record()["dirty"] is True
+
+
+# ------------------------------------------------------------------------------------- page
+
+
+class Outline(html.parser.HTMLParser):
+    """Checks that elements close in order; keeps the text and what could be requested."""
+
+    VOID = frozenset({"meta", "img", "link"})
+
+    def __init__(self, page):
+        super().__init__()
+        self.open, self.text, self.links, self.tags = [], [], [], []
+        self.feed(page)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [v for k, v in attrs if k in ("src", "href", "action", "srcset")]
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and self.open[-1] != "style":
+            self.text.append(data)
+
+
+def outline(workdir):
+    return Outline(report.write(workdir).read_text())
+
+
+def text_of(workdir):
+    return " ".join(" ".join(outline(workdir).text).split())
+
+
+MEASURED = {
+    "name": "log_prob",
+    "value": -17.8234,
+    "standard_error": 0.2134,
+    "evidence": "lower_bound",
+    "unit": "nats",
+    "split": "test",
+    "n": 360,
+    "preprocessing": "binarised by threshold at 0.5",
+    "step": 40,
+    "better": "higher",
+}
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """A run of a family of the zoo, told by hand."""
+    given = {"model": {"name": FAMILY}, "steps": 40, "seed": 7, "data": {"scale": "symmetric"}}
+    config = assemble({"digits": given}, "digits").to_dict()
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    command = [
+        "/x/bin/genjax-zoo",
+        "train",
+        f"--config=configs/{FAMILY}.py:digits",
+        "--workdir=a b",
+    ]
+    start = {**provenance.record(), "command": command, "commit": "c" * 40, "dirty": True}
+    starts = [
+        {**start, "first_step": 0, "last_step": 25, "seconds": 61.0},
+        {**start, "first_step": 20, "last_step": 40, "seconds": 59.4},
+    ]
+    (tmp_path / "run.json").write_text(json.dumps(starts))
+    rows = [{"step": s, "loss": 100.0 / s, "test/loss": 120.0 / s} for s in range(1, 41)]
+    rows.append({"step": 40, "loss": 2.125, "odd": math.nan, "label": "not a number"})
+    text = "\n".join(map(json.dumps, rows))
+    (tmp_path / "metrics.jsonl").write_text(text + '\n[1]\n{"step": "x"}\n{"step": 41, "lo')
+    for step in range(20):
+        images.write_png(tmp_path / f"samples/step_{step:08d}.png", np.zeros((2, 2, 3), np.uint8))
+    images.write_png(tmp_path / "samples/sample_x.png", np.zeros((2, 2, 3), np.uint8))
+    files.write(tmp_path / "eval" / "metrics.json", json.dumps([MEASURED]))
+    return tmp_path
+
+
+def test_the_page_tells_the_run(workdir):
+    text = text_of(workdir)
+    for words in (
+        f"{FAMILY} digits",
+        ZOO[FAMILY].summary,
+        f"learnt by {ZOO[FAMILY].verb}",
+        "step 40 of 40",
+        "seed 7",
+        "lower bound",
+        "−17.82 ± 0.21 nats",
+        "test split · n = 360 · step 40 · higher is better",
+        "binarised by threshold at 0.5",
+        "training 2.125",
+        "test 3",
+        "2 min 0 s",
+        "started 2 times",
+        "git checkout " + "c" * 40,
+        f"genjax-zoo train --config=configs/{FAMILY}.py:digits '--workdir=a b'",
+        "changes that were not committed",
+    ):
+        assert words in text, words
+
+
+def test_the_page_requests_nothing(workdir):
+    page = outline(workdir)
+    assert all(link.startswith("data:") for link in page.links)
+    assert "script" not in page.tags
+    assert "http" not in (workdir / "report.html").read_text().replace("http-equiv", "")
+
+
+def test_many_pictures_are_thinned_to_first_and_last_and_some_between(workdir):
+    steps = [step for step, _ in report._pictures(workdir / "samples")]
+    assert len(steps) == report.PICTURES
+    assert (steps[0], steps[-1]) == (0, 19)
+    assert steps == sorted(set(steps))
+
+
+def test_what_differs_from_the_defaults_is_marked(workdir):
+    page = (workdir / "report.html") if report.write(workdir) else None
+    marked = page.read_text().split("<mark>")[1:]
+    values = [piece.partition("<")[0] for piece in marked]
+    assert set(values) == {"40", "7", "symmetric"}
+
+
+def test_an_empty_folder_is_a_page_too(tmp_path):
+    text = text_of(tmp_path)
+    assert "No metrics yet" in text
+    assert "No samples drawn yet" in text
+    assert "Nothing is measured" in text
+
+
+@pytest.mark.parametrize("name", ["config.json", "run.json", "metrics.jsonl", "eval/metrics.json"])
+@pytest.mark.parametrize("content", [None, "", "{", "3", "[3]", "[[]]", "{}", "\x00\xff"])
+def test_a_missing_or_damaged_piece_costs_only_itself(workdir, name, content):
+    (workdir / name).unlink()
+    if content is not None:
+        (workdir / name).write_bytes(content.encode("latin-1"))
+    assert "genjax_zoo" in text_of(workdir)
+
+
+def test_an_unknown_family_is_a_page_too(tmp_path):
+    (tmp_path / "config.json").write_text(json.dumps({"model": {"name": "from elsewhere"}}))
+    assert "from elsewhere" in text_of(tmp_path)
+
+
+def test_all_text_is_escaped(tmp_path):
+    evil = "<script>alert('&\"')</script>"
+    (tmp_path / "config.json").write_text(json.dumps({"model": {"name": evil}, evil: evil}))
+    (tmp_path / "run.json").write_text(json.dumps([{"command": [evil, evil], "cpu": evil}]))
+    (tmp_path / "metrics.jsonl").write_text(json.dumps({"step": 1, evil: 2, f"a/{evil}": 1}))
+    told = {key: evil for key in MEASURED}
+    files.write(tmp_path / "eval" / "metrics.json", json.dumps([told]))
+    page = outline(tmp_path)
+    assert "script" not in page.tags
+    assert evil in "".join(page.text)
+
+
+def test_a_value_keeps_to_its_error():
+    assert report._value(-94.4712, 0.0312) == ("−94.471", "± 0.031")
+    assert report._value(1234.5, 17.3) == ("1,234", "± 17")
+    assert report._value(0.5, None) == ("0.50000", "")
+    assert report._value(math.nan, 1.0) == ("not a number", "")
+    assert report._value(None, None) == ("not measured", "")
+
+
+@pytest.mark.parametrize(
+    ("value", "written"),
+    [(0, "0"), (-1.5, "−1.500"), (123456.7, "123,457"), (1e-5, "1e−05"), (2e7, "2e+07")],
+)
+def test_numbers_are_short(value, written):
+    assert page.number(value) == written
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        [(1, 1.0)],
+        [(1, math.nan)],
+        [(5, 3.0), (5.0, 3.0)],
+        [(s, 0.0) for s in range(9)],
+        [(s, 10.0**s) for s in range(-9, 9)],
+        [(s, -(10.0**s)) for s in range(300)],
+        [(s, math.nan if s % 3 else s) for s in range(1000)],
+        [(s, math.sin(s)) for s in range(5000)],
+    ],
+)
+def test_any_line_is_a_chart(line):
+    drawn = Outline(page.chart({"": line}))
+    assert "nan" not in page.chart({"": line}).lower()
+    assert "svg" in drawn.tags or "No finite value" in "".join(drawn.text)
+
+
+def test_a_line_of_many_points_keeps_its_extremes():
+    line = [(s, 100.0 if s == 777 else 0.0) for s in range(5000)]
+    drawn = page.chart({"": line})
+    assert "band" in drawn
+    heights = [float(p.split(",")[1]) for p in drawn.split('points="')[1].split('"')[0].split()]
+    assert min(heights) == pytest.approx(page.TOP + 0.06 / 1.12 * 138, abs=0.1)
+
+
+def test_a_gap_cuts_the_line():
+    drawn = page.chart({"": [(1, 1), (2, 2), (3, math.nan), (4, 1), (5, 2)]})
+    assert drawn.count("<polyline") == 2

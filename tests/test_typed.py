@@ -1,0 +1,121 @@
+"""Every branch of the door between a config file and a family's dataclass."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import pytest
+
+from genjax_zoo.contract import ConfigError
+from genjax_zoo.typed import choose, nearest, typed
+
+
+@dataclasses.dataclass(frozen=True)
+class Inner:
+    width: int = 8
+
+    def __post_init__(self):
+        if self.width < 1:
+            raise ConfigError(f"width should be positive, got {self.width}.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Outer:
+    rate: float
+    kind: Literal["fast", "slow"] = "fast"
+    level: Literal[1, 2] = 1
+    widths: tuple[int, ...] = (3, 4)
+    pair: tuple[int, str] = (1, "a")
+    inner: Inner = dataclasses.field(default_factory=Inner)
+    maybe: int | None = None
+    nothing: None = None
+    table: dict = dataclasses.field(default_factory=dict)
+    counts: Mapping[str, int] = dataclasses.field(default_factory=dict)
+    anything: Any = None
+    flag: bool = False
+    name: str = ""
+
+
+def test_the_defaults_are_kept():
+    assert typed(Outer, {"rate": 0.5}) == Outer(rate=0.5)
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"rate": 1}, {"rate": 1.0}),
+        ({"kind": "slow"}, {"kind": "slow"}),
+        ({"level": 2}, {"level": 2}),
+        ({"widths": [5, 6, 7]}, {"widths": (5, 6, 7)}),
+        ({"widths": ()}, {"widths": ()}),
+        ({"pair": [2, "b"]}, {"pair": (2, "b")}),
+        ({"inner": {"width": 2}}, {"inner": Inner(2)}),
+        ({"inner": Inner(3)}, {"inner": Inner(3)}),
+        ({"maybe": 4}, {"maybe": 4}),
+        ({"maybe": None}, {"maybe": None}),
+        ({"nothing": None}, {"nothing": None}),
+        ({"table": {"a": [1]}}, {"table": {"a": [1]}}),
+        ({"counts": {"a": 1}}, {"counts": {"a": 1}}),
+        ({"anything": object}, {"anything": object}),
+        ({"flag": True}, {"flag": True}),
+        ({"name": "x"}, {"name": "x"}),
+    ],
+)
+def test_values_that_fit(fields, expected):
+    built = typed(Outer, {"rate": 1.0, **fields})
+    for name, value in expected.items():
+        assert getattr(built, name) == value
+        assert type(getattr(built, name)) is type(value)
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({}, ["config.rate is missing", "float"]),
+        ({"rate": "fast"}, ["config.rate should be float", "'fast' (str)"]),
+        ({"rate": True}, ["config.rate should be float", "True (bool)"]),
+        ({"rate": 1.0, "widht": 1}, ["'widht'", "Known: ", "widths"]),
+        ({"rate": 1.0, "kind": "fsat"}, ["config.kind", "Did you mean 'fast'?", "fast, slow"]),
+        ({"rate": 1.0, "kind": 3}, ["config.kind", "one of 'fast', 'slow'", "got 3"]),
+        ({"rate": 1.0, "level": 3}, ["config.level", "one of 1, 2"]),
+        ({"rate": 1.0, "widths": 3}, ["config.widths", "tuple[int, ...]", "got 3"]),
+        ({"rate": 1.0, "widths": [1, "2"]}, ["config.widths[1] should be int", "'2' (str)"]),
+        ({"rate": 1.0, "pair": [1, 2]}, ["config.pair[1] should be str"]),
+        ({"rate": 1.0, "pair": [1]}, ["config.pair", "tuple[int, str]"]),
+        ({"rate": 1.0, "inner": {"wdith": 1}}, ["config.inner", "Did you mean 'width'?"]),
+        ({"rate": 1.0, "inner": {"width": 0}}, ["width should be positive, got 0"]),
+        ({"rate": 1.0, "inner": 3}, ["config.inner should be Inner", "got 3"]),
+        ({"rate": 1.0, "maybe": "x"}, ["config.maybe", "int | None"]),
+        ({"rate": 1.0, "nothing": 1}, ["config.nothing", "NoneType"]),
+        ({"rate": 1.0, "table": []}, ["config.table should be dict"]),
+        ({"rate": 1.0, "flag": 1}, ["config.flag should be bool"]),
+        ({"rate": 1.0, "name": 1}, ["config.name should be str"]),
+        ({"rate": 1.0, "maybe": True}, ["config.maybe", "True (bool)"]),
+    ],
+)
+def test_values_that_do_not(fields, says):
+    with pytest.raises(ConfigError) as error:
+        typed(Outer, fields)
+    for words in says:
+        assert words in str(error.value)
+    assert str(error.value).endswith(".")
+
+
+def test_nearest_names_the_nearest_and_lists_all():
+    assert nearest("vea", ["vae", "gan"], "model") == (
+        "unknown model 'vea'. Did you mean 'vae'? Known: gan, vae."
+    )
+
+
+def test_nearest_does_not_guess_wildly():
+    assert nearest("zzz", ["vae"], "model") == "unknown model 'zzz'. Known: vae."
+
+
+def test_nearest_among_none():
+    assert nearest("x", [], "variant") == "unknown variant 'x'. Known: (none)."
+
+
+def test_choose():
+    assert choose("a", {"a": 1}, "thing") == 1
+    with pytest.raises(ConfigError, match="unknown thing 'b'"):
+        choose("b", {"a": 1}, "thing")
