@@ -1,0 +1,264 @@
+"""The variational auto-encoder against closed forms, and its densities against stupid twins."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from scipy import stats
+from sklearn.datasets import load_digits
+
+from genjax_zoo import distributions
+from genjax_zoo.contract import ConfigError, Evidence
+from genjax_zoo.models import vae
+
+KEY = jax.random.key(0)
+DIGITS = load_digits().data.astype(np.float32)  # 1797 images of 64 levels from 0 to 16
+SCALED = jnp.asarray(DIGITS / 16)
+LOG_SCALE = 64 * math.log(16)  # log p of the scaled digits is that of the raw ones plus this
+
+
+def train(model, x, steps, batch_size=None, chunk=200, key=KEY):
+    """`steps` steps on random batches of x (on all of x if no size is given), many a call."""
+
+    @jax.jit
+    def some(state, first):
+        def one(state, i):
+            key_rows, key_step = jax.random.split(jax.random.fold_in(key, i))
+            rows = x
+            if batch_size is not None:
+                rows = x[jax.random.randint(key_rows, (batch_size,), 0, len(x))]
+            return model.step(key_step, state, {"x": rows})
+
+        return jax.lax.scan(one, state, first + jnp.arange(chunk))
+
+    state = model.init(key, {"x": x})
+    for first in range(0, steps, chunk):
+        state, info = some(state, first)
+    return state, info
+
+
+# The densities, against scipy's
+
+
+def test_bernoulli_is_scipys_and_sums_to_one():
+    logits = jnp.array([-2.0, 0.3, 1.7])
+    everything = jnp.array(list(np.ndindex(2, 2, 2)), jnp.float32)
+    nats = distributions.bernoulli(everything, logits)
+    p = 1 / (1 + np.exp(-np.asarray(logits)))
+    np.testing.assert_allclose(nats, stats.bernoulli.logpmf(everything, p).sum(-1), rtol=1e-5)
+    np.testing.assert_allclose(jnp.exp(nats).sum(), 1, rtol=1e-6)
+
+
+def test_bernoulli_is_finite_where_the_sigmoid_is_not_below_one():
+    nats = distributions.bernoulli(jnp.array([0.0]), jnp.array([200.0]))
+    np.testing.assert_allclose(nats, -200.0)
+
+
+def test_gaussian_is_scipys():
+    x, mean, log_std = np.random.default_rng(0).normal(size=(3, 5, 4)).astype(np.float32)
+    twin = stats.norm.logpdf(x, mean, np.exp(log_std)).sum(-1)
+    np.testing.assert_allclose(distributions.gaussian(x, mean, log_std), twin, rtol=1e-4)
+    scalar = stats.norm.logpdf(x, 0.5, 2.0).sum(-1)
+    np.testing.assert_allclose(distributions.gaussian(x, 0.5, math.log(2.0)), scalar, rtol=1e-4)
+
+
+@pytest.mark.parametrize("prior", [(), (np.array([0.3, -1.0]), np.array([0.4, -0.2]))])
+def test_kl_closed_form_against_monte_carlo(prior):
+    mean, log_std = jnp.array([0.7, -0.4]), jnp.array([-0.5, 0.3])
+    z = mean + jnp.exp(log_std) * jax.random.normal(KEY, (400_000, 2))
+    log_ratio = distributions.gaussian(z, mean, log_std)
+    log_ratio -= distributions.gaussian(z, *(prior or (0.0, 0.0)))
+    error = 4 * float(log_ratio.std()) / math.sqrt(len(z))
+    closed = float(distributions.gaussian_kl(mean, log_std, *prior))
+    assert abs(closed - float(log_ratio.mean())) < error
+
+
+# A linear VAE is probabilistic PCA, of which everything is known
+
+
+def linear(latents, draws=64, **fields):
+    fields = {"noise_std": 0.3, **fields}
+    return vae.Config(
+        latents=latents, widths=(), decoder="gaussian", importance_samples=draws, **fields
+    )
+
+
+def by_hand(params, x):
+    """Exact log p(x) and exact ELBO of a linear VAE, [B] each, from its matrices, in float64."""
+    x = np.asarray(x, np.float64).reshape(len(x), -1)
+    enc, dec = (
+        jax.tree.map(lambda a: np.asarray(a, np.float64), p["Dense_0"])
+        for p in (params.encoder, params.decoder)
+    )
+    w, b, variance = dec["kernel"], dec["bias"], math.exp(2 * float(params.log_std))
+    dims = x.shape[1]
+    exact = stats.multivariate_normal(b, w.T @ w + variance * np.eye(dims)).logpdf(x)
+    mean, log_std = np.split(x @ enc["kernel"] + enc["bias"], 2, axis=-1)
+    # E_q ||x - Wz - b||² = ||x - Wμ - b||² + Σ_j σ_j² ||w_j||²
+    squares = ((x - mean @ w - b) ** 2).sum(-1) + np.exp(2 * log_std) @ (w**2).sum(-1)
+    reconstruction = -0.5 * (squares / variance + dims * math.log(2 * math.pi * variance))
+    kl = 0.5 * (np.exp(2 * log_std) + mean**2 - 1 - 2 * log_std).sum(-1)
+    return exact, reconstruction - kl
+
+
+def ppca(x, latents):
+    """The best mean log-likelihood of pPCA with 1/N covariance: Tipping & Bishop 1999, eq. 8."""
+    x = np.asarray(x, np.float64)
+    eigenvalues = np.linalg.eigvalsh(np.cov(x.T, bias=True))[::-1]
+    kept, rest = eigenvalues[:latents], eigenvalues[latents:].mean()
+    dims = x.shape[1]
+    return -0.5 * (
+        dims * math.log(2 * math.pi) + np.log(kept).sum() + (dims - latents) * math.log(rest) + dims
+    )
+
+
+@pytest.fixture(scope="module")
+def linear_digits():
+    """A linear VAE with two latents, trained on the 8x8 digits."""
+    steps = 2000
+    model = vae.make(linear(2), optax.adam(optax.cosine_decay_schedule(0.02, steps)))
+    return model, train(model, SCALED, steps)[0]
+
+
+def test_the_published_number_is_this_ppca():
+    assert ppca(DIGITS, 2) == pytest.approx(-177.43997, abs=1e-4)
+    assert ppca(DIGITS, 10) == pytest.approx(-159.99373, abs=1e-4)
+
+
+def test_linear_vae_reaches_ppca_and_never_passes_it(linear_digits):
+    _, state = linear_digits
+    exact, elbo = by_hand(state.params, SCALED)
+    best = ppca(DIGITS, 2) + LOG_SCALE
+    assert best - 0.1 < elbo.mean() <= exact.mean() <= best
+
+
+def test_log_prob_is_a_bound_whose_mean_is_the_elbo(linear_digits):
+    model, state = linear_digits
+    assert model.evidence is Evidence.LOWER_BOUND
+    x = SCALED[:40]
+    _, elbo = by_hand(state.params, x)
+    draws = jax.vmap(lambda k: model.log_prob(k, state, {"x": x}))(jax.random.split(KEY, 4000))
+    error = 5 * draws.std(0) / math.sqrt(len(draws))
+    assert np.all(np.abs(draws.mean(0) - elbo) < error)
+
+
+def test_the_estimate_rises_with_draws_from_the_elbo_to_the_exact_value():
+    x = SCALED[:100]
+    models = {k: vae.make(linear(4, k), optax.adam(0.01)) for k in (1, 10, 150)}
+    state, _ = train(models[1], x, 200)  # far from the optimum, so the bounds lie apart
+    exact, elbo = by_hand(state.params, x)
+    means, errors = {}, {}
+    for k, model in models.items():
+        assert model.measures["iwae"].evidence is Evidence.ESTIMATE
+        each = jax.vmap(lambda key, model=model: model.measures["iwae"].value(key, state, {"x": x}))
+        values = jax.jit(each)(jax.random.split(KEY, 100)).mean(axis=1)
+        means[k], errors[k] = values.mean(), 4 * values.std() / math.sqrt(len(values))
+    assert abs(means[1] - elbo.mean()) < errors[1]  # K = 1 is the ELBO
+    assert elbo.mean() + 0.1 < means[10] < means[150] < exact.mean() + errors[150]
+    assert means[150] == pytest.approx(exact.mean(), abs=0.2)
+
+
+def test_chunks_of_draws_add_up_to_the_stupid_sum(monkeypatch):
+    """Seven draws in chunks of 3 (the last one not full) are seven weights, added in one line."""
+    monkeypatch.setattr(vae, "_CHUNK", 3)
+    x = SCALED[:5]
+    model = vae.make(linear(3, 7), optax.adam(1e-3))
+    state = model.init(KEY, {"x": x})
+    enc, dec = state.params.encoder["Dense_0"], state.params.decoder["Dense_0"]
+    mean, log_std = np.split(x @ enc["kernel"] + enc["bias"], 2, axis=-1)
+    noise = [jax.random.normal(jax.random.fold_in(KEY, c), (3, 5, 3)) for c in range(3)]
+    z = mean + np.exp(log_std) * np.concatenate(noise)[:7]
+    log_w = stats.norm.logpdf(x, z @ dec["kernel"] + dec["bias"], 0.3).sum(-1)
+    log_w += stats.norm.logpdf(z).sum(-1) - stats.norm.logpdf(z, mean, np.exp(log_std)).sum(-1)
+    stupid = np.log(np.exp(log_w - log_w.max(0)).mean(0)) + log_w.max(0)
+    np.testing.assert_allclose(
+        model.measures["iwae"].value(KEY, state, {"x": x}), stupid, rtol=1e-5
+    )
+
+
+# The verbs, over decoders and networks
+
+UNIT = SCALED.reshape(-1, 8, 8, 1)
+BINARY = (UNIT > 0.5).astype(jnp.float32)
+CASES = {
+    "bernoulli, averaged": (BINARY, {"decoder": "bernoulli", "average": 0.95}),
+    "bernoulli, conv": (BINARY, {"decoder": "bernoulli", "network": "conv", "widths": (8, 16)}),
+    "scalar variance": (UNIT, {"mean": "sigmoid", "noise_std": 0.3}),
+    "diagonal variance": (UNIT, {"variance": "diagonal"}),
+    "fixed variance": (UNIT, {"variance": "fixed", "noise_std": 0.25}),
+    "gaussian, conv": (UNIT, {"network": "conv", "widths": (8, 16), "activation": "relu"}),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_decoder_and_network_learns_and_keeps_shapes(name):
+    x, fields = CASES[name]
+    config = vae.Config(**{"latents": 4, "widths": (32,), "importance_samples": 5, **fields})
+    model = vae.make(config, optax.adam(3e-3))
+    before = model.init(KEY, {"x": x})
+    state, _ = train(model, x, 200, batch_size=50, chunk=50)
+    assert jax.tree.map(jnp.shape, state) == jax.tree.map(jnp.shape, before)
+    held = {"x": x[:100]}
+
+    @jax.jit
+    def measured(state):
+        latents = model.encode(KEY, state, held)
+        estimate = model.measures["iwae"].value(KEY, state, held)
+        seen = model.decode(state, latents)["x"]
+        return model.log_prob(KEY, state, held), estimate, latents, seen
+
+    untaught = measured(before)[0]
+    elbo, estimate, latents, seen = measured(state)
+    assert elbo.shape == estimate.shape == (100,) and elbo.mean() > untaught.mean() + 1
+    assert abs(estimate.mean() - elbo.mean()) < 5
+    assert latents.shape == (100, 4) and seen.shape == (100, 8, 8, 1)
+    assert jnp.mean((seen - held["x"]) ** 2) < jnp.var(held["x"])
+    for means in (True, False):
+        drawn = model.sample(KEY, state, 7, means=means)["x"]
+        assert drawn.shape == (7, 8, 8, 1) and drawn.dtype == x.dtype
+        if config.decoder == "bernoulli" or (means and config.mean == "sigmoid"):
+            assert drawn.min() >= 0 and drawn.max() <= 1
+        if config.decoder == "bernoulli" and not means:
+            assert set(np.unique(drawn)) <= {0.0, 1.0}
+
+
+def test_draws_are_the_means_and_the_noise():
+    """With one z the draws of p(x | z) scatter around the mean as σ says."""
+    model = vae.make(vae.Config(variance="fixed", noise_std=0.5, widths=()), optax.sgd(0.1))
+    state = model.init(KEY, {"x": UNIT})
+    means, draws = (model.sample(KEY, state, 400, means=m)["x"] for m in (True, False))
+    assert float((draws - means).std()) == pytest.approx(0.5, rel=0.02)
+    assert abs(float((draws - means).mean())) < 0.02
+
+
+# What is refused
+
+
+def test_grey_values_are_no_bernoulli_data():
+    model = vae.make(vae.Config(decoder="bernoulli"), optax.adam(1e-3))
+    with pytest.raises(ConfigError, match="binarise"):
+        model.init(KEY, {"x": UNIT})
+    state = jax.jit(model.init)(KEY, {"x": UNIT})  # a traced batch cannot be looked at,
+    assert jnp.all(model.log_prob(KEY, state, {"x": UNIT[:3]}) == -jnp.inf)  # but is no likelihood
+    assert jnp.all(model.measures["iwae"].value(KEY, state, {"x": UNIT[:3]}) == -jnp.inf)
+    assert jnp.all(jnp.isfinite(model.log_prob(KEY, state, {"x": BINARY[:3]})))
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"latents": 0},
+        {"importance_samples": 0},
+        {"widths": (10, 0)},
+        {"noise_std": 0.0},
+        {"average": 1.0},
+        {"network": "conv", "widths": ()},
+        {"activation": "tnah"},
+    ],
+)
+def test_bad_configs_are_refused(fields):
+    with pytest.raises(ConfigError):
+        vae.Config(**fields)
