@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -40,7 +40,7 @@ from genjax_zoo.contract import (
     Model,
     Support,
 )
-from genjax_zoo.learn import contrast, learnt, of_params
+from genjax_zoo.learn import Memory, contrast, learnt, of_params
 
 VERB = "contrast"
 
@@ -123,7 +123,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     """A restricted Boltzmann machine that learns by contrasting the data with a Gibbs chain."""
     exact = min(config.hidden, config.visible or config.hidden) <= ENUMERABLE
 
-    def init(key: Key, batch: Batch) -> tuple[Params, Array | tuple[()]]:
+    def begin(key: Key, batch: Batch) -> tuple[Params, Memory]:
         """The parameters, and the persistent chains' hidden units [chains, H], if any."""
         key_W, key_v, key_h = jax.random.split(key, 3)
         shape = tuple(batch["x"].shape[1:])
@@ -149,16 +149,16 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             return params, ()
         return params, draw_hidden(key_h, params, start(key_v, params, config.chains))
 
-    def chain(key: Key, params: Params, memory: Array | tuple[()], x: Array):
+    def chain(key: Key, params: Params, memory: Memory, x: Array) -> tuple[Array, Memory]:
         """The negative phase [M, D]. A chain is kept by its hidden units.
 
         Its last draw of them, from p(h | v), then shares its product with the gradient's.
         """
         key_start, key_chain = jax.random.split(key)
-        persistent = config.chain == "pcd"
-        h = memory if persistent else draw_hidden(key_start, params, flat(x))
-        v, h = gibbs(key_chain, params, h, config.k)
-        return v, h if persistent else ()
+        if config.chain == "cd":
+            h = draw_hidden(key_start, params, flat(x))
+            return gibbs(key_chain, params, h, config.k)[0], memory
+        return gibbs(key_chain, params, memory, config.k)
 
     def penalty(params: Params) -> Array:
         # α/2 ‖W‖²
@@ -182,7 +182,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         return jnp.sum((v - visible_mean(params, hidden_mean(params, v))) ** 2, axis=-1)
 
     def sample(key: Key, params: Params, n: int, means: bool = config.sample_means) -> Batch:
-        """`sample_steps` of Gibbs sampling from the base rate; the last a draw of v, or its mean."""
+        """`sample_steps` of Gibbs sampling from the base rate; the last v drawn, or its mean."""
         key_v, key_h, key_chain = jax.random.split(key, 3)
         h = draw_hidden(key_h, params, start(key_v, params, n))
         v = gibbs_visible(key_chain, params, h, config.sample_steps, means)
@@ -196,7 +196,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         return {"x": visible_mean(params, latents).reshape(-1, *params.shape)}
 
     init, step = contrast(
-        init,
+        begin,
         lambda params, x: free_energy(params, flat(x)),
         chain,
         optax.masked(tx, _moved),
@@ -293,7 +293,7 @@ def free_energy(params: Params, v: Array) -> Array:
 def turned(params: Params) -> Params:
     """The same machine with its two sides exchanged: E(v, h) = E'(h, v)."""
     p = params
-    return p.replace(W=p.W.T, b=p.c, c=p.b, mu=p.lam, lam=p.mu)
+    return dataclasses.replace(p, W=p.W.T, b=p.c, c=p.b, mu=p.lam, lam=p.mu)
 
 
 def log_partition(params: Params, block: int = 2**11) -> Array:
@@ -329,7 +329,8 @@ def log_partition(params: Params, block: int = 2**11) -> Array:
 def at_rate(config: Config, params: Params, rate: Array) -> Params:
     """A fresh machine whose visible side starts from base rates [D] in (0, 1)."""
     logit = jnp.log(rate) - jnp.log1p(-rate)
-    return params.replace(
+    return dataclasses.replace(
+        params,
         rate=rate,
         b=logit if config.base_rate else params.b,
         mu=rate if config.centred else params.mu,
@@ -351,7 +352,8 @@ def recentre(params: Params, v: Array, nu: float) -> Params:
     """
     d_mu = nu * (jnp.mean(v, axis=0) - params.mu)
     d_lam = nu * (jnp.mean(hidden_mean(params, v), axis=0) - params.lam)
-    return params.replace(
+    return dataclasses.replace(
+        params,
         mu=params.mu + d_mu,
         lam=params.lam + d_lam,
         b=params.b + params.W @ d_lam,
@@ -359,9 +361,10 @@ def recentre(params: Params, v: Array, nu: float) -> Params:
     )
 
 
-def _moved(params: Params) -> Params:
+def _moved(params: Params) -> Any:
     """Which parameters an optimizer moves: not the offsets, not even by weight decay."""
-    return params.replace(W=True, b=True, c=True, mu=False, lam=False, rate=False)
+    by_gradient = lambda path, _: path[-1].name in ("W", "b", "c")
+    return jax.tree.map_with_path(by_gradient, params)
 
 
 def _bernoulli(key: Key, p: Array) -> Array:
