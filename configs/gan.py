@@ -2,15 +2,16 @@
 
     genjax-zoo train --config=configs/gan.py:digits --workdir=runs/gan
 
-variant           data                          minutes on two cores   to expect
-toy               8 Gaussians, consensus        1                      8 of 8 modes, 78 to 92 % clean
-toy_simultaneous  8 Gaussians, simultaneous     1                      3 to 6 modes, 90 to 97 % clean
-digits            8x8 digits, alternating       1                      most samples read as digits
-mnist             MNIST, alternating            not measured yet       not measured yet
-mnist_dcgan       MNIST, convolutional          not measured yet       not measured yet
+variant           data                         minutes on two cores  to expect
+toy               8 Gaussians, consensus       1                     8 of 8 modes, 78-92 % clean
+toy_simultaneous  8 Gaussians, simultaneous    1                     3-6 modes, 90-97 % clean
+digits            8x8 digits, alternating      1                     most samples read as digits
+mnist             MNIST, alternating           not measured yet      not measured yet
+mnist_dcgan       MNIST, convolutional         not measured yet      not measured yet
 
 The two toys are the protocol of Mescheder et al. 2017 and differ in the dynamics alone;
-experiments/simultaneous_against_consensus.py runs both over five seeds. "Clean" samples lie within 3 sigma of a mode (perfect ones: 98.9 %).
+experiments/simultaneous_against_consensus.py runs both over five seeds. "Clean" samples lie
+within 3 sigma of a mode (perfect ones: 98.9 %).
 """
 
 from genjax_zoo.run.config import assemble
