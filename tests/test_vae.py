@@ -247,6 +247,12 @@ def test_grey_values_are_no_bernoulli_data():
     assert jnp.all(jnp.isfinite(model.log_prob(KEY, state, {"x": BINARY[:3]})))
 
 
+def test_convolutions_need_images():
+    model = vae.make(vae.Config(network="conv", widths=(4,)), optax.adam(1e-3))
+    with pytest.raises(ConfigError, match="mlp"):
+        model.init(KEY, {"x": SCALED[:3]})
+
+
 @pytest.mark.parametrize(
     "fields",
     [

@@ -107,11 +107,12 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     def decoder(shape: tuple[int, ...]) -> Net:
         widths = config.widths[::-1]
         if config.network == "conv":
-            return nets.conv_decoder(widths, shape, config.activation)
+            height, width, channels = shape
+            return nets.conv_decoder(widths, (height, width, channels), config.activation)
         return nets.mlp(widths, shape, config.activation)
 
     def init(key: Key, batch: Batch) -> tuple[Params, tuple[()]]:
-        """Raises ConfigError for data that a Bernoulli decoder has no probability for."""
+        """Raises ConfigError for data that do not fit the decoder or the network."""
         x = batch["x"]
         _check(config, x)
         key_encoder, key_decoder = jax.random.split(key)
@@ -221,10 +222,8 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         """The posterior mean μ_φ(x): [B, L]."""
         return posterior(params, batch["x"])[0]
 
-    init, step = descend(init, loss, tx, config.average)
     return Model(
-        init,
-        step,
+        *descend(init, loss, tx, config.average),
         sample=of_params(sample),
         log_prob=of_params(elbo),
         evidence=Evidence.LOWER_BOUND,
@@ -243,7 +242,13 @@ def _flat(x: Array) -> Array:
 
 
 def _check(config: Config, x: Array) -> None:
-    """Refuses data without a density under the decoder, as far as they can be seen (not traced)."""
+    """Refuses images that are none, and, where they can be seen (not traced), data that the decoder
+    has no density for."""
+    if config.network == "conv" and x.ndim != 4:
+        raise ConfigError(
+            "vae: a convolutional network needs images [B, H, W, C], and the data have shape "
+            f"{x.shape}. Set model.network to 'mlp'."
+        )
     if config.decoder != "bernoulli" or isinstance(x, jax.core.Tracer):
         return
     if not bool(jnp.all(distributions.is_binary(_flat(x)))):
