@@ -33,7 +33,8 @@ COMMANDS = {
 QUICKSTART = "configs/vae.py:digits"
 PACKAGE = pathlib.Path(__file__).resolve().parent
 # setup.cfg puts the checkout's configs/ into an installed package.
-CONFIGS = next(p for p in (PACKAGE / "configs", PACKAGE.parent / "configs") if p.is_dir())
+INSTALLED = PACKAGE / "configs"
+CONFIGS = INSTALLED if INSTALLED.is_dir() else PACKAGE.parent / "configs"
 
 
 class Call(NamedTuple):
@@ -336,19 +337,18 @@ def _list(call: Call) -> None:
     from genjax_zoo.models import ZOO
     from genjax_zoo.run import config
 
-    table = Table("family", "verb", "evidence", "can", "variants", box=box.SIMPLE_HEAD)
-    summaries = Table.grid(padding=(0, 2))
+    table = Table("family", "verb", "evidence", "can", box=box.SIMPLE_HEAD)
+    configs = Table.grid(padding=(0, 2))
     for name, family in sorted(ZOO.items()):
         path = CONFIGS / f"{name}.py"
         variants = list(_module(path)["VARIANTS"]) if path.exists() else []
         models = [config.make_model(config.read(load(f"{path}:{v}"))) for v in variants]
         kinds = dict.fromkeys(str(model.evidence) for model in models)
         can = dict.fromkeys(ability for model in models for ability in _abilities(model))
-        words = (", ".join(each) for each in (kinds, can, variants))
-        table.add_row(f"[bold]{name}", family.verb, *words)
-        summaries.add_row(f"  [bold]{name}", family.summary)
+        table.add_row(f"[bold]{name}", family.verb, ", ".join(kinds), ", ".join(can))
+        configs.add_row(f"  [bold]{name}", f"{family.summary}\n[dim]{', '.join(variants)}")
     console = Console(highlight=False)
-    console.print(table, summaries)
+    console.print(table, configs)
     console.print("\n  genjax-zoo train --config=configs/FAMILY.py:VARIANT --workdir=runs/NAME")
 
 

@@ -1,0 +1,70 @@
+"""Configs: what is misspelt, of another kind or out of range is named, with what would be right."""
+
+import json
+
+import pytest
+
+from genjax_zoo.contract import ConfigError, Model
+from genjax_zoo.models import ZOO
+from genjax_zoo.run import config
+from genjax_zoo.run.config import Run, assemble
+
+TINY = {"model": {"name": "toy"}}
+
+
+def test_assemble_fills_in_every_field_and_locks(toy):
+    whole = assemble({"a": {**TINY, "data": {"batch_size": 7}}}, "a")
+    assert whole.model.average == 0.9 and whole.data.batch_size == 7
+    assert whole.data.source == "digits" and whole.optimizer.name == "adam"
+    with pytest.raises(AttributeError):
+        whole.stepz = 3
+    assert config.read(whole).data.batch_size == 7
+
+
+def test_a_config_survives_json(toy):
+    whole = assemble({"a": TINY}, "a")
+    assert config.read(json.loads(json.dumps(whole.to_dict()))) == config.read(whole)
+
+
+@pytest.mark.parametrize(
+    "fields, telling",
+    [
+        ({"stps": 3}, "unknown field of config: 'stps'. Did you mean 'steps'?"),
+        ({"data": {"binarize": "none"}}, "Did you mean 'binarise'?"),
+        ({"model": {"name": "toy", "avrage": 0.5}}, "config.model: 'avrage'.*'average'"),
+        ({"model": {"name": "toi"}}, "unknown model 'toi'. Did you mean 'toy'?"),
+        ({"model": {"average": 0.5}}, "config.model.name is missing; known models: .*toy"),
+        ({"steps": "many"}, r"config.steps should be int, got 'many' \(str\)"),
+        ({"steps": 1.5}, "config.steps should be int, got 1.5"),
+        ({"steps": True}, "config.steps should be int, got True"),
+        ({"data": 3}, "config.data should be Data, got 3"),
+        ({"data": {"scale": "symetric"}}, "Did you mean 'symmetric'?"),
+        ({"data": {"binarise": 3}}, "should be one of 'none', 'threshold', 'dynamic', got 3"),
+        ({"optimizer": {"name": "adan"}}, "Did you mean 'adam'?"),
+        ({"optimizer": {"learning_rate": 0.0}}, "learning_rate should be positive"),
+        ({"steps": 0}, "config.steps should be at least 1, got 0"),
+        ({"steps_per_call": 0}, "config.steps_per_call should be at least 1"),
+        ({"seed": -1}, "config.seed should lie in"),
+        ({"seed": 2**32}, "config.seed should lie in"),
+        ({"devices": {"fsdp": 0}}, "fsdp >= 1"),
+    ],
+)
+def test_what_is_wrong_is_named(toy, fields, telling):
+    with pytest.raises(ConfigError, match=telling):
+        config.read({**TINY, **fields})
+
+
+def test_an_unknown_variant_lists_the_known(toy):
+    with pytest.raises(ConfigError, match=r"unknown variant 'digit'.*'digits'.*digits, mnist"):
+        assemble({"digits": TINY, "mnist": TINY}, "digit")
+
+
+def test_a_misspelt_field_of_a_variant_is_named_when_it_is_read(toy):
+    # A table of variants is code; what it adds is not silently kept.
+    with pytest.raises(ConfigError, match="Did you mean 'checkpoint_every'"):
+        config.read(assemble({"a": {**TINY, "checkpoints_every": 3}}, "a"))
+
+
+@pytest.mark.parametrize("name", ZOO)
+def test_every_family_is_a_model_with_its_defaults(name):
+    assert isinstance(config.make_model(Run(model={"name": name})), Model)

@@ -1,0 +1,414 @@
+"""Data: batch i is a function of (seed, i), and what is done to the data is what is declared."""
+
+import pathlib
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_digits
+
+from genjax_zoo.contract import ConfigError, DataError
+from genjax_zoo.densities import DENSITIES
+from genjax_zoo.run import data as data_module
+from genjax_zoo.run.data import Data, feeds, open_source, order
+from genjax_zoo.run.sharding import own_rows
+
+TFDS = pathlib.Path(__file__).resolve().parents[2] / "shared" / "tensorflow_datasets"
+prepared = pytest.mark.skipif(
+    not TFDS.is_dir(), reason=f"needs the data sets prepared in {TFDS}, which is not there"
+)
+
+
+def batch(source, step=0, key=None, size=100):
+    fed = source.feed(step, slice(0, size))
+    key = jax.random.key(step) if key is None else key
+    return jax.tree.map(np.asarray, jax.jit(source.batch)(key, source.resident, fed))
+
+
+# ------------------------------------------------------------------------------------------ order
+
+
+@pytest.mark.parametrize("size, batch_size", [(10, 3), (7, 7), (5, 12), (1438, 100)])
+def test_every_example_is_seen_once_an_epoch_across_the_seams(size, batch_size):
+    rows = np.concatenate([order(3, size, batch_size, step) for step in range(4 * size)])
+    for epoch in range(len(rows) // size):
+        assert sorted(rows[epoch * size : (epoch + 1) * size]) == list(range(size))
+
+
+def test_order_is_a_function_of_the_seed_and_the_step():
+    first = order(0, 1000, 100, 5)
+    for step in range(40):  # Fills and empties the cache of permutations.
+        order(1, 1000, 100, step)
+    assert np.array_equal(order(0, 1000, 100, 5), first)
+    assert not np.array_equal(order(1, 1000, 100, 5), first)
+    # Epoch 1 is not epoch 0 again, and its order is no sorted one.
+    assert not np.array_equal(order(0, 1000, 100, 15), first)
+    assert np.any(np.diff(first) < 0)
+
+
+def test_feeds_read_ahead_are_the_feeds_in_their_order():
+    source = open_source(Data(batch_size=10), seed=0)
+    chunks = [(0, 3), (3, 4), (4, 9), (9, 11)]
+    ahead = list(feeds(source, chunks, slice(0, 10)))
+    assert len(ahead) == len(chunks)
+    for (start, stop), fed in zip(chunks, ahead, strict=True):
+        assert np.array_equal(fed, [order(0, 1438, 10, step) for step in range(start, stop)])
+
+
+def test_processes_share_a_batch_without_gap_or_overlap(monkeypatch):
+    source = open_source(Data(batch_size=12), seed=0)
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    parts = []
+    for process in range(3):
+        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
+        parts.append(source.feed(4, own_rows(12)))
+    assert [len(p) for p in parts] == [4, 4, 4]
+    assert np.array_equal(np.concatenate(parts), order(0, 1438, 12, 4))
+
+
+# ----------------------------------------------------------------------------------------- digits
+
+
+def test_digits_are_split_by_every_fifth_and_nothing_is_in_both():
+    source = open_source(Data(), seed=0)
+    assert (source.size, source.held_out_size) == (1438, 359)
+    all_of_them = load_digits()
+    held = source.held_out(jax.random.key(0), 0, 359)
+    assert np.array_equal(np.asarray(held["x"])[..., 0] * 16, all_of_them.images[4::5])
+    assert np.array_equal(held["label"], all_of_them.target[4::5])
+    epoch = np.concatenate([order(0, 1438, 1438, 0)])
+    train = source.batch(jax.random.key(0), source.resident, epoch)
+    back = np.argsort(epoch)
+    rest = np.arange(1797) % 5 != 4
+    assert np.array_equal(np.asarray(train["x"])[back, :, :, 0] * 16, all_of_them.images[rest])
+    assert np.array_equal(np.asarray(train["label"])[back], all_of_them.target[rest])
+    assert train["x"].dtype == jnp.float32 and train["label"].dtype == jnp.int32
+
+
+def test_a_part_of_the_held_out_data_is_that_part():
+    source = open_source(Data(), seed=0)
+    key = jax.random.key(0)
+    whole = source.held_out(key, 0, 359)["x"]
+    assert np.array_equal(source.held_out(key, 100, 200)["x"], whole[100:200])
+
+
+# ---------------------------------------------------------------------------------- preprocessing
+
+
+GREY = batch(open_source(Data(), 0))["x"]
+
+
+def test_threshold():
+    x = batch(open_source(Data(binarise="threshold"), 0))["x"]
+    assert np.array_equal(x, GREY > 0.5)
+    assert np.sum(GREY == 0.5) > 0  # The level in the middle is black, and it occurs.
+
+
+def test_dynamic_binarisation_is_a_draw_of_the_grey_value_at_every_access():
+    source = open_source(Data(binarise="dynamic"), 0)
+    draws = np.stack([batch(source, key=jax.random.key(i))["x"] for i in range(400)])
+    assert set(np.unique(draws)) == {0.0, 1.0}
+    # 6400 means of 400 draws: five standard errors at most, and exact where there is no doubt.
+    error = np.abs(draws.mean(0) - GREY)
+    assert np.all(error <= 5 * np.sqrt(GREY * (1 - GREY) / 400))
+    assert not np.array_equal(draws[0], draws[1])
+    assert np.array_equal(batch(source, key=jax.random.key(0))["x"], draws[0])
+
+
+def test_dequantised_data_are_one_level_wide_and_stay_below_one():
+    source = open_source(Data(dequantise=True), 0)
+    x = batch(source)["x"]
+    level = x * 17 - GREY * 16
+    assert -1e-5 < level.min() < 0.01 and 0.99 < level.max() < 1 + 1e-5
+    assert abs(level.mean() - 0.5) < 0.02
+    assert x.min() >= 0 and x.max() < 1
+
+
+def test_rounding_does_not_carry_a_dequantised_value_to_one(monkeypatch):
+    below = np.nextafter(np.float32(1), np.float32(0))
+    monkeypatch.setattr(jax.random, "uniform", lambda key, shape: jnp.full(shape, below))
+    white = np.full((1, 1), 255, np.uint8)
+    process = data_module._preprocess(Data(dequantise=True), 256)
+    assert float((np.float32(255) + below) / 256) == 1.0  # What it guards against.
+    assert float(process(jax.random.key(0), white)[0, 0]) < 1
+
+
+@pytest.mark.parametrize("scale, low, high", [("unit", 0, 1), ("symmetric", -1, 1), ("raw", 0, 16)])
+def test_scale(scale, low, high):
+    source = open_source(Data(scale=scale), 0)
+    x = batch(source)["x"]
+    assert source.interval == (low, high)
+    np.testing.assert_allclose(x, low + (high - low) * GREY, atol=1e-6)
+    assert f"[{low}, {high}]" in source.preprocessing
+
+
+@pytest.mark.parametrize("shape, side", [((8, 8, 1), 16), ((28, 28, 1), 32), ((9, 14, 3), 5)])
+def test_resizing_is_jax_image_resize(shape, side):
+    x = np.random.default_rng(0).integers(0, 256, (3, *shape), np.uint8)
+    resized = data_module._resized(x, side)
+    like = jax.image.resize(jnp.asarray(x, jnp.float32), (3, side, side, shape[-1]), "bilinear")
+    assert resized.dtype == np.uint8 and resized.shape == like.shape
+    assert np.max(np.abs(resized - np.asarray(like))) <= 0.501
+    assert np.array_equal(data_module._resized(x[1], side), resized[1])
+    assert data_module._resized(x, 0) is x
+
+
+def test_resized_digits_say_so():
+    source = open_source(Data(resize=16), 0)
+    assert batch(source)["x"].shape == (100, 16, 16, 1)
+    assert "16x16x1 (resized)" in source.preprocessing
+
+
+@pytest.mark.parametrize(
+    "fields, telling",
+    [
+        ({"source": "digit"}, "none of digits, density:NAME"),
+        ({"source": "digits:3"}, "none of"),
+        ({"source": "tfds:"}, "none of"),
+        ({"source": "density:rings"}, "Did you mean 'ring'"),
+        ({"batch_size": 0}, "batch_size >= 1"),
+        ({"binarise": "dynamic", "dequantise": True}, "nothing to dequantise"),
+        ({"source": "density:ring", "binarise": "dynamic"}, "is for images"),
+        ({"source": "text:x.txt", "resize": 3}, "is for images"),
+    ],
+)
+def test_a_declaration_that_cannot_be_kept_is_refused(fields, telling):
+    with pytest.raises(ConfigError, match=telling):
+        open_source(Data(**fields), 0)
+
+
+def test_a_batch_larger_than_the_data_is_refused():
+    with pytest.raises(DataError, match="batch_size=1439 is more than the 1438 training examples"):
+        open_source(Data(batch_size=1439), 0)
+    open_source(Data(batch_size=1438), 0)
+
+
+# -------------------------------------------------------------------------------------- densities
+
+
+@pytest.mark.parametrize("name", DENSITIES)
+def test_densities_are_drawn_anew_at_every_step_and_held_out_draws_are_fixed(name):
+    source = open_source(Data(source=f"density:{name}", batch_size=20), 0)
+    first, second = (batch(source, step, size=20)["x"] for step in (0, 1))
+    assert first.shape == (20, 2) and first.dtype == np.float32 and source.size is None
+    assert not np.array_equal(first, second)
+    assert np.array_equal(batch(source, 0, size=20)["x"], first)
+    held = source.held_out(jax.random.key(0), 0, 30)["x"]
+    assert np.array_equal(source.held_out(jax.random.key(1), 10, 30)["x"], held[10:])
+    assert not np.any(np.isin(held, first))
+
+
+# ------------------------------------------------------------------------------------ folders
+
+
+def draw(path, shape=(6, 5), seed=0, mode="L"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = (*shape, 3) if mode == "RGB" else shape
+    x = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
+    Image.fromarray(x, mode).save(path)
+    return x
+
+
+def folder(path, **fields):
+    return open_source(Data(source=f"folder:{path}", **({"batch_size": 2} | fields)), 0)
+
+
+def rows_of(source):
+    """The training images in the order of their files."""
+    rows = np.arange(source.size)
+    return jax.tree.map(np.asarray, source.batch(jax.random.key(0), source.resident, rows))
+
+
+def test_a_flat_folder_keeps_every_tenth_image_back(tmp_path):
+    drawn = [draw(tmp_path / f"{i:02}.png", seed=i) for i in range(20)]
+    draw(tmp_path / "._hidden.png")
+    (tmp_path / "notes.txt").write_text("no image")
+    source = folder(tmp_path)
+    assert (source.size, source.held_out_size) == (18, 2)
+    train = [drawn[i] for i in range(20) if i not in (9, 19)]
+    np.testing.assert_allclose(rows_of(source)["x"][..., 0] * 255, train, atol=1e-4)
+    held = source.held_out(jax.random.key(0), 0, 2)
+    np.testing.assert_allclose(held["x"][..., 0] * 255, [drawn[9], drawn[19]], atol=1e-4)
+    assert "label" not in held
+
+
+def test_classes_have_one_number_in_both_parts(tmp_path):
+    for i, name in enumerate(["train/a", "train/b", "train/c", "test/c", "test/a"]):
+        draw(tmp_path / name / "x.png", seed=i, mode="RGB")
+    source = folder(tmp_path)
+    assert rows_of(source)["x"].shape == (3, 6, 5, 3)
+    assert rows_of(source)["label"].tolist() == [0, 1, 2]
+    assert source.held_out_split == "test"
+    assert source.held_out(jax.random.key(0), 0, 2)["label"].tolist() == [0, 2]
+
+
+def test_a_few_images_are_their_own_test_and_that_is_said(tmp_path):
+    for i in range(3):
+        draw(tmp_path / f"{i}.png", seed=i)
+    assert folder(tmp_path).held_out_split == "the training images themselves"
+
+
+def test_sixteen_bits_are_not_clipped_to_eight(tmp_path):
+    x = np.array([[0, 257 * 100], [257 * 200, 65535]], np.uint16)
+    for i in range(2):
+        Image.fromarray(x).save(tmp_path / f"{i}.png")
+    np.testing.assert_allclose(rows_of(folder(tmp_path))["x"][0, ..., 0] * 255, x / 257, atol=1e-4)
+
+
+def test_images_that_differ_in_size_need_resize(tmp_path):
+    draw(tmp_path / "a.png", (6, 5))
+    draw(tmp_path / "b.png", (4, 9))
+    with pytest.raises(DataError, match=r"\(4, 9, 1\), \(6, 5, 1\).*config.data.resize"):
+        folder(tmp_path)
+    assert rows_of(folder(tmp_path, resize=4))["x"].shape == (2, 4, 4, 1)
+
+
+def test_grey_among_colour_is_refused(tmp_path):
+    draw(tmp_path / "a.png", (4, 4))
+    draw(tmp_path / "b.png", (4, 4), mode="RGB")
+    with pytest.raises(DataError, match="keep grey and colour apart"):
+        folder(tmp_path)
+
+
+def test_folders_that_give_no_data_say_why(tmp_path):
+    with pytest.raises(DataError, match="there is no such folder"):
+        folder(tmp_path / "nowhere")
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="empty holds no image"):
+        folder(tmp_path / "empty")
+    draw(tmp_path / "half" / "train" / "a.png")
+    (tmp_path / "half" / "test").mkdir()
+    with pytest.raises(DataError, match="half/test holds no image"):
+        folder(tmp_path / "half")
+    draw(tmp_path / "torn" / "a.png", (60, 50))
+    draw(tmp_path / "torn" / "b.png", (60, 50))
+    whole = (tmp_path / "torn" / "b.png").read_bytes()
+    (tmp_path / "torn" / "b.png").write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(DataError, match=r"b\.png is not a readable image"):
+        folder(tmp_path / "torn")
+    (tmp_path / "torn" / "b.png").write_text("not at all an image")
+    with pytest.raises(DataError, match=r"b\.png is not a readable image"):
+        folder(tmp_path / "torn")
+
+
+@pytest.mark.parametrize(
+    "fields", [{}, {"binarise": "dynamic"}, {"dequantise": True, "scale": "symmetric"}]
+)
+@pytest.mark.parametrize("resize", [0, 7])
+def test_what_stays_on_disk_gives_the_bits_of_what_rests_on_the_device(
+    tmp_path, monkeypatch, fields, resize
+):
+    for i in range(23):
+        draw(tmp_path / "ab"[i % 2] / f"{i:02}.png", seed=i, mode="RGB")
+    declared = {"batch_size": 4, "resize": resize, **fields}
+    resident = folder(tmp_path, **declared)
+    monkeypatch.setattr(data_module, "RESIDENT_BYTES", 100)
+    on_disk = folder(tmp_path, **declared)
+    assert resident.resident and on_disk.resident == ()
+    assert resident[4:] == on_disk[4:]  # split, sizes, preprocessing, interval
+    for step in range(8):
+        one, other = (batch(source, step, size=4) for source in (resident, on_disk))
+        assert np.array_equal(one["x"], other["x"]) and one["x"].dtype == other["x"].dtype
+        assert np.array_equal(one["label"], other["label"])
+    key = jax.random.key(1)
+    one, other = (source.held_out(key, 0, 2) for source in (resident, on_disk))
+    assert np.array_equal(one["x"], other["x"]) and np.array_equal(one["label"], other["label"])
+    # The feeds of two processes, read ahead by threads, are the two halves.
+    for rows in (slice(0, 2), slice(2, 4)):
+        (ahead,) = feeds(on_disk, [(2, 4)], rows)
+        direct = [on_disk.feed(step, rows) for step in (2, 3)]
+        assert np.array_equal(ahead.x, np.stack([d.x for d in direct]))
+        assert np.array_equal(ahead.label, np.stack([d.label for d in direct]))
+
+
+def test_an_image_torn_while_reading_ahead_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(data_module, "RESIDENT_BYTES", 100)
+    for i in range(10):
+        draw(tmp_path / f"{i:02}.png", seed=i)
+    source = folder(tmp_path)
+    (tmp_path / "05.png").write_text("torn")
+    with pytest.raises(DataError, match=r"05\.png is not a readable image"):
+        list(feeds(source, [(0, 3), (3, 6)], slice(0, 2)))
+
+
+# ------------------------------------------------------------------------------------------ texts
+
+
+def test_a_text_is_windows_that_start_anywhere(tmp_path):
+    text = "".join(np.random.default_rng(0).choice(list("abcdé \n"), 1000))
+    (tmp_path / "a.txt").write_text(text, encoding="utf-8")
+    source = open_source(Data(source=f"text:{tmp_path}/a.txt", batch_size=50, length=20), 0)
+    letters = np.array(sorted(set(text)))
+    spell = lambda codes: ["".join(letters[row]) for row in np.asarray(codes)]
+    x = batch(source, size=50)["x"]
+    assert x.shape == (50, 20) and x.dtype == np.int32
+    starts = source.feed(0, slice(0, 50))
+    assert spell(x) == [text[s : s + 20] for s in starts]
+    # Every window that fits into the first nine tenths, and no other.
+    assert source.size == 900 - 20 + 1
+    held = spell(source.held_out(jax.random.key(0), 0, 5)["x"])
+    assert source.held_out_size == 5 and "".join(held) == text[900:]
+
+
+def test_texts_that_give_no_data_say_why(tmp_path):
+    with pytest.raises(DataError, match="cannot be read: No such file"):
+        open_source(Data(source=f"text:{tmp_path}/none.txt"), 0)
+    with pytest.raises(DataError, match="cannot be read: Is a directory"):
+        open_source(Data(source=f"text:{tmp_path}"), 0)
+    (tmp_path / "latin.txt").write_bytes("déjà vu".encode("latin-1"))
+    with pytest.raises(DataError, match="is not UTF-8"):
+        open_source(Data(source=f"text:{tmp_path}/latin.txt"), 0)
+    (tmp_path / "short.txt").write_text("to be or not to be")
+    with pytest.raises(DataError, match=r"16 \+ 2 characters, too few"):
+        open_source(Data(source=f"text:{tmp_path}/short.txt"), 0)
+
+
+# ------------------------------------------------------------------------------------------- tfds
+
+
+@prepared
+def test_mnist_whole(monkeypatch):
+    source = open_source(Data(source="tfds:mnist"), 0, str(TFDS))
+    assert (source.size, source.held_out_size) == (60_000, 10_000)
+    assert source.held_out_split == "test" and source.resident.x.shape == (60_000, 28, 28, 1)
+    # Well-known facts: the mean grey value and the counts of the ten digits.
+    assert source.resident.x.mean() / 255 == pytest.approx(0.1306604, abs=1e-6)
+    counts = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
+    assert np.bincount(source.resident.label).tolist() == counts
+    assert "grey levels" in source.preprocessing
+
+    monkeypatch.setattr(data_module, "RESIDENT_BYTES", 10**6)
+    on_disk = open_source(Data(source="tfds:mnist"), 0, str(TFDS))
+    for step in (0, 599, 600):
+        one, other = batch(source, step), batch(on_disk, step)
+        assert np.array_equal(one["x"], other["x"]) and np.array_equal(one["label"], other["label"])
+    key = jax.random.key(0)
+    one, other = (s.held_out(key, 9_900, 10_000) for s in (source, on_disk))
+    assert np.array_equal(one["x"], other["x"])
+
+
+@prepared
+def test_tiny_shakespeare():
+    data = Data(source="tfds:tiny_shakespeare", batch_size=2, length=30)
+    source = open_source(data, 0, str(TFDS))
+    # nanoGPT's split: its validation text is validation and test together.
+    assert source.size == 1_003_854 - 30 + 1
+    assert source.held_out_split == "validation+test"
+    assert source.held_out_size == 111_540 // 30
+    assert "65 symbols" in source.preprocessing
+    # The text begins "First Citizen:\nBefore".
+    letters = "\n !$&',-.3:;?ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+    assert "".join(letters[c] for c in source.resident[:14]) == "First Citizen:"
+
+
+@pytest.mark.parametrize("name", ["mnist", "no_such_data_set"])
+def test_a_data_set_that_is_not_there_says_how_to_get_it(name, tmp_path):
+    with pytest.raises(DataError) as caught:
+        open_source(Data(source=f"tfds:{name}"), 0, str(tmp_path))
+    message = str(caught.value)
+    assert "\n" not in message and str(tmp_path) in message
+    assert "download_and_prepare()" in message and "--data_dir" in message
+    assert "digits" in message and "density:ring" in message
+    assert list(tmp_path.iterdir()) == []

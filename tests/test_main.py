@@ -1,0 +1,365 @@
+"""The command line: bad input is one message, status 2, and blocks no corrected command."""
+
+import errno
+import json
+import os
+import shutil
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from genjax_zoo import main as main_module
+from genjax_zoo.contract import ConfigError
+from genjax_zoo.main import load, main, override, parse, usage
+from genjax_zoo.models import ZOO, Family
+from genjax_zoo.run import loop
+from genjax_zoo.run.workdir import Workdir
+from tests.conftest import ROOT, ToyConfig, make_toy
+
+TOY = Family("toy", "descend", "A Gaussian.", ToyConfig, make_toy)
+CONFIG_FILE = """
+from genjax_zoo.run.config import assemble
+
+VARIANTS = {
+    "digits": {
+        "model": {"name": "toy"},
+        "steps": 6,
+        "data": {"batch_size": 20},
+        "optimizer": {"learning_rate": 0.02},
+        "log_every": 3,
+        "checkpoint_every": 3,
+        "samples": 4,
+    }
+}
+
+
+def get_config(variant="digits"):
+    return assemble(VARIANTS, variant)
+"""
+
+
+@pytest.fixture
+def call(toy, tmp_path, monkeypatch, capsys):
+    """Runs a command line in an empty folder; returns (status, stdout, the one message)."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "toy.py").write_text(CONFIG_FILE)
+
+    def run(*words):
+        status = main(["genjax-zoo", *words])
+        out, err = capsys.readouterr()
+        if status:
+            assert status == 2 and out == ""
+            assert err.count("genjax-zoo: ") == 1 and err.startswith("genjax-zoo: ")
+            assert "Traceback" not in err
+        return status, out, err
+
+    return run
+
+
+def train(call, *words, workdir="run"):
+    return call("train", "--config=toy.py:digits", f"--workdir={workdir}", *words)
+
+
+@pytest.fixture(scope="module")
+def trained_folder(tmp_path_factory):
+    """One trained workdir, which the tests copy."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "toy.py").write_text(CONFIG_FILE)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(ZOO, "toy", TOY)
+        words = [f"--config={folder}/toy.py:digits", f"--workdir={folder}/run"]
+        assert main(["genjax-zoo", "train", *words]) == 0
+    return folder / "run"
+
+
+@pytest.fixture
+def trained(call, trained_folder, tmp_path):
+    shutil.copytree(trained_folder, tmp_path / "run")
+    return call
+
+
+# ------------------------------------------------------------------------------------ what it does
+
+
+def test_train_sample_evaluate(trained, tmp_path):
+    run = tmp_path / "run"
+    assert json.loads((run / "config.json").read_text())["steps"] == 6
+    assert (run / "report.html").exists()
+
+    status, out, _ = trained("sample", "--workdir=run", "--n=5", "--sample_seed=3")
+    assert status == 0 and "(5, 8, 8, 1)" in out
+    stem = run / "samples" / "sample_step_00000006_seed_3_n_5"
+    assert Image.open(f"{stem}.png").size[0] > 8
+    first = np.load(f"{stem}.npz")["x"]
+    trained("sample", "--workdir=run", "--n=5", "--sample_seed=3")
+    assert np.array_equal(np.load(f"{stem}.npz")["x"], first)
+    trained("sample", "--workdir=run", "--n=5", "--sample_seed=3", "--checkpoint=3")
+    other = run / "samples" / "sample_step_00000003_seed_3_n_5.npz"
+    assert not np.array_equal(np.load(other)["x"], first)
+
+    status, out, _ = trained("evaluate", "--workdir=run", "--examples=10")
+    assert status == 0 and "n=10" in out and "log_prob" in out
+    (number,) = json.loads((run / "eval" / "metrics.json").read_text())
+    assert {"value", "evidence", "unit", "split", "n", "preprocessing"} <= set(number)
+
+
+def test_train_without_a_config_goes_on_with_the_workdirs_own(trained, tmp_path):
+    before = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert trained("train", "--workdir=run")[0] == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text()) == before
+
+
+def test_train_without_anything_is_the_quickstart(call, monkeypatch):
+    seen = []
+    monkeypatch.setattr(loop, "train", lambda run, *_: seen.append(run) or [])
+    assert call("train", "--workdir=run")[0] == 0
+    assert seen[0].model["name"] == "vae" and seen[0].data.source == "digits"
+
+
+def test_list_fits_eighty_columns_and_names_all(call, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.delitem(ZOO, "toy")
+    status, out, _ = call("list")
+    assert status == 0 and max(map(len, out.splitlines())) <= 80
+    assert "…" not in out
+    for name in ZOO:
+        assert name in out
+    assert "lower_bound" in out and "mnist" in out
+
+
+def test_help_names_every_command_and_flag(call):
+    for words in (["--help"], ["-h"], ["train", "--help"]):
+        assert call(*words)[1].strip() == usage()
+    for word in (
+        "train",
+        "sample",
+        "evaluate",
+        "list",
+        "--workdir",
+        "--config.FIELD",
+        "--measures",
+    ):
+        assert word in usage()
+    assert max(map(len, usage().splitlines())) <= 80
+
+
+def test_config_files_are_found_from_any_folder(call, tmp_path, monkeypatch):
+    (tmp_path / "far").mkdir()
+    monkeypatch.chdir(tmp_path / "far")
+    assert load("configs/vae.py:digits") == load(f"{ROOT}/configs/vae.py:digits")
+    # A file of one's own goes first.
+    (tmp_path / "far" / "configs").mkdir()
+    (tmp_path / "far" / "configs" / "vae.py").write_text(CONFIG_FILE)
+    assert load("configs/vae.py:digits").model.name == "toy"
+
+
+def test_an_installed_package_brings_its_configs():
+    # setup.cfg maps configs/ into the package, which is where main looks first.
+    told = (ROOT / "setup.cfg").read_text()
+    assert "genjax_zoo.configs = configs" in told and "    genjax_zoo.configs\n" in told
+
+
+@pytest.mark.parametrize(
+    "flag, field, value",
+    [
+        ("--config.steps=30", "steps", 30),
+        ("--config.optimizer.learning_rate=1", "optimizer.learning_rate", 1.0),
+        ("--config.optimizer.learning_rate=1e-4", "optimizer.learning_rate", 1e-4),
+        ("--config.data.source=density:ring", "data.source", "density:ring"),
+        ("--config.data.source=text:a=b.txt", "data.source", "text:a=b.txt"),
+        ("--config.data.dequantise=true", "data.dequantise", True),
+        ("--config.data.dequantise", "data.dequantise", True),
+        ("--noconfig.data.dequantise", "data.dequantise", False),
+        ("--config.model.widths=(64,)", "model.widths", (64,)),
+        ("--config.model.widths=(64, 32, 16)", "model.widths", (64, 32, 16)),
+        ("-config.steps=30", "steps", 30),
+    ],
+)
+def test_override(flag, field, value):
+    changed = override(load("configs/vae.py:digits"), [flag])
+    for name in field.split("."):
+        changed = changed[name]
+    assert changed == value and type(changed) is type(value)
+
+
+def test_overrides_of_one_field_take_the_last_and_may_stand_apart():
+    call = parse(["x", "train", "--config.steps", "30", "--workdir", "w", "--config.steps=40"])
+    assert call.overrides == ["--config.steps=30", "--config.steps=40"]
+    assert call.command == "train" and call.flags.workdir == "w"
+    assert override(load("configs/vae.py:digits"), call.overrides).steps == 40
+
+
+def test_configs_read_back_from_a_workdir_can_be_overridden(trained, tmp_path):
+    assert trained("sample", "--workdir=run", "--config.data.scale=symmetric")[0] == 0
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    config["model"]["widths"] = [3, 4]
+    back = override(main_module._unjson(config), ["--config.model.widths=(5,)"])
+    assert back.model.widths == (5,)
+
+
+# --------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    "words, telling",
+    [
+        ([], "expected one command, got none:\n  train "),
+        (["trian"], "got 'trian':\n  train "),
+        (["train", "sample"], "got 'train sample'"),
+        (["train", "--wrkdir=x"], "unknown flag 'wrkdir'. Did you mean 'workdir'?"),
+        (["train"], "--workdir is missing"),
+        (["sample"], "--workdir is missing"),
+        (["sample", "--workdir=x", "--n=0"], "--n=0"),
+        (["sample", "--workdir=x", "--n=many"], "--n=many"),
+        (["train", "--workdir=x", "--process=1"], "all of --coordinator"),
+        (["train", "--workdir=x", "--config=configs/vea.py"], "Did you mean 'configs/vae.py'?"),
+        (["train", "--workdir=x", "--config=nowhere.py:a"], "unknown config file 'nowhere.py'"),
+        (["train", "--workdir=x", "--config=toy.py:digit"], "Did you mean 'digits'? Known: digits"),
+        (["train", "--workdir=x", "--config=torn.py"], "torn.py, line 2, cannot be run: NameError"),
+        (["train", "--workdir=x", "--config=half.py"], "half.py, line 1, cannot be run: Syntax"),
+        (["train", "--workdir=x", "--config=none.py"], "none.py has no get_config"),
+    ],
+)
+def test_a_command_line_that_makes_no_sense(call, tmp_path, words, telling):
+    (tmp_path / "torn.py").write_text("x = 1\ny = z\n")
+    (tmp_path / "half.py").write_text("x = (\n")
+    (tmp_path / "none.py").write_text("x = 1\n")
+    status, _, err = call(*words)
+    assert status == 2 and telling in err
+    assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+    "field, telling",
+    [
+        ("stps=3", "unknown field of config: 'stps'. Did you mean 'steps'?"),
+        ("data.batch=3", "unknown field of config.data: 'batch'. Did you mean 'batch_size'?"),
+        ("steps.more=3", "unknown field of config.steps: 'more'"),
+        ("model.avrage=3", "Did you mean 'average'?"),
+        ("steps=abc", "--config.steps=abc: expected int, such as 6"),
+        ("steps=1.5", "--config.steps=1.5: expected int, such as 6"),
+        ("optimizer.learning_rate=fast", "expected float, such as 0.02"),
+        ("data.dequantise=perhaps", "expected bool, such as False"),
+        ("steps=0", "config.steps should be at least 1"),
+        ("model.name=toi", "unknown model 'toi'. Did you mean 'toy'?"),
+        ("data.source=density:rong", "unknown density 'rong'. Did you mean 'ring'?"),
+        ("data.source=digit", "config.data.source='digit' is none of digits, density:NAME"),
+        ("data.source=tfds:mnist", "Without any download: digits, density:ring"),
+        ("data.source=folder:nowhere", "there is no such folder"),
+        ("data.source=text:toy.py", "too few for config.data.length=64"),
+        ("data.batch_size=2000", "is more than the 1438 training examples"),
+    ],
+)
+def test_a_config_that_cannot_be_run_blocks_nothing(call, tmp_path, field, telling):
+    status, _, err = train(call, f"--config.{field}", "--data_dir=nowhere")
+    assert status == 2 and telling in err
+    # Nothing began, and the corrected command is not refused for the config of the wrong one.
+    workdir = Workdir(tmp_path / "run")
+    assert not workdir.begun()
+    workdir.create()
+    workdir.claim(load("toy.py:digits").to_dict(), False)
+
+
+def test_a_batch_that_does_not_divide_over_the_devices(call, monkeypatch):
+    monkeypatch.setattr(jax, "device_count", lambda: 3)
+    status, _, err = train(call, "--config.devices.data=3")
+    assert status == 2 and "batch_size=20 does not divide over 3 devices; try 18 or 21" in err
+
+
+def test_grey_data_for_a_model_of_bits(call):
+    words = ["train", "--config=configs/rbm.py:digits", "--workdir=x"]
+    status, _, err = call(*words, "--config.data.binarise=none")
+    assert status == 2 and "binarise to 'threshold' or 'dynamic'" in err
+
+
+def test_another_config_in_the_workdir(trained, tmp_path):
+    status, _, err = train(trained, "--config.seed=1")
+    assert status == 2 and "seed: 0 there, 1 now" in err and "--allow_config_change" in err
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["seed"] == 0
+    assert train(trained, "--config.samples=5", "--allow_config_change")[0] == 0
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["samples"] == 5
+
+
+def test_a_workdir_that_was_not_trained(call, tmp_path):
+    for command in ("sample", "evaluate"):
+        status, _, err = call(command, "--workdir=x")
+        assert status == 2 and "train a model in it first" in err
+        assert not (tmp_path / "x").exists()
+
+
+def test_sample_and_evaluate_take_no_config_file(trained):
+    for command in ("sample", "evaluate"):
+        status, _, err = trained(command, "--workdir=run", "--config=toy.py:digits")
+        assert status == 2 and "leave --config out" in err
+
+
+def test_a_checkpoint_that_is_not_there(trained):
+    for command in ("sample", "evaluate"):
+        status, _, err = trained(command, "--workdir=run", "--checkpoint=4")
+        assert status == 2 and "--checkpoint=4" in err and "[3, 6]" in err
+
+
+def test_an_unknown_measure(trained):
+    status, _, err = trained("evaluate", "--workdir=run", "--measures=logprob")
+    assert status == 2 and "unknown measure 'logprob'. Did you mean 'log_prob'?" in err
+
+
+def test_a_place_that_cannot_be_written(call):
+    status, _, err = train(call, workdir="/proc/genjax_zoo")
+    assert status == 2 and "cannot be written" in err
+
+
+def test_a_disk_that_fills_up_while_training(call, tmp_path, monkeypatch):
+    def full(self, step, values):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(self.metrics))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("genjax_zoo.run.workdir.Workdir.append_metrics", full)
+        status, _, err = train(call)
+    assert status == 2
+    assert "metrics.jsonl cannot be written: No space left on device" in err
+    assert train(call)[0] == 0
+
+
+def test_a_fault_of_ours_keeps_its_traceback(call, monkeypatch):
+    def fault(*_):
+        raise FileNotFoundError(errno.ENOENT, "No such file")
+
+    monkeypatch.setattr(loop, "train", fault)
+    with pytest.raises(FileNotFoundError):
+        train(call)
+
+
+def test_ctrl_c_is_no_traceback(toy, tmp_path, monkeypatch, capsys):
+    def interrupt(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(loop, "train", interrupt)
+    assert main(["genjax-zoo", "train", f"--workdir={tmp_path}/run"]) == 130
+    assert "interrupted; the same command goes on" in capsys.readouterr().err
+
+
+def test_a_locked_config_takes_no_new_field():
+    with pytest.raises(ConfigError, match=r"unknown field of config\.model: 'wdths'"):
+        override(load("configs/vae.py:digits"), ["--config.model.wdths=(3,)"])
+
+
+# ------------------------------------------------------------------------------- as a user calls it
+
+
+def test_the_module_is_the_command(tmp_path):
+    def run(*words):
+        command = [sys.executable, "-m", "genjax_zoo.main", *words]
+        return subprocess.run(command, cwd=tmp_path, capture_output=True, text=True)
+
+    done = run("train", "--config=configs/vae.py:digist", "--workdir=w")
+    assert done.returncode == 2 and done.stdout == ""
+    assert done.stderr.startswith("genjax-zoo: unknown variant 'digist'. Did you mean 'digits'?")
+    assert len(done.stderr.splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
+    done = run("--help")
+    assert done.returncode == 0 and done.stdout.strip() == usage() and done.stderr == ""

@@ -1,0 +1,151 @@
+"""Workdirs: files whole or not at all, one run in each, and disks that are full."""
+
+import contextlib
+import errno
+import os
+import subprocess
+
+import pytest
+
+from genjax_zoo.contract import ConfigError, ZooError
+from genjax_zoo.run import files
+from genjax_zoo.run.workdir import Workdir
+
+CONFIG = {"seed": 0, "model": {"name": "toy", "widths": (3, 4)}}
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    made = Workdir(tmp_path / "deep" / "run")
+    made.create()
+    return made
+
+
+def begin(workdir):
+    workdir.append_metrics(1, {"loss": 0.5})
+
+
+def test_create_leaves_only_the_folder(workdir):
+    workdir.create()
+    assert list(workdir.root.iterdir()) == []
+
+
+def test_home_is_expanded(monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert Workdir("~/x").root == tmp_path / "x"
+
+
+def test_the_same_config_claims_again(workdir):
+    workdir.claim(CONFIG, False)
+    begin(workdir)
+    workdir.claim(CONFIG, False)
+    assert workdir.read_config() == {"seed": 0, "model": {"name": "toy", "widths": [3, 4]}}
+
+
+def test_another_config_is_refused_with_the_difference(workdir):
+    workdir.claim(CONFIG, False)
+    begin(workdir)
+    other = {"seed": 1, "model": {"name": "toy", "widths": (3, 5), "new": True}}
+    with pytest.raises(ConfigError) as caught:
+        workdir.claim(other, False)
+    assert str(caught.value).splitlines()[1:4] == [
+        "  model.new: '(absent)' there, True now",
+        "  model.widths: [3, 4] there, [3, 5] now",
+        "  seed: 0 there, 1 now",
+    ]
+    assert "--allow_config_change" in str(caught.value)
+    assert workdir.read_config()["seed"] == 0
+    workdir.claim(other, True)
+    assert workdir.read_config()["seed"] == 1
+
+
+def test_a_run_that_never_began_claims_nothing(workdir):
+    # The first command named a data set that is not there; the corrected one must not be refused.
+    workdir.claim(CONFIG, False)
+    workdir.checkpoints.mkdir()
+    workdir.claim(CONFIG | {"seed": 1}, False)
+    assert workdir.read_config()["seed"] == 1
+    (workdir.checkpoints / "20").mkdir()
+    with pytest.raises(ConfigError, match="seed: 1 there, 2 now"):
+        workdir.claim(CONFIG | {"seed": 2}, False)
+
+
+def test_an_untrained_workdir_says_what_to_do(tmp_path):
+    with pytest.raises(ZooError, match=r"config\.json does not exist; train a model in it first"):
+        Workdir(tmp_path).read_config()
+
+
+def test_a_torn_config_is_said_so(workdir):
+    workdir.config.write_text('{"seed": ')
+    with pytest.raises(ZooError, match=r"config\.json cannot be read"):
+        workdir.read_config()
+
+
+def test_rewinding_forgets_later_lines_and_a_torn_one(workdir):
+    for step in (10, 20, 30):
+        workdir.append_metrics(step, {"loss": 1 / step})
+    whole = workdir.metrics.read_text().splitlines(keepends=True)
+    workdir.rewind_metrics(20)
+    assert workdir.metrics.read_text() == "".join(whole[:2])
+    with workdir.metrics.open("a") as file:
+        file.write('{"step": 30, "lo')
+    workdir.rewind_metrics(30)
+    assert workdir.metrics.read_text() == "".join(whole[:2])
+
+
+# ------------------------------------------------------------------------ disks that do not take it
+
+
+def test_a_place_that_cannot_be_written_is_said_so(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    for place in (tmp_path / "file", tmp_path / "file" / "below", "/proc/genjax_zoo"):
+        with pytest.raises(ZooError, match=r"--workdir=.* cannot be written: .*Choose another"):
+            Workdir(place).create()
+
+
+def test_a_write_that_fails_leaves_what_was_there(workdir, monkeypatch):
+    target = files.write(workdir.root / "a.json", "old")
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left"):
+        files.write(target, "new")
+    assert target.read_text() == "old"
+    assert list(workdir.root.iterdir()) == [target]
+
+
+@contextlib.contextmanager
+def mounted(folder, options):
+    """A little file system of its own; skips where this user may not mount one."""
+    folder.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    try:
+        done = subprocess.run(command, capture_output=True)
+    except FileNotFoundError:
+        pytest.skip("there is no mount command")
+    if done.returncode:
+        pytest.skip("this user may not mount a file system")
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def test_a_full_disk_is_found_before_the_run_begins(tmp_path):
+    with mounted(tmp_path / "disk", "size=64k") as disk:
+        with contextlib.suppress(OSError), (disk / "filler").open("wb") as filler:
+            while True:
+                filler.write(bytes(4096))
+                filler.flush()
+        with pytest.raises(ZooError, match="cannot be written: No space left"):
+            Workdir(disk / "run").create()
+        assert not any((disk / "run").glob("*"))
+
+
+def test_a_read_only_disk_is_found_before_the_run_begins(tmp_path):
+    with mounted(tmp_path / "disk", "size=64k,ro") as disk:
+        for place in (disk, disk / "run"):
+            with pytest.raises(ZooError, match="cannot be written: Read-only"):
+                Workdir(place).create()
