@@ -58,7 +58,9 @@ def _pair(value: int | Sequence[int]) -> Pair:
     return vertical, horizontal
 
 
-def geometry(image: Pair, kernel: Pair, stride: int | Pair, padding: Padding) -> Geometry:
+def geometry(
+    image: Sequence[int], kernel: Sequence[int], stride: int | Pair, padding: Padding
+) -> Geometry:
     """The geometry of a convolution of `image` with `kernel`.
 
     Args:

@@ -1,0 +1,396 @@
+"""How fast is a training step: against the machine's peak, and against PyTorch.
+
+    python experiments/benchmark.py                                     # the table, against PyTorch
+    python experiments/benchmark.py --config=configs/vae.py:digits      # any config, ours alone
+
+Claim: on a CPU a step of the zoo takes no longer than the same step in eager PyTorch at its best
+setting (fused Adam, channels_last, gradients written out by hand where that is faster). Protocol:
+both sides hold the same data in memory and draw their own noise; they are shown the same noise
+once, and must then give the same losses, before and after a move of the optimizer; then they take
+turns, `--steps` steps at a time, after a warm-up; the ratio is that of the medians, PyTorch's time
+over ours, so above 1 we are faster. Utilisation is the floating-point work of our step, as XLA
+counts it, over the time, over the fastest large matrix product on this machine.
+
+PyTorch comes with `pip install -e '.[bench]'`. The table is written to --out. A quiet machine is
+needed; what every core gives while all are busy is measured first and stands in the page.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import multiprocessing
+import os
+import pathlib
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from genjax_zoo import platform
+
+platform.prepare()
+
+import jax  # noqa: E402  (XLA reads its flags when it starts)
+import jax.numpy as jnp  # noqa: E402
+import numpy as np  # noqa: E402
+
+from genjax_zoo import optimizers  # noqa: E402
+from genjax_zoo.contract import Array, Batch, Key, Model, ZooError  # noqa: E402
+from genjax_zoo.models import ZOO  # noqa: E402
+from genjax_zoo.run import provenance  # noqa: E402
+from genjax_zoo.typed import typed  # noqa: E402
+
+PAGE = pathlib.Path(__file__).parent / "results" / "benchmark.md"
+PAUSE = 0.3
+"""Seconds between the two sides: idle OpenMP threads spin for a while before they let go."""
+
+
+# --------------------------------------------------------------------------------- the machine
+
+
+def _spin(seconds: float, counted: Any) -> None:
+    """Counts how often a fixed piece of work is done in this time."""
+    end, done = time.perf_counter() + seconds, 0
+    while time.perf_counter() < end:
+        sum(range(10_000))
+        done += 1
+    counted.put(done)
+
+
+def cores_present(seconds: float = 0.5) -> float:
+    """How many cores' worth of work is done by as many processes as there are cores."""
+
+    def work(processes: int) -> int:
+        context = multiprocessing.get_context("fork")
+        counted = context.SimpleQueue()
+        running = [context.Process(target=_spin, args=(seconds, counted)) for _ in range(processes)]
+        for process in running:
+            process.start()
+        total = sum(counted.get() for _ in running)
+        for process in running:
+            process.join()
+        return total
+
+    cores = len(os.sched_getaffinity(0))
+    alone = max(work(1) for _ in range(3))
+    return work(cores) / alone
+
+
+def peak(size: int = 2048, repeats: int = 7) -> float:
+    """Floating-point operations a second of the fastest large float32 product at hand."""
+    a = np.random.default_rng(0).normal(size=(size, size)).astype(np.float32)
+    ours = jax.jit(jnp.matmul)
+    on_device = jnp.asarray(a)
+    products: list[Callable[[], Any]] = [lambda: ours(on_device, on_device).block_until_ready()]
+    if jax.default_backend() == "cpu" and importlib.util.find_spec("torch"):
+        import torch
+
+        b = torch.from_numpy(a)
+        products.append(lambda: b @ b)
+    fastest = float("inf")
+    for product in products:
+        for _ in range(repeats):
+            fastest = min(fastest, timed(product))
+    return 2 * size**3 / fastest
+
+
+def timed(run: Callable[[], Any]) -> float:
+    """Seconds."""
+    start = time.perf_counter()
+    run()
+    return time.perf_counter() - start
+
+
+# ------------------------------------------------------------------------------------ our side
+
+
+class Ours:
+    """A model's training, `steps` steps in one compiled call, as the loop runs it."""
+
+    def __init__(self, model: Model, batch: Callable[[Key, Array], Batch], steps: int, seed: int):
+        """`batch` makes the batch of a step inside the compiled call, from a key and its number."""
+        self.root = jax.random.key(seed)
+        self.model, self.batch, self.done = model, batch, 0
+        first = batch(self.root, jnp.zeros((), jnp.int32))
+        self.state = model.init(self.root, first)
+
+        def one(state: Any, number: Array) -> tuple[Any, Any]:
+            key_data, key = jax.random.split(jax.random.fold_in(self.root, number))
+            return model.step(key, state, batch(key_data, number))
+
+        def call(state: Any, first: Array) -> tuple[Any, Any]:
+            return jax.lax.scan(one, state, first + jnp.arange(steps))
+
+        number = jnp.zeros((), jnp.int32)
+        start = time.perf_counter()
+        self.call = jax.jit(call, donate_argnums=0).lower(self.state, number).compile()
+        self.compile_seconds = time.perf_counter() - start
+        cost = jax.jit(one).lower(self.state, number).compile().cost_analysis() or {}
+        self.flops = float(cost.get("flops", 0.0))
+        self.steps = steps
+        # Donated arrays must be this side's own.
+        self.state = jax.tree.map(jnp.copy, self.state)
+
+    def run(self) -> None:
+        """`steps` steps."""
+        self.state, info = self.call(self.state, jnp.asarray(self.done, jnp.int32))
+        self.done += self.steps
+        jax.block_until_ready((self.state, info))
+
+
+def family_model(name: str, fields: dict[str, Any], optimizer: optimizers.Config) -> Model:
+    """The model that these fields of a config describe."""
+    config: Any = typed(ZOO[name].Config, fields, "config.model")
+    return ZOO[name].make(config, optimizers.make(optimizer, 1_000_000))
+
+
+def from_config(spec: str) -> tuple[Model, Callable[[Key, Array], Batch], int]:
+    """A config file's model, its data read once and kept on the device, and steps per call."""
+    from genjax_zoo.run import config as run_config
+    from genjax_zoo.run.data import open_source
+
+    path, _, variant = spec.partition(":")
+    found = importlib.util.spec_from_file_location("benchmarked_config", path)
+    if found is None or found.loader is None or not pathlib.Path(path).exists():
+        raise ZooError(f"--config expects FILE.py or FILE.py:VARIANT, got {spec!r}.")
+    module = importlib.util.module_from_spec(found)
+    found.loader.exec_module(module)
+    run = run_config.read(module.get_config(*([variant] if variant else [])))
+    source = open_source(run.data, run.seed)
+    rows = slice(0, run.data.batch_size)
+    fed = [source.feed(step, rows) for step in range(run.steps_per_call)]
+    stacked = jax.tree.map(lambda *each: jnp.stack([jnp.asarray(e) for e in each]), *fed)
+
+    def batch(key: Key, number: Array) -> Batch:
+        feed = jax.tree.map(lambda each: each[number % run.steps_per_call], stacked)
+        return source.batch(key, source.resident, feed)
+
+    return run_config.make_model(run), batch, run.steps_per_call
+
+
+# ----------------------------------------------------------------------------------- workloads
+
+
+class Workload(NamedTuple):
+    """One row of the table: a model of the zoo and its twin.
+
+    Attributes:
+      title: what it is.
+      family: of the zoo.
+      fields: the model's config.
+      optimizer: its optimizer.
+      shape: of a batch of data, which are drawn once and kept.
+      binary: data of 0 and 1 or in [-1, 1].
+      twin: (state, fields, learning rate) -> the same in PyTorch.
+    """
+
+    title: str
+    family: str
+    fields: dict[str, Any]
+    optimizer: optimizers.Config
+    shape: tuple[int, ...]
+    binary: bool
+    twin: Callable[..., Any]
+
+
+def data(workload: Workload, batches: int) -> np.ndarray:
+    """Batches of noise, [batches, B, ...] float32: what the pixels are does not change the time."""
+    rng = np.random.default_rng(0)
+    shape = (batches, *workload.shape)
+    if workload.binary:
+        return (rng.random(shape) < 0.2).astype(np.float32)
+    return rng.uniform(-1, 1, shape).astype(np.float32)
+
+
+def workloads() -> dict[str, Workload]:
+    """The rows of the table, by name."""
+    # Whether run as a file or imported, the twins lie beside this file.
+    sys.path.insert(0, str(pathlib.Path(__file__).parent))
+    import benchmark_torch as twins
+
+    adam = optimizers.Config("adam", 1e-3)
+    gan = optimizers.Config("adam", 2e-4, b1=0.5)
+    sgd = optimizers.Config("sgd", 1e-2)
+    rbm = {"hidden": 500, "base_rate": False}
+    vae = {"latents": 50, "widths": (500,), "activation": "relu", "decoder": "bernoulli"}
+    dcgan = {
+        "architecture": "dcgan",
+        "generator": (256, 128, 64),
+        "discriminator": (64, 128, 256),
+        "latents": 100,
+        "output": "tanh",
+        "dynamics": {"name": "simultaneous"},
+    }
+    return {
+        "vae": Workload(
+            "MLP VAE 784-500-50, batch 128", "vae", vae, adam, (128, 784), True, twins.Vae
+        ),
+        "dcgan": Workload(
+            "DCGAN 64-128-256 channels, 28x28, both players, batch 64",
+            "gan", dcgan, gan, (64, 28, 28, 1), False, twins.Dcgan,
+        ),
+        "rbm_cd": Workload(
+            "RBM 784x500, CD-1, batch 100",
+            "rbm", {**rbm, "chain": "cd"}, sgd, (100, 784), True, twins.Rbm,
+        ),
+        "rbm_pcd": Workload(
+            "RBM 784x500, PCD-1, batch 100",
+            "rbm", {**rbm, "chain": "pcd"}, sgd, (100, 784), True, twins.Rbm,
+        ),
+    }  # fmt: skip
+
+
+class Row(NamedTuple):
+    """What was measured of one workload; seconds are medians of a step."""
+
+    title: str
+    ours: float
+    theirs: float | None
+    compile_seconds: float
+    flops: float
+    disagreement: float | None
+
+
+def compare(workload: Workload, steps: int, repeats: int, batches: int = 16) -> Row:
+    """Checks that both sides do the same, then lets them take turns."""
+    if not importlib.util.find_spec("torch"):
+        raise ZooError("the comparison needs PyTorch: pip install -e '.[bench]'.")
+    import torch
+
+    model = family_model(workload.family, workload.fields, workload.optimizer)
+    x = data(workload, batches)
+    table = jnp.asarray(x)
+    ours = Ours(model, lambda key, i: {"x": table[i % batches]}, steps, seed=0)
+    theirs = workload.twin(
+        jax.tree.map(np.asarray, ours.state), workload.fields, workload.optimizer
+    )
+    disagreement = theirs.check(model, ours.state, table)
+    xs = theirs.prepare(torch.from_numpy(x))
+
+    def run_theirs() -> None:
+        for i in range(steps):
+            theirs.step(xs[i % batches])
+
+    for run in (ours.run, run_theirs):
+        run()
+    times: dict[str, list[float]] = {"ours": [], "theirs": []}
+    for _ in range(repeats):
+        for name, run in (("ours", ours.run), ("theirs", run_theirs)):
+            time.sleep(PAUSE)
+            times[name].append(timed(run) / steps)
+    mine, other = (statistics.median(times[n]) for n in ("ours", "theirs"))
+    return Row(workload.title, mine, other, ours.compile_seconds, ours.flops, disagreement)
+
+
+def alone(title: str, model: Model, batch, steps: int, repeats: int) -> Row:
+    """Ours, against nothing but the machine."""
+    ours = Ours(model, batch, steps, seed=0)
+    ours.run()
+    seconds = statistics.median(timed(ours.run) / steps for _ in range(repeats))
+    return Row(title, seconds, None, ours.compile_seconds, ours.flops, None)
+
+
+# ---------------------------------------------------------------------------------------- page
+
+
+def table(rows: list[Row], flops_a_second: float) -> str:
+    """The rows as markdown."""
+    lines = [
+        "| step | ours, steps/s | PyTorch, steps/s | ratio | GFLOP a step | of peak | compile, s |",
+        "|---|---:|---:|---:|---:|---:|---:|",
+    ]
+    for row in rows:
+        theirs = "" if row.theirs is None else f"{1 / row.theirs:.4g}"
+        ratio = "" if row.theirs is None else f"**{row.theirs / row.ours:.2f}**"
+        lines.append(
+            f"| {row.title} | {1 / row.ours:.4g} | {theirs} | {ratio} | {row.flops / 1e9:.3g} | "
+            f"{row.flops / row.ours / flops_a_second:.0%} | {row.compile_seconds:.1f} |"
+        )
+    return "\n".join(lines)
+
+
+def page(rows: list[Row], flops_a_second: float, cores: float, command: str) -> str:
+    """The whole page of results/."""
+    what = provenance.record()
+    versions = ", ".join(f"{k} {v}" for k, v in sorted(_versions(what).items()))
+    disagreements = "; ".join(
+        f"{row.title}: {row.disagreement:.1e}" for row in rows if row.disagreement is not None
+    )
+    agreed = (
+        f"\nLargest relative difference between the two sides' numbers, same weights and same "
+        f"noise: {disagreements}.\n"
+        if disagreements
+        else ""
+    )
+    return f"""# Steps per second, against PyTorch and against the machine
+
+{table(rows, flops_a_second)}
+
+Ratio: PyTorch's time / ours (above 1 we are faster), medians of interleaved turns after a warm-up.
+{agreed}
+- command: `{command}`
+- date: {time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())}, commit {what.get("commit")}\
+{" (changed)" if what.get("changed") else ""}
+- versions: {versions}
+- machine: {len(os.sched_getaffinity(0))} cores, together worth {cores:.2f} when the run began; \
+peak {flops_a_second / 1e9:.0f} GFLOP/s (float32 product of 2048 x 2048)
+- XLA_FLAGS: `{os.environ.get("XLA_FLAGS", "")}`
+"""
+
+
+def _versions(what: dict[str, Any]) -> dict[str, str]:
+    versions = {k: v for k, v in (what.get("versions") or {}).items() if v}
+    chosen = {k: versions[k] for k in ("jax", "jaxlib", "flax", "optax") if k in versions}
+    chosen.setdefault("jax", jax.__version__)
+    if importlib.util.find_spec("torch"):
+        import torch
+
+        chosen["torch"] = torch.__version__
+    return chosen
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Measures what is asked for and prints the page; writes it where --out says."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--config", action="append", default=[], help="FILE.py:VARIANT, ours alone")
+    parser.add_argument("--only", default="", help="names of rows, with commas")
+    parser.add_argument("--steps", type=int, default=20, help="steps in one compiled call")
+    parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--out", default="", help=f"where to write; the table's home is {PAGE}")
+    given = parser.parse_args(arguments)
+    if given.repeats < 1 or given.steps < 1:
+        parser.error("--steps and --repeats should be at least 1")
+    cores, flops_a_second = cores_present(), peak()
+    expected = len(os.sched_getaffinity(0))
+    quiet = cores > 0.85 * expected
+    if not quiet:
+        # A core late at a barrier costs OpenMP far more than XLA: such ratios flatter us.
+        print(
+            f"warning: {expected} cores give the work of {cores:.2f}: others are using this "
+            "machine, and the ratios are worth nothing; nothing will be written",
+            file=sys.stderr,
+        )
+    rows = []
+    if given.config:
+        for spec in given.config:
+            model, batch, steps = from_config(spec)
+            rows.append(alone(spec, model, batch, steps, given.repeats))
+    else:
+        known = workloads()
+        for name in given.only.split(",") if given.only else known:
+            if name not in known:
+                parser.error(f"--only knows {', '.join(known)}; got {name!r}")
+            rows.append(compare(known[name], given.steps, given.repeats))
+            print(table(rows[-1:], flops_a_second).splitlines()[-1], flush=True)
+    words = sys.argv[1:] if arguments is None else arguments
+    text = page(rows, flops_a_second, cores, " ".join(["python experiments/benchmark.py", *words]))
+    print(text)
+    if given.out and quiet:
+        pathlib.Path(given.out).write_text(text)
+    return 0 if quiet or not given.out else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,262 @@
+# ruff: noqa: D102
+"""The benchmark's other side: the zoo's workloads written in PyTorch, each as fast as it goes.
+
+Every twin is built from the zoo's own initial state, so that both start from the same weights;
+`check` then shows it the noise that the zoo drew and returns the largest relative difference of
+the losses, over steps of learning.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+from genjax_zoo.contract import Model, ZooError
+
+TOLERANCE = 2e-3
+"""Of the losses after steps of Adam, whose first moves are signs: rounding shows early."""
+
+
+def leaf(array: Any, *axes: int) -> torch.Tensor:
+    """A parameter: the zoo's array, its axes in PyTorch's order."""
+    a = np.array(array, np.float32)
+    t = torch.from_numpy(np.ascontiguousarray(a.transpose(axes) if axes else a))
+    if t.ndim == 4:
+        t = t.to(memory_format=torch.channels_last)
+    return t.requires_grad_()
+
+
+def adam(parameters: list[torch.Tensor], optimizer: Any) -> torch.optim.Optimizer:
+    """PyTorch's fastest Adam with the zoo's numbers."""
+    betas = (optimizer.b1, optimizer.b2)
+    return torch.optim.Adam(parameters, optimizer.learning_rate, betas, optimizer.eps, fused=True)
+
+
+def differ(ours: list[float], theirs: list[float], what: str) -> float:
+    """The largest relative difference; raises where the two do not compute the same."""
+    difference = max(abs(a - b) / max(abs(a), 1e-6) for a, b in zip(ours, theirs, strict=True))
+    if not difference < TOLERANCE:
+        raise ZooError(f"{what}: the two sides disagree: ours {ours}, PyTorch's {theirs}.")
+    return difference
+
+
+class Vae:
+    """models/vae.py with one hidden layer each way and a Bernoulli decoder."""
+
+    def __init__(self, state: Any, fields: dict[str, Any], optimizer: Any):
+        encoder, decoder = state.params.encoder, state.params.decoder
+        self.w = [
+            leaf(net[name][of])
+            for net in (encoder, decoder)
+            for name in ("Dense_0", "Dense_1")
+            for of in ("kernel", "bias")
+        ]
+        # F.linear wants [out, in].
+        self.w = [w if w.ndim == 1 else leaf(w.detach().numpy(), 1, 0) for w in self.w]
+        self.latents = fields["latents"]
+        self.optimizer = adam(self.w, optimizer)
+
+    def prepare(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    def loss(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
+        w = self.w
+        h = F.linear(F.relu(F.linear(x, w[0], w[1])), w[2], w[3])
+        mean, log_std = h.chunk(2, 1)
+        z = mean + log_std.exp() * noise
+        logits = F.linear(F.relu(F.linear(z, w[4], w[5])), w[6], w[7])
+        kl = 0.5 * (mean.square() + (2 * log_std).exp() - 1 - 2 * log_std).sum()
+        # No softplus of both signs: the fused form is PyTorch's fastest.
+        cross_entropy = F.binary_cross_entropy_with_logits(logits, x, reduction="sum")
+        return (kl + cross_entropy) / x.shape[0]
+
+    def step(self, x: torch.Tensor, noise: torch.Tensor | None = None) -> torch.Tensor:
+        if noise is None:
+            noise = torch.randn(x.shape[0], self.latents)
+        loss = self.loss(x, noise)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return loss
+
+    def check(self, model: Model, state: Any, table: jax.Array, steps: int = 3) -> float:
+        """Over `steps` steps, so that a wrong gradient or a wrong optimizer shows."""
+        ours, theirs = [], []
+        for i in range(steps):
+            key = jax.random.key(100 + i)
+            noise = np.array(jax.random.normal(key, (table.shape[1], self.latents)))
+            state, info = jax.jit(model.step)(key, state, {"x": table[i]})
+            ours.append(float(info["loss"]))
+            theirs.append(
+                self.step(torch.tensor(np.array(table[i])), torch.from_numpy(noise)).item()
+            )
+        return differ(ours, theirs, "vae")
+
+
+class Dcgan:
+    """models/gan.py: a DCGAN whose two players move at once; images are channels_last."""
+
+    def __init__(self, state: Any, fields: dict[str, Any], optimizer: Any):
+        g, d = state.params["generator"].net, state.params["discriminator"]
+        depth = len(fields["generator"])
+        self.latents, self.shape = fields["latents"], state.params["generator"].shape
+        sizes = [self.shape[0]]
+        for _ in range(depth):
+            sizes.append(-(-sizes[-1] // 2))
+        self.sizes = sizes
+        norm = lambda net, i: [leaf(net[f"BatchNorm_{i}"][k]) for k in ("scale", "shift")]
+        self.G: dict[str, Any] = {
+            "dense": leaf(g["Dense_0"]["kernel"], 1, 0),
+            "norm": [norm(g, i) for i in range(depth)],
+            "conv": [leaf(g[f"ConvTranspose_{i}"]["kernel"], 3, 2, 0, 1) for i in range(depth)],
+            "bias": leaf(g[f"ConvTranspose_{depth - 1}"]["bias"]),
+        }
+        self.D: dict[str, Any] = {
+            "conv": [leaf(d[f"Conv_{i}"]["kernel"], 3, 2, 0, 1) for i in range(depth)],
+            "bias": leaf(d["Conv_0"]["bias"]),
+            "norm": [norm(d, i) for i in range(depth - 1)],
+            "dense": leaf(d["Dense_0"]["kernel"], 1, 0),
+            "dense_bias": leaf(d["Dense_0"]["bias"]),
+        }
+        running = lambda ws: [(torch.zeros(w.shape), torch.ones(w.shape)) for w, _ in ws]
+        self.running = {"G": running(self.G["norm"]), "D": running(self.D["norm"])}
+        flat = lambda tree: [
+            w for part in tree.values() for w in (jax.tree.leaves(part, is_leaf=torch.is_tensor))
+        ]
+        self.of = {"G": flat(self.G), "D": flat(self.D)}
+        self.optimizers = {player: adam(ws, optimizer) for player, ws in self.of.items()}
+
+    def prepare(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [b.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last) for b in x]
+
+    def norm(self, h: torch.Tensor, player: str, i: int) -> torch.Tensor:
+        scale, shift = {"G": self.G, "D": self.D}[player]["norm"][i]
+        mean, variance = self.running[player][i]
+        return F.batch_norm(h, mean, variance, scale, shift, True, 0.1, 1e-5)
+
+    def generate(self, z: torch.Tensor) -> torch.Tensor:
+        top, sizes = self.sizes[-1], self.sizes
+        h = F.linear(z, self.G["dense"]).view(len(z), top, top, -1).permute(0, 3, 1, 2)
+        for i, w in enumerate(self.G["conv"]):
+            h = F.relu(self.norm(h, "G", i))
+            size = sizes[-2 - i]
+            bias = self.G["bias"] if i == len(self.G["conv"]) - 1 else None
+            # One point too many where the size is odd.
+            h = F.conv_transpose2d(h, w, bias, 2, 1)
+            h = h[:, :, :size, :size] if h.shape[-1] != size else h
+        return torch.tanh(h)
+
+    def judge(self, x: torch.Tensor) -> torch.Tensor:
+        h = x
+        for i, w in enumerate(self.D["conv"]):
+            # SAME padding for a kernel of 4 and stride 2: (1, 1), or (1, 2) where the size is odd.
+            bias = None if i else self.D["bias"]
+            odd = h.shape[-1] % 2
+            h = F.conv2d(F.pad(h, (1, 2, 1, 2)) if odd else h, w, bias, 2, 0 if odd else 1)
+            h = F.leaky_relu(self.norm(h, "D", i - 1) if i else h, 0.2)
+        return F.linear(h.permute(0, 2, 3, 1).flatten(1), self.D["dense"], self.D["dense_bias"])
+
+    def step(
+        self, x: torch.Tensor, noise: torch.Tensor | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        if noise is None:
+            noise = torch.randn(x.shape[0], self.latents)
+        fake = self.generate(noise)
+        real_logits, fake_logits = self.judge(x), self.judge(fake)
+        loss_d = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+        loss_g = F.softplus(-fake_logits).mean()
+        of_g = torch.autograd.grad(loss_g, self.of["G"], retain_graph=True)
+        of_d = torch.autograd.grad(loss_d, self.of["D"])
+        for player, gradients in (("G", of_g), ("D", of_d)):
+            for w, gradient in zip(self.of[player], gradients, strict=True):
+                w.grad = gradient
+            self.optimizers[player].step()
+        return loss_d, loss_g
+
+    def check(self, model: Model, state: Any, table: jax.Array, steps: int = 2) -> float:
+        """Both players' losses over `steps` steps."""
+        ours, theirs = [], []
+        for i in range(steps):
+            key = jax.random.key(100 + i)
+            noise = torch.from_numpy(
+                np.array(jax.random.normal(key, (table.shape[1], self.latents)))
+            )
+            state, info = jax.jit(model.step)(key, state, {"x": table[i]})
+            x = self.prepare(torch.tensor(np.array(table[i : i + 1])))[0]
+            ours += [float(info["loss_discriminator"]), float(info["loss_generator"])]
+            theirs += [loss.item() for loss in self.step(x, noise)]
+        return differ(ours, theirs, "gan")
+
+
+class Rbm:
+    """models/rbm.py without centring: the gradient is written out, which beats autograd here."""
+
+    def __init__(self, state: Any, fields: dict[str, Any], optimizer: Any):
+        self.W, self.b, self.c = (
+            torch.from_numpy(np.array(a)) for a in (state.params.W, state.params.b, state.params.c)
+        )
+        self.persistent = fields["chain"] == "pcd"
+        # The persistent chains; CD has none.
+        self.h = torch.from_numpy(np.array(state.memory)) if self.persistent else torch.zeros(0)
+        self.rate = optimizer.learning_rate
+
+    def prepare(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    def step(self, v: torch.Tensor) -> torch.Tensor:
+        with torch.no_grad():
+            logits = torch.addmm(self.c, v, self.W)
+            p = torch.sigmoid(logits)
+            h = self.h if self.persistent else torch.bernoulli(p)
+            negative = torch.bernoulli(torch.sigmoid(torch.addmm(self.b, h, self.W.T)))
+            negative_logits = torch.addmm(self.c, negative, self.W)
+            q = torch.sigmoid(negative_logits)
+            if self.persistent:
+                self.h = torch.bernoulli(q)
+            gap = (
+                self.free_energy(v, logits).mean()
+                - self.free_energy(negative, negative_logits).mean()
+            )
+            self.ascend(v, p, negative, q)
+        return gap
+
+    def ascend(self, v, p, negative, q) -> None:
+        """W += h (<v p(h|v)> of the data - of the model), likewise the biases."""
+        a, d = self.rate / len(v), self.rate / len(negative)
+        self.W.addmm_(v.T, p, alpha=a).addmm_(negative.T, q, alpha=-d)
+        self.b.add_(v.sum(0), alpha=a).sub_(negative.sum(0), alpha=d)
+        self.c.add_(p.sum(0), alpha=a).sub_(q.sum(0), alpha=d)
+
+    def free_energy(self, v: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+        return -v @ self.b - F.softplus(logits).sum(1)
+
+    def check(self, model: Model, state: Any, table: jax.Array) -> float:
+        """The free energies, and the gradient of their gap: the whole rule but for the dice."""
+        log_prob = model.log_prob
+        assert log_prob is not None
+
+        # Any second batch will do for the negatives.
+        def gap(params: Any) -> tuple[jax.Array, list[jax.Array]]:
+            key, moved = jax.random.key(0), state.replace(params=params)
+            each = [-log_prob(key, moved, {"x": x}).mean() for x in table[:2]]
+            return each[0] - each[1], each
+
+        gradient, each = jax.grad(gap, has_aux=True)(state.params)
+        v, negative = (torch.tensor(np.array(x)) for x in table[:2])
+        logits, negative_logits = (torch.addmm(self.c, x, self.W) for x in (v, negative))
+        theirs = [
+            self.free_energy(v, logits).mean().item(),
+            self.free_energy(negative, negative_logits).mean().item(),
+        ]
+        before = [w.clone() for w in (self.W, self.b, self.c)]
+        self.ascend(v, torch.sigmoid(logits), negative, torch.sigmoid(negative_logits))
+        norms = []
+        for w, old in zip((self.W, self.b, self.c), before, strict=True):
+            norms.append(((w - old) / -self.rate).norm().item())
+            w.copy_(old)
+        mine = [float(np.linalg.norm(g)) for g in (gradient.W, gradient.b, gradient.c)]
+        return differ([*map(float, each), *mine], [*theirs, *norms], "rbm")
