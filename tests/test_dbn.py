@@ -141,3 +141,14 @@ def test_greedy_layers_learn_four_patterns_and_sample_all_of_them():
 def test_bad_configs_are_told(fields, says):
     with pytest.raises(ConfigError, match=says):
         dbn.Config(**fields)
+
+
+def test_a_third_layer_sees_draws_of_the_second():
+    model = dbn.make(dbn.Config(widths=(3, 2, 4), stage_steps=(1, 1), chains=5), optax.sgd(0.1))
+    state = model.init(KEY, {"x": X})
+    assert [s.params.W.shape for s in state.states] == [(4, 3), (3, 2), (2, 4)]
+    for stage in state.states:
+        # Of 12 examples and two imagined ones: a whole number of ones, so none was averaged.
+        ones = stage.params.rate * 14 - 1
+        np.testing.assert_allclose(ones, jnp.round(ones), atol=1e-4)
+    assert model.sample(KEY, state, 7)["x"].shape == (7, 2, 2, 1)
