@@ -17,7 +17,7 @@ import optax
 from flax import struct
 
 from genjax_zoo import distributions
-from genjax_zoo.contract import Array, Batch, ConfigError, Evidence, Info, Key, Model
+from genjax_zoo.contract import Array, Batch, ConfigError, Evidence, Info, Key, Model, Support
 from genjax_zoo.learn import descend, of_params
 
 VERB = "descend"
@@ -73,6 +73,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         sample=of_params(sample),
         log_prob=of_params(log_prob),
         evidence=Evidence.EXACT,
+        support=Support.BINARY,
     )
 
 

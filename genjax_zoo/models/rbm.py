@@ -140,7 +140,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             c=jnp.zeros(H),
             mu=jnp.zeros(D),
             # Before anything is learnt a hidden unit is on half of the time.
-            lam=jnp.full(H, 0.5 if config.centred else 0.0),
+            lam=jnp.full(H, 0.5 if config.centred else 0.0, jnp.float32),
             rate=jnp.zeros(D),
             shape=shape,
         )

@@ -122,7 +122,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         return Params(
             encoder=encoder().init(key_encoder, x),
             decoder=decoder(shape).init(key_decoder, jnp.zeros((1, config.latents))),
-            log_std=jnp.full(size, math.log(config.noise_std)) if learns_std else None,
+            log_std=jnp.full(size, math.log(config.noise_std), jnp.float32) if learns_std else None,
             shape=shape,
         ), ()
 
