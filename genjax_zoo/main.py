@@ -8,11 +8,14 @@ from __future__ import annotations
 import errno
 import functools
 import io
+import logging as stdlib_logging
 import os
 import pathlib
 import re
+import signal
 import sys
 import textwrap
+import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -35,6 +38,9 @@ PACKAGE = pathlib.Path(__file__).resolve().parent
 # setup.cfg puts the checkout's configs/ into an installed package.
 INSTALLED = PACKAGE / "configs"
 CONFIGS = INSTALLED if INSTALLED.is_dir() else PACKAGE.parent / "configs"
+
+
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
 
 
 class Call(NamedTuple):
@@ -70,20 +76,50 @@ def main(argv: Sequence[str]) -> int:
     except ZooError as error:
         message = str(error)
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES):
+        if error.errno not in DISK:
             raise
-        message = (
-            f"{error.filename or 'a file'} cannot be written: {error.strerror}. Free some room, or "
-            "choose another --workdir; then the same command goes on from the last checkpoint."
-        )
+        message = _unwritten(error)
     except KeyboardInterrupt:
-        print("\ngenjax-zoo: interrupted; the same command goes on", file=sys.stderr)
-        return 130
+        if not _failed_threads:
+            print("\ngenjax-zoo: interrupted; the same command goes on", file=sys.stderr)
+            return 130
+        message = _unwritten(_failed_threads[0])
     print(f"genjax-zoo: {message}", file=sys.stderr, flush=True)
     if several:
         # The other processes would wait for this one at exit; what it knows is on the disk.
         os._exit(2)
     return 2
+
+
+def _unwritten(error: OSError) -> str:
+    return (
+        f"{error.filename or 'a file'} cannot be written: {error.strerror}. Free some room, or "
+        "choose another --workdir; then the same command goes on from the last checkpoint."
+    )
+
+
+_failed_threads: list[OSError] = []
+
+
+def _watch_threads() -> None:
+    """A full disk also fails the threads of libraries: the run stops for it, with one message.
+
+    tensorboardX would print a traceback and then wait for ever for its dead thread.
+    """
+
+    def failed(args: threading.ExceptHookArgs) -> None:
+        if not isinstance(args.exc_value, OSError) or args.exc_value.errno not in DISK:
+            threading.__excepthook__(args)
+        else:
+            _failed_threads.append(args.exc_value)
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    def told(kind: Any, error: BaseException, trace: Any) -> None:
+        # tensorstore prints this for each array of a save that failed; the failure is raised too.
+        if str(error) != "Event loop is closed":
+            sys.__excepthook__(kind, error, trace)
+
+    threading.excepthook, sys.excepthook = failed, told
 
 
 # ------------------------------------------------------------------------------ the command line
@@ -360,7 +396,10 @@ def _abilities(model: Any) -> list[str]:
 def run() -> None:
     """The entry point."""
     platform.prepare()
-    logging.set_verbosity(logging.ERROR)
+    _watch_threads()
+    # A save that fails is logged with a dozen tracebacks, and raised; once is enough.
+    logging.set_verbosity(logging.FATAL)
+    stdlib_logging.getLogger("asyncio").setLevel(stdlib_logging.CRITICAL)
     sys.exit(main(sys.argv))
 
 

@@ -325,6 +325,27 @@ def test_a_disk_that_fills_up_while_training(call, tmp_path, monkeypatch):
     assert train(call)[0] == 0
 
 
+def test_a_disk_that_fails_another_thread_stops_the_run(tmp_path):
+    # tensorboardX's thread dies of it, and would be waited for without end.
+    script = """
+import sys
+from tensorboardX.event_file_writer import EventsWriter
+from genjax_zoo.main import run
+
+def full(*_):
+    raise OSError(28, "No space left on device")
+
+EventsWriter.write_event = full
+sys.argv = ["genjax-zoo", "train", "--workdir=w", "--config.log_every=5"]
+run()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2 and "Traceback" not in done.stderr
+    assert "genjax-zoo: a file cannot be written: No space left" in done.stderr
+
+
 def test_a_fault_of_ours_keeps_its_traceback(call, monkeypatch):
     def fault(*_):
         raise FileNotFoundError(errno.ENOENT, "No such file")
