@@ -1,5 +1,6 @@
 """The loop: resuming, stopping, diverging. What a killed run must not change is compared bitwise."""
 
+import itertools
 import json
 import os
 import signal
@@ -96,7 +97,7 @@ def test_chunks_lie_on_one_grid_wherever_a_run_resumes(toy, every):
     run = toy(steps=101, steps_per_call=8, **dict(zip(names, every, strict=True)))
     whole = loop.chunks(run, 0)
     assert whole[0][0] == 0 and whole[-1][1] == 101
-    assert all(a[1] == b[0] for a, b in zip(whole, whole[1:], strict=False))
+    assert all(a[1] == b[0] for a, b in itertools.pairwise(whole))
     assert max(last - first for first, last in whole) <= 8
     for first, _ in whole:
         assert loop.chunks(run, first) == [c for c in whole if c[0] >= first]

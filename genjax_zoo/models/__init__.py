@@ -46,10 +46,8 @@ def _families() -> dict[str, Family]:
             raise TypeError(f"models/{found.name}.py lacks {', '.join(missing)}: see {__file__}.")
         if module.VERB not in VERBS:
             raise TypeError(f"models/{found.name}.py: VERB is {module.VERB!r}, not one of {VERBS}.")
-        summary = module.__doc__.strip().splitlines()[0]
-        families[found.name] = Family(
-            found.name, module.VERB, summary, module.Config, module.make
-        )
+        summary = (module.__doc__ or "").strip().splitlines()[0]
+        families[found.name] = Family(found.name, module.VERB, summary, module.Config, module.make)
     return families
 
 

@@ -24,9 +24,7 @@ class _Mlp(nn.Module):
         return nn.Dense(math.prod(self.shape))(h).reshape(-1, *self.shape)
 
 
-def mlp(
-    widths: Sequence[int], shape: int | tuple[int, ...], activation: str = "relu"
-) -> Net:
+def mlp(widths: Sequence[int], shape: int | tuple[int, ...], activation: str = "relu") -> Net:
     """x [B, ...] -> y [B, *shape]: hidden layers of `widths`, and a linear last one."""
     shape = (shape,) if isinstance(shape, int) else tuple(shape)
     return net(_Mlp(tuple(widths), activation, shape))

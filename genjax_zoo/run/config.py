@@ -131,6 +131,6 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for name, value in over.items():
         old = merged.get(name)
-        nested = isinstance(old, Mapping) and isinstance(value, Mapping) and old
-        merged[name] = _merge(old, value) if nested else value
+        both = isinstance(old, Mapping) and isinstance(value, Mapping)
+        merged[name] = _merge(dict(old or {}), value) if both else value
     return merged

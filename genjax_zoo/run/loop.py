@@ -108,7 +108,7 @@ def check_support(model: Model, batch: Batch, run: Run) -> None:
         )
 
 
-def compile_steps(setup: Setup) -> Callable[[Any, Any, jax.Array, Any], tuple[Any, dict, Any]]:
+def compile_steps(setup: Setup) -> Callable[..., tuple[Any, dict, Any]]:
     """Many steps in one compiled call; the state is donated.
 
     Returns (state, resident, first, feeds) -> (state, mean info, all finite), with one step for
@@ -249,7 +249,7 @@ class _Keeper:
         run = self.setup.run
         hit = lambda n: bool(n) and step % n == 0
         self.checkpoints.check()
-        line = {}
+        line: dict[str, float] = {}
         if hit(run.log_every) or step == run.steps:
             line |= {name: float(value) for name, value in sorted(info.items())}
         if hit(run.eval_every):
