@@ -1,4 +1,4 @@
-"""The loop: resuming, stopping, diverging. What a killed run must not change is compared bitwise."""
+"""The loop: resuming, stopping, diverging, and what a killed run must not change, bit for bit."""
 
 import itertools
 import json

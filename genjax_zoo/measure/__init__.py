@@ -1,0 +1,1 @@
+"""Measurement: what samples are worth."""

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from genjax_zoo.contract import Array, Key
+from genjax_zoo.contract import Array
 
 Params = Any
 
