@@ -2,11 +2,11 @@
 
     genjax-zoo train --config=configs/naive_bayes.py:digits --workdir=runs/naive_bayes
 
-variant           data                               minutes            to expect (test)
-digits            8x8 digits, Gaussian               not measured yet
-digits_bernoulli  8x8 digits > 1/2, Bernoulli        not measured yet
-toy               two moons, one Gaussian            not measured yet
-mnist             MNIST > 1/2, Bernoulli             not measured yet
+variant           data                               minutes   to expect (test): log_prob, error
+digits            8x8 digits + noise, Gaussian       < 1       55.0 nats (a density), 6.1 %
+digits_bernoulli  8x8 digits > 1/2, Bernoulli        < 1       -19.59 nats, 10.3 %
+toy               two moons, one Gaussian            < 1       -3.405 nats (a density)
+mnist             MNIST > 1/2, Bernoulli             < 1       -168.92 nats, 15.7 %
 
 log_prob is log p(x), comparable with every other model's; log_joint is log p(x, y), and error the
 fraction of the labels that argmax p(y | x) misses.
@@ -39,7 +39,7 @@ VARIANTS = {
     "toy": {
         "steps": 100,
         "data": {"source": "density:two_moons", "batch_size": 500},
-        "model": {"name": "naive_bayes", "kind": "gaussian"},
+        "model": {"name": "naive_bayes", "kind": "gaussian", "classes": 1},
         "log_every": 10,
         "sample_every": 0,
         "eval_every": 0,

@@ -46,7 +46,8 @@ class Config:
 
     Attributes:
       kind: "gaussian" for real numbers, "bernoulli" for data that are exactly 0 or 1.
-      classes: C, how many classes labelled data have; data without labels have one.
+      classes: C, how many classes labelled data have; data without labels have one. With 1 there
+        is nothing to classify, and no measure of it.
       var_smoothing: a Gaussian's variances all get this fraction of the largest variance that a
         feature has over all classes together.
       alpha: a Bernoulli's imagined examples of each value, for each class (Laplace is 1).
@@ -260,6 +261,10 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
             x = jax.random.bernoulli(key_x, x).astype(x.dtype)
         return {"x": x.reshape(n, *params.shape), "label": y.astype(jnp.int32)}
 
+    measures = {
+        "log_joint": Measure(of_params(log_joint), Evidence.EXACT, "nats"),
+        "error": Measure(of_params(error), Evidence.EXACT, "error", "lower"),
+    }
     init, step = em(begin, expect, maximise)
     return Model(
         init,
@@ -269,10 +274,7 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         evidence=Evidence.EXACT,
         encode=of_params(encode),
         decode=lambda state, latents: decode(learnt(state), latents),
-        measures={
-            "log_joint": Measure(of_params(log_joint), Evidence.EXACT, "nats"),
-            "error": Measure(of_params(error), Evidence.EXACT, "error", "lower"),
-        },
+        measures=measures if config.classes > 1 else {},
         support=Support.REAL if gaussian else Support.BINARY,
     )
 
