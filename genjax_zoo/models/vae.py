@@ -21,7 +21,17 @@ import optax
 from flax import struct
 
 from genjax_zoo import distributions, nets
-from genjax_zoo.contract import Array, Batch, ConfigError, Evidence, Info, Key, Measure, Model
+from genjax_zoo.contract import (
+    Array,
+    Batch,
+    ConfigError,
+    Evidence,
+    Info,
+    Key,
+    Measure,
+    Model,
+    Support,
+)
 from genjax_zoo.learn import descend, learnt, of_params
 from genjax_zoo.nets import ACTIVATIONS, Net
 from genjax_zoo.typed import choose
@@ -230,6 +240,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         encode=of_params(encode),
         decode=lambda state, latents: mean_of(learnt(state), latents),
         measures={"iwae": Measure(of_params(iwae), Evidence.ESTIMATE, "nats")},
+        support=Support.BINARY if config.decoder == "bernoulli" else Support.REAL,
     )
 
 
