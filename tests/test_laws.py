@@ -1,0 +1,386 @@
+"""Laws that hold for every model of the zoo, whatever it is.
+
+The roster is read off `configs/`: a new family with a config is tested here without a line of
+change. Every variant whose data need no download is held to every law that speaks of it.
+"""
+
+import functools
+import importlib.util
+import itertools
+import pathlib
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import orbax.checkpoint as ocp
+import pytest
+
+from genjax_zoo.contract import Evidence, Model, Support, ZooError
+from genjax_zoo.models import ZOO
+from genjax_zoo.run import config
+from genjax_zoo.run.data import Source, open_source
+
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+PART = {"staged": 8 / 12}
+"""The part of a variant's training that has to show; a twelfth unless said. What the stages know
+together is spoilt by one that has not begun."""
+COUNTEREXAMPLES = {"gan:toy_simultaneous": "simultaneous descent circles, and is there to show it"}
+
+
+def variants_of(family: str) -> dict[str, Any]:
+    """The variants of a config file, as `configs/FAMILY.py:VARIANT` gives them."""
+    path = ROOT / "configs" / f"{family}.py"
+    spec = importlib.util.spec_from_file_location(f"config_{family}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return {variant: module.get_config(variant) for variant in module.VARIANTS}
+
+
+def documented(family: str) -> str:
+    spec = importlib.util.spec_from_file_location("_", ROOT / "configs" / f"{family}.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module.__doc__
+
+
+def embedded(fields: Any) -> bool:
+    return fields.data.source == "digits" or fields.data.source.startswith("density:")
+
+
+CASES = [
+    f"{family}:{variant}"
+    for family in ZOO
+    if (ROOT / "configs" / f"{family}.py").exists()
+    for variant, fields in variants_of(family).items()
+    if embedded(fields)
+]
+
+
+class Case(NamedTuple):
+    """A variant, ready for the laws; what is compiled once serves all of them."""
+
+    run: config.Run
+    model: Model
+    source: Source
+    batch: dict
+    start: Any
+    """The state before any step."""
+    step: Any
+    """The compiled step; `traces` holds the shape of the batch at each of its traces."""
+    traces: list
+    sample: Any
+    log_prob: Any
+    measures: dict
+
+
+@functools.cache
+def case_of(name: str) -> Case:
+    family, _, variant = name.partition(":")
+    run = config.read(variants_of(family)[variant])
+    source = open_source(run.data, run.seed)
+    source = source._replace(resident=jax.device_put(source.resident))
+    source = source._replace(batch=jax.jit(source.batch))
+    model = config.make_model(run)
+    batch = batch_of(source, run, 0)
+    start = jax.jit(model.init)(jax.random.key(0), batch)
+    traces: list = []
+
+    def step(key, state, batch):
+        traces.append(batch["x"].shape)
+        return model.step(key, state, batch)
+
+    return Case(
+        *(run, model, source, batch, start, jax.jit(step), traces),
+        sample=jax.jit(model.sample, static_argnums=2),
+        log_prob=model.log_prob and jax.jit(model.log_prob),
+        measures={told: jax.jit(measure.value) for told, measure in model.measures.items()},
+    )
+
+
+def batch_of(source: Source, run: config.Run, step: int) -> dict:
+    feed = source.feed(step, slice(0, run.data.batch_size))
+    return dict(source.batch(jax.random.key(step), source.resident, feed))
+
+
+@functools.cache
+def trained(name: str) -> Any:
+    """The state after a little training."""
+    case = case_of(name)
+    state = case.start
+    part = PART.get(ZOO[case.run.model["name"]].verb, 1 / 12)
+    for i in range(max(int(case.run.steps * part), 2)):
+        batch = batch_of(case.source, case.run, i)
+        state, _ = case.step(jax.random.key(i), state, batch)
+    return state
+
+
+@pytest.fixture(params=CASES, scope="module")
+def name(request):
+    return request.param
+
+
+@pytest.fixture
+def case(name):
+    return case_of(name)
+
+
+def same(a: Any, b: Any) -> bool:
+    """Two pytrees are alike, bit for bit."""
+    if jax.tree.structure(a) != jax.tree.structure(b):
+        return False
+    alike = lambda x, y: np.array_equal(np.asarray(x), np.asarray(y), equal_nan=True)
+    return all(map(alike, jax.tree.leaves(a), jax.tree.leaves(b)))
+
+
+def finite(tree: Any) -> bool:
+    return all(bool(np.isfinite(np.asarray(leaf)).all()) for leaf in jax.tree.leaves(tree))
+
+
+# ------------------------------------------------------------------------------ the roster
+
+
+@pytest.mark.parametrize("family", ZOO)
+def test_every_family_has_a_config_for_the_digits(family):
+    path = ROOT / "configs" / f"{family}.py"
+    assert path.exists(), f"{family} has no configs/{family}.py"
+    variants = variants_of(family)
+    assert variants["digits"].data.source == "digits"
+    told = documented(family)
+    assert f"genjax-zoo train --config=configs/{family}.py" in told
+    for variant, fields in variants.items():
+        assert fields.model.name == family
+        assert variant in told, f"configs/{family}.py says nothing of {variant}"
+        config.read(fields)
+
+
+# ------------------------------------------------------------------------- init and step
+
+
+def test_init_is_deterministic(case):
+    again = jax.jit(case.model.init)(jax.random.key(0), case.batch)
+    assert same(case.start, again)
+    assert finite(case.start)
+
+
+def test_step_keeps_the_state_and_compiles_once(case):
+    state = case.start
+    for i in range(3):
+        state, info = case.step(jax.random.key(i), state, batch_of(case.source, case.run, i))
+    shape = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
+    assert shape(state) == shape(case.start)
+    # A weak type (of jnp.full(shape, 0.5), say) is lost in the first step, which compiles again.
+    weak = [
+        jax.tree_util.keystr(path)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(case.start)
+        if leaf.weak_type
+    ]
+    assert weak == [], "give these a dtype"
+    assert case.traces.count(case.batch["x"].shape) == 1, case.traces
+    assert isinstance(info, dict)
+    assert info
+    for told, value in info.items():
+        assert isinstance(told, str)
+        assert value.shape == (), f"info[{told!r}] is no scalar"
+    assert finite(info)
+
+
+def test_a_step_is_a_function_of_its_arguments(case):
+    first = case.step(jax.random.key(3), case.start, case.batch)
+    assert same(first, case.step(jax.random.key(3), case.start, case.batch))
+
+
+# ----------------------------------------------------------------------------------- sample
+
+
+def test_samples_are_like_the_data(name, case):
+    drawn = case.sample(jax.random.key(0), trained(name), 20)
+    x = drawn["x"]
+    assert x.shape == (20, *case.batch["x"].shape[1:])
+    assert x.dtype == case.batch["x"].dtype
+    assert finite(drawn)
+    if case.model.support in (Support.BINARY, Support.UNIT):
+        assert float(x.min()) >= 0
+        assert float(x.max()) <= 1
+    assert same(drawn, case.sample(jax.random.key(0), trained(name), 20))
+    assert not same(drawn["x"], case.sample(jax.random.key(1), trained(name), 20)["x"])
+
+
+# --------------------------------------------------------------------------------- log_prob
+
+
+def test_evidence_says_whether_there_is_a_log_prob(case):
+    assert (case.model.log_prob is None) == (case.model.evidence is Evidence.NONE)
+
+
+def test_log_prob_is_a_number_an_example(name, case):
+    if case.model.log_prob is None:
+        pytest.skip("the model has no log_prob")
+    log_prob = case.log_prob
+    for state in (case.start, trained(name)):
+        value = log_prob(jax.random.key(0), state, case.batch)
+        assert value.shape == (len(case.batch["x"]),)
+        assert value.dtype == jnp.float32
+        assert finite(value)
+        assert same(value, log_prob(jax.random.key(0), state, case.batch))
+        if case.model.evidence in (Evidence.EXACT, Evidence.UNNORMALISED):
+            # The dice and the neighbours have no say.
+            turned = {field: rows[::-1] for field, rows in case.batch.items()}
+            other = log_prob(jax.random.key(1), state, turned)[::-1]
+            np.testing.assert_allclose(other, value, rtol=1e-4, atol=1e-4)
+
+
+def test_measures_are_a_number_an_example(name, case):
+    for told, measure in case.model.measures.items():
+        value = case.measures[told](jax.random.key(0), trained(name), case.batch)
+        assert value.shape == (len(case.batch["x"]),), told
+        assert finite(value), told
+        assert measure.better in ("higher", "lower"), told
+        assert measure.unit, told
+        assert measure.evidence in Evidence, told
+
+
+def tiny(case: Case, x: jax.Array, rows: int = 64) -> Any:
+    """A state of the same model that has learnt from a tiny domain for a few steps."""
+    x = x[jax.random.randint(jax.random.key(0), (rows,), 0, len(x))]
+    batch = {"x": x}
+    if "label" in case.batch:
+        batch["label"] = jnp.arange(rows, dtype=jnp.int32) % 10
+    state = jax.jit(case.model.init)(jax.random.key(1), batch)
+    for i in range(10):
+        state, _ = case.step(jax.random.key(i), state, batch)
+    return state
+
+
+def test_probabilities_sum_to_one(case):
+    """Exactly for an exact log_prob; a lower bound sums to at most one."""
+    kind = case.model.evidence
+    if case.model.support is not Support.BINARY:
+        pytest.skip("not a model of binary data")
+    if kind not in (Evidence.EXACT, Evidence.LOWER_BOUND, Evidence.ESTIMATE):
+        pytest.skip(f"a log_prob that is {kind.value} sums to nothing in particular")
+    # All images of 2 x 2 pixels; the model learns mostly of those with the first pixel black.
+    everything = jnp.array(list(itertools.product((0.0, 1.0), repeat=4))).reshape(16, 2, 2, 1)
+    try:
+        state = tiny(case, everything[:10])
+    except ZooError as error:
+        pytest.skip(f"the variant takes no images this small: {error}")
+    keys = jax.random.split(jax.random.key(2), 1 if kind is Evidence.EXACT else 500)
+    batch = {"x": everything, "label": jnp.zeros(16, jnp.int32)}
+    values = jax.jit(jax.vmap(case.model.log_prob, (0, None, None)))(keys, state, batch)
+    if kind is Evidence.EXACT:
+        np.testing.assert_allclose(float(jnp.exp(values).sum()), 1, atol=1e-5)
+    elif kind is Evidence.ESTIMATE:
+        np.testing.assert_allclose(float(jnp.exp(values).mean(0).sum()), 1, atol=0.05)
+    else:
+        # E[bound] <= log p(x), and so the sum of its exponentials is at most that of p(x).
+        assert float(jnp.exp(values.mean(0)).sum()) <= 1 + 1e-3
+    assert float(jnp.std(values.mean(0))) > 1e-3, "all images alike: nothing was tested"
+
+
+def test_an_exact_density_integrates_to_one(case):
+    if case.model.evidence is not Evidence.EXACT or case.model.support is not Support.REAL:
+        pytest.skip("no exact density of real data")
+    points = jax.random.normal(jax.random.key(3), (200, 2)) * jnp.array([0.5, 1.0]) + 1
+    state = tiny(case, points, rows=200)
+    side, width = 200, 16.0
+    line = (jnp.arange(side) + 0.5) / side * width - width / 2 + 1
+    grid = jnp.stack(jnp.meshgrid(line, line), -1).reshape(-1, 2)
+    batch = {"x": grid, "label": jnp.zeros(len(grid), jnp.int32)}
+    density = jnp.exp(jax.jit(case.model.log_prob)(jax.random.key(0), state, batch))
+    np.testing.assert_allclose(float(density.sum()) * (width / side) ** 2, 1, atol=2e-3)
+
+
+# -------------------------------------------------------------------------------- latents
+
+
+def test_encode_and_decode_agree(name, case):
+    if case.model.encode is None:
+        pytest.skip("the model has no encoder")
+    rows = len(case.batch["x"])
+    latents = jax.jit(case.model.encode)(jax.random.key(0), trained(name), case.batch)
+    assert all(leaf.shape[0] == rows for leaf in jax.tree.leaves(latents))
+    if case.model.decode is None:
+        return
+    back = jax.jit(case.model.decode)(trained(name), latents)
+    assert back["x"].shape == case.batch["x"].shape
+    assert back["x"].dtype == case.batch["x"].dtype
+    assert finite(back)
+
+
+# ------------------------------------------------------------------------------ checkpoints
+
+
+def test_a_state_goes_through_its_leaves_and_through_a_checkpoint(name, case, tmp_path):
+    state = trained(name)
+    leaves, tree = jax.tree.flatten(state)
+    assert all(isinstance(leaf, jax.Array) for leaf in leaves)
+    assert same(jax.tree.unflatten(tree, leaves), state)
+    with ocp.StandardCheckpointer() as checkpointer:
+        checkpointer.save(tmp_path / "state", state)
+        checkpointer.wait_until_finished()
+        shapes = jax.eval_shape(case.model.init, jax.random.key(0), case.batch)
+        restored = checkpointer.restore(tmp_path / "state", shapes)
+    assert same(restored, state)
+    again = case.step(jax.random.key(5), restored, case.batch)
+    assert same(again, case.step(jax.random.key(5), state, case.batch))
+
+
+# --------------------------------------------------------------------------------- training
+
+
+def held_out(source: Source, n: int = 300) -> dict:
+    return dict(source.held_out(jax.random.key(9), 0, min(n, source.held_out_size)))
+
+
+def test_training_improves_the_number_the_model_is_for(name, case):
+    comparable = (Evidence.EXACT, Evidence.LOWER_BOUND, Evidence.ESTIMATE)
+    numbers = {t: (case.measures[t], m.better) for t, m in case.model.measures.items()}
+    if case.model.evidence in comparable:
+        numbers = {"log_prob": (case.log_prob, "higher")}
+    if not numbers:
+        pytest.skip("the model tells no number per example")
+    # As many as in a batch, for which the number is compiled already.
+    data = held_out(case.source, case.run.data.batch_size)
+    gains = {}
+    for told, (value, better) in numbers.items():
+        of = lambda state, value=value: float(value(jax.random.key(0), state, data).mean())
+        gain = of(trained(name)) - of(case.start)
+        gains[told] = gain if better == "higher" else -gain
+    assert max(gains.values()) > 0, gains
+
+
+def energy_distance(x: np.ndarray, y: np.ndarray) -> float:
+    """2 E|x - y| - E|x - x'| - E|y - y'|: zero only where two distributions are one."""
+    apart = lambda a, b: np.linalg.norm(a[:, None] - b[None], axis=-1).sum()
+    n, m = len(x), len(y)
+    own = apart(x, x) / (n * (n - 1)) + apart(y, y) / (m * (m - 1))
+    return 2 * apart(x, y) / (n * m) - own
+
+
+def test_training_brings_samples_nearer_to_the_data(name, case):
+    if name in COUNTEREXAMPLES:
+        pytest.skip(COUNTEREXAMPLES[name])
+    data = np.asarray(held_out(case.source)["x"]).reshape(-1, case.batch["x"][0].size)
+    far, near = (
+        energy_distance(
+            np.asarray(case.sample(jax.random.key(4), state, len(data))["x"]).reshape(
+                len(data), -1
+            ),
+            data,
+        )
+        for state in (case.start, trained(name))
+    )
+    assert near < far
+
+
+def test_energy_distance_of_two_normals():
+    """Of N(0, 1) and N(1, 1) in one dimension, by quadrature over the distribution functions."""
+    x = np.random.default_rng(0).normal(size=(2, 1500, 1))
+    # 2 * integral of (F - G)^2
+    from scipy.stats import norm
+
+    at = np.linspace(-9, 9, 20001)
+    exact = 2 * np.trapezoid((norm.cdf(at) - norm.cdf(at - 1)) ** 2, at)
+    assert energy_distance(x[0], x[1] + 1) == pytest.approx(exact, abs=0.06)
+    assert abs(energy_distance(x[0], x[1])) < 0.02
