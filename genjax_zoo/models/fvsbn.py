@@ -59,7 +59,6 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     def init(key: Key, batch: Batch) -> tuple[Params, tuple[()]]:
         """Independent fair pixels: the loss is convex, so that any start will do."""
         del key
-        _check(batch["x"])
         shape = tuple(batch["x"].shape[1:])
         size = math.prod(shape)
         return Params(jnp.zeros((size, size)), jnp.zeros(size), shape), ()
@@ -104,13 +103,3 @@ def sample(key: Key, params: Params, n: int) -> Batch:
 
 def _flat(x: Array) -> Array:
     return x.reshape(x.shape[0], -1)
-
-
-def _check(x: Array) -> None:
-    """Refuses data that are not binary, as far as they can be seen (not traced)."""
-    if not isinstance(x, jax.core.Tracer) and not bool(jnp.all(distributions.is_binary(_flat(x)))):
-        raise ConfigError(
-            "fvsbn: the data should be exactly 0 or 1, and have other values (from "
-            f"{float(x.min()):g} to {float(x.max()):g}). Set data.binarise to 'dynamic' or "
-            "'threshold'."
-        )
