@@ -92,7 +92,7 @@ def chart(lines: Mapping[str, Series]) -> Html:
     low, high = scale(min(values)), scale(max(values))
     margin = (high - low) * 0.06 or abs(high) * 0.05 or 1.0
     low, high = low - margin, high + margin
-    first, last = min(steps), max(max(steps), min(steps) + 1)
+    first, last = 0, max(1, *steps)
 
     def x(step: float) -> float:
         return LEFT + (step - first) / (last - first) * (WIDTH - LEFT - RIGHT)
