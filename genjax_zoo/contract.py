@@ -52,12 +52,14 @@ class Measure(NamedTuple):
       evidence: what kind of number it is; EXACT for one that is simply computed, like an error.
       unit: "nats", "error", "squared error", ...
       better: "higher" or "lower".
+      detail: what else one must know to quote it, such as the number of importance samples.
     """
 
     value: Callable[[Key, State, Batch], Array]
     evidence: Evidence
     unit: str
     better: str = "higher"
+    detail: str = ""
 
 
 class Model(NamedTuple):

@@ -295,10 +295,11 @@ def _train(call: Call) -> None:
     else:
         untyped = _unjson(workdir.read_config())
     untyped = override(untyped, call.overrides)
-    run = config.read(untyped)
+    # The workdir is touched last: a config or data that do not fit leave nothing behind.
+    setup = loop.set_up(config.read(untyped), call.flags.data_dir)
     workdir.create()
     workdir.claim(untyped.to_dict(), call.flags.allow_config_change)
-    results = loop.train(run, workdir, call.flags.data_dir)
+    results = loop.train(setup, workdir)
     if jax.process_index() == 0:
         for result in results:
             print(evaluate.describe(result))

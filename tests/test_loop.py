@@ -24,7 +24,7 @@ def run_in(folder, run):
     """Trains `run` in `folder`; returns its metrics as text and its last state's fingerprint."""
     workdir = Workdir(folder)
     workdir.create()
-    loop.train(run, workdir, quiet=True)
+    loop.train(loop.set_up(run), workdir, quiet=True)
     return outcome(folder)
 
 

@@ -115,7 +115,7 @@ def test_train_without_a_config_goes_on_with_the_workdirs_own(trained, tmp_path)
 
 def test_train_without_anything_is_the_quickstart(call, monkeypatch):
     seen = []
-    monkeypatch.setattr(loop, "train", lambda run, *_: seen.append(run) or [])
+    monkeypatch.setattr(loop, "train", lambda setup, *_: seen.append(setup.run) or [])
     assert call("train", "--workdir=run")[0] == 0
     assert seen[0].model["name"] == "vae" and seen[0].data.source == "digits"
 

@@ -243,7 +243,14 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         evidence=Evidence.LOWER_BOUND,
         encode=of_params(encode),
         decode=lambda state, latents: mean_of(learnt(state), latents),
-        measures={"iwae": Measure(of_params(iwae), Evidence.ESTIMATE, "nats")},
+        measures={
+            "iwae": Measure(
+                of_params(iwae),
+                Evidence.ESTIMATE,
+                "nats",
+                detail=f"K = {config.importance_samples} importance samples",
+            )
+        },
         support=Support.BINARY if config.decoder == "bernoulli" else Support.REAL,
     )
 

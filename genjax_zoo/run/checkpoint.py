@@ -172,7 +172,7 @@ class Checkpoints:
     def _failed(self, error: BaseException) -> CheckpointError:
         kept = self.steps()
         return CheckpointError(
-            f"a checkpoint could not be written to {self.folder}: {error}. "
+            f"a checkpoint could not be written to {self.folder}: {_reason(error)}. "
             + (f"The last whole one is step {kept[-1]}; " if kept else "There is none yet; ")
             + "free some room or mend the disk, and run the same command again."
         )
@@ -266,3 +266,13 @@ def _everywhere(ok: bool) -> bool:
 
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def _reason(error: BaseException) -> str:
+    """What the operating system said, if it lies beneath; else the error's first line."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, OSError) and cause.strerror:
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    return _first_line(error)

@@ -33,6 +33,7 @@ class Result(NamedTuple):
       preprocessing: what was done to them.
       step: after how many steps of training.
       better: higher or lower.
+      detail: what else one must know, such as the number of importance samples.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Result(NamedTuple):
     preprocessing: str
     step: int
     better: str
+    detail: str = ""
 
 
 def measures_of(model: Model) -> dict[str, Measure]:
@@ -110,6 +112,7 @@ def evaluate(
                 preprocessing=source.preprocessing,
                 step=step,
                 better=measure.better,
+                detail=measure.detail,
             )
         )
     return results
@@ -120,5 +123,6 @@ def describe(result: Result) -> str:
     kind = "" if result.evidence == Evidence.EXACT else f" {result.evidence.replace('_', ' ')},"
     return (
         f"{result.name} = {result.value:.4f} ± {result.standard_error:.4f} {result.unit},{kind} "
+        f"{result.detail + ', ' if result.detail else ''}"
         f"{result.split} split, n={result.n}, {result.preprocessing}, step {result.step}"
     )

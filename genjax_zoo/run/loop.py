@@ -156,15 +156,12 @@ def chunks(run: Run, first: int) -> list[tuple[int, int]]:
     return found
 
 
-def train(
-    run: Run, workdir: Workdir, data_dir: str | None = None, quiet: bool = False
-) -> list[evaluate.Result]:
+def train(setup: Setup, workdir: Workdir, quiet: bool = False) -> list[evaluate.Result]:
     """Trains, or goes on training, in `workdir`; returns the held-out numbers of the end.
 
     SIGTERM saves and returns with what there is; the same call then goes on. Raises ZooError.
     """
-    began = time.time()
-    setup = set_up(run, data_dir)
+    began, run = time.time(), setup.run
     chief = jax.process_index() == 0
     checkpoints = checkpoint.Checkpoints(
         workdir.checkpoints, run.model["name"], run.keep_last, _higher_is_better(setup.model)
@@ -359,8 +356,17 @@ def _first_fault(setup: Setup, state: Any, resident: Any, fed: Any, start: int) 
 
 
 def write_results(workdir: Workdir, results: list[evaluate.Result]) -> None:
-    """eval/metrics.json: a list of numbers, each with what it is."""
-    write_json(workdir.eval / "metrics.json", [r._asdict() for r in results])
+    """eval/metrics.json: a list of numbers of one step, each with what it is.
+
+    A number takes the place of an older one of its name; the others of the same step stay.
+    """
+    path = workdir.eval / "metrics.json"
+    new = [result._asdict() for result in results]
+    taken = {(entry["name"], entry["step"]) for entry in new}
+    steps = {entry["step"] for entry in new}
+    old = workdir.read(path) if path.exists() else []
+    kept = [e for e in old if e["step"] in steps and (e["name"], e["step"]) not in taken]
+    write_json(path, [*new, *kept])
 
 
 def restore(setup: Setup, workdir: Workdir, which: str = "last") -> tuple[int, Any]:

@@ -55,7 +55,7 @@ class Workdir:
 
     def read_config(self) -> dict[str, Any]:
         """The config that this workdir was trained with."""
-        return self._read(self.config, "train a model in it first: genjax-zoo train --workdir=...")
+        return self.read(self.config, "train a model in it first: genjax-zoo train --workdir=...")
 
     def claim(self, config: Mapping[str, Any], allow_change: bool) -> None:
         """Writes the config, or checks that it is the one that is here already.
@@ -81,9 +81,10 @@ class Workdir:
 
     def read_runs(self) -> list[dict[str, Any]]:
         """One record for each time a process trained here."""
-        return self._read(self.runs, "") if self.runs.exists() else []
+        return self.read(self.runs) if self.runs.exists() else []
 
-    def _read(self, path: pathlib.Path, advice: str) -> Any:
+    def read(self, path: pathlib.Path, advice: str = "") -> Any:
+        """A JSON file of this workdir; raises ZooError where it cannot be read."""
         try:
             return json.loads(path.read_text())
         except FileNotFoundError as error:
