@@ -37,18 +37,24 @@ MNIST = {
     "steps_per_call": 50,
 }
 
+# Latents, steps and the average were chosen by eye, for samples one can read.
 DIGITS = {
-    "steps": 8000,
+    "steps": 16_000,
     "data": {"source": "digits", "batch_size": 100, "binarise": "dynamic"},
     "model": {
         "name": "vae",
         "decoder": "bernoulli",
-        "latents": 16,
+        "latents": 8,
         "widths": (256, 256),
         "activation": "swish",
+        "average": 0.999,
     },
     "optimizer": COSINE,
     "steps_per_call": 50,
+    "log_every": 200,
+    "checkpoint_every": 2000,
+    "sample_every": 2000,
+    "eval_every": 2000,
 }
 
 VARIANTS = {

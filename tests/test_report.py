@@ -35,7 +35,7 @@ def test_a_grid_lays_images_out_row_by_row():
     x = np.zeros((5, 50, 60, 1))
     x[4] = 1
     picture = images.grid(x, columns=2)
-    gap = 1
+    gap = images.SPACE
     assert picture.shape == (3 * 50 + 4 * gap, 2 * 60 + 3 * gap, 3)
     assert picture.dtype == np.uint8
     # The fifth image stands first in the third row, and nothing beside it.
@@ -48,7 +48,7 @@ def test_a_grid_lays_images_out_row_by_row():
 def test_small_images_are_enlarged_by_a_whole_factor():
     x = np.random.default_rng(0).integers(0, 2, (1, 8, 8, 1)).astype(float)
     picture = images.grid(x)
-    gap = 1
+    gap = images.SPACE
     inside = picture[gap:-gap, gap:-gap, 0]
     assert inside.shape == (40, 40)
     np.testing.assert_array_equal(inside, 255 * x[0, :, :, 0].repeat(5, 0).repeat(5, 1))
@@ -63,7 +63,7 @@ def test_the_interval_and_the_colours():
 def test_what_is_out_of_range_is_clipped_and_nan_is_red():
     x = np.array([np.nan, np.inf, -np.inf, 1e300, -1e300, 7.0]).reshape(1, 1, 6, 1)
     picture = images.grid(x)
-    row = picture[picture.shape[0] // 2, images.LEGIBLE // 6 :: 7][:6]
+    row = picture[picture.shape[0] // 2, images.SPACE + 3 :: 7][:6]
     np.testing.assert_array_equal(row[0], images.RED)
     np.testing.assert_array_equal(row[1:, 0], [255, 0, 255, 0, 255])
 

@@ -23,6 +23,8 @@ RED = np.array([214, 39, 40], np.uint8)
 """The colour of a number that is none."""
 GAP = np.uint8(128)
 """The grey between two images of a grid: it shows the edges of black images and of white ones."""
+SPACE = 4
+"""Pixels between two images: enough that the eye takes each by itself."""
 LEGIBLE = 40
 """An image with fewer pixels a side than this is enlarged until it has as many."""
 BLUE, GREY = "#2a6fbb", "#b8bcc4"
@@ -49,10 +51,9 @@ def grid(x: Any, columns: int | None = None, low: float = 0.0, high: float = 1.0
     h, w = h * factor, w * factor
     columns = min(n, columns or math.ceil(math.sqrt(n)))
     rows = math.ceil(n / columns)
-    gap = max(1, factor // 3)
-    picture = np.full((rows * (h + gap) + gap, columns * (w + gap) + gap, 3), GAP, np.uint8)
+    picture = np.full((rows * (h + SPACE) + SPACE, columns * (w + SPACE) + SPACE, 3), GAP, np.uint8)
     for i, image in enumerate(pixels):
-        top, left = gap + i // columns * (h + gap), gap + i % columns * (w + gap)
+        top, left = SPACE + i // columns * (h + SPACE), SPACE + i % columns * (w + SPACE)
         picture[top : top + h, left : left + w] = image
     return picture
 
