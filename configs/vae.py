@@ -3,8 +3,8 @@
     genjax-zoo train --config=configs/vae.py:VARIANT --workdir=runs/vae
 
 variant      minutes on two cores       to expect on held-out data, nats: ELBO, K-draw estimate
-digits       0.8                        -22.6, -22.1 (K = 64)
-digits_conv  1.4                        -23.1, -22.4 (K = 64)
+digits       0.3                        -22.40, -22.01 (K = 64)
+digits_conv  0.4                        -22.76, -22.28 (K = 64)
 toy          0.8                        -2.68, -2.56 (K = 64), a density
 mnist        3, and 6 of measuring      -96.8, -93.0 (K = 5000, all 10,000 test images)
 mnist_conv   not measured yet           not measured yet (K = 500)
