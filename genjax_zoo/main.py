@@ -248,6 +248,12 @@ def _workdir(call: Call) -> Any:
     return Workdir(call.flags.workdir)
 
 
+def _data_dir(workdir: Any, call: Call) -> str | None:
+    """Where the data are: as told, or where they were when this workdir was trained."""
+    starts = workdir.read_runs()
+    return call.flags.data_dir or (starts[-1].get("data_dir") if starts else None)
+
+
 def _config_of(workdir: Any, call: Call) -> Any:
     """The config of a workdir that was trained, with the overrides of the command line."""
     from genjax_zoo.run import config
@@ -296,10 +302,11 @@ def _train(call: Call) -> None:
         untyped = _unjson(workdir.read_config())
     untyped = override(untyped, call.overrides)
     # The workdir is touched last: a config or data that do not fit leave nothing behind.
-    setup = loop.set_up(config.read(untyped), call.flags.data_dir)
+    data_dir = _data_dir(workdir, call)
+    setup = loop.set_up(config.read(untyped), data_dir)
     workdir.create()
     workdir.claim(untyped.to_dict(), call.flags.allow_config_change)
-    results = loop.train(setup, workdir)
+    results = loop.train(setup, workdir, untyped.to_dict(), data_dir)
     if jax.process_index() == 0:
         for result in results:
             print(evaluate.describe(result))
@@ -311,21 +318,24 @@ def _sample(call: Call) -> None:
     import jax
     import numpy as np
 
-    from genjax_zoo.run import files, images, loop
+    from genjax_zoo.run import files, images, loop, sharding
+    from genjax_zoo.run.config import make_model
 
-    known = call.flags
-    setup = loop.set_up(run, known.data_dir)
-    step, state = loop.restore(setup, workdir, known.checkpoint)
-    key = jax.random.key(known.sample_seed)
-    drawn = jax.jit(lambda k, s: setup.model.sample(k, s, known.n))(key, state)
+    # From the workdir alone: neither the data nor the devices of the training are needed.
+    known, model = call.flags, make_model(run)
+    example, interval = loop.read_example(workdir)
+    like = loop.state_like(run, model, sharding.make_mesh(sharding.Devices()), example)
+    step, state = loop.restore(run, model, like, workdir, known.checkpoint)
+    # A stream of its own, apart from the keys of the run's steps.
+    key = jax.random.fold_in(jax.random.key(run.seed), loop.SAMPLE)
+    key = jax.random.fold_in(key, known.sample_seed)
+    drawn = jax.jit(lambda k, s: model.sample(k, s, known.n))(key, state)
     arrays: dict[str, Any] = {name: np.asarray(value) for name, value in drawn.items()}
     stem = workdir.samples / f"sample_step_{step:08d}_seed_{known.sample_seed}_n_{known.n}"
     packed = io.BytesIO()
     np.savez(packed, **arrays)
     files.write(stem.with_suffix(".npz"), packed.getvalue())
-    images.write_png(
-        stem.with_suffix(".png"), images.picture(arrays["x"], None, *setup.source.interval)
-    )
+    images.write_png(stem.with_suffix(".png"), images.picture(arrays["x"], None, *interval))
     print(f"{stem}.png\n{stem}.npz: " + ", ".join(f"{k} {v.shape}" for k, v in arrays.items()))
 
 
@@ -342,8 +352,8 @@ def _evaluate(call: Call) -> None:
         raise ZooError(f"a {run.model['name']} tells no number per example to evaluate.")
     for name in call.flags.measures or ():
         choose(name, known, "measure")
-    setup = loop.set_up(run, call.flags.data_dir)
-    step, state = loop.restore(setup, workdir, call.flags.checkpoint)
+    setup = loop.set_up(run, _data_dir(workdir, call), learning=False)
+    step, state = loop.restore(run, setup.model, setup.like, workdir, call.flags.checkpoint)
     results = evaluate.evaluate(
         setup.model,
         state,

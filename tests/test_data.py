@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -13,7 +14,7 @@ from genjax_zoo.contract import ConfigError, DataError
 from genjax_zoo.densities import DENSITIES
 from genjax_zoo.run import data as data_module
 from genjax_zoo.run.data import Data, feeds, open_source, order
-from genjax_zoo.run.sharding import own_rows
+from genjax_zoo.run.sharding import Devices, make_mesh, own_rows
 
 TFDS = pathlib.Path(__file__).resolve().parents[2] / "shared" / "tensorflow_datasets"
 prepared = pytest.mark.skipif(
@@ -59,13 +60,20 @@ def test_feeds_read_ahead_are_the_feeds_in_their_order():
 
 def test_processes_share_a_batch_without_gap_or_overlap(monkeypatch):
     source = open_source(Data(batch_size=12), seed=0)
-    monkeypatch.setattr(jax, "process_count", lambda: 3)
-    parts = []
-    for process in range(3):
-        monkeypatch.setattr(jax, "process_index", lambda process=process: process)
-        parts.append(source.feed(4, own_rows(12)))
-    assert [len(p) for p in parts] == [4, 4, 4]
-    assert np.array_equal(np.concatenate(parts), order(0, 1438, 12, 4))
+    mesh = make_mesh(Devices())
+    # Six devices of three processes, and not in the processes' order.
+    held = {0: (3, 0), 1: (1, 4), 2: (2, 5)}
+    parts = {}
+    for process, places in held.items():
+        slices = {p: (slice(2 * p, 2 * p + 2),) for p in places}
+        monkeypatch.setattr(
+            NamedSharding, "addressable_devices_indices_map", lambda *_, s=slices: s
+        )
+        parts[process] = source.feed(4, own_rows(mesh, 12))
+    whole = order(0, 1438, 12, 4)
+    for process, places in held.items():
+        rows = [r for p in sorted(places) for r in (2 * p, 2 * p + 1)]
+        assert np.array_equal(parts[process], whole[rows])
 
 
 # ----------------------------------------------------------------------------------------- digits

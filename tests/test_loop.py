@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from genjax_zoo.contract import CheckpointError, DivergedError, ZooError
+from genjax_zoo.contract import CheckpointError, ConfigError, DivergedError, ZooError
 from genjax_zoo.learn import average_start, average_update, learnt
 from genjax_zoo.run import checkpoint, loop
 from genjax_zoo.run.progress import Progress
@@ -86,7 +86,9 @@ def test_steps_per_call_changes_nothing_but_rounding(tmp_path, toy):
         run = toy(steps_per_call=per_call, log_every=60)
         run_in(tmp_path / str(per_call), run)
         setup = loop.set_up(run)
-        states.append(loop.restore(setup, Workdir(tmp_path / str(per_call)))[1])
+        states.append(
+            loop.restore(run, setup.model, setup.like, Workdir(tmp_path / str(per_call)))[1]
+        )
     for a, b in zip(*map(jax.tree.leaves, states), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
@@ -113,7 +115,7 @@ def test_nan_names_the_step_and_the_array_and_keeps_the_last_good_checkpoint(tmp
     message = str(caught.value)
     setup = loop.set_up(run)
     step = next(int(word) for word in message.split() if word.isdigit())
-    last = loop.restore(setup, Workdir(tmp_path))
+    last = loop.restore(run, setup.model, setup.like, Workdir(tmp_path))
     assert "info.loss broke first" in message and f"checkpoint is step {last[0]}" in message
     assert step == last[0]
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(last[1]))
@@ -121,7 +123,7 @@ def test_nan_names_the_step_and_the_array_and_keeps_the_last_good_checkpoint(tmp
 
 def test_damaged_checkpoint_is_said_so_kept_and_the_one_before_used(tmp_path, toy, capsys):
     whole = run_in(tmp_path / "whole", toy())
-    for damage in (truncate, flip, remove_description):
+    for damage in (truncate, flip, remove_description, tear_score):
         folder = tmp_path / damage.__name__
         run_in(folder, toy())
         damage(folder / "checkpoints" / "60")
@@ -151,6 +153,40 @@ def flip(folder):
 
 def remove_description(folder):
     (folder / "about" / "metadata").write_text("{")
+
+
+def tear_score(folder):
+    (folder / "metrics" / "metrics").write_text('{"score": -1')
+
+
+def test_what_cannot_be_read_at_present_is_no_damage(tmp_path, toy, monkeypatch):
+    whole = run_in(tmp_path, toy())
+
+    def stale(*args, **kwargs):
+        raise OSError(116, "Stale file handle")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.ocp.StandardCheckpointHandler, "restore", stale)
+        with pytest.raises(CheckpointError, match=r"cannot be read at present: .*Stale"):
+            run_in(tmp_path, toy())
+    assert not (tmp_path / "damaged").exists()
+    assert run_in(tmp_path, toy()) == whole
+
+
+def test_no_whole_checkpoint_is_said_and_nothing_lost(tmp_path, toy):
+    metrics = run_in(tmp_path, toy())[0]
+    for step in (20, 40, 60):
+        if (tmp_path / "checkpoints" / str(step)).exists():
+            truncate(tmp_path / "checkpoints" / str(step))
+    with pytest.raises(CheckpointError, match="none of the checkpoints"):
+        run_in(tmp_path, toy())
+    assert (tmp_path / "metrics.jsonl").read_text() == metrics
+
+
+def test_a_run_longer_than_asked_for_is_said(tmp_path, toy):
+    run_in(tmp_path, toy())
+    with pytest.raises(ConfigError, match="has learnt 60 steps already"):
+        run_in(tmp_path, toy(steps=40))
 
 
 def test_fingerprint_sees_a_single_bit():
@@ -189,9 +225,9 @@ def test_best_and_last_are_kept_and_can_be_asked_for(tmp_path, toy):
     kept = {int(p.name) for p in (tmp_path / "checkpoints").iterdir()}
     assert {50, 60, best} == kept
     setup = loop.set_up(run)
-    assert loop.restore(setup, Workdir(tmp_path), "best")[0] == best
+    assert loop.restore(run, setup.model, setup.like, Workdir(tmp_path), "best")[0] == best
     with pytest.raises(ZooError, match="expected last, best"):
-        loop.restore(setup, Workdir(tmp_path), "1234")
+        loop.restore(run, setup.model, setup.like, Workdir(tmp_path), "1234")
 
 
 def test_parameters_are_donated(toy):

@@ -103,7 +103,8 @@ def test_train_sample_evaluate(trained, tmp_path):
 
     status, out, _ = trained("evaluate", "--workdir=run", "--examples=10")
     assert status == 0 and "n=10" in out and "log_prob" in out
-    (number,) = json.loads((run / "eval" / "metrics.json").read_text())
+    number, older = json.loads((run / "eval" / "metrics.json").read_text())
+    assert (number["n"], older["n"]) == (10, 359)
     assert {"value", "evidence", "unit", "split", "n", "preprocessing"} <= set(number)
 
 

@@ -150,18 +150,20 @@ def test_no_git_and_no_checkout_are_no_failure(monkeypatch, tmp_path):
 
 
 def test_an_installed_copy_in_a_foreign_checkout_is_not_that_commit(monkeypatch, tmp_path):
+    package = tmp_path / "genjax_zoo"
+    package.mkdir()
     git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e@x"]
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "theirs"], check=True)
-    (tmp_path / "__init__.py").write_text("")
-    monkeypatch.setattr(genjax_zoo, "__file__", str(tmp_path / "__init__.py"))
+    (package / "__init__.py").write_text("")
+    monkeypatch.setattr(genjax_zoo, "__file__", str(package / "__init__.py"))
     assert provenance.record()["commit"] is None
     subprocess.run([*git, "add", "."], check=True)
     subprocess.run([*git, "commit", "-q", "-m", "ours"], check=True)
     record = provenance.record()
     assert len(record["commit"]) == 40
     assert record["dirty"] is False
-    (tmp_path / "__init__.py").write_text("changed")
+    (package / "new_model.py").write_text("")  # Not tracked, and yet part of what ran.
     assert provenance.record()["dirty"] is True
 
 

@@ -35,15 +35,29 @@ def test_home_is_expanded(monkeypatch, tmp_path):
     assert Workdir("~/x").root == tmp_path / "x"
 
 
+def start(workdir, config, allow_change=False):
+    """What a run does before its first step."""
+    workdir.claim(config, allow_change)
+    workdir.write_config(config)
+
+
+def test_one_run_at_a_time(workdir):
+    another = pytest.raises(ZooError, match="another process is training")
+    with workdir.lock(), another, workdir.lock():
+        pass
+    with workdir.lock():
+        pass
+
+
 def test_the_same_config_claims_again(workdir):
-    workdir.claim(CONFIG, False)
+    start(workdir, CONFIG)
     begin(workdir)
     workdir.claim(CONFIG, False)
     assert workdir.read_config() == {"seed": 0, "model": {"name": "toy", "widths": [3, 4]}}
 
 
 def test_another_config_is_refused_with_the_difference(workdir):
-    workdir.claim(CONFIG, False)
+    start(workdir, CONFIG)
     begin(workdir)
     other = {"seed": 1, "model": {"name": "toy", "widths": (3, 5), "new": True}}
     with pytest.raises(ConfigError) as caught:
@@ -55,15 +69,15 @@ def test_another_config_is_refused_with_the_difference(workdir):
     ]
     assert "--allow_config_change" in str(caught.value)
     assert workdir.read_config()["seed"] == 0
-    workdir.claim(other, True)
+    start(workdir, other, True)
     assert workdir.read_config()["seed"] == 1
 
 
 def test_a_run_that_never_began_claims_nothing(workdir):
     # The first command named a data set that is not there; the corrected one must not be refused.
-    workdir.claim(CONFIG, False)
+    start(workdir, CONFIG)
     workdir.checkpoints.mkdir()
-    workdir.claim(CONFIG | {"seed": 1}, False)
+    start(workdir, CONFIG | {"seed": 1})
     assert workdir.read_config()["seed"] == 1
     (workdir.checkpoints / "20").mkdir()
     with pytest.raises(ConfigError, match="seed: 1 there, 2 now"):

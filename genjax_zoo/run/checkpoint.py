@@ -6,9 +6,11 @@ through is still found. A damaged one is moved aside, never deleted, and the one
 
 from __future__ import annotations
 
+import errno
+import json
 import os
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -116,11 +118,40 @@ class Checkpoints:
         try:
             if not read_only:
                 self.folder.mkdir(parents=True, exist_ok=True)
+            self._look_over(read_only)
             self._manager = ocp.CheckpointManager(self.folder, options=options)
         except OSError as error:
             raise CheckpointError(
                 f"{self.folder} cannot be used for checkpoints: {error.strerror or error}."
             ) from error
+
+    def _look_over(self, read_only: bool) -> None:
+        """Tells of saves that were cut off, and sets aside steps whose score cannot be read."""
+        if jax.process_index() == 0:
+            if not read_only:
+                for torn in sorted(self.folder.glob("*.orbax-checkpoint-tmp*")):
+                    say(f"the save {torn.name} was cut off before it was whole; it is removed")
+            for scores in sorted(self.folder.glob("*/metrics/metrics")):
+                try:
+                    json.loads(scores.read_text())
+                except ValueError as error:
+                    step = int(scores.parents[1].name)
+                    if read_only:
+                        raise CheckpointError(
+                            f"the score of the checkpoint of step {step} in {self.folder} is "
+                            "damaged; train on in this workdir, which sets it aside."
+                        ) from error
+                    self._set_aside(step, "its score cannot be read")
+        barrier("checkpoints looked over")
+
+    def _set_aside(self, step: int, why: str) -> None:
+        """Moves a damaged checkpoint to `damaged/` beside the checkpoints, and says so."""
+        aside = self.folder.parent / "damaged" / str(step)
+        aside.parent.mkdir(exist_ok=True)
+        while aside.exists():
+            aside = aside.with_name(aside.name + "_")
+        (self.folder / str(step)).rename(aside)
+        say(f"the checkpoint of step {step} is damaged: {why}. It is kept as {aside}")
 
     def steps(self) -> list[int]:
         """The steps at which there is a checkpoint, in order."""
@@ -185,7 +216,7 @@ class Checkpoints:
           step: one of `steps()`.
 
         Raises:
-          CheckpointError: it belongs to another model.
+          CheckpointError: it belongs to another model, or cannot be read at present.
           Damaged: it cannot be read, or is not what was saved.
         """
         try:
@@ -194,18 +225,30 @@ class Checkpoints:
             )
             about = about["about"]
         except Exception as error:
+            self._not_now(error, step)
             raise Damaged(f"its description cannot be read ({_first_line(error)})") from error
         self._same_model(about, like, step)
         try:
             items = ocp.args.Composite(state=ocp.args.StandardRestore(like))
             state = self._manager.restore(step, args=items)["state"]
         except Exception as error:
+            self._not_now(error, step)
             raise Damaged(f"it cannot be read ({_first_line(error)})") from error
         now = fingerprint(state)
         wrong = [name for name, value in about["fingerprint"].items() if now.get(name) != value]
         if wrong:
             raise Damaged(f"{wrong[0]} is not what was saved")
         return state
+
+    def _not_now(self, error: BaseException, step: int) -> None:
+        """Raises CheckpointError where the machine failed, and not the checkpoint."""
+        for cause in _causes(error):
+            machine = isinstance(cause, MemoryError | jax.errors.JaxRuntimeError)
+            if machine or (isinstance(cause, OSError) and cause.errno not in (None, errno.ENOENT)):
+                raise CheckpointError(
+                    f"the checkpoint of step {step} in {self.folder} cannot be read at present: "
+                    f"{_first_line(cause)}. Nothing was changed; mend this and try again."
+                ) from error
 
     def _same_model(self, about: dict, like: Any, step: int) -> None:
         arrays, expected = about["arrays"], _describe(like)
@@ -225,32 +268,30 @@ class Checkpoints:
         )
 
     def restore_latest(self, like: Any) -> tuple[int, Any] | None:
-        """The newest whole checkpoint as (step, state); None where there is none.
+        """The newest whole checkpoint as (step, state); None where there never was one.
 
         A damaged one is reported, moved to `damaged/` beside the checkpoints, and the one before
-        it is tried.
+        it is tried. Raises CheckpointError if none of them is whole.
         """
-        for step in reversed(self.steps()):
+        steps = self.steps()
+        for step in reversed(steps):
             problem, state = "", None
             try:
                 state = self.restore(like, step)
             except Damaged as error:
                 problem = str(error)
-            if _everywhere(not problem):
+            if _everywhere(not problem, f"checkpoint {step} read"):
                 return step, state
-            aside = self.folder.parent / "damaged" / str(step)
-            say(
-                f"the checkpoint of step {step} is damaged: "
-                f"{problem or 'another process could not read it'}. It is kept as {aside}, and "
-                "the one before it is used"
-            )
             if jax.process_index() == 0:
-                aside.parent.mkdir(exist_ok=True)
-                while aside.exists():
-                    aside = aside.with_name(aside.name + "_")
-                (self.folder / str(step)).rename(aside)
-            barrier(f"damaged checkpoint {step} moved aside")
+                self._set_aside(step, problem or "another process could not read it")
+            barrier(f"damaged checkpoint {step} set aside")
             self._manager.reload()
+        if steps:
+            raise CheckpointError(
+                f"none of the checkpoints {steps} is whole; they are kept in "
+                f"{self.folder.parent / 'damaged'}. Mend one and move it back to {self.folder}, or "
+                "run the same command again to begin anew."
+            )
         return None
 
 
@@ -258,9 +299,10 @@ class Damaged(CheckpointError):
     """A checkpoint that cannot be trusted."""
 
 
-def _everywhere(ok: bool) -> bool:
+def _everywhere(ok: bool, name: str) -> bool:
     if jax.process_count() == 1:
         return ok
+    barrier(name)
     return bool(np.all(multihost_utils.process_allgather(np.asarray(ok))))
 
 
@@ -268,11 +310,15 @@ def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
-def _reason(error: BaseException) -> str:
-    """What the operating system said, if it lies beneath; else the error's first line."""
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, and the errors beneath it."""
     cause: BaseException | None = error
     while cause is not None:
-        if isinstance(cause, OSError) and cause.strerror:
-            return cause.strerror
+        yield cause
         cause = cause.__cause__ or cause.__context__
-    return _first_line(error)
+
+
+def _reason(error: BaseException) -> str:
+    """What the operating system said, if it lies beneath; else the error's first line."""
+    said = [c.strerror for c in _causes(error) if isinstance(c, OSError) and c.strerror]
+    return said[0] if said else _first_line(error)

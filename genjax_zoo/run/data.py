@@ -96,7 +96,7 @@ class Source(NamedTuple):
     """
 
     resident: Any
-    feed: Callable[[int, slice], Any]
+    feed: Callable[[int, Any], Any]
     batch: Callable[[Key, Any, Any], Batch]
     held_out: Callable[[Key, int, int], Batch]
     held_out_split: str
@@ -149,7 +149,7 @@ def _permutation(seed: int, size: int, epoch: int) -> np.ndarray:
 
 
 def feeds(
-    source: Source, chunks: Sequence[tuple[int, int]], rows: slice, threads: int = 2
+    source: Source, chunks: Sequence[tuple[int, int]], rows: Any, threads: int = 2
 ) -> Iterator[Any]:
     """What the host sends for each chunk of steps, stacked [steps, rows, ...], read ahead."""
 
@@ -180,15 +180,16 @@ def _preprocess(data: Data, levels: int) -> Callable[[Key, Any], jax.Array]:
             return jnp.asarray(unit > 0.5, jnp.float32)
         if data.binarise == "dynamic":
             return jnp.asarray(jax.random.uniform(key, x.shape) < unit, jnp.float32)
-        top = levels if data.dequantise else levels - 1
-        return {"unit": unit, "symmetric": 2 * unit - 1, "raw": unit * top}[data.scale]
+        low, high = _interval(data, levels)
+        return low + (high - low) * unit
 
     return process
 
 
 def _interval(data: Data, levels: int) -> tuple[float, float]:
-    ranges = {"unit": (0.0, 1.0), "symmetric": (-1.0, 1.0), "raw": (0.0, levels - 1.0)}
-    return ranges[data.scale]
+    """The range that `scale` gives the values; noise of a level lifts the top by one level."""
+    top = float(levels if data.dequantise else levels - 1)
+    return {"unit": (0.0, 1.0), "symmetric": (-1.0, 1.0), "raw": (0.0, top)}[data.scale]
 
 
 def _describe(data: Data, levels: int, shape: Sequence[int]) -> str:
@@ -253,17 +254,17 @@ def _table(data: Data, seed: int, train: _Images, test: _Images, split: str, lev
 def _density(data: Data, name: str) -> Source:
     density = choose(name, DENSITIES, "density")
 
-    def held_out(key: Key, first: int, last: int) -> Batch:
-        # One fixed draw, of which any part can be had: the key is the root's, not the step's.
-        fixed = density.sample(jax.random.key(2**31 - 1), HELD_OUT_DRAWS)
-        return {"x": fixed[first:last]}
+    @functools.cache
+    def held() -> np.ndarray:
+        # The same for every run and seed, like any other test set; apart from every step's key.
+        return np.asarray(density.sample(jax.random.key(2**31 - 1), HELD_OUT_DRAWS))
 
     return Source(
         resident=(),
-        feed=lambda step, rows: np.zeros(rows.stop - rows.start, np.int8),
+        feed=lambda step, rows: np.zeros(data.batch_size, np.int8)[rows],
         batch=lambda key, resident, feed: {"x": density.sample(key, feed.shape[0])},
-        held_out=held_out,
-        held_out_split="fresh draws",
+        held_out=lambda key, first, last: {"x": jnp.asarray(held()[first:last])},
+        held_out_split="held-out draws",
         held_out_size=HELD_OUT_DRAWS,
         size=None,
         preprocessing=f"{data.source}, as drawn",
@@ -471,7 +472,8 @@ def _folder(data: Data, seed: int, name: str) -> Source:
 def _files(root: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
     """The images below a folder, each with the name of its own folder; hidden ones are left out."""
     found = sorted(p.relative_to(root) for p in root.rglob("*"))
-    images = [p for p in found if p.suffix.lower() in IMAGE_ENDINGS and p.name[0] != "."]
+    seen = [p for p in found if not any(part.startswith(".") for part in p.parts)]
+    images = [p for p in seen if p.suffix.lower() in IMAGE_ENDINGS]
     return [(root / p, str(p.parent)) for p in images]
 
 

@@ -58,8 +58,13 @@ def measures_of(model: Model) -> dict[str, Measure]:
 
 
 @functools.lru_cache(maxsize=64)
-def _compiled(value: Callable) -> Callable:
-    return jax.jit(value)
+def _compiled(value: Callable, where: jax.sharding.Sharding | None) -> Callable:
+    def precisely(*args: Any) -> jax.Array:
+        # What is printed as exact is not to be rounded to bfloat16 on a TPU, or TF32 on a GPU.
+        with jax.default_matmul_precision("highest"):
+            return value(*args)
+
+    return jax.jit(precisely, out_shardings=where)
 
 
 def evaluate(
@@ -70,6 +75,7 @@ def evaluate(
     step: int,
     examples: int | None = None,
     only: tuple[str, ...] | None = None,
+    where: jax.sharding.Sharding | None = None,
     progress: Callable[[str, int, int], None] = lambda name, done, of: None,
 ) -> list[Result]:
     """Measures the held-out data.
@@ -82,6 +88,7 @@ def evaluate(
       step: how long the state has learnt.
       examples: how many held-out examples, from the first; None takes all.
       only: names of the measures wanted; None takes all.
+      where: where the values are put; replicated, if the state is on several processes.
       progress: told (name, examples done, examples in all).
     """
     size = min(examples or source.held_out_size, source.held_out_size)
@@ -89,7 +96,7 @@ def evaluate(
     for index, (name, measure) in enumerate(measures_of(model).items()):
         if only is not None and name not in only:
             continue
-        value = _compiled(measure.value)
+        value = _compiled(measure.value, where)
         parts = []
         for first in range(0, size, EVAL_BATCH):
             # The data's dice depend on the examples alone: every measure sees the same batch.

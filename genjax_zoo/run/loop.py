@@ -2,16 +2,20 @@
 
 Floor 4. The number of the step is the whole state of the data and of the dice: batch i is a
 function of (seed, i), and step i's key is fold_in(root, i). A run that was killed therefore goes
-on from its last checkpoint as if nothing had happened, bit for bit.
+on from its last checkpoint as if nothing had happened: bit for bit, where the device's own sums are
+deterministic, as on a CPU.
 """
 
 from __future__ import annotations
 
+import contextlib
 import itertools
+import pathlib
+import re
 import signal
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -22,8 +26,10 @@ from tensorboardX import SummaryWriter
 
 from genjax_zoo.contract import (
     Batch,
+    ConfigError,
     DataError,
     DivergedError,
+    Evidence,
     Model,
     Support,
     ZooError,
@@ -47,6 +53,7 @@ class Setup(NamedTuple):
       source: the data.
       mesh: the devices.
       root: the root key.
+      example: batch 0, for shapes and for a model's start from the data; the same everywhere.
       like: the state's shapes, dtypes and shardings.
       init: () -> the first state, sharded.
     """
@@ -56,30 +63,43 @@ class Setup(NamedTuple):
     source: Source
     mesh: jax.sharding.Mesh
     root: jax.Array
+    example: Batch
     like: Any
     init: Callable[[], Any]
 
 
-def set_up(run: Run, data_dir: str | None = None) -> Setup:
-    """Builds a run's parts; every error of a config or of the data is raised here."""
+def set_up(run: Run, data_dir: str | None = None, learning: bool = True) -> Setup:
+    """Builds a run's parts; every error of a config or of the data is raised here.
+
+    To measure only (`learning` is False), any devices will do, whatever it was trained on.
+    """
     model = make_model(run)
-    mesh = sharding.make_mesh(run.devices, run.data.batch_size)
+    if learning:
+        mesh = sharding.make_mesh(run.devices, run.data.batch_size)
+    else:
+        mesh = sharding.make_mesh(sharding.Devices())
     source = open_source(run.data, run.seed, data_dir)
     root = jax.random.key(run.seed)
     example = example_batch(source, root, run.data.batch_size)
     check_support(model, example, run)
+    like = state_like(run, model, mesh, example)
+    held = jax.tree.map(lambda leaf: leaf.sharding, like)
+    init = jax.jit(model.init, out_shardings=held)
     key = jax.random.fold_in(root, INIT)
-    shapes = jax.eval_shape(model.init, key, example)
+    return Setup(run, model, source, mesh, root, example, like, lambda: init(key, example))
+
+
+def state_like(run: Run, model: Model, mesh: jax.sharding.Mesh, example: Mapping) -> Any:
+    """The state's shapes, dtypes and shardings; of the example only shapes and dtypes matter."""
+    shapes = jax.eval_shape(model.init, jax.random.key(0), example)
     shardings = sharding.of_state(mesh, shapes, run.devices.min_split)
-    like = jax.tree.map(
+    return jax.tree.map(
         lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shapes, shardings
     )
-    init = jax.jit(model.init, out_shardings=shardings)
-    return Setup(run, model, source, mesh, root, like, lambda: init(key, example))
 
 
 def example_batch(source: Source, root: jax.Array, batch_size: int) -> Batch:
-    """Batch 0, for shapes and for a model's start from the data; the same on every process."""
+    """Batch 0, in other dice than step 0's."""
     feed = source.feed(0, slice(0, batch_size))
     batch = source.batch(jax.random.fold_in(root, EXAMPLE), source.resident, feed)
     return jax.tree.map(np.asarray, batch)
@@ -156,39 +176,106 @@ def chunks(run: Run, first: int) -> list[tuple[int, int]]:
     return found
 
 
-def train(setup: Setup, workdir: Workdir, quiet: bool = False) -> list[evaluate.Result]:
+def train(
+    setup: Setup,
+    workdir: Workdir,
+    config: Mapping[str, Any] | None = None,
+    data_dir: str | None = None,
+    quiet: bool = False,
+) -> list[evaluate.Result]:
     """Trains, or goes on training, in `workdir`; returns the held-out numbers of the end.
 
     SIGTERM saves and returns with what there is; the same call then goes on. Raises ZooError.
+
+    Args:
+      setup: the run's parts.
+      workdir: a folder that is there.
+      config: written to config.json once the checkpoints are known to be of this run.
+      data_dir: where the data were found, to be found there again.
+      quiet: shows no progress.
     """
-    began, run = time.time(), setup.run
     chief = jax.process_index() == 0
-    checkpoints = checkpoint.Checkpoints(
-        workdir.checkpoints, run.model["name"], run.keep_last, _higher_is_better(setup.model)
-    )
-    found = checkpoints.restore_latest(setup.like)
-    first, state = found if found else (0, setup.init())
-    if first and chief:
-        say(f"going on from step {first} in {workdir.root}")
-    if chief:
+    with contextlib.ExitStack() as stack:
+        if chief:
+            stack.enter_context(workdir.lock())
+        checkpoints = checkpoint.Checkpoints(
+            workdir.checkpoints,
+            setup.run.model["name"],
+            setup.run.keep_last,
+            _higher_is_better(setup.model),
+        )
+        found = checkpoints.restore_latest(setup.like)
+        first, state = found if found else (0, setup.init())
+        if first > setup.run.steps:
+            raise ConfigError(
+                f"{workdir.root} has learnt {first} steps already, more than "
+                f"config.steps={setup.run.steps}; ask for more steps, or use another --workdir."
+            )
+        if not chief:
+            return _train(setup, workdir, checkpoints, state, first, None, quiet=True)
+        if first:
+            say(f"going on from step {first} in {workdir.root}")
+        if config is not None:
+            workdir.write_config(config)
+        _write_example(setup, workdir)
         workdir.rewind_metrics(first)
-    runs = workdir.read_runs()
-    record = provenance.record() | {"first_step": first}
-    writer = SummaryWriter(str(workdir.events), purge_step=first + 1) if chief else None
-    keeper = _Keeper(setup, workdir, checkpoints, writer, chief)
-    try:
-        with Progress(run.steps, first, quiet or not chief) as progress, _until_sigterm() as told:
-            state, step = _steps(setup, state, first, keeper, progress, told)
-        results = keeper.finish(state, step)
-    finally:
-        if writer is not None:
-            writer.close()
-    if chief:
-        record |= {"last_step": step, "seconds": round(time.time() - began, 2)}
-        write_json(workdir.runs, [*runs, record])
+        writer = SummaryWriter(str(workdir.events), purge_step=first + 1, flush_secs=5)
+        stack.callback(writer.close)
+        with _recorded(workdir, first, data_dir) as told:
+            results = _train(setup, workdir, checkpoints, state, first, writer, quiet, told)
         report.write(workdir.root)
+        return results
+
+
+def _train(
+    setup, workdir, checkpoints, state, first, writer, quiet, told=None
+) -> list[evaluate.Result]:
+    """The steps from `first` on, and what is to be written at their end."""
+    keeper = _Keeper(setup, workdir, checkpoints, writer)
+    with Progress(setup.run.steps, first, quiet) as progress, _until_sigterm() as stop:
+        state, step = _steps(setup, state, first, keeper, progress, stop)
+        if told is not None:
+            told["last_step"] = step
+        results = keeper.finish(state, step, stop)
     checkpoint.barrier(f"end of run at step {step}")
     return results
+
+
+@contextlib.contextmanager
+def _recorded(workdir: Workdir, first: int, data_dir: str | None) -> Iterator[dict[str, Any]]:
+    """An entry of run.json that is there from the start of a process, however it ends."""
+    runs, began = workdir.read_runs(), time.time()
+    where = None if data_dir is None else str(pathlib.Path(data_dir).expanduser().absolute())
+    told = provenance.record() | {"first_step": first, "data_dir": where}
+    write_json(workdir.runs, [*runs, told])
+    try:
+        yield told
+    except BaseException:
+        # What stopped the run is the news; a full disk may be it.
+        with contextlib.suppress(OSError):
+            told["seconds"] = round(time.time() - began, 2)
+            write_json(workdir.runs, [*runs, told])
+            report.write(workdir.root)
+        raise
+    told["seconds"] = round(time.time() - began, 2)
+    write_json(workdir.runs, [*runs, told])
+
+
+def _write_example(setup: Setup, workdir: Workdir) -> None:
+    """example.json: the shapes that a state is made for, so that sampling needs no data."""
+    arrays = {name: [str(a.dtype), list(a.shape)] for name, a in setup.example.items()}
+    write_json(workdir.example, {"arrays": arrays, "interval": list(setup.source.interval)})
+
+
+def read_example(workdir: Workdir) -> tuple[dict[str, Any], tuple[float, float]]:
+    """The shapes and dtypes of a batch of a trained workdir, and the range of its values."""
+    told = workdir.read(workdir.example, "train in this workdir first.")
+    arrays = {
+        name: jax.ShapeDtypeStruct(tuple(shape), dtype)
+        for name, (dtype, shape) in told["arrays"].items()
+    }
+    low, high = told["interval"]
+    return arrays, (low, high)
 
 
 def _steps(setup, state, first, keeper, progress, told) -> tuple[Any, int]:
@@ -198,7 +285,7 @@ def _steps(setup, state, first, keeper, progress, told) -> tuple[Any, int]:
     everywhere = sharding.replicated(setup.mesh)
     over = sharding.over_batch(setup.mesh, leading=1)
     resident = jax.device_put(setup.source.resident, everywhere)
-    rows = sharding.own_rows(setup.run.data.batch_size)
+    rows = sharding.own_rows(setup.mesh, setup.run.data.batch_size)
     step, pending = first, None
     for (start, stop), fed in zip(ahead, feeds(setup.source, ahead, rows), strict=True):
         call = (np.uint32(start), sharding.distribute(over, fed))
@@ -207,13 +294,14 @@ def _steps(setup, state, first, keeper, progress, told) -> tuple[Any, int]:
         if pending is not None and not bool(pending):
             raise keeper.diverged(compiled, resident, rows, over)
         pending, step = finite, stop
-        if keeper.due(stop):
+        due = keeper.due(stop)
+        if due:
             if not bool(finite):
                 raise keeper.diverged(compiled, resident, rows, over)
             progress.update(stop, keeper.keep(state, stop, info))
         else:
             progress.update(stop)
-        if _any_process(told.is_set()):
+        if (due or jax.process_count() == 1) and _any_process(told.is_set(), stop):
             break
     if pending is not None and not bool(pending):
         raise keeper.diverged(compiled, resident, rows, over)
@@ -223,16 +311,15 @@ def _steps(setup, state, first, keeper, progress, told) -> tuple[Any, int]:
 class _Keeper:
     """Writes what a run leaves behind: metrics, pictures, measurements, checkpoints."""
 
-    def __init__(self, setup: Setup, workdir: Workdir, checkpoints, writer, chief: bool):
+    def __init__(self, setup: Setup, workdir: Workdir, checkpoints, writer: SummaryWriter | None):
+        """The writer is the chief's; the other processes keep nothing but checkpoints."""
         self.setup, self.workdir, self.checkpoints = setup, workdir, checkpoints
-        self.writer, self.chief = writer, chief
+        self.writer, self.drawn = writer, -1
+        self.everywhere = sharding.replicated(setup.mesh)
         self.measured: dict[int, list[evaluate.Result]] = {}
         self._sample = jax.jit(
             lambda key, state: setup.model.sample(key, state, setup.run.samples),
-            out_shardings=sharding.replicated(setup.mesh),
-        )
-        self._reference = np.asarray(
-            example_batch(setup.source, setup.root, setup.run.data.batch_size)["x"]
+            out_shardings=self.everywhere,
         )
 
     def due(self, step: int) -> bool:
@@ -251,28 +338,35 @@ class _Keeper:
             line |= {name: float(value) for name, value in sorted(info.items())}
         if hit(run.eval_every):
             line |= self._measure(state, step)
-        if line and self.chief:
+        if line and self.writer is not None:
             self.workdir.append_metrics(step, line)
             for name, value in line.items():
-                self.writer.add_scalar(name, value, step)
+                self.writer.add_scalar(re.sub(r"[^\w/]+", "_", name).strip("_"), value, step)
         if hit(run.checkpoint_every) or step == run.steps:
+            if self.writer is not None:
+                # A run that resumes here does not write these points again.
+                self.writer.flush()
             self.checkpoints.save(step, state, self._score(step))
         if hit(run.sample_every):
             self._draw(state, step)
         return line
 
-    def finish(self, state: Any, step: int) -> list[evaluate.Result]:
+    def finish(self, state: Any, step: int, stop: threading.Event) -> list[evaluate.Result]:
         """Saves, waits until it is saved; at the end of the run also draws and measures."""
+        run = self.setup.run
         self.checkpoints.save(step, state, self._score(step))
+        self.checkpoints.wait()
         results: list[evaluate.Result] = []
-        if step == self.setup.run.steps:
+        if step == run.steps:
             self._draw(state, step)
-            results = self.evaluate(state, step)
-            if self.chief:
+            with contextlib.suppress(_Stopped):
+                results = self.evaluate(state, step, progress=_watching(stop))
+            if self.writer is not None and results:
                 write_results(self.workdir, results)
-        elif self.chief:
+        if stop.is_set() and self.writer is not None:
+            what = "while measuring the end" if step == run.steps else f"after step {step}"
             say(
-                f"stopped by SIGTERM after step {step} of {self.setup.run.steps}, and saved; "
+                f"stopped by SIGTERM {what} of {run.steps} steps, and saved; "
                 "the same command goes on"
             )
         self.checkpoints.close()
@@ -280,7 +374,9 @@ class _Keeper:
 
     def evaluate(self, state: Any, step: int, **kwargs) -> list[evaluate.Result]:
         key = jax.random.fold_in(self.setup.root, EVALUATE)
-        return evaluate.evaluate(self.setup.model, state, self.setup.source, key, step, **kwargs)
+        return evaluate.evaluate(
+            self.setup.model, state, self.setup.source, key, step, where=self.everywhere, **kwargs
+        )
 
     def _measure(self, state: Any, step: int) -> dict[str, float]:
         # log_prob alone while training: a measure may be an estimate that takes minutes.
@@ -288,18 +384,24 @@ class _Keeper:
         only = ("log_prob",) if "log_prob" in own else tuple(own)
         results = self.evaluate(state, step, examples=self.setup.run.eval_examples, only=only)
         self.measured = {step: results}
-        return {f"test/{r.name}": r.value for r in results}
+        return {f"test/{_with_kind(r)}": r.value for r in results}
 
     def _score(self, step: int) -> float | None:
-        results = self.measured.get(step)
-        return results[0].value if results else None
+        """What `best` is judged by: no number whose unknown constant changes with the step."""
+        for result in self.measured.get(step, ())[:1]:
+            if result.evidence != Evidence.UNNORMALISED and np.isfinite(result.value):
+                return result.value
+        return None
 
     def _draw(self, state: Any, step: int) -> None:
-        path = self.workdir.sample_path(step)
+        if step == self.drawn:
+            return
+        self.drawn, path = step, self.workdir.sample_path(step)
         key = jax.random.fold_in(self.setup.root, SAMPLE)
         x = np.asarray(self._sample(key, state)["x"])
-        if self.chief:
-            picture = images.picture(x, self._reference, *self.setup.source.interval)
+        if self.writer is not None:
+            reference = np.asarray(self.setup.example["x"])
+            picture = images.picture(x, reference, *self.setup.source.interval)
             images.write_png(path, picture)
             self.writer.add_image("samples", picture, step, dataformats="HWC")
 
@@ -356,20 +458,21 @@ def _first_fault(setup: Setup, state: Any, resident: Any, fed: Any, start: int) 
 
 
 def write_results(workdir: Workdir, results: list[evaluate.Result]) -> None:
-    """eval/metrics.json: a list of numbers of one step, each with what it is.
+    """eval/metrics.json: a list of numbers, each with what it is.
 
-    A number takes the place of an older one of its name; the others of the same step stay.
+    A number takes the place of an older one that is the same but for its value.
     """
     path = workdir.eval / "metrics.json"
+    identity = lambda e: [e.get(k) for k in ("name", "step", "n", "preprocessing", "detail")]
     new = [result._asdict() for result in results]
-    taken = {(entry["name"], entry["step"]) for entry in new}
-    steps = {entry["step"] for entry in new}
+    taken = [identity(entry) for entry in new]
     old = workdir.read(path) if path.exists() else []
-    kept = [e for e in old if e["step"] in steps and (e["name"], e["step"]) not in taken]
-    write_json(path, [*new, *kept])
+    write_json(path, [*new, *(entry for entry in old if identity(entry) not in taken)])
 
 
-def restore(setup: Setup, workdir: Workdir, which: str = "last") -> tuple[int, Any]:
+def restore(
+    run: Run, model: Model, like: Any, workdir: Workdir, which: str = "last"
+) -> tuple[int, Any]:
     """The state of a trained workdir at `which`: last, best, or a number of steps."""
     if not workdir.checkpoints.is_dir():
         raise ZooError(
@@ -378,8 +481,8 @@ def restore(setup: Setup, workdir: Workdir, which: str = "last") -> tuple[int, A
         )
     checkpoints = checkpoint.Checkpoints(
         workdir.checkpoints,
-        setup.run.model["name"],
-        higher_is_better=_higher_is_better(setup.model),
+        run.model["name"],
+        higher_is_better=_higher_is_better(model),
         read_only=True,
     )
     steps = checkpoints.steps()
@@ -392,12 +495,30 @@ def restore(setup: Setup, workdir: Workdir, which: str = "last") -> tuple[int, A
             f"data were measured) or one of {steps}."
         )
     try:
-        return step, checkpoints.restore(setup.like, step)
+        return step, checkpoints.restore(like, step)
     except checkpoint.Damaged as error:
         raise ZooError(
             f"the checkpoint of step {step} in {workdir.root} is damaged: {error}. Choose another "
             f"by --checkpoint: {steps}."
         ) from error
+
+
+def _with_kind(result: evaluate.Result) -> str:
+    """A number's name, and what kind of number it is unless it is exact."""
+    exact = result.evidence == Evidence.EXACT
+    return result.name if exact else f"{result.name} ({result.evidence.replace('_', ' ')})"
+
+
+class _Stopped(Exception):
+    """SIGTERM came while something long was measured."""
+
+
+def _watching(stop: threading.Event) -> Callable[[str, int, int], None]:
+    def look(name: str, done: int, of: int) -> None:
+        if stop.is_set() and jax.process_count() == 1:
+            raise _Stopped
+
+    return look
 
 
 def _higher_is_better(model: Model) -> bool:
@@ -420,8 +541,9 @@ class _until_sigterm:
             signal.signal(signal.SIGTERM, self._old)
 
 
-def _any_process(mine: bool) -> bool:
+def _any_process(mine: bool, step: int) -> bool:
     """Whether any process was told to stop: all of them stop after the same step."""
     if jax.process_count() == 1:
         return mine
+    checkpoint.barrier(f"step {step}")
     return bool(np.any(multihost_utils.process_allgather(np.asarray(mine))))

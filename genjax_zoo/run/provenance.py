@@ -60,7 +60,7 @@ def _commit() -> tuple[str | None, bool | None]:
     if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
         return None, None
     commit = _git(package, "rev-parse", "HEAD")
-    status = _git(package, "status", "--porcelain", "--untracked-files=no")
+    status = _git(package.parent, "status", "--porcelain", "--", package.name, "configs")
     return commit, None if status is None else bool(status)
 
 

@@ -39,8 +39,11 @@ class Devices:
             )
 
 
-def make_mesh(devices: Devices, batch_size: int) -> Mesh:
-    """The mesh over all devices of all processes; raises ConfigError where it does not fit."""
+def make_mesh(devices: Devices, batch_size: int | None = None) -> Mesh:
+    """The mesh over all devices of all processes; raises ConfigError where it does not fit.
+
+    Without a batch size there is no batch to divide: for sampling and measuring.
+    """
     count = jax.device_count()
     data = devices.data if devices.data > 0 else max(count // devices.fsdp, 1)
     if data * devices.fsdp != count:
@@ -49,7 +52,7 @@ def make_mesh(devices: Devices, batch_size: int) -> Mesh:
             f"{data * devices.fsdp} devices, but this run has {count}; choose two factors of "
             f"{count}, or data=-1."
         )
-    if batch_size % count:
+    if batch_size is not None and batch_size % count:
         near = [b for b in range(count, batch_size + count, count)][-2:]
         raise ConfigError(
             f"config.data.batch_size={batch_size} does not divide over {count} devices; "
@@ -96,7 +99,8 @@ def distribute(sharding: NamedSharding, local: Any) -> Any:
     )
 
 
-def own_rows(batch_size: int) -> slice:
-    """The rows of the global batch that this process loads."""
-    share = batch_size // jax.process_count()
-    return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
+def own_rows(mesh: Mesh, batch_size: int) -> np.ndarray:
+    """The rows of the global batch that this process's devices hold, in order."""
+    held = over_batch(mesh).addressable_devices_indices_map((batch_size,))
+    rows = [np.arange(batch_size)[index[0]] for index in held.values() if index]
+    return np.unique(np.concatenate(rows))

@@ -1,7 +1,7 @@
 """A workdir: everything a run leaves behind, and nothing else. It can be deleted without regret.
 
-    config.json  run.json  metrics.jsonl  events/  checkpoints/  damaged/  samples/  eval/
-    report.html
+    config.json  run.json  example.json  metrics.jsonl  events/  checkpoints/  damaged/
+    samples/  eval/  report.html
 
 Floor 4.
 """
@@ -9,10 +9,11 @@ Floor 4.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
 import pathlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from genjax_zoo.contract import ConfigError, ZooError
@@ -31,6 +32,7 @@ class Workdir:
         self.samples = self.root / "samples"
         self.eval = self.root / "eval"
         self.events = self.root / "events"
+        self.example = self.root / "example.json"
 
     def create(self) -> None:
         """Makes the folder; raises ZooError where it cannot be written."""
@@ -48,6 +50,19 @@ class Workdir:
             with contextlib.suppress(OSError):
                 probe.unlink(missing_ok=True)
 
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps a second run out while the block lasts; raises ZooError if one is here."""
+        with (self.root / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ZooError(
+                    f"another process is training in {self.root}; stop it, or choose another "
+                    "--workdir."
+                ) from error
+            yield
+
     def begun(self) -> bool:
         """Whether a run has left anything here that another config could spoil."""
         checkpoints = self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
@@ -58,7 +73,7 @@ class Workdir:
         return self.read(self.config, "train a model in it first: genjax-zoo train --workdir=...")
 
     def claim(self, config: Mapping[str, Any], allow_change: bool) -> None:
-        """Writes the config, or checks that it is the one that is here already.
+        """Checks that the config is the one that is here already, unless it may change.
 
         The config of a run that never began, for the data were missing or it was killed at once,
         is no claim.
@@ -77,6 +92,9 @@ class Workdir:
                     f"{self.root} holds a run with another config:{lines}\nUse another --workdir, "
                     "delete this one, or continue it with the new config by --allow_config_change."
                 )
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """config.json: the whole config of the run."""
         write_json(self.config, config)
 
     def read_runs(self) -> list[dict[str, Any]]:
