@@ -6,11 +6,11 @@ variant      minutes on two cores       to expect on held-out data, nats: ELBO, 
 digits       0.3                        -22.40, -22.01 (K = 64)
 digits_conv  0.4                        -22.76, -22.28 (K = 64)
 toy          0.8                        -2.68, -2.56 (K = 64), a density
-mnist        3, and 6 of measuring      -96.8, -93.0 (K = 5000, all 10,000 test images)
+mnist        1, and 2 of measuring      -96.8, -93.0 (K = 5000, all 10,000 test images)
 mnist_conv   not measured yet           not measured yet (K = 500)
 
 Images are binarised dynamically, each pixel drawn anew at every access: a Bernoulli decoder gives
-no probability to grey values. Minutes are those of a busy machine.
+no probability to grey values.
 """
 
 from genjax_zoo.run.config import assemble
