@@ -4,7 +4,7 @@
 
 variant  data, layers                    minutes            to expect (test)
 digits   8x8 digits > 1/2, 64-64-64      < 1                squared error 2.25
-mnist    MNIST > 1/2, 784-500-500-2000   not measured yet   not measured yet
+mnist    MNIST > 1/2, 784-500-500-2000   4                  squared error 16.9
 
 There is no log_prob: it would need log Z of the top pair. The squared error of the means, up
 through all layers and down again, is measured instead; it is no likelihood.
