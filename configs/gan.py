@@ -3,15 +3,15 @@
     genjax-zoo train --config=configs/gan.py:digits --workdir=runs/gan
 
 variant           data                         minutes on two cores  to expect
-toy               8 Gaussians, consensus       1                     8 of 8 modes, 78-92 % clean
-toy_simultaneous  8 Gaussians, simultaneous    1                     3-6 modes, 90-97 % clean
+toy               8 Gaussians, consensus       1                     8 of 8 modes, 84-92 % clean
+toy_simultaneous  8 Gaussians, simultaneous    1                     4-6 modes, 90-96 % clean
 digits            8x8 digits, alternating      1                     most samples read as digits
 mnist             MNIST, alternating           not measured yet      not measured yet
 mnist_dcgan       MNIST, convolutional         not measured yet      not measured yet
 
 The two toys are the protocol of Mescheder et al. 2017 and differ in the dynamics alone;
-experiments/simultaneous_against_consensus.py runs both over five seeds. "Clean" samples lie
-within 3 sigma of a mode (perfect ones: 98.9 %).
+experiments/simultaneous_against_consensus.py runs both over five seeds, whose ends these are.
+"Clean" samples lie within 3 sigma of a mode (perfect ones: 98.9 %).
 """
 
 from genjax_zoo.run.config import assemble
@@ -19,7 +19,8 @@ from genjax_zoo.run.config import assemble
 
 def _toy(**dynamics):
     # Four hidden layers of 16 for both players, z of 16 dimensions; the ring of PacGAN (radius 1,
-    # sigma .01) is also theirs. RMSProp as TensorFlow has it: decay .9, epsilon 1e-10 in the root.
+    # sigma .01) is also theirs. RMSProp with decay .9 and epsilon 1e-10 in the root; its squares
+    # start at 0, TensorFlow's at 1.
     return {
         "steps": 50_000,
         "data": {"source": "density:ring", "batch_size": 512},

@@ -18,7 +18,7 @@ _LOG_2PI = math.log(2 * math.pi)
 def bernoulli(x: Array, logits: Array) -> Array:
     """log Π_d Bernoulli(x_d; sigmoid(l_d)), for x_d in {0, 1}.
 
-        log p = Σ_d x_d l_d - log(1 + exp(l_d))
+        log p = Σ_d [x_d l_d - log(1 + exp(l_d))]
 
     For other x this is a cross entropy and the logarithm of no density: see `is_binary`.
     """
@@ -33,7 +33,7 @@ def is_binary(x: Array) -> Array:
 def gaussian(x: Array, mean: Array | float, log_std: Array | float) -> Array:
     """log Π_d N(x_d; μ_d, σ_d²), with log σ given; in nats per unit volume of x.
 
-    log p = -½ Σ_d ((x_d - μ_d) / σ_d)² + 2 log σ_d + log 2π
+    log p = -½ Σ_d [((x_d - μ_d) / σ_d)² + 2 log σ_d + log 2π]
     """
     z = (x - mean) * jnp.exp(-jnp.asarray(log_std))
     return -0.5 * jnp.sum(z**2 + 2 * log_std + _LOG_2PI, axis=-1)
@@ -44,7 +44,7 @@ def gaussian_kl(
 ) -> Array:
     """KL(N(μ, σ²) || N(m, s²)) of diagonal Gaussians; the second one is standard if not given.
 
-        KL = ½ Σ_d (σ_d² + (μ_d - m_d)²) / s_d² - 1 + 2 log(s_d / σ_d)
+        KL = ½ Σ_d [(σ_d² + (μ_d - m_d)²) / s_d² - 1 + 2 log(s_d / σ_d)]
 
     Kingma & Welling 2014, appendix B, has it for m = 0, s = 1.
     """

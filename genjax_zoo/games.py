@@ -92,7 +92,7 @@ def alternating(order: tuple[str, ...] = ("discriminator", "generator"), k: int 
     """d = g_p for one player p after another, each seeing the last one's move.
 
     Goodfellow et al. 2014, algorithm 1: the first of `order` moves k times, the others once.
-    Every move draws its own noise; the real batch is the same for all of a turn.
+    Every move draws its own noise; unlike there, all moves of a step see the same data.
     """
     if k < 1:
         raise ConfigError(f"alternating dynamics needs k >= 1 moves of {order[0]}, got k={k}.")
@@ -145,7 +145,7 @@ def consensus(gamma: float) -> Dynamics:
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Which dynamics, and its numbers; the others are read by none.
+    """Which dynamics, and its numbers; those of other dynamics are ignored.
 
     Attributes:
       name: one of `DYNAMICS`.

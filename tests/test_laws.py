@@ -8,6 +8,7 @@ import functools
 import importlib.util
 import itertools
 import pathlib
+import re
 from typing import Any, NamedTuple
 
 import jax
@@ -150,7 +151,9 @@ def test_every_family_has_a_config_for_the_digits(family):
     assert f"genjax-zoo train --config=configs/{family}.py" in told
     for variant, fields in variants.items():
         assert fields.model.name == family
-        assert variant in told, f"configs/{family}.py says nothing of {variant}"
+        assert re.search(rf"^{variant}\s", told, re.M), (
+            f"configs/{family}.py says nothing of {variant}"
+        )
         config.read(fields)
 
 
@@ -347,7 +350,7 @@ def test_training_improves_the_number_the_model_is_for(name, case):
         of = lambda state, value=value: float(value(jax.random.key(0), state, data).mean())
         gain = of(trained(name)) - of(case.start)
         gains[told] = gain if better == "higher" else -gain
-    assert max(gains.values()) > 0, gains
+    assert min(gains.values()) > 0, gains
 
 
 def energy_distance(x: np.ndarray, y: np.ndarray) -> float:

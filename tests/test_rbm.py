@@ -191,10 +191,31 @@ def test_weight_decay_is_of_the_weights_alone():
     np.testing.assert_allclose(a.b, b.b, atol=1e-6)
 
 
+def test_contrastive_divergence_starts_at_the_data():
+    """CD-1's negatives have the law Σ_v data(v) Σ_h p(h | v) p(v' | h), here enumerated."""
+    p, data = machine(), states(5)[jnp.array([1, 5, 9, 30])]
+    pvh = joint(p)
+    h_given_v, v_given_h = pvh / pvh.sum(1, keepdims=True), (pvh / pvh.sum(0)).T
+    law = h_given_v[np.array([1, 5, 9, 30])].mean(0) @ v_given_h
+    many = jnp.repeat(states(5), np.round(20_000 * law).astype(int), axis=0)
+    truth = explicit_gradient(p, data, many)
+    model, state = model_and_state(p, optax.sgd(1.0), chain="cd", k=1)
+    moved, _ = model.step(KEY, state, {"x": jnp.tile(data, (5000, 1))})
+    for name, g in zip(("W", "b", "c"), truth, strict=True):
+        own = getattr(p, name) - getattr(moved.params, name)
+        np.testing.assert_allclose(own, g, atol=0.02)
+
+
 @pytest.mark.parametrize("centred", [False, True])
-def test_long_persistent_chains_give_the_exact_gradient(centred):
+def test_persistent_chains_arrive_at_the_exact_gradient(centred):
+    """One Gibbs step at a time, over many steps of learning that stand still."""
     p, x = machine(offsets=centred), states(5)[jnp.array([1, 5, 9, 30])]
-    model, state = model_and_state(p, optax.sgd(1.0), chain="pcd", k=20, chains=20_000)
+    still, state = model_and_state(p, optax.sgd(0.0), chain="pcd", k=1, chains=20_000)
+    step = jax.jit(still.step)
+    for i in range(30):
+        state, _ = step(jax.random.fold_in(KEY, i), state, {"x": x})
+    model, fresh = model_and_state(p, optax.sgd(1.0), chain="pcd", k=1, chains=20_000)
+    state = fresh.replace(memory=state.memory)
 
     def exact(W, b, c):
         q = p.replace(W=W, b=b, c=c)

@@ -4,11 +4,12 @@
 
 The top pair (hᴸ⁻¹, hᴸ) is a restricted Boltzmann machine; below it all arrows point down, and each
 p(hˡ | hˡ⁺¹) is the conditional of the machine that was learnt there. Recognition goes up through
-q(hˡ⁺¹ | hˡ), the machines' other conditionals, which is exact for the first alone. Hinton,
+q(hˡ⁺¹ | hˡ), the machines' other conditionals: exact for the top pair, an approximation below it,
+where a machine on top has changed what its hidden units' prior is. Hinton,
 Osindero & Teh, A fast learning algorithm for deep belief nets, 2006: a machine that models the
 activities q(h¹ | v) of the one below better than that one does raises a lower bound on log p(v).
 
-The bound needs log Z of the top pair, which is too large to be enumerated: no number is offered.
+The bound needs log Z of the top pair and an expectation over q; it is not offered yet.
 """
 
 from __future__ import annotations
@@ -100,7 +101,8 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def begin(own: Learner, below: tuple[Learner, ...]) -> Learner:
         """λ of the machine below has followed its units' means: the base rates of the next one."""
-        rate = below[-1].params.lam
+        # A mean that rounds to 0 or 1 has no finite logit.
+        rate = jnp.clip(below[-1].params.lam, 1e-3, 1 - 1e-3)
         return dataclasses.replace(
             own, params=rbm.at_rate(machine(config, rate.size), own.params, rate)
         )

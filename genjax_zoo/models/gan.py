@@ -22,7 +22,7 @@ import optax
 from flax import struct
 
 from genjax_zoo import games, nets
-from genjax_zoo.contract import Array, Batch, ConfigError, Info, Key, Model
+from genjax_zoo.contract import Array, Batch, ConfigError, Info, Key, Model, Support
 from genjax_zoo.learn import Learner, learnt, play
 from genjax_zoo.nets import ACTIVATIONS, Net, StatefulNet
 from genjax_zoo.typed import choose
@@ -31,13 +31,6 @@ VERB = "play"
 
 Memory = dict[str, Any]
 """{player: what its network remembers from step to step}."""
-
-LOSSES: dict[str, Callable[[Array, Array], dict[str, Array]]] = {}
-"""What each player lowers: (a(x) [B], a(G(z)) [B]) -> {player: loss}, mean nats over the batch.
-
-The discriminator's is the *summed* binary cross entropy -V, without the factor ½ that some write:
-log 4 where it cannot tell, and log 4 - 2 JSD(data, samples) where it tells as well as can be.
-"""
 
 
 def _minimax(real: Array, fake: Array) -> dict[str, Array]:
@@ -55,7 +48,15 @@ def _non_saturating(real: Array, fake: Array) -> dict[str, Array]:
     return {**_minimax(real, fake), "generator": -passes}
 
 
-LOSSES |= {"minimax": _minimax, "non_saturating": _non_saturating}
+LOSSES: dict[str, Callable[[Array, Array], dict[str, Array]]] = {
+    "minimax": _minimax,
+    "non_saturating": _non_saturating,
+}
+"""What each player lowers: (a(x) [B], a(G(z)) [B]) -> {player: loss}, mean nats over the batch.
+
+The discriminator's is the *summed* binary cross entropy -V, without the factor ½ that some write:
+log 4 where it cannot tell, and log 4 - 2 JSD(data, samples) where it tells as well as can be.
+"""
 
 
 Networks = dict[str, StatefulNet]
@@ -232,4 +233,5 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         *play(init, losses, tx, dynamics=games.make(config.dynamics), average=config.average),
         sample=sample,
         decode=decode,
+        support=Support.UNIT if config.output == "sigmoid" else Support.REAL,
     )

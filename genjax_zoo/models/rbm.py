@@ -14,8 +14,7 @@ products of experts by minimizing contrastive divergence, 2002) or never restart
 Training restricted Boltzmann machines using approximations to the likelihood gradient, 2008).
 Centring is Melchior, Fischer & Wiskott, How to center deep Boltzmann machines, 2016.
 
-The data are exactly 0 or 1. Grey values have no probability under p(v), whatever number the
-formulas return for them: binarise them.
+The data are exactly 0 or 1. Grey values have no probability under p(v): binarise them.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from genjax_zoo import chains
+from genjax_zoo import chains, distributions
 from genjax_zoo.contract import (
     Array,
     Batch,
@@ -170,11 +169,11 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     def log_prob(key: Key, params: Params, batch: Batch) -> Array:
         """Exact: log p(v) = -F(v) - log Z. Else unnormalised: -F(v)."""
         v = flat(batch["x"])
-        if not exact:
-            return -free_energy(params, v)
+        nats = -free_energy(params, v)
+        if exact:
+            nats = nats - log_partition(params)
         # Outside of {0, 1}^D there is no probability.
-        binary = jnp.all((v == 0) | (v == 1), axis=-1)
-        return jnp.where(binary, -free_energy(params, v) - log_partition(params), -jnp.inf)
+        return jnp.where(distributions.is_binary(v), nats, -jnp.inf)
 
     def reconstruction(key: Key, params: Params, batch: Batch) -> Array:
         """Σ_i (v_i - v̂_i)², v̂ the visible means given the hidden means given v: no dice."""
@@ -301,7 +300,7 @@ def log_partition(params: Params, block: int = 2**11) -> Array:
 
     Args:
       params: of a machine whose smaller side has n <= 20 units.
-      block: how many of the 2^n states are held at once.
+      block: how many of the 2^n states are held at once; a power of two.
 
     Raises ConfigError where both sides are larger.
     """
@@ -312,6 +311,8 @@ def log_partition(params: Params, block: int = 2**11) -> Array:
             f"rbm: the sum over all states needs a side of at most {ENUMERABLE} units, got "
             f"{D} visible and {H} hidden ones; choose fewer, or estimate log Z instead."
         )
+    if block < 1 or block & (block - 1):
+        raise ConfigError(f"rbm: a block of states should be a power of two, got {block}.")
     size = min(block, 2**n)
 
     def add(log_sum: Array, first: Array) -> tuple[Array, None]:

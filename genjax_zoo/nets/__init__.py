@@ -14,6 +14,7 @@ from genjax_zoo.nets.image import (
 )
 from genjax_zoo.nets.net import ACTIVATIONS, Net
 from genjax_zoo.nets.norm import batch_norm, group_norm
+from genjax_zoo.nets.resample import upsample, upsample_conv
 
 __all__ = [
     "ACTIVATIONS",
@@ -28,4 +29,6 @@ __all__ = [
     "dcgan_generator",
     "group_norm",
     "mlp",
+    "upsample",
+    "upsample_conv",
 ]
