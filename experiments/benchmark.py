@@ -7,8 +7,9 @@ Claim: on a CPU a step of the zoo takes no longer than the same step in eager Py
 setting (fused Adam, channels_last, gradients written out by hand where that is faster). Protocol:
 both sides hold the same data in memory and draw their own noise; they are shown the same noise
 once, and must then give the same losses, before and after a move of the optimizer (of the RBM: the
-same free energies and gradient norms for the same negatives); then they take turns, `--steps` steps at a time, after a warm-up; the ratio is that of the medians, PyTorch's time
-over ours, so above 1 we are faster. Utilisation is the floating-point work of our step, as XLA
+same free energies and gradient norms for the same negatives); then they take turns, `--steps` steps
+at a time, after a warm-up; the ratio is that of the medians, PyTorch's time over ours, so above 1
+we are faster. Utilisation is the floating-point work of our step, as XLA
 counts it, over the time, over the fastest large matrix product on this machine.
 
 PyTorch comes with `pip install -e '.[bench]'`. The table is written to --out. A quiet machine is
