@@ -147,8 +147,8 @@ def compile_steps(setup: Setup) -> Callable[..., tuple[Any, dict, Any]]:
 
         steps = first + jnp.arange(jax.tree.leaves(fed)[0].shape[0], dtype=jnp.uint32)
         state, infos = jax.lax.scan(one, state, (steps, fed))
-        finite = jnp.all(jnp.stack([jnp.all(jnp.isfinite(v)) for v in infos.values()]))
-        for leaf in jax.tree.leaves(state):
+        finite = jnp.array(True)
+        for leaf in jax.tree.leaves((infos, state)):
             if jnp.issubdtype(leaf.dtype, jnp.inexact):
                 finite &= jnp.all(jnp.isfinite(leaf))
         return state, {name: jnp.mean(v) for name, v in infos.items()}, finite
