@@ -22,7 +22,7 @@ import optax
 from flax import struct
 
 from genjax_zoo.contract import Array, Batch, Info, Key, Model, State
-from genjax_zoo.games import Dynamics, Losses
+from genjax_zoo.games import Dynamics, Losses, Optimizers
 
 Params = Any
 Memory = Any
@@ -124,7 +124,7 @@ def descend(init: Init, loss: Loss, tx: optax.GradientTransformation, average: f
 def play(
     init: Init,
     losses: Losses,
-    tx: optax.GradientTransformation,
+    tx: Optimizers,
     dynamics: Dynamics,
     average: float = 0.0,
 ) -> Verb:
@@ -133,7 +133,7 @@ def play(
     Args:
       init: (key, batch) -> ({player: params}, memory).
       losses: (key, {player: params}, memory, batch) -> ({player: loss}, (memory, info)).
-      tx: the optimizer; every player has its own state of it.
+      tx: the optimizer, or {player: its own}; every player has its own state of it.
       dynamics: how the players move on the field of their gradients (games.py).
       average: decay of the moving average of the parameters; 0 keeps none.
     """
