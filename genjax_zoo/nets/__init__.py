@@ -3,6 +3,7 @@
 Floor 1. Only here is flax.linen imported; a caller sees `(params, inputs) -> outputs`.
 """
 
+from genjax_zoo.nets import progressive
 from genjax_zoo.nets.conv import conv, conv_transpose
 from genjax_zoo.nets.dense import mlp
 from genjax_zoo.nets.image import (
@@ -29,6 +30,7 @@ __all__ = [
     "dcgan_generator",
     "group_norm",
     "mlp",
+    "progressive",
     "upsample",
     "upsample_conv",
 ]
