@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax import struct
 
 from genjax_zoo.contract import Array, ConfigError, Key
 from genjax_zoo.typed import choose
@@ -134,6 +136,32 @@ PENALTIES: dict[str, Callable[[Key, Critic, Array, Array], Array]] = {
 
 # --------------------------------------------------------------------------------- the rest
 
+PRIORS: dict[str, Callable[[Key, tuple[int, ...]], Array]] = {
+    "normal": jax.random.normal,
+    "uniform": lambda key, shape: jax.random.uniform(key, shape, minval=-1.0),
+}
+"""p(z): N(0, I), or uniform on [-1, 1]^L."""
+
+OUTPUTS: dict[str, Callable[[Array], Array]] = {
+    "linear": lambda x: x,
+    "sigmoid": jax.nn.sigmoid,
+    "tanh": jnp.tanh,
+}
+"""The generator's last nonlinearity, which gives x the range of the data."""
+
+
+@struct.dataclass
+class Generator:
+    """What a generator learns.
+
+    Attributes:
+      net: θ_G, of the network z -> x.
+      shape: of one example, without the batch.
+    """
+
+    net: Any
+    shape: tuple[int, ...] = struct.field(pytree_node=False)
+
 
 def pack(x: Array, m: int) -> Array:
     """Packs of m neighbours, side by side on the last axis: [B, ..., C] -> [B / m, ..., m C].
@@ -174,6 +202,8 @@ class Config:
       noise: standard deviation of the noise on all that the discriminator sees (instance noise,
         Sønderby et al. 2017), in the units of x.
       pack: m, how many examples the discriminator sees at once (PacGAN).
+      generator_rate: the generator's learning rate, as a multiple of the optimizer's (two time
+        scales, Heusel et al. 2017).
     """
 
     name: str = "non_saturating"
@@ -184,6 +214,7 @@ class Config:
     clip: float = 0.0
     noise: float = 0.0
     pack: int = 1
+    generator_rate: float = 1.0
 
     def __post_init__(self):
         choose(self.name, OBJECTIVES, "objective of a gan")
@@ -192,8 +223,21 @@ class Config:
                 raise ConfigError(
                     f"objective.{name} should be at least 0, got {getattr(self, name)}."
                 )
+        if self.generator_rate <= 0:
+            raise ConfigError(
+                f"objective.generator_rate should be above 0, got {self.generator_rate}."
+            )
         if self.pack < 1:
             raise ConfigError(f"objective.pack should be at least 1, got {self.pack}.")
+
+    def check(self, normalise: str) -> None:
+        """Raises ConfigError where a penalty meets a discriminator that mixes its examples."""
+        if self.penalties() and normalise == "batch":
+            raise ConfigError(
+                f"a penalty on slopes ({', '.join(self.penalties())}) needs a discriminator that "
+                "sees every example by itself, and batch norm mixes them; set "
+                "config.model.discriminator.normalise to 'layer', 'spectral' or 'none'."
+            )
 
     def penalties(self) -> dict[str, float]:
         """The penalties that are on, with their weights."""
@@ -203,9 +247,12 @@ class Config:
     def optimizers(
         self, tx: optax.GradientTransformation
     ) -> dict[str, optax.GradientTransformation]:
-        """Each player's optimizer: `tx`, for the discriminator with its weights clipped."""
-        clipped = optax.chain(tx, clip_weights(self.clip)) if self.clip else tx
-        return {"generator": tx, "discriminator": clipped}
+        """Each player's optimizer: `tx` at the player's rate, and clipping for the critic."""
+        rate = self.generator_rate
+        return {
+            "generator": tx if rate == 1 else optax.chain(tx, optax.scale(rate)),
+            "discriminator": optax.chain(tx, clip_weights(self.clip)) if self.clip else tx,
+        }
 
     def blur(self, key: Key, x: Array) -> Array:
         """x [B, ...] with the instance noise on it."""

@@ -63,7 +63,7 @@ def _networks(key):
 
 def _adversarial(key, params, memory, batch):
     g, d = params["generator"], params["discriminator"]
-    fake = jnp.tanh(jax.random.normal(key, (8, 3)) @ g["W"] + g["b"])
+    fake = jnp.tanh(jax.random.normal(key, (len(batch), 3)) @ g["W"] + g["b"])
     logit = lambda x: jnp.tanh(x @ d["U"]) @ d["v"]
     L_D = jnp.mean(jax.nn.softplus(-logit(batch)) + jax.nn.softplus(logit(fake)))
     L_G = jnp.mean(jax.nn.softplus(-logit(fake)))
@@ -73,13 +73,13 @@ def _adversarial(key, params, memory, batch):
 BATCH = jax.random.normal(jax.random.key(5), (8, 2))
 
 
-def _own_gradients(params, key=KEY):
+def _own_gradients(params, key=KEY, batch=None):
     """The field, stupidly: one gradient a player, each of its own loss alone."""
     return {
         player: jax.grad(
-            lambda own, player=player: _adversarial(key, {**params, player: own}, (), BATCH)[0][
-                player
-            ]
+            lambda own, player=player: _adversarial(
+                key, {**params, player: own}, (), BATCH if batch is None else batch
+            )[0][player]
         )(params[player])
         for player in params
     }
@@ -134,11 +134,103 @@ def test_alternating_shows_each_player_the_last_ones_move():
     h, params = 0.1, _networks(jax.random.key(6))
     begin, move = games.alternating(k=2)(_adversarial, optax.sgd(h))
     after, *_ = move(KEY, params, (), begin(params), BATCH)
-    for turn, player in enumerate(["discriminator", "discriminator", "generator"]):
-        g = _own_gradients(params, jax.random.fold_in(KEY, turn))[player]
+    # Each move of the first player sees a half of the batch of its own.
+    for turn, (player, part) in enumerate(
+        [("discriminator", 0), ("discriminator", 1), ("generator", 0)]
+    ):
+        seen = BATCH[part::2]
+        g = _own_gradients(params, jax.random.fold_in(KEY, turn), seen)[player]
         params = {**params, player: jax.tree.map(lambda p, d: p - h * d, params[player], g)}
     close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
     jax.tree.map(close, after, params)
+
+
+@pytest.mark.parametrize("align", [True, False])
+@pytest.mark.parametrize("gamma", [0.5, 2.0])
+def test_symplectic_adjustment_moves_along_g_plus_the_antisymmetric_part_transposed_g(gamma, align):
+    params = _networks(jax.random.key(8))
+    flat, unravel = ravel_pytree(params)
+    g = lambda theta: ravel_pytree(_own_gradients(unravel(theta)))[0]
+    xi, J = g(flat), jax.jacfwd(g)(flat)
+    adjustment = (J - J.T).T @ xi / 2
+    sign = np.sign((xi @ J.T @ xi) * (adjustment @ J.T @ xi) / len(xi) + 0.1) if align else 1
+    d = ravel_pytree(_direction(_adversarial, games.symplectic(gamma, align), params, batch=BATCH))[
+        0
+    ]
+    np.testing.assert_allclose(d, xi + sign * gamma * adjustment, rtol=1e-3, atol=2e-5)
+
+
+@pytest.mark.parametrize(("sign", "expected"), [(1.0, 1.0), (-1.0, -1.0)])
+def test_the_sign_criterion_pulls_to_stable_and_pushes_from_unstable_fixed_points(sign, expected):
+    # x² and y² make the origin stable, -x² and -y² unstable; the bilinear term turns about it.
+    losses = _game(
+        lambda x, y: sign * 5 * x**2 + 20 * x * y, lambda x, y: sign * 5 * y**2 - 20 * x * y
+    )
+    params = _at(1.0, 1.0)
+    begin, move = games.symplectic(1.0)(losses, optax.sgd(0.1))
+    *_, info = move(KEY, params, (), begin(params), None)
+    assert info["adjustment_sign"] == expected
+
+
+def test_extragradient_moves_by_the_field_a_step_ahead():
+    h, params = 0.1, _networks(jax.random.key(9))
+    begin, move = games.extragradient()(_adversarial, optax.sgd(h))
+    after, *_ = move(KEY, params, (), begin(params), BATCH)
+    ahead = jax.tree.map(lambda p, g: p - h * g, params, _own_gradients(params))
+    expected = jax.tree.map(lambda p, g: p - h * g, params, _own_gradients(ahead))
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    jax.tree.map(close, after, expected)
+
+
+@pytest.mark.parametrize("tx", [optax.sgd(0.1), optax.adam(0.05)], ids=["sgd", "adam"])
+def test_optimism_doubles_this_update_and_takes_the_last_one_back(tx):
+    losses, params = BILINEAR, _at(0.6, -0.8)
+    begin, move = games.optimistic()(losses, tx)
+    state, path = begin(params), [ravel_pytree(params)[0]]
+    for _ in range(4):
+        params, _, state, _ = move(KEY, params, (), state, None)
+        path.append(ravel_pytree(params)[0])
+    # By hand, from Daskalakis et al. 2018, algorithm 1.
+    theta, own, last = path[0], None, None
+    unravel = ravel_pytree(params)[1]
+    for expected in path[1:]:
+        at = unravel(theta)
+        g = games.field(losses)(KEY, at, (), None)[0]
+        own = own or {player: tx.init(at[player]) for player in at}
+        u = {}
+        for player in at:
+            u[player], own[player] = tx.update(g[player], own[player], at[player])
+        u = ravel_pytree(u)[0]
+        theta = theta + 2 * u - (u if last is None else last)
+        last = u
+        np.testing.assert_allclose(theta, expected, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("name", ["extragradient", "optimistic", "symplectic"])
+def test_bilinear_games_are_settled_by_what_looks_ahead(name):
+    path = _run(BILINEAR, games.make(games.Config(name, gamma=1.0)), _at(0.6, -0.8), 0.2, 1000)
+    assert np.linalg.norm(path[-1]) < 1e-3
+
+
+def test_players_may_have_optimizers_of_their_own():
+    params = _networks(jax.random.key(10))
+    tx = {"generator": optax.sgd(0.1), "discriminator": optax.sgd(0.0)}
+    begin, move = games.simultaneous()(_adversarial, tx)
+    after, *_ = move(KEY, params, (), begin(params), BATCH)
+    assert jnp.all(after["discriminator"]["U"] == params["discriminator"]["U"])
+    assert jnp.any(after["generator"]["W"] != params["generator"]["W"])
+
+
+def test_each_player_remembers_its_own_moves():
+    def losses(key, params, memory, batch):
+        told, (_, info) = BILINEAR(key, params, (), batch)
+        return told, ({player: count + 1 for player, count in memory.items()}, info)
+
+    params, memory = _at(0.6, -0.8), {"generator": jnp.zeros(()), "discriminator": jnp.zeros(())}
+    begin, move = games.alternating(k=3)(losses, optax.sgd(0.1))
+    _, memory, _, info = move(KEY, params, memory, begin(params), {"x": jnp.zeros((6, 1))})
+    assert memory == {"generator": 1, "discriminator": 3}
+    assert set(info) == {"loss_generator", "loss_discriminator"}
 
 
 @pytest.mark.parametrize("dynamics", games.DYNAMICS)
@@ -149,7 +241,10 @@ def test_every_player_has_its_own_optimizer_state_and_trees_stay_as_they_are(dyn
     after, memory, kept, info = move(KEY, params, (), optimizer, BATCH)
     assert jax.tree.structure(after) == jax.tree.structure(params) and memory == ()
     assert jax.tree.structure(kept) == jax.tree.structure(optimizer)
-    assert kept["generator"][0].count == 1 and kept["discriminator"][0].count == 1
+    # Extragradient's look ahead goes through the optimizer as well.
+    moves = {"extragradient": 2}.get(dynamics, 1)
+    own = kept.get("own", kept)
+    assert own["generator"][0].count == own["discriminator"][0].count == moves
     assert {"loss_generator", "loss_discriminator"} <= set(info)
 
 
@@ -232,8 +327,14 @@ def test_dirac_gan_simultaneous_at_a_fifth_has_the_known_modulus():
         ({"name": "consensu"}, "Did you mean 'consensus'"),
         ({"name": "consensus", "gamma": -1.0}, "gamma >= 0, got gamma=-1"),
         ({"name": "alternating", "k": 0}, "k >= 1 .* got k=0"),
+        ({"name": "symplectic", "gamma": -1.0}, "gamma >= 0, got gamma=-1"),
     ],
 )
 def test_bad_dynamics_are_refused(fields, message):
     with pytest.raises(ConfigError, match=message):
         games.Config(**fields)
+
+
+def test_parts_that_do_not_divide_the_batch_are_refused():
+    with pytest.raises(ConfigError, match="5 moves .* batch of 8"):
+        games.part_of({"x": jnp.zeros((8, 2))}, 0, 5)
