@@ -64,7 +64,7 @@ def wasserstein(real: Array, fake: Array) -> dict[str, Array]:
 
 
 def hinge(real: Array, fake: Array) -> dict[str, Array]:
-    """Lim & Ye 2017; Miyato et al. 2018, equations 16 and 17: only within the margin does D move."""
+    """Lim & Ye 2017; Miyato et al. 2018, equations 16, 17: D moves only within the margin."""
     outside = jnp.mean(jax.nn.relu(1 - real)) + jnp.mean(jax.nn.relu(1 + fake))
     return {"discriminator": outside, "generator": -jnp.mean(fake)}
 
@@ -131,7 +131,7 @@ PENALTIES: dict[str, Callable[[Key, Critic, Array, Array], Array]] = {
     "r1": r1,
     "r2": r2,
 }
-"""(key, critic, data [B, ...], samples [B, ...]) -> what is added, times its weight, to D's loss."""
+"""(key, critic, data [B, ...], samples [B, ...]) -> what D's loss is raised by, at weight 1."""
 
 
 # --------------------------------------------------------------------------------- the rest

@@ -168,7 +168,7 @@ def test_one_scalar_an_example_lies_between_data_and_samples():
     np.testing.assert_allclose(
         parts, jnp.broadcast_to(parts[:, :1, :1, :1], parts.shape), atol=1e-4
     )
-    assert 0 <= parts.min() and parts.max() <= 1
+    assert parts.min() >= 0 and parts.max() <= 1
     assert jnp.std(parts[:, 0, 0, 0]) > 0.05
 
 

@@ -336,5 +336,5 @@ def test_bad_dynamics_are_refused(fields, message):
 
 
 def test_parts_that_do_not_divide_the_batch_are_refused():
-    with pytest.raises(ConfigError, match="5 moves .* batch of 8"):
+    with pytest.raises(ConfigError, match=r"5 moves .* batch of 8"):
         games.part_of({"x": jnp.zeros((8, 2))}, 0, 5)
