@@ -15,11 +15,14 @@ from genjax_zoo.nets.image import (
 )
 from genjax_zoo.nets.net import ACTIVATIONS, Net
 from genjax_zoo.nets.norm import batch_norm, group_norm
+from genjax_zoo.nets.players import NETWORKS, Network, discriminator, generator
 from genjax_zoo.nets.resample import upsample, upsample_conv
 
 __all__ = [
     "ACTIVATIONS",
+    "NETWORKS",
     "Net",
+    "Network",
     "StatefulNet",
     "batch_norm",
     "conv",
@@ -28,6 +31,8 @@ __all__ = [
     "conv_transpose",
     "dcgan_discriminator",
     "dcgan_generator",
+    "discriminator",
+    "generator",
     "group_norm",
     "mlp",
     "progressive",

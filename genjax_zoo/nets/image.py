@@ -16,11 +16,11 @@ from flax import linen as nn
 
 from genjax_zoo.contract import Array, Key
 from genjax_zoo.nets.conv import conv, conv_transpose
+from genjax_zoo.nets.dense import Dense, Initialiser, weight
 from genjax_zoo.nets.net import ACTIVATIONS, Net, Params, net
-from genjax_zoo.nets.norm import Moments, batch_norm, moments_start
+from genjax_zoo.nets.norm import Moments, batch_norm, group_norm, moments_start
 
 Memory = Any
-Initialiser = Callable[..., Array]
 
 KERNEL = (4, 4)  # Twice the stride: every pixel is under as many windows as every other.
 STRIDE = 2
@@ -32,7 +32,8 @@ class StatefulNet(NamedTuple):
     Attributes:
       init: (key, *inputs) -> (params, memory); only the inputs' shapes matter.
       apply: (params, memory, x, train) -> (y, memory). With `train` (a Python bool) the batch's
-        own moments normalise, and are remembered; without it the remembered ones do.
+        own moments normalise, and are remembered; without it the remembered ones do. Likewise
+        for whatever else a network remembers.
     """
 
     init: Callable[..., tuple[Params, Memory]]
@@ -62,19 +63,23 @@ class Conv(nn.Module):
     stride: int = 1
     bias: bool = True
     initialiser: Initialiser = nn.initializers.lecun_normal()
+    spectral: bool = False
 
     @nn.compact
-    def __call__(self, x: Array) -> Array:
+    def __call__(self, x: Array, train: bool = False) -> Array:
         """x [B, H, W, C] -> y [B, ceil(H / s), ceil(W / s), features]."""
         shape = (*self.kernel, x.shape[-1], self.features)
-        y = conv(x, self.param("kernel", self.initialiser, shape), self.stride)
+        y = conv(x, weight(self, self.initialiser, shape, self.spectral, train), self.stride)
         if not self.bias:
             return y
         return y + self.param("bias", nn.initializers.zeros, (self.features,))
 
 
 class ConvTranspose(nn.Module):
-    """The transpose of a convolution with "SAME" padding of an image of size `image`."""
+    """The transpose of a convolution with "SAME" padding of an image of size `image`.
+
+    Without an initialiser of its own, the weights have the variance `gain` / fan-in.
+    """
 
     features: int
     image: tuple[int, int]
@@ -82,16 +87,18 @@ class ConvTranspose(nn.Module):
     stride: int = 1
     bias: bool = True
     initialiser: Initialiser | None = None
+    gain: float = 1.0
+    spectral: bool = False
 
     @nn.compact
-    def __call__(self, y: Array) -> Array:
+    def __call__(self, y: Array, train: bool = False) -> Array:
         """y [B, ceil(H / s), ceil(W / s), C] -> x [B, *image, features]."""
         # A pixel is under k²/s² windows, not k²: 1 / fan-in is s² times what it seems to be.
         unit_variance = nn.initializers.variance_scaling(
-            self.stride**2, "fan_in", "truncated_normal", in_axis=-1, out_axis=-2
+            self.gain * self.stride**2, "fan_in", "truncated_normal", in_axis=-1, out_axis=-2
         )
         shape = (*self.kernel, self.features, y.shape[-1])
-        w = self.param("kernel", self.initialiser or unit_variance, shape)
+        w = weight(self, self.initialiser or unit_variance, shape, self.spectral, train, into=-2)
         x = conv_transpose(y, w, self.image, self.stride)
         if not self.bias:
             return x
@@ -115,6 +122,18 @@ class BatchNorm(nn.Module):
         return y
 
 
+class LayerNorm(nn.Module):
+    """Layer norm over all of an example but the batch: a batch norm that sees no other example."""
+
+    @nn.compact
+    def __call__(self, x: Array, train: bool = False) -> Array:
+        """x [B, ..., C] -> the same shape."""
+        channels = x.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (channels,))
+        shift = self.param("shift", nn.initializers.zeros, (channels,))
+        return group_norm(x, scale, shift, groups=1)
+
+
 def pyramid(image: tuple[int, int], levels: int) -> list[tuple[int, int]]:
     """The sizes of an image halved `levels` times, rounding up: the first is `image` itself."""
     sizes = [image]
@@ -131,10 +150,10 @@ class _Encoder(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        h = x
+        h, act = x, ACTIVATIONS[self.activation]
         for width in self.widths:
-            h = ACTIVATIONS[self.activation](Conv(width, KERNEL, STRIDE)(h))
-        y = nn.Dense(math.prod(self.shape))(h.reshape(h.shape[0], -1))
+            h = act(Conv(act.pieces * width, KERNEL, STRIDE)(h))
+        y = Dense(math.prod(self.shape))(h.reshape(h.shape[0], -1))
         return y.reshape(-1, *self.shape)
 
 
@@ -148,10 +167,10 @@ class _Decoder(nn.Module):
         *image, channels = self.shape
         sizes = pyramid((image[0], image[1]), len(self.widths))
         act = ACTIVATIONS[self.activation]
-        top = (*sizes[-1], self.widths[0])
-        h = act(nn.Dense(math.prod(top))(z.reshape(z.shape[0], -1))).reshape(-1, *top)
+        top = (*sizes[-1], act.pieces * self.widths[0])
+        h = act(Dense(math.prod(top))(z.reshape(z.shape[0], -1)).reshape(-1, *top))
         for width, size in zip(self.widths[1:], sizes[-2:0:-1], strict=True):
-            h = act(ConvTranspose(width, size, KERNEL, STRIDE)(h))
+            h = act(ConvTranspose(act.pieces * width, size, KERNEL, STRIDE)(h))
         return ConvTranspose(channels, sizes[0], KERNEL, STRIDE)(h)
 
 

@@ -1,4 +1,4 @@
-"""Normalisation: moments of the activations, turned into one scale and one shift per channel.
+"""Normalisation: of activations by their moments, of weights by their largest singular value.
 
 A normalised activation is affine in the activation itself, y = a x + b. So a, b are worked out
 from per-channel sums, which are small, and the large array is read twice and written once; no
@@ -12,7 +12,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from genjax_zoo.contract import Array, ConfigError
+from genjax_zoo.contract import Array, ConfigError, Key
 
 
 class Moments(NamedTuple):
@@ -108,3 +108,49 @@ def _affine(x: Array, mean: Array, square: Array, scale: Array, shift: Array, ep
         middle = (1,) * (x.ndim - 2)
         a, b = (v.reshape(v.shape[0], *middle, v.shape[1]) for v in (a, b))
     return x * a + b
+
+
+def spectral_norm(w: Array, u: Array, train: bool, into: int = -1) -> tuple[Array, Array]:
+    """Miyato et al. 2018: W / σ(W), whose largest singular value is 1.
+
+    A dense layer of such weights stretches no distance. A convolution's kernel is taken as the
+    matrix from one window [kh * kw * C] to its outputs [O], as in the paper (section 2.1); windows
+    overlap, so that the convolution as a whole may still stretch, by at most √(kh * kw).
+
+    Args:
+      w: [..., O], a matrix from all other axes to the outputs.
+      u: the estimate of W's first left singular vector [O], from `spectral_start`.
+      train: iterate once and hand the new u back, or estimate by the u there is.
+      into: the axis of w that holds the outputs.
+
+    Returns:
+      w over its estimated norm, and u. The estimate never exceeds the norm.
+    """
+    outwards = _matrix(w, into)
+    # (algorithm 1, W here the transpose of theirs)  ṽ = W u / |W u|,  ũ = Wᵀ ṽ / |Wᵀ ṽ|
+    v, new = _power(jax.lax.stop_gradient(outwards), jax.lax.stop_gradient(u))
+    u = new if train else u
+    # σ = ṽᵀ W ũ, in which ṽ and ũ are constants: then ∂σ/∂W = ṽ ũᵀ, the true gradient at the end.
+    sigma = v @ outwards @ u
+    return w / jnp.maximum(sigma, 1e-12), u
+
+
+def spectral_start(key: Key, w: Array, into: int = -1, iterations: int = 10) -> Array:
+    """A first u [O] for `spectral_norm`: a random direction, already turned towards the right one.
+
+    The paper starts at the random one; its norms are half of the true ones at first.
+    """
+    outwards = _matrix(w, into)
+    u = jax.random.normal(key, outwards.shape[1:])
+    return jax.lax.fori_loop(0, iterations, lambda _, u: _power(outwards, u)[1], u)
+
+
+def _matrix(w: Array, into: int) -> Array:
+    return jnp.moveaxis(w, into, -1).reshape(-1, w.shape[into])
+
+
+def _power(outwards: Array, u: Array) -> tuple[Array, Array]:
+    """One iteration of the power method on WᵀW: v and the next u, of length 1."""
+    unit = lambda a: a / jnp.maximum(jnp.linalg.norm(a), 1e-12)
+    v = unit(outwards @ u)
+    return v, unit(outwards.T @ v)
