@@ -1,7 +1,6 @@
-"""The adversarial losses against quadrature, and the family's own laws."""
+"""The family's own laws: the game its config says, its networks, packs, labels and dynamics."""
 
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
@@ -9,13 +8,14 @@ import numpy as np
 import optax
 import pytest
 
-from genjax_zoo import densities, games
+from genjax_zoo import adversarial, densities, games, nets
 from genjax_zoo.contract import ConfigError, Evidence
 from genjax_zoo.measure.modes import coverage
 from genjax_zoo.models import gan
 from genjax_zoo.typed import typed
 
-SMALL = gan.Config(generator=(8,), discriminator=(8,), latents=3)
+NET = nets.Network(widths=(8,))
+SMALL = gan.Config(generator=NET, discriminator=NET, latents=3)
 DYNAMICS = [games.Config(name) for name in games.DYNAMICS]
 
 
@@ -23,88 +23,14 @@ def _batch(shape=(2,), n=16, key=0):
     return {"x": jax.random.uniform(jax.random.key(key), (n, *shape))}
 
 
-# N(0, 1) as the data, N(1, 1) as the samples, by quadrature over a line.
-_LINE = np.linspace(-12, 13, 20_001)
-_H = _LINE[1] - _LINE[0]
-_normal = lambda x, mean: np.exp(-((x - mean) ** 2) / 2) / math.sqrt(2 * math.pi)
-
-
-def _expected_losses(loss, logit):
-    """The losses under the two densities, with the loss's own code at each point of the line."""
-    a = jnp.asarray(logit(_LINE))[:, None]
-    # Each point alone is a batch of one; the terms are additive in data and samples.
-    each = jax.vmap(gan.LOSSES[loss])
-    far = jnp.full_like(a, 100.0)
-    of_data, of_samples = each(a, -far), each(far, a)
-    total = lambda told, p: float(_H * np.sum(np.asarray(told, np.float64) * p))
-    p, q = _normal(_LINE, 0), _normal(_LINE, 1)
-    return {
-        "discriminator": total(of_data["discriminator"], p) + total(of_samples["discriminator"], q),
-        "generator": total(of_samples["generator"], q),
-    }
-
-
-# D*(x) = p / (p + q), whose logit is log p - log q = ½ - x
-OPTIMAL = lambda x: 0.5 - x
-
-
-def test_the_optimal_discriminators_summed_cross_entropy_is_log_4_minus_2_jsd():
-    p, q = _normal(_LINE, 0), _normal(_LINE, 1)
-    m = (p + q) / 2
-    jsd = _H * np.sum(p * np.log(p / m) + q * np.log(q / m)) / 2
-    value = _expected_losses("minimax", OPTIMAL)["discriminator"]
-    assert abs(value - (math.log(4) - 2 * jsd)) < 1e-5
-    assert abs(value - 1.163451) < 1e-5
-
-
-@pytest.mark.parametrize("loss", gan.LOSSES)
-def test_no_discriminator_does_better_than_the_optimal_one(loss):
-    best = _expected_losses(loss, OPTIMAL)["discriminator"]
-    for slope, shift in [(0.9, 0), (1.1, 0), (1, 0.1), (1, -0.1)]:
-        other = _expected_losses(loss, lambda x, s=slope, t=shift: s * OPTIMAL(x) + t)
-        assert other["discriminator"] > best + 1e-4
-
-
-@pytest.mark.parametrize("loss", gan.LOSSES)
-def test_one_who_cannot_tell_pays_log_4(loss):
-    told = gan.LOSSES[loss](jnp.zeros(5), jnp.zeros(5))
-    assert abs(told["discriminator"] - math.log(4)) < 1e-6
-    sign = {"minimax": -1, "non_saturating": 1}[loss]
-    assert abs(told["generator"] - sign * math.log(2)) < 1e-6
-
-
-def test_losses_are_the_logarithms_written_out():
-    real, fake = jnp.array([0.3, -2.0, 1.0]), jnp.array([-1.0, 0.5, 4.0])
-    D, D_made = jax.nn.sigmoid(real), jax.nn.sigmoid(fake)
-    V = jnp.mean(jnp.log(D)) + jnp.mean(jnp.log(1 - D_made))
-    for loss, wanted in [
-        ("minimax", jnp.mean(jnp.log(1 - D_made))),
-        ("non_saturating", -jnp.mean(jnp.log(D_made))),
-    ]:
-        told = gan.LOSSES[loss](real, fake)
-        np.testing.assert_allclose(told["discriminator"], -V, rtol=1e-5)
-        np.testing.assert_allclose(told["generator"], wanted, rtol=1e-5)
-
-
-def test_the_non_saturating_generator_still_learns_where_the_minimax_one_does_not():
-    # D is sure that the samples are made: a = -20. Minimax: dL/da = -D(G(z)), which is nothing.
-    slope = lambda loss: float(
-        jax.grad(lambda a: gan.LOSSES[loss](jnp.zeros(1), a)["generator"])(jnp.array([-20.0]))[0]
-    )
-    assert abs(slope("minimax")) < 1e-8 and abs(slope("non_saturating") + 1) < 1e-6
-
-
-def test_extreme_logits_stay_finite():
-    for loss in gan.LOSSES.values():
-        told = loss(jnp.array([-1e4, 1e4]), jnp.array([1e4, -1e4]))
-        assert all(jnp.isfinite(v) for v in told.values())
-
-
 @pytest.mark.parametrize("dynamics", DYNAMICS, ids=lambda d: d.name)
-@pytest.mark.parametrize("loss", gan.LOSSES)
+@pytest.mark.parametrize("loss", adversarial.OBJECTIVES)
 def test_a_step_is_pure_compiles_once_and_keeps_the_states_shape(loss, dynamics):
     model = gan.make(
-        dataclasses.replace(SMALL, loss=loss, dynamics=dynamics, average=0.9), optax.adam(1e-3)
+        dataclasses.replace(
+            SMALL, objective=adversarial.Config(loss), dynamics=dynamics, average=0.9
+        ),
+        optax.adam(1e-3),
     )
     batch, key = _batch(), jax.random.key(1)
     state = model.init(key, batch)
@@ -139,9 +65,8 @@ def test_samples_have_the_datas_shape_and_range(output, low, high):
 @pytest.mark.parametrize("dynamics", ["alternating", "consensus"])
 def test_a_dcgan_makes_images_and_remembers_its_moments(dynamics):
     config = gan.Config(
-        architecture="dcgan",
-        generator=(4, 3),
-        discriminator=(3, 4),
+        generator=nets.Network("conv", (4, 3), normalise="batch"),
+        discriminator=nets.Network("conv", (3, 4), "leaky_relu", "batch"),
         latents=3,
         output="sigmoid",
         dynamics=games.Config(dynamics, gamma=0.1),
@@ -163,18 +88,19 @@ def test_a_dcgan_makes_images_and_remembers_its_moments(dynamics):
 
 
 def test_a_dcgan_of_points_is_refused():
-    config = gan.Config(architecture="dcgan", generator=(4,), discriminator=(4,))
-    with pytest.raises(ConfigError, match=r"images .* shape \(2,\)"):
+    config = gan.Config(generator=nets.Network("conv", (4,)))
+    with pytest.raises(ConfigError, match="mlp"):
         gan.make(config, optax.sgd(0.1)).init(jax.random.key(0), _batch())
 
 
 def test_decode_is_the_generator_and_a_sample_its_image_of_the_prior():
+    key_z = jax.random.split(jax.random.key(2))[0]
     for prior in ("normal", "uniform"):
         model = gan.make(dataclasses.replace(SMALL, prior=prior), optax.sgd(0.1))
         state = model.init(jax.random.key(0), _batch())
         z = {
-            "normal": jax.random.normal(jax.random.key(2), (5, 3)),
-            "uniform": jax.random.uniform(jax.random.key(2), (5, 3), minval=-1.0),
+            "normal": jax.random.normal(key_z, (5, 3)),
+            "uniform": jax.random.uniform(key_z, (5, 3), minval=-1.0),
         }[prior]
         x = model.sample(jax.random.key(2), state, 5)["x"]
         np.testing.assert_allclose(model.decode(state, z)["x"], x, rtol=1e-6)
@@ -200,8 +126,8 @@ def test_training_moves_the_samples_to_the_data():
     target = densities.gaussians(np.array([[2.0, -1.0]]), 0.3)
     config = gan.Config(
         dynamics=games.Config("consensus", gamma=1.0),
-        generator=(16,),
-        discriminator=(16,),
+        generator=nets.Network(widths=(16,)),
+        discriminator=nets.Network(widths=(16,)),
         latents=2,
     )
     model = gan.make(config, optax.rmsprop(2e-3))
@@ -224,17 +150,112 @@ def test_training_moves_the_samples_to_the_data():
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"loss": "minmax"}, "Did you mean 'minimax'"),
-        ({"architecture": "mpl"}, "Did you mean 'mlp'"),
+        ({"objective": {"name": "minmax"}}, "Did you mean 'minimax'"),
+        ({"generator": {"name": "mpl"}}, "Did you mean 'mlp'"),
+        ({"prior": "norml"}, "Did you mean 'normal'"),
+        ({"classes": -1}, "classes should be at least 0"),
+        (
+            {"objective": {"r1": 1.0}, "discriminator": {"normalise": "batch"}},
+            "batch norm mixes",
+        ),
         ({"output": "sigmod"}, "Did you mean 'sigmoid'"),
         ({"dynamics": {"name": "konsensus"}}, "Did you mean 'consensus'"),
         ({"dynamics": {"gama": 1.0}}, "Did you mean 'gamma'"),
         ({"latents": 0}, "at least 1, got 0"),
-        ({"generator": (4, 0)}, "generator .* at least 1"),
-        ({"architecture": "dcgan", "generator": ()}, "dcgan needs a width"),
         ({"average": 1.0}, r"\[0, 1\), got 1"),
     ],
 )
 def test_bad_configs_are_refused_with_a_hint(fields, message):
     with pytest.raises(ConfigError, match=message):
         typed(gan.Config, fields)
+
+
+# Packs, labels, penalties: the game with each of them.
+
+
+def _step(config, batch, key=1):
+    model = gan.make(config, optax.adam(1e-3))
+    state = model.init(jax.random.key(0), batch)
+    return model, state, *jax.jit(model.step)(jax.random.key(key), state, batch)
+
+
+def test_packs_are_judged_as_one():
+    config = dataclasses.replace(SMALL, objective=adversarial.Config(pack=4))
+    model, state, _, info = _step(config, _batch(n=16))
+    first = jax.tree.leaves(state.params["discriminator"])
+    assert any(leaf.shape == (8, 8) for leaf in first)  # 4 points of the plane -> 8 hidden units
+    assert all(jnp.isfinite(v) for v in info.values())
+    with pytest.raises(ConfigError, match="packs of 4 do not divide a batch of 6"):
+        model.init(jax.random.key(0), _batch(n=6))
+
+
+def test_the_critics_moves_divide_the_batch():
+    config = dataclasses.replace(SMALL, dynamics=games.Config(k=5))
+    with pytest.raises(ConfigError, match=r"5 moves .* do not divide a batch of 16"):
+        gan.make(config, optax.sgd(0.1)).init(jax.random.key(0), _batch(n=16))
+
+
+@pytest.mark.parametrize("network", ["mlp", "conv"])
+def test_wgan_gp_moves_the_critic_against_its_slopes(network):
+    player = nets.Network(network, (4,), "leaky_relu")
+    config = gan.Config(
+        objective=adversarial.Config("wasserstein", gradient=10.0),
+        dynamics=games.Config(k=2),
+        generator=player,
+        discriminator=dataclasses.replace(player, normalise="layer"),
+        latents=3,
+    )
+    *_, after, info = _step(config, _batch((4, 4, 1), n=8))
+    assert info["penalty_gradient"] > 0
+    assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(after))
+
+
+def test_clipped_critics_stay_clipped():
+    config = dataclasses.replace(SMALL, objective=adversarial.Config("wasserstein", clip=0.01))
+    *_, after, _ = _step(config, _batch())
+    for leaf in jax.tree.leaves(after.params["discriminator"]):
+        assert jnp.max(jnp.abs(leaf)) <= 0.01 + 1e-7
+    assert max(jnp.max(jnp.abs(g)) for g in jax.tree.leaves(after.params["generator"])) > 0.01
+
+
+def test_a_game_of_classes_samples_what_it_is_asked_for():
+    config = dataclasses.replace(SMALL, classes=3)
+    batch = {**_batch(n=12), "label": jnp.arange(12) % 3}
+    model, _, after, _ = _step(config, batch)
+    drawn = model.sample(jax.random.key(2), after, 6, label=jnp.array([0, 1, 2, 0, 1, 2]))
+    np.testing.assert_array_equal(drawn["label"], [0, 1, 2, 0, 1, 2])
+    assert (model.sample(jax.random.key(2), after, 50)["label"] < 3).all()
+    one = model.sample(jax.random.key(2), after, 6, label=1)
+    np.testing.assert_array_equal(one["label"], 1)
+    # The same z with another label is another x.
+    assert jnp.any(one["x"][0] != drawn["x"][0])
+    np.testing.assert_allclose(one["x"][1], drawn["x"][1], rtol=1e-5)
+    with pytest.raises(ConfigError, match="needs labelled data"):
+        model.init(jax.random.key(0), _batch(n=12))
+
+
+def test_a_conditional_generator_learns_which_class_lies_where():
+    """Two labels, two places: each label's samples go to its own."""
+    places = jnp.array([[1.5, 0.0], [-1.5, 0.0]])
+    config = gan.Config(
+        objective=adversarial.Config(r1=1.0),
+        generator=nets.Network(widths=(16,)),
+        discriminator=nets.Network(widths=(16,)),
+        classes=2,
+        latents=2,
+    )
+    model, root = gan.make(config, optax.adam(3e-3, b1=0.5)), jax.random.key(0)
+
+    def batch(key):
+        y = jax.random.randint(key, (64,), 0, 2)
+        return {"x": places[y] + 0.3 * jax.random.normal(key, (64, 2)), "label": y}
+
+    def one(state, i):
+        key_step, key_batch = jax.random.split(jax.random.fold_in(root, i))
+        return model.step(key_step, state, batch(key_batch))[0], None
+
+    state = model.init(root, batch(root))
+    state = jax.jit(lambda s: jax.lax.scan(one, s, jnp.arange(1500))[0])(state)
+    for label in (0, 1):
+        mean = model.sample(root, state, 200, label=label)["x"].mean(0)
+        assert jnp.linalg.norm(mean - places[label]) < 0.6
