@@ -315,7 +315,11 @@ def test_what_stays_on_disk_gives_the_bits_of_what_rests_on_the_device(
     monkeypatch.setattr(data_module, "RESIDENT_BYTES", 100)
     on_disk = folder(tmp_path, **declared)
     assert resident.resident and on_disk.resident == ()
-    assert resident[4:] == on_disk[4:]  # split, sizes, preprocessing, interval
+    for key in range(2):
+        whole, read = (s.training(jax.random.key(key), 3, 9) for s in (resident, on_disk))
+        jax.tree.map(np.testing.assert_array_equal, whole, read)
+    plain = [source._replace(training=None)[4:] for source in (resident, on_disk)]
+    assert plain[0] == plain[1]  # split, sizes, preprocessing, interval, name
     for step in range(8):
         one, other = (batch(source, step, size=4) for source in (resident, on_disk))
         assert np.array_equal(one["x"], other["x"]) and one["x"].dtype == other["x"].dtype

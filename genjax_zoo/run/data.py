@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genjax_zoo.contract import Batch, ConfigError, DataError, Key
-from genjax_zoo.densities import DENSITIES
+from genjax_zoo.densities import DENSITIES, Density
 from genjax_zoo.typed import choose
 
 RESIDENT_BYTES = 2**30
@@ -92,7 +92,11 @@ class Source(NamedTuple):
       held_out_size: how many held-out examples there are.
       size: how many training examples there are; None for a density.
       preprocessing: in words, for every number that is measured on it.
-      interval: the range of the values, for pictures.
+      interval: the range of the values, for pictures and for what looks at them.
+      name: of the data, however they are preprocessed: digits, mnist, ring.
+      training: (key, first, last) -> batch of the training examples first <= i < last; not
+        jitted. None where they have no end.
+      density: what draws the data, with its modes, if it is one of densities.DENSITIES.
     """
 
     resident: Any
@@ -104,6 +108,9 @@ class Source(NamedTuple):
     size: int | None
     preprocessing: str
     interval: tuple[float, float] = (0.0, 1.0)
+    name: str = ""
+    training: Callable[[Key, int, int], Batch] | None = None
+    density: Density | None = None
 
 
 def open_source(data: Data, seed: int, data_dir: str | None = None) -> Source:
@@ -119,6 +126,7 @@ def open_source(data: Data, seed: int, data_dir: str | None = None) -> Source:
     if kind not in openers or bool(name) != (kind != "digits"):
         raise ConfigError(f"config.data.source={data.source!r} is none of {KINDS}.")
     source = openers[kind]()
+    source = source._replace(name=name if kind in ("tfds", "density") else data.source)
     if source.size is not None and source.size < data.batch_size:
         raise DataError(
             f"config.data.batch_size={data.batch_size} is more than the {source.size} training "
@@ -248,6 +256,7 @@ def _table(data: Data, seed: int, train: _Images, test: _Images, split: str, lev
         size=size,
         preprocessing=_describe(data, levels, train.x.shape[1:]),
         interval=_interval(data, levels),
+        training=lambda key, first, last: batch_of(key, *take(train, slice(first, last))),
     )
 
 
@@ -268,6 +277,7 @@ def _density(data: Data, name: str) -> Source:
         held_out_size=HELD_OUT_DRAWS,
         size=None,
         preprocessing=f"{data.source}, as drawn",
+        density=density,
     )
 
 
@@ -415,6 +425,7 @@ def _records(data: Data, seed: int, train: Any, test: Any, split: str) -> Source
         size=size,
         preprocessing=_describe(data, 256, shape),
         interval=_interval(data, 256),
+        training=lambda key, first, last: batch_of(key, read(train, range(size)[first:last])),
     )
 
 
