@@ -30,7 +30,7 @@ from genjax_zoo.typed import nearest
 COMMANDS = {
     "train": "train a model, or go on training it, in --workdir",
     "sample": "draw samples from the model in --workdir: a picture and an array",
-    "evaluate": "measure the model in --workdir on held-out data",
+    "evaluate": "measure the model in --workdir on held-out data, and its samples",
     "list": "the roster: every family, how it learns, what it can do, its configs",
 }
 QUICKSTART = "configs/vae.py:digits"
@@ -139,7 +139,17 @@ def _flags() -> flags.FlagValues:
     integer("sample_seed", 0, "sample: the seed of the draw.", lower_bound=0)
     integer("examples", None, "evaluate: held-out examples; all if not given.", lower_bound=1)
     flags.DEFINE_list(
-        "measures", None, "evaluate: names, with commas; all if not given.", flag_values=known
+        "measures",
+        None,
+        "evaluate: names, with commas; all that apply if not given.",
+        flag_values=known,
+    )
+    integer("fake", None, "evaluate: samples; 2500 for modes, 2000 else.", lower_bound=1)
+    string(
+        "extractor",
+        None,
+        "evaluate: what samples are seen through, a file of experiments/extractors.py; for the "
+        "digits and MNIST the zoo has one.",
     )
     string("coordinator", None, "Address of process 0, host:port, for several processes.")
     integer("processes", None, "How many processes train together.", lower_bound=1)
@@ -343,31 +353,59 @@ def _evaluate(call: Call) -> None:
     run, workdir = _config_of(_workdir(call), call), _workdir(call)
     import jax
 
+    from genjax_zoo.measure import modes, scores
     from genjax_zoo.run import evaluate, loop, report
     from genjax_zoo.run.config import make_model
     from genjax_zoo.typed import choose
 
-    known = evaluate.measures_of(make_model(run))
-    if not known:
-        raise ZooError(f"a {run.model['name']} tells no number per example to evaluate.")
-    for name in call.flags.measures or ():
-        choose(name, known, "measure")
+    own = evaluate.measures_of(make_model(run))
+    asked = tuple(call.flags.measures or ())
+    for name in asked:
+        choose(name, {**own, **dict.fromkeys((*modes.OF_MODES, *scores.OF_FEATURES))}, "measure")
     setup = loop.set_up(run, _data_dir(workdir, call), learning=False)
+    extractor = _extractor(call, setup)
+    of_samples = evaluate.applicable(setup.source, extractor)
+    _check_measures(run, asked, (*own, *of_samples))
     step, state = loop.restore(run, setup.model, setup.like, workdir, call.flags.checkpoint)
-    results = evaluate.evaluate(
-        setup.model,
-        state,
-        setup.source,
-        jax.random.fold_in(setup.root, loop.EVALUATE),
-        step,
-        call.flags.examples,
-        tuple(call.flags.measures) if call.flags.measures else None,
-        progress=_say,
-    )
+    key = jax.random.fold_in(setup.root, loop.EVALUATE)
+    told = (setup.model, state, setup.source, key, step)
+    only = asked or None
+    results = evaluate.evaluate(*told, call.flags.examples, only, progress=_say)
+    results += evaluate.score(*told, extractor, call.flags.fake, only, progress=_say)
     loop.write_results(workdir, results)
     report.write(workdir.root)
     for result in results:
         print(evaluate.describe(result))
+
+
+def _extractor(call: Call, setup: Any) -> Any:
+    """What samples are seen through: as told, or the zoo's own for these data, or None."""
+    from genjax_zoo.contract import DataError
+    from genjax_zoo.measure import extractors
+
+    shape = setup.example["x"].shape[1:]
+    if not call.flags.extractor:
+        return extractors.for_data(setup.source.name, shape)
+    extractor = extractors.load(call.flags.extractor)
+    if not extractors.fits(extractor, shape):
+        raise DataError(
+            f"--extractor={call.flags.extractor} sees images {list(extractor.shape)}, and the data "
+            f"are {list(shape)}; make one of such images by experiments/extractors.py."
+        )
+    return extractor
+
+
+def _check_measures(run: Any, asked: Sequence[str], known: Sequence[str]) -> None:
+    """Raises ZooError where nothing, or not what was asked for, can be measured."""
+    why = (
+        f"a {run.model['name']} on {run.data.source} has: {', '.join(known) or '(none)'}. Measures "
+        "of modes need a density made of them; those of features an extractor: --extractor=FILE."
+    )
+    missing = [name for name in asked if name not in known]
+    if missing:
+        raise ZooError(f"--measures={','.join(missing)} cannot be told here; {why}")
+    if not known:
+        raise ZooError(f"nothing can be measured; {why}")
 
 
 def _say(name: str, done: int, of: int) -> None:

@@ -14,7 +14,8 @@ import pytest
 
 from genjax_zoo.contract import CheckpointError, ConfigError, DivergedError, ZooError
 from genjax_zoo.learn import average_start, average_update, learnt
-from genjax_zoo.run import checkpoint, loop
+from genjax_zoo.measure import distances, modes
+from genjax_zoo.run import checkpoint, evaluate, loop
 from genjax_zoo.run.progress import Progress
 from genjax_zoo.run.workdir import Workdir
 from tests.conftest import ROOT
@@ -38,8 +39,8 @@ def stop_after(monkeypatch, step):
     """SIGTERM arrives while the loop tells of `step`."""
     original = Progress.update
 
-    def update(self, now, line=None):
-        original(self, now, line)
+    def update(self, now, *told):
+        original(self, now, *told)
         if now == step:
             os.kill(os.getpid(), signal.SIGTERM)
 
@@ -68,6 +69,69 @@ def test_sigterm_saves_and_the_same_call_ends_as_if_never_stopped(tmp_path, toy,
         stop_after(patch, step)
         assert run_in(tmp_path / "stopped", toy())[1] == step
     assert run_in(tmp_path / "stopped", toy()) == whole
+
+
+def lines(folder):
+    return [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+
+
+def test_whenever_samples_are_drawn_their_diversity_is_told(tmp_path, toy):
+    run_in(tmp_path, toy())
+    told = {line["step"]: line.get("diversity") for line in lines(tmp_path)}
+    assert [step for step, value in told.items() if value is not None] == [30, 60]
+    setup = loop.set_up(toy())
+    state = loop.restore(toy(), setup.model, setup.like, Workdir(tmp_path))[1]
+    key = jax.random.fold_in(setup.root, loop.SAMPLE)
+    x = np.asarray(setup.model.sample(key, state, 64)["x"])
+    data = np.asarray(setup.source.held_out(key, 0, 256)["x"])
+    assert told[60] == pytest.approx(distances.diversity(x, data), rel=1e-5)
+
+
+def test_samples_at_the_end_alone_are_told_of_too(tmp_path, toy):
+    run_in(tmp_path, toy(sample_every=0))
+    assert [line["step"] for line in lines(tmp_path) if "diversity" in line] == [60]
+    run_in(tmp_path, toy(sample_every=0))
+    assert [line["step"] for line in lines(tmp_path)] == [10, 20, 30, 40, 50, 60]
+
+
+def test_modes_are_told_where_data_have_modes_and_measured_at_the_end(tmp_path, toy, capsys):
+    workdir = Workdir(tmp_path)
+    workdir.create()
+    run = toy(data={"source": "density:grid", "batch_size": 20}, samples=200)
+    results = loop.train(loop.set_up(run), workdir)
+    last = lines(tmp_path)[-1]
+    assert 0 <= last["modes"] <= 25 and 0 <= last["high_quality"] <= 100
+    assert "diversity" not in last
+    # One Gaussian at the middle of a grid of 25: the line says so, until samples say otherwise.
+    told = [line for line in capsys.readouterr().err.splitlines() if line.startswith("step ")]
+    assert f"collapsing: {last['modes']:.0f} of 25 modes" in told[-1]
+    assert [("collapsing" in line) for line in told] == [False, False, True, True, True, True]
+    assert [r.name for r in results] == ["log_prob", *modes.OF_MODES]
+    numbers = json.loads((tmp_path / "eval" / "metrics.json").read_text())
+    assert numbers[1]["protocol"]["n_fake"] == 2500 and "grid" in numbers[1]["protocol"]["data"]
+
+
+@pytest.mark.parametrize("source", ["digits", "density:ring", "density:checkerboard"])
+def test_a_collapsed_sampler_is_called_so(toy, source):
+    opened = loop.set_up(toy(data={"source": source, "batch_size": 20})).source
+    x = np.asarray(opened.held_out(jax.random.key(0), 0, 200)["x"])
+    well = evaluate.glance(x, opened, x)
+    one = evaluate.glance(np.repeat(x[:1], 200, 0), opened, x)
+    assert well.news == ""
+    expected = "collapsing: 1 of 8 modes" if "ring" in source else "collapsing: diversity 0.00"
+    assert one.news == expected
+    assert evaluate.glance(x[:, :1], opened, x).numbers == {}
+    if "ring" not in source:
+        assert evaluate.glance(x[:1], opened, x).numbers == {}
+
+
+def test_news_stand_before_the_numbers_and_silence_is_no_news(capsys):
+    with Progress(10) as progress:
+        progress.update(5, {"loss": 1.0}, "collapsing: 1 of 8 modes")
+        progress.update(6, {}, "collapsing: 1 of 8 modes")
+        progress.update(10, {"loss": 1.0})
+    first, second = capsys.readouterr().err.splitlines()
+    assert "collapsing: 1 of 8 modes  loss 1" in first and "collapsing" not in second
 
 
 def test_another_seed_ends_elsewhere(tmp_path, toy):

@@ -13,10 +13,14 @@ import pytest
 from PIL import Image
 
 from genjax_zoo import main as main_module
-from genjax_zoo.contract import ConfigError
+from genjax_zoo.contract import ConfigError, ZooError
 from genjax_zoo.main import load, main, override, parse, usage
+from genjax_zoo.measure import extractors
+from genjax_zoo.measure.modes import OF_MODES
+from genjax_zoo.measure.scores import compare
 from genjax_zoo.models import ZOO, Family
 from genjax_zoo.run import loop
+from genjax_zoo.run.evaluate import Result
 from genjax_zoo.run.workdir import Workdir
 from tests.conftest import ROOT, ToyConfig, make_toy
 
@@ -101,11 +105,77 @@ def test_train_sample_evaluate(trained, tmp_path):
     other = run / "samples" / "sample_step_00000003_seed_3_n_5.npz"
     assert not np.array_equal(np.load(other)["x"], first)
 
-    status, out, _ = trained("evaluate", "--workdir=run", "--examples=10")
+    words = ("--examples=10", "--measures=log_prob")
+    status, out, _ = trained("evaluate", "--workdir=run", *words)
     assert status == 0 and "n=10" in out and "log_prob" in out
     number, older = json.loads((run / "eval" / "metrics.json").read_text())
     assert (number["n"], older["n"]) == (10, 359)
     assert {"value", "evidence", "unit", "split", "n", "preprocessing"} <= set(number)
+
+
+SAMPLED = ("frechet_distance", "kernel_distance", "inception_style_score", "precision", "recall",
+           "density", "coverage", "memorised", "memorisation_auc")  # fmt: skip
+
+
+def entries(folder):
+    return json.loads((folder / "eval" / "metrics.json").read_text())
+
+
+def test_evaluate_looks_at_samples_too(trained, tmp_path):
+    status, out, _ = trained("evaluate", "--workdir=run", "--fake=80")
+    assert status == 0
+    told = {e["name"]: e for e in entries(tmp_path / "run")}
+    assert set(told) == {"log_prob", *SAMPLED}
+    for name in SAMPLED:
+        entry = told[name]
+        assert entry["low"] <= entry["value"] <= entry["high"] and entry["n"] == 80
+        assert entry["protocol"]["extractor"] == "digits" and len(entry["protocol"]["sha256"]) == 64
+        assert f"{name} = " in out and "n=80 samples" in out
+    assert told["recall"]["protocol"]["n_real"] == 80
+    assert told["memorised"]["protocol"]["n_train"] == 1438
+    assert "FID" not in out
+    # The same again takes its place; another protocol stands beside it.
+    before = len(entries(tmp_path / "run"))
+    trained("evaluate", "--workdir=run", "--fake=80", "--measures=recall")
+    assert len(entries(tmp_path / "run")) == before
+    trained("evaluate", "--workdir=run", "--fake=81", "--measures=recall")
+    both = [Result(**e) for e in entries(tmp_path / "run") if e["name"] == "recall"]
+    assert [e.protocol["n_fake"] for e in both] == [81, 80]
+    with pytest.raises(ZooError, match="differ in n_real: 81 and 80; n_fake: 81 and 80"):
+        compare(*both)
+    assert compare(both[0], both[0]).value == 0
+    page = (tmp_path / "run" / "report.html").read_text()
+    assert "frechet distance" in page and "extractor digits" in page
+
+
+def test_a_model_without_numbers_of_examples_evaluates_its_samples(call, tmp_path):
+    words = ["--config=configs/gan.py:toy", "--workdir=ring", "--config.steps=4"]
+    small = [f"--config.{f}=4" for f in ("sample_every", "log_every", "data.batch_size")]
+    status, out, err = call("train", *words, *small, "--config.samples=100")
+    assert status == 0 and "modes_covered = " in out and "modes of 8" in out
+    assert "collapsing: " in err
+    assert {e["name"] for e in entries(tmp_path / "ring")} == set(OF_MODES)
+    status, out, _ = call("evaluate", "--workdir=ring", "--fake=70")
+    assert status == 0 and "n=70 samples" in out
+    assert len(entries(tmp_path / "ring")) == 2 * len(OF_MODES)
+    status, _, err = call("evaluate", "--workdir=ring", "--measures=recall")
+    assert status == 2 and "--measures=recall cannot be told here" in err and "modes_covered" in err
+
+
+def test_an_extractor_of_ones_own(trained, tmp_path):
+    path = extractors.FOLDER / "digits.safetensors"
+    shutil.copy(path, tmp_path / "mine.safetensors")
+    words = ("evaluate", "--workdir=run", "--fake=20", "--measures=precision")
+    assert trained(*words, "--extractor=mine.safetensors")[0] == 0
+    for flag, telling in [
+        (tmp_path / "none.safetensors", "does not exist"),
+        (extractors.FOLDER / "mnist.safetensors", "sees images [28, 28, 1], and the data are [8,"),
+        (tmp_path / "toy.py", "cannot be read as an extractor"),
+    ]:
+        status, _, err = trained(*words, f"--extractor={flag}")
+        assert status == 2 and telling in err
+    status, _, err = trained(*words, "--fake=3")
+    assert status == 2 and "at least 4 real and 4 fake examples, got 3 and 3" in err
 
 
 def test_train_without_a_config_goes_on_with_the_workdirs_own(trained, tmp_path):
@@ -143,6 +213,8 @@ def test_help_names_every_command_and_flag(call):
         "--workdir",
         "--config.FIELD",
         "--measures",
+        "--fake",
+        "--extractor",
     ):
         assert word in usage()
     assert max(map(len, usage().splitlines())) <= 80

@@ -331,6 +331,15 @@ def test_a_value_keeps_to_its_error():
     assert report._value(None, None) == ("not measured", "")
 
 
+def test_a_score_is_shown_with_its_interval(workdir):
+    entry = {"name": "kernel_distance", "value": -0.01234, "low": -0.034, "high": 0.0123, "n": 2000}
+    files.write(workdir / "eval" / "metrics.json", json.dumps([entry]))
+    assert "−0.012 [−0.034, 0.012]" in text_of(workdir)
+    assert report._spread(8.0, 8.0, 8.0) == ("8", "[8, 8]")
+    assert report._spread(7.0, 6.0, 8.0) == ("7.0", "[6.0, 8.0]")
+    assert report._spread(math.nan, math.nan, math.nan)[0] == "not a number"
+
+
 @pytest.mark.parametrize(
     ("value", "written"),
     [(0, "0"), (-1.5, "−1.500"), (123456.7, "123,457"), (1e-5, "1e−05"), (2e7, "2e+07")],

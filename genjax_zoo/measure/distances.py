@@ -31,7 +31,8 @@ class Estimate(NamedTuple):
       low, high: the 2.5th and 97.5th percentile of its bootstrap distribution, moved so that its
         mean is `value`: a resample holds fewer different examples than the sample, and is biased
         against the sample as the sample is against the truth. The interval therefore tells the
-        spread at this number of examples, and not the bias, which belongs to the protocol.
+        spread at this number of examples, and not the bias, which belongs to the protocol. Where
+        all examples agree (a recall of 0) it has no width, which is no certainty.
     """
 
     value: float

@@ -79,7 +79,7 @@ OF_MODES = ("modes_covered", "high_quality", "modes_reverse_kl")
 
 
 def scores(
-    x: Array,
+    x: Array | np.ndarray,
     density: Density,
     name: str,
     only: Sequence[str] | None = None,
@@ -98,7 +98,7 @@ def scores(
       only: names in `OF_MODES`; None takes all.
       draws, seed: of the intervals.
     """
-    modes, n = coverage(x, density), len(x)
+    modes, n = coverage(jnp.asarray(x), density), len(x)
     centres, sigma = density.centres, density.sigma
     assert centres is not None and sigma is not None
     K = len(centres)

@@ -1,22 +1,32 @@
-"""Measurement on held-out data: every number with what it is.
+"""Measurement: of held-out data, and of samples; every number with what it is.
 
-Floor 4.
+Floor 4. `evaluate` asks the model for numbers of single examples, `score` looks at its samples.
 """
 
 from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
-from genjax_zoo.contract import Evidence, Key, Measure, Model
+from genjax_zoo.contract import DataError, Evidence, Key, Measure, Model
+from genjax_zoo.measure import distances, modes, scores
+from genjax_zoo.measure.extractors import Extractor
 from genjax_zoo.run.data import Source
 
 EVAL_BATCH = 500
+FAKE_MODES, FAKE_FEATURES = 2500, 2000
+"""Samples that mode coverage (Lin et al. 2018) and the measures of features look at."""
+TRAINING = 100_000
+"""Training examples that samples are searched for among, at most: the first so many."""
+PAIRS = 256
+"""Images among whose pairs diversity is measured."""
+COLLAPSED = 0.5
+"""Samples less diverse than this, of the data's own diversity, are called collapsing."""
 
 
 class Result(NamedTuple):
@@ -24,8 +34,8 @@ class Result(NamedTuple):
 
     Attributes:
       name: log_prob, or the measure's own.
-      value: the mean over n examples, in `unit`.
-      standard_error: of the mean, over examples.
+      value: the mean over n examples, or what n samples are worth, in `unit`.
+      standard_error: of the mean, over examples; None for what is no mean.
       evidence: exact, lower_bound, estimate or unnormalised.
       unit: nats, error, ...
       split: which examples.
@@ -34,11 +44,14 @@ class Result(NamedTuple):
       step: after how many steps of training.
       better: higher or lower.
       detail: what else one must know, such as the number of importance samples.
+      low, high: the 95 % interval of a number of samples; None for one of examples.
+      protocol: what must be the same before it is compared (scores.Protocol), as a dict; empty for
+        a number of examples. scores.compare takes results as they are.
     """
 
     name: str
     value: float
-    standard_error: float
+    standard_error: float | None
     evidence: str
     unit: str
     split: str
@@ -47,6 +60,9 @@ class Result(NamedTuple):
     step: int
     better: str
     detail: str = ""
+    low: float | None = None
+    high: float | None = None
+    protocol: Mapping[str, Any] = {}
 
 
 def measures_of(model: Model) -> dict[str, Measure]:
@@ -125,11 +141,206 @@ def evaluate(
     return results
 
 
+def applicable(source: Source, extractor: Extractor | None) -> tuple[str, ...]:
+    """The names of what samples of these data can be asked, with that extractor."""
+    names: list[str] = []
+    if source.density is not None and source.density.centres is not None:
+        names += modes.OF_MODES
+    if extractor is not None:
+        at_hand = {"real", *(["train"] if source.training else [])}
+        at_hand |= {"probabilities"} if extractor.probabilities else set()
+        names += [n for n, kind in scores.OF_FEATURES.items() if at_hand >= set(kind.needs)]
+    return tuple(names)
+
+
+def score(
+    model: Model,
+    state: Any,
+    source: Source,
+    key: Key,
+    step: int,
+    extractor: Extractor | None = None,
+    fake: int | None = None,
+    only: tuple[str, ...] | None = None,
+    where: jax.sharding.Sharding | None = None,
+    progress: Callable[[str, int, int], None] = lambda name, done, of: None,
+) -> list[Result]:
+    """Measures the model's samples.
+
+    Args:
+      model, state, source, key, step, where, progress: as those of `evaluate`.
+      extractor: what sees the images, which it is given in [0, 1]; None leaves its measures out.
+      fake: how many samples; by default `FAKE_MODES` and `FAKE_FEATURES`. As many held-out
+        examples are looked at, or all if there are fewer.
+      only: names of the measures wanted; None takes all that apply.
+    """
+    names = [n for n in applicable(source, extractor) if only is None or n in only]
+    of_modes = [n for n in names if n in modes.OF_MODES]
+    of_features = [n for n in names if n in scores.OF_FEATURES]
+    n_modes = (fake or FAKE_MODES) if of_modes else 0
+    n_features = (fake or FAKE_FEATURES) if of_features else 0
+    if not names:
+        return []
+    x = draw(model, state, key, max(n_modes, n_features), where, progress)
+    shape = _held_out(source, key, 1).shape[1:]
+    if x.shape[1:] != shape:
+        raise DataError(
+            f"the samples have the shape {list(x.shape[1:])} and the data {list(shape)}; only "
+            "samples of the data's shape can be measured."
+        )
+    found: list[scores.Score] = []
+    if of_modes:
+        assert source.density is not None
+        found += modes.scores(x[:n_modes], source.density, source.name, of_modes)
+    if of_features:
+        assert extractor is not None
+        real = _held_out(source, key, min(n_features, source.held_out_size))
+        needs = {field for name in of_features for field in scores.OF_FEATURES[name].needs}
+        train = _training(source, extractor, key, progress) if "train" in needs else None
+        seen = [_seen(images, source.interval) for images in (real, x[:n_features])]
+        judge = extractor.probabilities
+        clouds = scores.Clouds(
+            real=extractor.features(seen[0]),
+            fake=extractor.features(seen[1]),
+            probabilities=judge(seen[1]) if judge and "probabilities" in needs else None,
+            train=train,
+        )
+        found += scores.of_clouds(
+            clouds,
+            extractor,
+            data=f"{source.preprocessing}; mapped to [0, 1] and cut there",
+            split=source.held_out_split,
+            only=of_features,
+        )
+    return [_result(one, source, step) for one in found]
+
+
+def _result(score: scores.Score, source: Source, step: int) -> Result:
+    told = score.protocol
+    parts = [
+        f"{told.n_real} real" if told.n_real else "",
+        f"{told.n_train} training examples" if told.n_train else "",
+        f"extractor {told.extractor} {told.sha256[:8]}" if told.extractor else "",
+        told.parameters,
+    ]
+    return Result(
+        name=score.name,
+        value=score.value,
+        standard_error=None,
+        evidence=score.evidence,
+        unit=score.unit,
+        split=told.split,
+        n=told.n_fake,
+        preprocessing=source.preprocessing,
+        step=step,
+        better=score.better,
+        detail=", ".join(part for part in parts if part),
+        low=score.low,
+        high=score.high,
+        protocol=told._asdict(),
+    )
+
+
+@functools.lru_cache(maxsize=16)
+def _sampler(sample: Callable, n: int, where: jax.sharding.Sharding | None) -> Callable:
+    return jax.jit(lambda key, state: sample(key, state, n)["x"], out_shardings=where)
+
+
+def draw(
+    model: Model,
+    state: Any,
+    key: Key,
+    n: int,
+    where: jax.sharding.Sharding | None = None,
+    progress: Callable[[str, int, int], None] = lambda name, done, of: None,
+) -> np.ndarray:
+    """Samples x [n, ...], drawn in batches of one size."""
+    size = min(n, EVAL_BATCH)
+    sampler = _sampler(model.sample, size, where)
+    parts = []
+    for first in range(0, n, size):
+        # A stream apart from those of the held-out examples and of the measures.
+        own = jax.random.fold_in(jax.random.fold_in(key, 2**32 - 1), first)
+        parts.append(np.asarray(sampler(own, state)))
+        progress("samples", min(first + size, n), n)
+    return np.concatenate(parts)[:n]
+
+
+def _held_out(source: Source, key: Key, size: int) -> np.ndarray:
+    """The first held-out examples x, in the dice that `evaluate` gives them."""
+    parts = []
+    for first in range(0, size, EVAL_BATCH):
+        key_data = jax.random.fold_in(jax.random.fold_in(key, 0), first)
+        parts.append(source.held_out(key_data, first, min(first + EVAL_BATCH, size))["x"])
+    return np.concatenate([np.asarray(part) for part in parts])
+
+
+def _training(
+    source: Source, extractor: Extractor, key: Key, progress: Callable[[str, int, int], None]
+) -> np.ndarray:
+    """Features of the training examples, of which a block at a time is held."""
+    assert source.training is not None and source.size is not None
+    size, parts = min(source.size, TRAINING), []
+    for first in range(0, size, 4 * EVAL_BATCH):
+        last = min(first + 4 * EVAL_BATCH, size)
+        x = source.training(jax.random.fold_in(jax.random.fold_in(key, 0), first), first, last)["x"]
+        parts.append(extractor.features(_seen(np.asarray(x), source.interval)))
+        progress("training examples", last, size)
+    return np.concatenate(parts)
+
+
+def _seen(x: np.ndarray, interval: tuple[float, float]) -> np.ndarray:
+    """Values of the data's range as an extractor sees them: in [0, 1], NaN kept."""
+    low, high = interval
+    return np.clip((x - low) / (high - low), 0, 1)
+
+
+class Glance(NamedTuple):
+    """What a few samples tell at once of how varied they are.
+
+    Attributes:
+      numbers: for a line of metrics: `modes` and `high_quality` (in %) of a density with
+        modes, else `diversity`, 1 where samples are as far apart as data are.
+      news: "collapsing: ..." where they are not; empty where they are well.
+    """
+
+    numbers: dict[str, float]
+    news: str
+
+
+def glance(x: np.ndarray, source: Source, reference: np.ndarray) -> Glance:
+    """Whether a sampler is collapsing, from samples drawn for something else; costs milliseconds.
+
+    Args:
+      x: samples [n, ...]; less than two tell nothing of diversity.
+      source: whose modes they should reach, if it has any.
+      reference: data [m, ...], for their diversity.
+    """
+    density = source.density
+    if x.shape[1:] != reference.shape[1:]:
+        return Glance({}, "")
+    if density is not None and density.centres is not None:
+        covered, quality = modes.glance(x, density)
+        K = len(density.centres)
+        news = f"collapsing: {covered} of {K} modes" if covered < K else ""
+        return Glance({"modes": float(covered), "high_quality": 100 * quality}, news)
+    diversity = distances.diversity(x[:PAIRS], reference[:PAIRS])
+    if not np.isfinite(diversity):
+        return Glance({}, "")
+    news = f"collapsing: diversity {diversity:.2f}" if diversity < COLLAPSED else ""
+    return Glance({"diversity": diversity}, news)
+
+
 def describe(result: Result) -> str:
     """One line that can be quoted: the value with its error, and what it is."""
     kind = "" if result.evidence == Evidence.EXACT else f" {result.evidence.replace('_', ' ')},"
+    sampled = result.low is not None
+    within = (
+        f"[{result.low:.4f}, {result.high:.4f}]" if sampled else f"± {result.standard_error:.4f}"
+    )
     return (
-        f"{result.name} = {result.value:.4f} ± {result.standard_error:.4f} {result.unit},{kind} "
+        f"{f'{result.name} = {result.value:.4f} {within} {result.unit}'.rstrip()},{kind} "
         f"{result.detail + ', ' if result.detail else ''}"
-        f"{result.split} split, n={result.n}, {result.preprocessing}, step {result.step}"
+        f"{result.split + ' split, ' if result.split else ''}"
+        f"n={result.n}{' samples' if sampled else ''}, {result.preprocessing}, step {result.step}"
     )

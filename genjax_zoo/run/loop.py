@@ -9,6 +9,7 @@ deterministic, as on a CPU.
 from __future__ import annotations
 
 import contextlib
+import functools
 import itertools
 import pathlib
 import re
@@ -34,6 +35,7 @@ from genjax_zoo.contract import (
     Support,
     ZooError,
 )
+from genjax_zoo.measure import modes
 from genjax_zoo.run import checkpoint, evaluate, images, provenance, report, sharding
 from genjax_zoo.run.config import Run, make_model
 from genjax_zoo.run.data import Source, feeds, open_source
@@ -298,7 +300,7 @@ def _steps(setup, state, first, keeper, progress, told) -> tuple[Any, int]:
         if due:
             if not bool(finite):
                 raise keeper.diverged(compiled, resident, rows, over)
-            progress.update(stop, keeper.keep(state, stop, info))
+            progress.update(stop, keeper.keep(state, stop, info), keeper.news)
         else:
             progress.update(stop)
         if (due or jax.process_count() == 1) and _any_process(told.is_set(), stop):
@@ -315,6 +317,7 @@ class _Keeper:
         """The writer is the chief's; the other processes keep nothing but checkpoints."""
         self.setup, self.workdir, self.checkpoints = setup, workdir, checkpoints
         self.writer, self.drawn = writer, -1
+        self.news = ""
         self.everywhere = sharding.replicated(setup.mesh)
         self.measured: dict[int, list[evaluate.Result]] = {}
         self._sample = jax.jit(
@@ -329,7 +332,10 @@ class _Keeper:
         return step == run.steps or any(n and step % n == 0 for n in every)
 
     def keep(self, state: Any, step: int, info: dict) -> dict[str, float]:
-        """Writes all that is due after `step`; returns the line of metrics."""
+        """Writes all that is due after `step`; returns the line of metrics.
+
+        `self.news` says whether the newest samples are collapsing.
+        """
         run = self.setup.run
         hit = lambda n: bool(n) and step % n == 0
         self.checkpoints.check()
@@ -338,6 +344,8 @@ class _Keeper:
             line |= {name: float(value) for name, value in sorted(info.items())}
         if hit(run.eval_every):
             line |= self._measure(state, step)
+        if hit(run.sample_every) or step == run.steps:
+            line |= self._draw(state, step)
         if line and self.writer is not None:
             self.workdir.append_metrics(step, line)
             for name, value in line.items():
@@ -347,8 +355,6 @@ class _Keeper:
                 # A run that resumes here does not write these points again.
                 self.writer.flush()
             self.checkpoints.save(step, state, self._score(step))
-        if hit(run.sample_every):
-            self._draw(state, step)
         return line
 
     def finish(self, state: Any, step: int, stop: threading.Event) -> list[evaluate.Result]:
@@ -361,6 +367,7 @@ class _Keeper:
             self._draw(state, step)
             with contextlib.suppress(_Stopped):
                 results = self.evaluate(state, step, progress=_watching(stop))
+                results += self._modes(state, step, progress=_watching(stop))
             if self.writer is not None and results:
                 write_results(self.workdir, results)
         if stop.is_set() and self.writer is not None:
@@ -371,6 +378,14 @@ class _Keeper:
             )
         self.checkpoints.close()
         return results
+
+    def _modes(self, state: Any, step: int, **kwargs) -> list[evaluate.Result]:
+        """What samples of a density with modes are worth; other scores are dear, and asked for."""
+        key, only = jax.random.fold_in(self.setup.root, EVALUATE), modes.OF_MODES
+        return evaluate.score(
+            self.setup.model, state, self.setup.source, key, step, only=only,
+            where=self.everywhere, **kwargs,
+        )  # fmt: skip
 
     def evaluate(self, state: Any, step: int, **kwargs) -> list[evaluate.Result]:
         key = jax.random.fold_in(self.setup.root, EVALUATE)
@@ -393,17 +408,28 @@ class _Keeper:
                 return result.value
         return None
 
-    def _draw(self, state: Any, step: int) -> None:
+    def _draw(self, state: Any, step: int) -> dict[str, float]:
+        """A picture of samples; returns what they tell of how varied they are."""
         if step == self.drawn:
-            return
+            return {}
         self.drawn, path = step, self.workdir.sample_path(step)
         key = jax.random.fold_in(self.setup.root, SAMPLE)
         x = np.asarray(self._sample(key, state)["x"])
-        if self.writer is not None:
-            reference = np.asarray(self.setup.example["x"])
-            picture = images.picture(x, reference, *self.setup.source.interval)
-            images.write_png(path, picture)
-            self.writer.add_image("samples", picture, step, dataformats="HWC")
+        if self.writer is None:
+            return {}
+        reference = np.asarray(self.setup.example["x"])
+        picture = images.picture(x, reference, *self.setup.source.interval)
+        images.write_png(path, picture)
+        self.writer.add_image("samples", picture, step, dataformats="HWC")
+        numbers, self.news = evaluate.glance(x, self.setup.source, self._data)
+        return numbers
+
+    @functools.cached_property
+    def _data(self) -> np.ndarray:
+        """Held-out examples that samples are to be as varied as."""
+        source = self.setup.source
+        key = jax.random.fold_in(self.setup.root, EXAMPLE)
+        return np.asarray(source.held_out(key, 0, min(evaluate.PAIRS, source.held_out_size))["x"])
 
     def diverged(self, compiled, resident, rows, over) -> DivergedError:
         """Plays the steps since the last good checkpoint again, one by one, and names the fault."""
@@ -463,7 +489,8 @@ def write_results(workdir: Workdir, results: list[evaluate.Result]) -> None:
     A number takes the place of an older one that is the same but for its value.
     """
     path = workdir.eval / "metrics.json"
-    identity = lambda e: [e.get(k) for k in ("name", "step", "n", "preprocessing", "detail")]
+    same = ("name", "step", "n", "split", "preprocessing", "detail")
+    identity = lambda e: [*(e.get(k) for k in same), e.get("protocol") or {}]
     new = [result._asdict() for result in results]
     taken = [identity(entry) for entry in new]
     old = workdir.read(path) if path.exists() else []

@@ -56,11 +56,18 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, step: int, line: Mapping[str, float] | None = None) -> None:
-        """The run is after `step`; `line` holds new numbers, if there are any."""
+    def update(self, step: int, line: Mapping[str, float] | None = None, news: str = "") -> None:
+        """The run is after `step`.
+
+        Args:
+          step: how many are done.
+          line: new numbers, if there are any; without any the last ones stay, with their news.
+          news: what must not be overlooked; stands before the numbers.
+        """
         if self.quiet:
             return
-        told = "  ".join(f"{name} {value:.4g}" for name, value in (line or {}).items())
+        numbers = "  ".join(f"{name} {value:.4g}" for name, value in (line or {}).items())
+        told = f"{news}  {numbers}" if news and numbers else numbers
         if self._bar is not None:
             self._bar.update(self._task, completed=step, rate=f"{self._rate(step):.0f} steps/s")
             if told:

@@ -167,7 +167,11 @@ def _measurement(entry: Mapping) -> Html:
     value, error = entry.get("value"), entry.get("standard_error")
     unit, kind = str(entry.get("unit", "")), str(entry.get("evidence", "none"))
     split, n, step = entry.get("split"), entry.get("n"), entry.get("step")
-    shown, within = _value(value, error)
+    low, high = entry.get("low"), entry.get("high")
+    if isinstance(low, int | float) and isinstance(high, int | float):
+        shown, within = _spread(value, low, high)
+    else:
+        shown, within = _value(value, error)
     facts = [
         f"{split} split" if split else None,
         f"n = {n:,}" if isinstance(n, int) else None,
@@ -197,6 +201,16 @@ def _value(value: Any, error: Any) -> tuple[str, str]:
         return number(float(value), 5), ""
     decimals = max(0, 1 - math.floor(math.log10(error)))
     return f"{value:,.{decimals}f}".replace("-", "−"), f"± {error:,.{decimals}f}"
+
+
+def _spread(value: Any, low: float, high: float) -> tuple[str, str]:
+    """A value and its interval as "[low, high]", to the second digit of the interval's width."""
+    width = high - low
+    if not isinstance(value, int | float) or not math.isfinite(width) or width <= 0:
+        return _value(value, None)[0], f"[{number(low)}, {number(high)}]"
+    decimals = max(0, 1 - math.floor(math.log10(width)))
+    three = [f"{x:,.{decimals}f}".replace("-", "−") for x in (value, low, high)]
+    return three[0], f"[{three[1]}, {three[2]}]"
 
 
 def _figure(step: int, png: bytes, caption: str = "step") -> Html:
