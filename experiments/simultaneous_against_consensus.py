@@ -7,42 +7,47 @@ end, consensus covers all 8 modes in at least 4 of 5 seeds and simultaneous at m
     python experiments/simultaneous_against_consensus.py
 
 writes a page, a picture and the numbers to experiments/results/. All seeds of a dynamics learn
-side by side in one compiled loop: a step is a pure function, so `vmap` over seeds is the farm.
+side by side in one compiled loop: a step is a pure function, so `vmap` over seeds is the farm. Of
+seed 0 the eigenvalues of the game are measured where either dynamics ends.
 """
 
 from __future__ import annotations
 
 import argparse
-import datetime
 import functools
-import json
-import pathlib
-import runpy
-import subprocess
 import time
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
-import matplotlib
 import numpy as np
+import study
 
-from genjax_zoo import densities
+from genjax_zoo import densities, games
+from genjax_zoo.learn import Learner
+from genjax_zoo.measure import games as numerics
 from genjax_zoo.measure import modes
+from genjax_zoo.models import gan
 from genjax_zoo.run import config as configs
+from genjax_zoo.typed import typed
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
-NAME = pathlib.Path(__file__).stem
 VARIANTS = {"simultaneous": "toy_simultaneous", "consensus": "toy"}
+COLOURS = {"simultaneous": study.RED, "consensus": study.BLUE}
 DRAWN = 2500  # samples a measurement
+EXAMPLES = 4096  # data and samples on which the game is held still
+NEAR = 1e-2  # how near to the imaginary axis an eigenvalue is not told from one on it
+LEADING = 100  # eigenvalues kept among the numbers
 
 
-def learn(variant: str, seeds: int, steps: int, every: int) -> dict[str, np.ndarray]:
+def learn(
+    variant: str, seeds: int, steps: int, every: int
+) -> tuple[dict[str, np.ndarray], Learner]:
     """Runs one variant for all seeds; measures at the start and after each `every` steps.
 
     Returns arrays whose leading axes are [measurement, seed]: the fields of modes.Modes, and
-    `x` [.., .., DRAWN, 2]; and `minutes` [].
+    `x` [.., .., DRAWN, 2]; and `minutes` []. Besides, the last state of seed 0.
     """
-    run = configs.read(runpy.run_path(str(ROOT / "configs/gan.py"))["get_config"](variant))
+    run = study.run("gan", variant)
     model, size = configs.make_model(run), run.data.batch_size
     density = densities.make(run.data.source.removeprefix("density:"))
     batch = lambda key: {"x": density.sample(key, size)}
@@ -80,7 +85,50 @@ def learn(variant: str, seeds: int, steps: int, every: int) -> dict[str, np.ndar
         history.append(jax.device_get(measure(roots, states)))
         print(f"{variant} {first + every}: modes {history[-1]['covered']}", flush=True)
     told = {name: np.stack([h[name] for h in history]) for name in history[0]}
-    return told | {"minutes": np.array((time.time() - began) / 60)}
+    told |= {"minutes": np.array((time.time() - began) / 60)}
+    return told, jax.tree.map(lambda leaf: leaf[0], states)
+
+
+class Spectrum(NamedTuple):
+    """The game where one dynamics ended, on one large batch of data and noise.
+
+    Attributes:
+      parameters: N.
+      norm: ‖v‖.
+      field: eigenvalues of v' [N].
+      followed: eigenvalues of the Jacobian of the field that the dynamics follows [N]: of v
+        itself, or of v - γ ∇½‖v‖².
+      nash: the local Nash check.
+    """
+
+    parameters: int
+    norm: float
+    field: np.ndarray
+    followed: np.ndarray
+    nash: numerics.Nash
+
+
+def spectrum(variant: str, state: Learner) -> Spectrum:
+    """Dense Jacobians of the trained game."""
+    run = study.run("gan", variant)
+    config: Any = typed(gan.Config, {k: v for k, v in run.model.items() if k != "name"})
+    _, losses = gan.game(config)
+    density = densities.make(run.data.source.removeprefix("density:"))
+    key_data, key = jax.random.split(jax.random.key(2**31 - 2))
+    here = (key, state.params, state.memory, {"x": density.sample(key_data, EXAMPLES)})
+    v = numerics.flatten(losses, *here)
+    field = followed = numerics.eigenvalues(v)
+    if config.dynamics.name != "simultaneous":
+        # A move of step 1 is θ + what the dynamics follows, whose eigenvalues are one less.
+        moved = numerics.update(losses, games.make(config.dynamics), 1.0, *here)
+        followed = numerics.eigenvalues(moved) - 1
+    return Spectrum(
+        parameters=len(v.at),
+        norm=float(jnp.linalg.norm(v.function(v.at))),
+        field=field,
+        followed=followed,
+        nash=numerics.nash(v),
+    )
 
 
 def verdict(results: dict[str, dict[str, np.ndarray]], seeds: int) -> tuple[bool, str]:
@@ -94,98 +142,152 @@ def verdict(results: dict[str, dict[str, np.ndarray]], seeds: int) -> tuple[bool
     )
 
 
-def draw(results: dict[str, dict[str, np.ndarray]], every: int, path: pathlib.Path) -> None:
-    """Seed 0's samples over time above, every seed's modes and quality over time below."""
-    matplotlib.use("Agg")
-    from matplotlib import pyplot as plt
-
+def draw(
+    results: dict[str, dict[str, np.ndarray]], spectra: dict[str, Spectrum], every: int, plt: Any
+) -> Any:
+    """Seed 0's samples over time above; every seed's modes and quality, and eigenvalues below."""
     last = len(results["consensus"]["covered"]) - 1
     shown = sorted({round(last * f) for f in (0, 0.02, 0.1, 0.2, 0.6, 1)})
-    figure = plt.figure(figsize=(2 * len(shown), 7.2), layout="constrained")
-    above, below = figure.subfigures(2, 1, height_ratios=[4, 3.2])
-    centres = densities.make("ring").centres
-    colours = {"simultaneous": "tab:red", "consensus": "tab:blue"}
+    figure = plt.figure(figsize=(2.2 * len(shown), 8.2), layout="constrained")
+    above, below = figure.subfigures(2, 1, height_ratios=[4.4, 3.8])
+    centres = np.asarray(densities.make("ring").centres)
     grid = above.subplots(2, len(shown))
     for row, (name, told) in zip(grid, results.items(), strict=True):
-        row[0].set_ylabel(name)
+        row[0].set_ylabel(name, color=COLOURS[name], fontsize=12)
         for axis, t in zip(row, shown, strict=True):
             axis.scatter(*centres.T, s=60, facecolors="none", edgecolors="0.7", linewidths=0.8)
-            axis.scatter(*told["x"][t, 0].T, s=1, color=colours[name], alpha=0.3, linewidths=0)
+            axis.scatter(*told["x"][t, 0].T, s=1, color=COLOURS[name], alpha=0.3, linewidths=0)
             axis.set(xlim=(-1.6, 1.6), ylim=(-1.6, 1.6), aspect="equal", xticks=[], yticks=[])
+            for side in axis.spines.values():
+                side.set(visible=True, color="0.8")
             if name == "simultaneous":
-                axis.set_title(f"{t * every:,} steps", fontsize=9)
-    left, right = below.subplots(1, 2)
+                axis.set_title(f"{t * every:,} steps")
+    left, middle, right = below.subplots(1, 3)
     for name, told in results.items():
         steps = every * np.arange(last + 1) / 1000
-        for axis, values in ((left, told["covered"]), (right, 100 * told["high_quality"])):
-            axis.plot(steps, values, color=colours[name], linewidth=0.6, alpha=0.4)
-            axis.plot(steps, np.median(values, 1), color=colours[name], label=name)
-    left.set(xlabel="thousand steps", ylabel="modes covered, of 8", ylim=(0, 8.4))
-    right.set(xlabel="thousand steps", ylabel="samples within 3 sigma, %", ylim=(0, 100))
-    right.axhline(100 * modes.PERFECT, color="0.5", linewidth=0.8, linestyle=":")
+        for axis, values in ((left, told["covered"]), (middle, 100 * told["high_quality"])):
+            axis.plot(steps, values, color=COLOURS[name], linewidth=0.6, alpha=0.4)
+            axis.plot(steps, np.median(values, 1), color=COLOURS[name], label=name)
+    left.set(xlabel="thousand steps", title="modes covered, of 8", ylim=(0, 8.4))
+    middle.set(xlabel="thousand steps", title="samples within 3 sigma, %", ylim=(0, 100))
+    middle.axhline(100 * modes.PERFECT, color="0.5", linewidth=0.8, linestyle=":")
     left.legend(loc="lower right", title="thick: median of the seeds")
-    figure.savefig(path, dpi=110)
-    plt.close(figure)
+    right.axhline(0, color="0.8", linewidth=0.7, zorder=0)
+    right.axvline(0, color="0.8", linewidth=0.7, zorder=0)
+    for name, spectrum_of in spectra.items():
+        z = spectrum_of.field
+        right.plot(z.real, z.imag, ".", color=COLOURS[name], markersize=4, alpha=0.6)
+    # Linear about 0, where most eigenvalues are, and logarithmic beyond.
+    right.set_xscale("symlog", linthresh=NEAR, linscale=0.4)
+    right.set_yscale("symlog", linthresh=NEAR, linscale=0.4)
+    right.set(xlabel="real part", ylabel="imaginary part", title="eigenvalues of v' at the end")
+    far = [-100, -1, -NEAR, NEAR, 1]
+    right.set_xticks(far, [f"{x:g}" for x in far])
+    right.set_yticks([-10, -1, 0, 1, 10], ["-10", "-1", "0", "1", "10"])
+    return figure
 
 
-def commit() -> str:
-    """The short name of the commit that runs."""
-    words = ["git", "rev-parse", "--short", "HEAD"]
-    return subprocess.run(words, cwd=ROOT, capture_output=True, text=True).stdout.strip()
+def _spectrum_row(name: str, which: str, z: np.ndarray, told: Spectrum) -> list[str]:
+    left = z[z.real < -NEAR]
+    all_of_them, contracting = (numerics.convergence(w, 1.0, NEAR).largest_step for w in (z, left))
+    return [
+        name,
+        which,
+        f"{told.norm:.2g}",
+        f"{z.real.max():.2g}",
+        f"{np.abs(z.imag).max():.2g}",
+        f"{z.real.min():.2g}",
+        f"{int(np.sum(z.real > NEAR))} of {told.parameters}",
+        f"{all_of_them:.2g}" if all_of_them else "none",
+        f"{contracting:.2g}",
+    ]
 
 
-def page(results, args, commit: str, minutes: float) -> str:
+def _alone(nash: numerics.Nash) -> str:
+    """The verdict, and each player's curvatures."""
+    each = [
+        f"{player}'s curvature {one.smallest:.2g} to {one.largest:.2g}"
+        for player, one in nash.players.items()
+    ]
+    return f"{nash.verdict} ({', '.join(each)})"
+
+
+def page(
+    results: dict[str, dict[str, np.ndarray]], spectra: dict[str, Spectrum], run: study.Study
+) -> list[str]:
     """The results page."""
+    args = run.args
     _, sentence = verdict(results, args.seeds)
     tails = {name: told["covered"][-11:] for name, told in results.items()}
     rows = []
     for name, told in results.items():
         for seed in range(args.seeds):
             tail = tails[name][:, seed]
-            solid = int(np.sum(told["counts"][-1, seed] >= 0.01 * DRAWN))
-            rows.append(
-                f"| {name} | {seed} | {tail[-1]} | {tail.min()} to {tail.max()} | {solid} | "
-                f"{100 * told['high_quality'][-1, seed]:.1f} | "
-                f"{told['reverse_kl'][-1, seed]:.3f} |"
-            )
-    return "\n".join(
+            rows.append([
+                name,
+                seed,
+                tail[-1],
+                f"{tail.min()} to {tail.max()}",
+                int(np.sum(told["counts"][-1, seed] >= 0.01 * DRAWN)),
+                f"{100 * told['high_quality'][-1, seed]:.1f}",
+                f"{told['reverse_kl'][-1, seed]:.3f}",
+            ])  # fmt: skip
+    of_seeds = study.table(
+        ["dynamics", "seed", "modes covered, of 8", f"in the last {10 * args.every:,} steps",
+         "with 1 % of the samples", "within 3 sigma, %", "reverse KL over the modes, nats"],
+        rows,
+    )  # fmt: skip
+    simultaneous, consensus = spectra["simultaneous"], spectra["consensus"]
+    of_spectra = study.table(
+        ["dynamics", "field", "‖v‖", "largest real part", "largest imaginary part",
+         "smallest real part", f"real part > {NEAR:g}", "largest h that converges",
+         "largest h for those left of the axis"],
         [
-            "# Simultaneous against consensus",
-            "",
-            f"After {args.steps:,} steps {sentence} One stray sample covers a mode, so the count "
-            f"flickers: in the last {10 * args.every:,} steps simultaneous is seen with up to "
-            f"{tails['simultaneous'].max()} modes, and consensus never with fewer than "
-            f"{tails['consensus'].min()}.",
-            "",
-            f"![Samples over time and modes over time]({NAME}.png)",
-            "",
-            "Above, the samples of seed 0 at six times, the modes as grey circles; below, every "
-            "seed as a thin line, the median as a thick one, and what perfect samples score, "
-            "dotted.",
-            "",
-            f"| dynamics | seed | modes covered, of 8 | in the last {10 * args.every:,} steps | "
-            "with 1 % of the samples | within 3 sigma, % | reverse KL over the modes, nats |",
-            "|---|---|---|---|---|---|---|",
-            *rows,
-            "",
-            f"Protocol: ring of 8 Gaussians, radius 1, sigma .01; {DRAWN} samples a measurement; a "
-            "mode is covered by at least one sample within 3 sigma of its centre (perfect samples: "
-            f"{100 * modes.PERFECT:.3f} % within); the reverse KL counts every sample at its "
-            "nearest centre. Both players four hidden layers of 16 (ReLU), z of 16 dimensions, "
-            "batch 512, RMSProp 1e-4 (decay .9, epsilon 1e-10), non-saturating loss, gamma 10: "
-            "configs/gan.py:toy and :toy_simultaneous. Unlike the authors' notebook, modes are "
-            "drawn at random (theirs: 64 of each in a batch) and weights start from LeCun's normal "
-            "distribution (theirs: Glorot's uniform). Published (authors' notebook): consensus 8 "
-            "of 8, about 90 % within 3 sigma from 30,000 steps on.",
-            "",
-            f"Command: `python experiments/{NAME}.py --seeds={args.seeds} --steps={args.steps} "
-            f"--every={args.every}`; seeds 0 to {args.seeds - 1}; commit "
-            f"{commit}; {minutes:.1f} minutes ("
-            + ", ".join(f"{name} {float(told['minutes']):.1f}" for name, told in results.items())
-            + f") on {jax.default_backend()}, jax {jax.__version__}; {datetime.date.today()}.",
-            "",
-        ]
-    )
+            _spectrum_row("simultaneous", "v", simultaneous.field, simultaneous),
+            _spectrum_row("consensus", "v", consensus.field, consensus),
+            _spectrum_row("consensus", "v - γ ∇½‖v‖²", consensus.followed, consensus),
+        ],
+    )  # fmt: skip
+    fastest = {name: np.abs(told.field.imag).max() for name, told in spectra.items()}
+    return [
+        "# Simultaneous against consensus",
+        f"After {args.steps:,} steps {sentence} One stray sample covers a mode, so the count "
+        f"flickers: in the last {10 * args.every:,} steps simultaneous is seen with up to "
+        f"{tails['simultaneous'].max()} modes, and consensus never with fewer than "
+        f"{tails['consensus'].min()}.",
+        run.picture("Samples over time, modes over time, and eigenvalues at the end"),
+        "Above, the samples of seed 0 at six times, the modes as grey circles; below, every seed "
+        "as a thin line, the median as a thick one, and what perfect samples score, dotted. On "
+        "the right, the eigenvalues of the game's Jacobian v' at the end of seed 0 (axes linear "
+        f"within ± {NEAR:g}, logarithmic beyond).",
+        of_seeds,
+        "## The game at the end of training (seed 0)",
+        f"Where consensus ends the game turns at most as fast as ± {fastest['consensus']:.2g}i, "
+        f"where simultaneous ends as ± {fastest['simultaneous']:.2g}i.",
+        of_spectra,
+        f"All {consensus.parameters} eigenvalues of the dense Jacobian, on one batch of "
+        f"{EXAMPLES} data and as many samples, held fixed. h is a step of plain gradient descent "
+        "on the field, which neither run used (both are preconditioned by RMSProp): it is at most "
+        "-2 Re λ / |λ|², and 0 as soon as one eigenvalue is on or right of the axis. Networks "
+        "of ReLU have eigenvalues about 0 near any fixed point, since their weights can be rescaled "
+        f"from layer to layer; what lies within ± {NEAR:g} of the axis is not told from 0.",
+        "Neither run stands still, as ‖v‖ says. Each player alone, by its own Hessian: "
+        + "; ".join(f"{name}: {_alone(told.nash)}" for name, told in spectra.items())
+        + ".",
+        f"Protocol: ring of 8 Gaussians, radius 1, sigma .01; {DRAWN} samples a measurement; a "
+        "mode is covered by at least one sample within 3 sigma of its centre (perfect samples: "
+        f"{100 * modes.PERFECT:.3f} % within); the reverse KL counts every sample at its nearest "
+        "centre. Both players four hidden layers of 16 (ReLU), z of 16 dimensions, batch 512, "
+        "RMSProp 1e-4 (decay .9, epsilon 1e-10), non-saturating loss, gamma 10: "
+        "configs/gan.py:toy and :toy_simultaneous. Unlike the authors' notebook, modes are drawn "
+        "at random (theirs: 64 of each in a batch) and weights start from LeCun's normal "
+        "distribution (theirs: Glorot's uniform). Published (authors' notebook): consensus 8 of "
+        "8, about 90 % within 3 sigma from 30,000 steps on.",
+        run.closing(
+            f"0 to {args.seeds - 1}",
+            {name: float(told["minutes"]) for name, told in results.items()},
+        ),
+    ]
 
 
 def main() -> None:
@@ -194,27 +296,22 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=5)
     parser.add_argument("--steps", type=int, default=50_000)
     parser.add_argument("--every", type=int, default=500, help="steps between two measurements")
-    parser.add_argument("--out", type=pathlib.Path, default=ROOT / "experiments/results")
-    args = parser.parse_args()
+    run = study.Study(__file__, parser)
+    args = run.args
     if args.steps % args.every:
         parser.error(f"--steps should be a multiple of --every, got {args.steps}, {args.every}.")
 
-    began, at = time.time(), commit()
-    results = {
-        name: learn(variant, args.seeds, args.steps, args.every)
-        for name, variant in VARIANTS.items()
-    }
-    args.out.mkdir(parents=True, exist_ok=True)
-    draw(results, args.every, args.out / f"{NAME}.png")
-    (args.out / f"{NAME}.md").write_text(page(results, args, at, (time.time() - began) / 60))
-    numbers = {
-        name: {
-            "covered": told["covered"].tolist(),
-            "high_quality": np.round(told["high_quality"], 4).tolist(),
-        }
-        for name, told in results.items()
-    }
-    (args.out / f"{NAME}.json").write_text(json.dumps({"every": args.every, **numbers}) + "\n")
+    results, spectra = {}, {}
+    for name, variant in VARIANTS.items():
+        results[name], state = learn(variant, args.seeds, args.steps, args.every)
+        spectra[name] = spectrum(variant, state)
+    numbers: dict[str, Any] = {"every": args.every}
+    for name, told in results.items():
+        numbers[name] = {key: told[key] for key in ("covered", "high_quality")}
+        numbers[name]["eigenvalues"] = spectra[name].field[:LEADING]
+    run.write(
+        page(results, spectra, run), draw(results, spectra, args.every, run.pyplot()), numbers
+    )
     print(verdict(results, args.seeds)[1])
 
 

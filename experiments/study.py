@@ -20,6 +20,7 @@ import os
 import pathlib
 import runpy
 import subprocess
+import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
@@ -139,10 +140,12 @@ def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def commit() -> str:
-    """The short name of the commit that runs, and whether the code was changed since."""
-    code = ("genjax_zoo", "configs", "experiments/*.py")
+    """The short name of the commit that runs, and whether what has been imported is not of it."""
+    files = {getattr(module, "__file__", None) for module in list(sys.modules.values())}
+    code = sorted(f for f in files if f and pathlib.Path(f).is_relative_to(ROOT / "genjax_zoo"))
     name = _git("rev-parse", "--short", "HEAD")
-    return f"{name or 'unknown'}{' (changed)' if _git('status', '--porcelain', *code) else ''}"
+    changed = _git("status", "--porcelain", "configs", "experiments/*.py", *code)
+    return f"{name or 'unknown'}{' (changed)' if changed else ''}"
 
 
 def _git(*words: str) -> str:

@@ -340,7 +340,8 @@ def page(rows: list[Row], run: study.Study) -> list[str]:
         "as in a valley: in the last row it carries starts to the origin, where the generator is "
         "at a maximum of its own loss, and the eigenvalues of -∇L are as negative there as at an "
         "equilibrium. Of least squares one start even leaves for ever, along ψθ = -½, where ‖v‖ "
-        "falls with |ψ| as θ grows. Only v knows the difference, and the sum still does. Not for any weight: "
+        "falls with |ψ| as θ grows. Only v knows the difference, and the sum still does. Not for "
+        "any weight: "
         f"from γ = {trap:.3f} on (J - γ JᵀJ has the determinant c² - 1 + γ² (1 - c²)² on the hill, "
         "c = ½) the sum is caught there too.",
         table,
