@@ -189,7 +189,7 @@ def draw(
 
 def _spectrum_row(name: str, which: str, z: np.ndarray, told: Spectrum) -> list[str]:
     left = z[z.real < -NEAR]
-    all_of_them, contracting = (numerics.convergence(w, 1.0, NEAR).largest_step for w in (z, left))
+    all_of_them, contracting = (numerics.convergence(w, 1.0).largest_step for w in (z, left))
     return [
         name,
         which,
@@ -269,8 +269,9 @@ def page(
         f"{EXAMPLES} data and as many samples, held fixed. h is a step of plain gradient descent "
         "on the field, which neither run used (both are preconditioned by RMSProp): it is at most "
         "-2 Re λ / |λ|², and 0 as soon as one eigenvalue is on or right of the axis. Networks "
-        "of ReLU have eigenvalues about 0 near any fixed point, since their weights can be rescaled "
-        f"from layer to layer; what lies within ± {NEAR:g} of the axis is not told from 0.",
+        "of ReLU have eigenvalues about 0 near any fixed point, since their weights can be "
+        f"rescaled from layer to layer; what lies within ± {NEAR:g} of the axis is not told from "
+        "0.",
         "Neither run stands still, as ‖v‖ says. Each player alone, by its own Hessian: "
         + "; ".join(f"{name}: {_alone(told.nash)}" for name, told in spectra.items())
         + ".",

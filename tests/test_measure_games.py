@@ -11,6 +11,7 @@ import pytest
 from genjax_zoo import adversarial, games, nets
 from genjax_zoo.contract import ConfigError, ZooError
 from genjax_zoo.measure import games as numerics
+from genjax_zoo.models import gan
 
 KEY = jax.random.key(0)
 
@@ -422,6 +423,20 @@ def test_a_game_without_forward_mode():
     flat = numerics.flatten(*_convolutions())
     with pytest.raises(TypeError, match="custom_vjp"):
         jax.jvp(flat.function, (flat.at,), (flat.at,))
+    agree(flat, 3, "LM")
+
+
+@pytest.mark.parametrize("penalty", [{}, {"r1": 1.0}], ids=["plain", "r1"])
+def test_arnoldi_of_a_gan_as_the_zoo_makes_it(penalty):
+    small = nets.Network(widths=(6,), activation="tanh")
+    config = gan.Config(
+        adversarial.Config(**penalty), generator=small, discriminator=small, latents=2
+    )
+    init, losses = gan.game(config)
+    batch = {"x": jax.random.normal(KEY, (16, 2))}
+    params, memory = init(KEY, batch)
+    flat = numerics.flatten(losses, KEY, params, memory, batch)
+    assert flat.ranges["generator"].stop == len(flat.at) == 57  # 25 + 32
     agree(flat, 3, "LM")
 
 
