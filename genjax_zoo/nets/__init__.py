@@ -10,8 +10,6 @@ from genjax_zoo.nets.image import (
     StatefulNet,
     conv_decoder,
     conv_encoder,
-    dcgan_discriminator,
-    dcgan_generator,
 )
 from genjax_zoo.nets.net import ACTIVATIONS, Net
 from genjax_zoo.nets.norm import batch_norm, group_norm
@@ -29,8 +27,6 @@ __all__ = [
     "conv_decoder",
     "conv_encoder",
     "conv_transpose",
-    "dcgan_discriminator",
-    "dcgan_generator",
     "discriminator",
     "generator",
     "group_norm",
