@@ -184,7 +184,8 @@ class Workload(NamedTuple):
       optimizer: its optimizer.
       shape: of a batch of data, which are drawn once and kept.
       binary: data of 0 and 1 or in [-1, 1].
-      twin: (state, fields, learning rate) -> the same in PyTorch.
+      twin: (state, fields, optimizer) -> the same in PyTorch.
+      moves: how many moves of a player a step is; a turn has so many fewer steps.
     """
 
     title: str
@@ -194,6 +195,7 @@ class Workload(NamedTuple):
     shape: tuple[int, ...]
     binary: bool
     twin: Callable[..., Any]
+    moves: int = 1
 
 
 def data(workload: Workload, batches: int) -> np.ndarray:
@@ -213,16 +215,28 @@ def workloads() -> dict[str, Workload]:
 
     adam = optimizers.Config("adam", 1e-3)
     gan = optimizers.Config("adam", 2e-4, b1=0.5)
+    gan_gp = optimizers.Config("adam", 1e-4, b1=0.5, b2=0.9)
     sgd = optimizers.Config("sgd", 1e-2)
     rbm = {"hidden": 500, "base_rate": False}
     vae = {"latents": 50, "widths": (500,), "activation": "relu", "decoder": "bernoulli"}
     dcgan = {
-        "architecture": "dcgan",
-        "generator": (256, 128, 64),
-        "discriminator": (64, 128, 256),
+        "generator": {"name": "conv", "widths": (256, 128, 64), "normalise": "batch"},
+        "discriminator": {
+            "name": "conv",
+            "widths": (64, 128, 256),
+            "activation": "leaky_relu",
+            "normalise": "batch",
+        },
         "latents": 100,
         "output": "tanh",
         "dynamics": {"name": "simultaneous"},
+    }
+    wgan_gp = {
+        **dcgan,
+        "objective": {"name": "wasserstein", "gradient": 10.0},
+        "dynamics": {"name": "alternating", "k": 5},
+        "generator": {"name": "conv", "widths": (128, 64), "normalise": "batch"},
+        "discriminator": {"name": "conv", "widths": (64, 128), "activation": "leaky_relu"},
     }
     return {
         "vae": Workload(
@@ -231,6 +245,10 @@ def workloads() -> dict[str, Workload]:
         "dcgan": Workload(
             "DCGAN 64-128-256 channels, 28x28, both players, batch 64",
             "gan", dcgan, gan, (64, 28, 28, 1), False, twins.Dcgan,
+        ),
+        "wgan_gp": Workload(
+            "WGAN-GP 64-128 channels, 28x28, 5 critic moves of 64 images and one of the generator",
+            "gan", wgan_gp, gan_gp, (320, 28, 28, 1), False, twins.WganGp, moves=6,
         ),
         "rbm_cd": Workload(
             "RBM 784x500, CD-1, batch 100",
@@ -260,6 +278,7 @@ def compare(workload: Workload, steps: int, repeats: int, batches: int = 16) -> 
         raise ZooError("the comparison needs PyTorch: pip install -e '.[bench]'.")
     import torch
 
+    steps = -(-steps // workload.moves)
     model = family_model(workload.family, workload.fields, workload.optimizer)
     x = data(workload, batches)
     table = jnp.asarray(x)

@@ -98,11 +98,14 @@ class Vae:
 
 
 class Dcgan:
-    """models/gan.py: a DCGAN whose two players move at once; images are channels_last."""
+    """models/gan.py with conv networks, both players moving at once; images are channels_last.
+
+    The discriminator has batch norm or none, as the zoo's parameters say.
+    """
 
     def __init__(self, state: Any, fields: dict[str, Any], optimizer: Any):
         g, d = state.params["generator"].net, state.params["discriminator"]
-        depth = len(fields["generator"])
+        depth = len(fields["generator"]["widths"])
         self.latents, self.shape = fields["latents"], state.params["generator"].shape
         sizes = [self.shape[0]]
         for _ in range(depth):
@@ -117,8 +120,10 @@ class Dcgan:
         }
         self.D: dict[str, Any] = {
             "conv": [leaf(d[f"Conv_{i}"]["kernel"], 3, 2, 0, 1) for i in range(depth)],
-            "bias": leaf(d["Conv_0"]["bias"]),
-            "norm": [norm(d, i) for i in range(depth - 1)],
+            "bias": [
+                leaf(d[f"Conv_{i}"]["bias"]) for i in range(depth) if "bias" in d[f"Conv_{i}"]
+            ],
+            "norm": [norm(d, i) for i in range(depth - 1) if f"BatchNorm_{i}" in d],
             "dense": leaf(d["Dense_0"]["kernel"], 1, 0),
             "dense_bias": leaf(d["Dense_0"]["bias"]),
         }
@@ -150,14 +155,19 @@ class Dcgan:
             h = h[:, :, :size, :size] if h.shape[-1] != size else h
         return torch.tanh(h)
 
+    def noise(self, key: Any, n: int) -> torch.Tensor:
+        """z of the zoo's losses under this key."""
+        z = jax.random.normal(jax.random.split(key, 4)[0], (n, self.latents))
+        return torch.from_numpy(np.array(z))
+
     def judge(self, x: torch.Tensor) -> torch.Tensor:
-        h = x
+        h, biases = x, self.D["bias"]
         for i, w in enumerate(self.D["conv"]):
             # SAME padding for a kernel of 4 and stride 2: (1, 1), or (1, 2) where the size is odd.
-            bias = None if i else self.D["bias"]
+            bias = biases[i] if i < len(biases) else None
             odd = h.shape[-1] % 2
             h = F.conv2d(F.pad(h, (1, 2, 1, 2)) if odd else h, w, bias, 2, 0 if odd else 1)
-            h = F.leaky_relu(self.norm(h, "D", i - 1) if i else h, 0.2)
+            h = F.leaky_relu(self.norm(h, "D", i - 1) if i and self.D["norm"] else h, 0.2)
         return F.linear(h.permute(0, 2, 3, 1).flatten(1), self.D["dense"], self.D["dense_bias"])
 
     def step(
@@ -182,14 +192,65 @@ class Dcgan:
         ours, theirs = [], []
         for i in range(steps):
             key = jax.random.key(100 + i)
-            noise = torch.from_numpy(
-                np.array(jax.random.normal(key, (table.shape[1], self.latents)))
-            )
+            noise = self.noise(key, table.shape[1])
             state, info = jax.jit(model.step)(key, state, {"x": table[i]})
             x = self.prepare(torch.tensor(np.array(table[i : i + 1])))[0]
             ours += [float(info["loss_discriminator"]), float(info["loss_generator"])]
             theirs += [loss.item() for loss in self.step(x, noise)]
         return differ(ours, theirs, "gan")
+
+
+class WganGp(Dcgan):
+    """models/gan.py as WGAN-GP: k moves of the critic on parts of the batch, then the generator."""
+
+    def __init__(self, state: Any, fields: dict[str, Any], optimizer: Any):
+        super().__init__(state, fields, optimizer)
+        self.k, self.weight = fields["dynamics"]["k"], fields["objective"]["gradient"]
+
+    def critic(self, x: torch.Tensor, z: torch.Tensor, epsilon: torch.Tensor) -> torch.Tensor:
+        """One move of the critic; its loss."""
+        with torch.no_grad():
+            fake = self.generate(z)
+        between = (epsilon * x + (1 - epsilon) * fake).requires_grad_()
+        gap = self.judge(x).mean() - self.judge(fake).mean()
+        (slope,) = torch.autograd.grad(self.judge(between).sum(), between, create_graph=True)
+        penalty = (slope.flatten(1).norm(dim=1) - 1).square().mean()
+        loss = -gap + self.weight * penalty
+        self._move("D", loss)
+        return loss
+
+    def _move(self, player: str, loss: torch.Tensor) -> None:
+        gradients = torch.autograd.grad(loss, self.of[player])
+        for w, gradient in zip(self.of[player], gradients, strict=True):
+            # The fused Adam pairs entries by their place in memory, and the gradient of a slope
+            # is not laid out as its weight.
+            alike = gradient.stride() == w.stride()
+            w.grad = gradient if alike else torch.empty_like(w).copy_(gradient)
+        self.optimizers[player].step()
+
+    def step(self, x: torch.Tensor, noise: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
+        parts, told = [x[j :: self.k] for j in range(self.k)], []
+        n = len(parts[0])
+        if noise is None:
+            z = [torch.randn(n, self.latents) for _ in range(self.k + 1)]
+            epsilon = [torch.rand(n, 1, 1, 1) for _ in range(self.k)]
+        else:
+            z, epsilon = noise
+        for j, part in enumerate(parts):
+            told.append(self.critic(part, z[j], epsilon[j]))
+        loss = -self.judge(self.generate(z[self.k])).mean()
+        self._move("G", loss)
+        return told[0], loss
+
+    def noise(self, key: Any, n: int) -> Any:
+        """z of every turn, and the place between data and samples of the critic's."""
+        turns = [jax.random.fold_in(key, turn) for turn in range(self.k + 1)]
+        z = [super(WganGp, self).noise(turn, n // self.k) for turn in turns]
+        epsilon = [
+            jax.random.uniform(jax.random.split(turn, 4)[3], (n // self.k, 1, 1, 1))
+            for turn in turns[: self.k]
+        ]
+        return z, [torch.from_numpy(np.array(e)) for e in epsilon]
 
 
 class Rbm:

@@ -57,12 +57,22 @@ def test_the_work_of_a_step_is_that_of_its_products(benchmark):
 def test_both_sides_compute_the_same(benchmark):
     pytest.importorskip("torch", reason="the bench extra is not installed")
     known = benchmark.workloads()
+    narrow = lambda normalise: {
+        "generator": {"name": "conv", "widths": (8, 4), "normalise": "batch"},
+        "discriminator": {
+            "name": "conv",
+            "widths": (4, 8),
+            "activation": "leaky_relu",
+            "normalise": normalise,
+        },
+    }
     small = {
         "vae": {"latents": 3, "widths": (8,)},
-        "dcgan": {"generator": (8, 4), "discriminator": (4, 8), "latents": 5},
+        "dcgan": {**narrow("batch"), "latents": 5},
+        "wgan_gp": {**narrow("none"), "latents": 5},
         "rbm_cd": {"hidden": 30},
     }
-    shapes = {"vae": (8, 64), "dcgan": (8, 7, 7, 1), "rbm_cd": (8, 64)}
+    shapes = {"vae": (8, 64), "dcgan": (8, 7, 7, 1), "wgan_gp": (20, 7, 7, 1), "rbm_cd": (8, 64)}
     for name, fields in small.items():
         workload = known[name]._replace(fields={**known[name].fields, **fields}, shape=shapes[name])
         row = benchmark.compare(workload, steps=2, repeats=1, batches=3)
