@@ -16,9 +16,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from genjax_zoo.contract import Array, Key
 from genjax_zoo.nets.conv import conv
@@ -77,9 +79,17 @@ def half(x: Array, factor: int = 2) -> Array:
     return jnp.mean(squares, axis=(2, 4))
 
 
-def _weights(key: Key, *shape: int) -> Params:
-    """A layer's parameters: w ~ N(0, 1) [..., outputs], b = 0 [outputs]."""
-    return {"w": jax.random.normal(key, shape), "b": jnp.zeros(shape[-1])}
+def _drawn(key: Key, shapes: dict[str, Any]) -> Params:
+    """A layer's parameters for each shape: w ~ N(0, 1) [..., outputs], b = 0 [outputs]."""
+    each, names = jax.tree.flatten(shapes, is_leaf=lambda leaf: isinstance(leaf, tuple))
+    # All in one draw: to compile as many draws as there are layers takes longer than a step's.
+    ends = np.cumsum([math.prod(shape) for shape in each])
+    parts = jnp.split(jax.random.normal(key, (int(ends[-1]),)), ends[:-1])
+    layers = [
+        {"w": part.reshape(shape), "b": jnp.zeros(shape[-1])}
+        for part, shape in zip(parts, each, strict=True)
+    ]
+    return jax.tree.unflatten(names, layers)
 
 
 def _conv(p: Params, h: Array, gain: float = HE, padding: str = "SAME") -> Array:
@@ -101,18 +111,17 @@ def generator(widths: Sequence[int], fades: bool) -> Net:
     images = (last // 2, last) if fades else (last,)
 
     def init(key: Key, z: Array, x: Array) -> Params:
-        params, below, channels = {}, z.shape[-1], x.shape[-1]
+        shapes, below = {}, z.shape[-1]
         for side, width in levels:
-            of_first, of_second, of_image = jax.random.split(jax.random.fold_in(key, side), 3)
             kernel = SMALLEST if side == SMALLEST else 3
-            params[f"block_{side}"] = {
-                "first": _weights(of_first, kernel, kernel, below, width),
-                "second": _weights(of_second, 3, 3, width, width),
+            shapes[f"block_{side}"] = {
+                "first": (kernel, kernel, below, width),
+                "second": (3, 3, width, width),
             }
             if side in images:
-                params[f"to_image_{side}"] = _weights(of_image, 1, 1, width, channels)
+                shapes[f"to_image_{side}"] = (1, 1, width, x.shape[-1])
             below = width
-        return params
+        return _drawn(key, shapes)
 
     def block(p: Params, h: Array) -> Array:
         # Upsample, Conv 3x3, LReLU, PixelNorm; Conv 3x3, LReLU, PixelNorm
@@ -153,24 +162,21 @@ def discriminator(widths: Sequence[int], fades: bool) -> Net:
     images = (last // 2, last) if fades else (last,)
 
     def init(key: Key, x: Array) -> Params:
-        params, below = {}, widths[0]
+        shapes, below = {}, widths[0]
         for side, width in levels:
-            keys = jax.random.split(jax.random.fold_in(key, side), 4)
-            if side == SMALLEST:
-                params[f"block_{side}"] = {
-                    "first": _weights(keys[0], 3, 3, width + 1, width),
-                    "second": _weights(keys[1], SMALLEST, SMALLEST, width, width),
-                    "verdict": _weights(keys[2], width, 1),
-                }
-            else:
-                params[f"block_{side}"] = {
-                    "first": _weights(keys[0], 3, 3, width, width),
-                    "second": _weights(keys[1], 3, 3, width, below),
-                }
+            shapes[f"block_{side}"] = {
+                "first": (3, 3, width, width),
+                "second": (3, 3, width, below),
+            }
             if side in images:
-                params[f"from_image_{side}"] = _weights(keys[3], 1, 1, x.shape[-1], width)
+                shapes[f"from_image_{side}"] = (1, 1, x.shape[-1], width)
             below = width
-        return params
+        shapes[f"block_{SMALLEST}"] = {
+            "first": (3, 3, widths[0] + 1, widths[0]),
+            "second": (SMALLEST, SMALLEST, widths[0], widths[0]),
+            "verdict": (widths[0], 1),
+        }
+        return _drawn(key, shapes)
 
     def block(p: Params, h: Array) -> Array:
         # Conv 3x3, LReLU, Conv 3x3, LReLU, Downsample
