@@ -34,10 +34,16 @@ VARIANTS = {
         "data": {"source": "tfds:mnist", "batch_size": 64},
         "model": {
             "name": "infogan",
-            "generator": {"name": "conv", "widths": (128, 64), "normalise": "batch"},
+            "generator": {
+                "name": "conv",
+                "widths": (128, 64),
+                "dense": (1024,),
+                "normalise": "batch",
+            },
             "discriminator": {
                 "name": "conv",
                 "widths": (64, 128),
+                "dense": (1024,),
                 "activation": "leaky_relu",
                 "normalise": "batch",
             },

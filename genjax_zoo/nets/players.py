@@ -56,6 +56,9 @@ class Network:
         activations but every weight, by its largest singular value (Miyato et al. 2018).
       blocks: residual blocks at each resolution of a resnet, of two convolutions each: 16 with
         three widths make about a hundred layers.
+      dense: features of fully connected layers between the latents and the smallest image (conv,
+        resnet), in the order in which they stand in a generator; a discriminator has them after
+        its smallest image.
     """
 
     name: str = "mlp"
@@ -63,13 +66,17 @@ class Network:
     activation: str = "relu"
     normalise: str = "none"
     blocks: int = 2
+    dense: tuple[int, ...] = ()
 
     def __post_init__(self):
         choose(self.name, NETWORKS, "network")
         choose(self.activation, ACTIVATIONS, "activation")
         choose(self.normalise, NORMS, "value of normalise:")
-        if min(self.widths, default=1) < 1:
-            raise ConfigError(f"widths of a network should be at least 1, got {self.widths}.")
+        if min((*self.widths, *self.dense), default=1) < 1:
+            raise ConfigError(
+                "widths and dense layers of a network should be at least 1, got "
+                f"{self.widths} and {self.dense}."
+            )
         if NETWORKS[self.name].images and not self.widths:
             raise ConfigError(f"a {self.name} network needs a width for each halving, got none.")
         if self.blocks < 1:
@@ -114,6 +121,15 @@ def _variance(gain: float) -> Initialiser:
     return nn.initializers.variance_scaling(gain, "fan_in", "truncated_normal")
 
 
+def _hidden(net: Network, widths: Shape, initial: Initialiser, x: Array, train: bool) -> Array:
+    """Fully connected hidden layers: x [B, ...] -> [B, widths[-1]], flat where there are none."""
+    h = x.reshape(x.shape[0], -1)
+    for width in widths:
+        layer = Dense(net.act.pieces * width, net.bias, initial, net.spectral)
+        h = net.hidden(layer(h, train), train)
+    return h
+
+
 class _Mlp(nn.Module):
     network: Network
     shape: Shape
@@ -121,10 +137,7 @@ class _Mlp(nn.Module):
     @nn.compact
     def __call__(self, x: Array, train: bool) -> Array:
         net = self.network
-        h = x.reshape(x.shape[0], -1)
-        for width in net.widths:
-            layer = Dense(net.act.pieces * width, net.bias, spectral=net.spectral)
-            h = net.hidden(layer(h, train), train)
+        h = _hidden(net, net.widths, Dense.initialiser, x, train)
         y = Dense(math.prod(self.shape), spectral=net.spectral)(h, train)
         return y.reshape(-1, *self.shape)
 
@@ -148,7 +161,8 @@ class _ConvGenerator(nn.Module):
         )
         top = (*sizes[-1], net.act.pieces * net.widths[0])
         first = Dense(math.prod(top), net.bias, initial or _variance(1.0), net.spectral)
-        h = net.hidden(first(z.reshape(z.shape[0], -1), train).reshape(-1, *top), train)
+        h = _hidden(net, net.dense, initial or _variance(net.act.gain), z, train)
+        h = net.hidden(first(h, train).reshape(-1, *top), train)
         for width, size in zip(net.widths[1:], sizes[-2:0:-1], strict=True):
             h = net.hidden(up(net.act.pieces * width, size, net.bias)(h, train), train)
         return up(channels, sizes[0], True)(h, train)
@@ -171,8 +185,9 @@ class _ConvDiscriminator(nn.Module):
         h = net.act(down(net.widths[0], True, first)(x, train))
         for width in net.widths[1:]:
             h = net.hidden(down(width, net.bias, initial)(h, train), train)
+        h = _hidden(net, net.dense[::-1], initial, h, train)
         last = Dense(math.prod(self.outputs), initialiser=initial, spectral=net.spectral)
-        return last(h.reshape(h.shape[0], -1), train).reshape(-1, *self.outputs)
+        return last(h, train).reshape(-1, *self.outputs)
 
 
 class _UpsampleConv(nn.Module):
@@ -263,7 +278,8 @@ class _ResnetGenerator(nn.Module):
         sizes = pyramid((image[0], image[1]), len(net.widths))
         top = (*sizes[-1], net.act.pieces * net.widths[0])
         first = Dense(math.prod(top), initialiser=_variance(1.0), spectral=net.spectral)
-        h = first(z.reshape(z.shape[0], -1), train).reshape(-1, *top)
+        h = _hidden(net, net.dense, _variance(net.act.gain), z, train)
+        h = first(h, train).reshape(-1, *top)
         for width, (height, breadth) in zip(net.widths, sizes[-2::-1], strict=True):
             h = _Block(net, width, "up")(h, train)[:, :height, :breadth]
             h = _alike(net, width, h, train)
@@ -283,7 +299,7 @@ class _ResnetDiscriminator(nn.Module):
         h = Conv(first, initialiser=_variance(1.0), spectral=net.spectral)(x, train)
         for width in net.widths:
             h = _alike(net, width, _Block(net, width, "down")(h, train), train)
-        h = net.hidden(h, train).reshape(h.shape[0], -1)
+        h = _hidden(net, net.dense[::-1], initial, net.hidden(h, train), train)
         last = Dense(math.prod(self.outputs), initialiser=initial, spectral=net.spectral)
         return last(h, train).reshape(-1, *self.outputs)
 
