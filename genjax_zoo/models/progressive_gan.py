@@ -48,7 +48,8 @@ class Config:
       objective: what the players want, as in adversarial.Config.
       drift: ε of ε E_data[a(x)²], which keeps the critic's values near 0.
       dynamics: how they move: `name`, `gamma`, `k`.
-      average: decay of the moving average of the parameters, which samples are drawn with.
+      average: decay of the moving average of the parameters, which samples are drawn with; its
+        memory, 1 / (1 - decay) steps, should be short beside a stage.
       interval: the range of the data. The generator is linear; samples are cut to this range.
     """
 
@@ -60,7 +61,7 @@ class Config:
     objective: adversarial.Config = WGAN_GP
     drift: float = 0.001
     dynamics: games.Config = IN_TURN
-    average: float = 0.999
+    average: float = 0.99
     interval: tuple[float, float] = (-1.0, 1.0)
 
     def __post_init__(self):
