@@ -180,6 +180,10 @@ def test_resized_digits_say_so():
         ({"binarise": "dynamic", "dequantise": True}, "nothing to dequantise"),
         ({"source": "density:ring", "binarise": "dynamic"}, "is for images"),
         ({"source": "text:x.txt", "resize": 3}, "is for images"),
+        ({"stack": 0}, "stack should lie in 1 .. 9, got 0"),
+        ({"stack": 10}, "stack should lie in 1 .. 9, got 10"),
+        ({"source": "density:ring", "stack": 3}, "is for images"),
+        ({"source": "text:x.txt", "stack": 3}, "is for images"),
     ],
 )
 def test_a_declaration_that_cannot_be_kept_is_refused(fields, telling):
@@ -191,6 +195,99 @@ def test_a_batch_larger_than_the_data_is_refused():
     with pytest.raises(DataError, match="batch_size=1439 is more than the 1438 training examples"):
         open_source(Data(batch_size=1439), 0)
     open_source(Data(batch_size=1438), 0)
+
+
+# ----------------------------------------------------------------------------------------- stacks
+
+
+def stacks(size=100, seed=0, **fields):
+    return open_source(Data(batch_size=size, stack=3, **fields), seed)
+
+
+def unstacked(made):
+    """The images [B, 3, 8, 8] of a batch of stacks, and their labels [B, 3]."""
+    label = np.asarray(made["label"])
+    return np.moveaxis(np.asarray(made["x"]), -1, 1), np.stack(
+        [label // 10**k % 10 for k in (0, 1, 2)], 1
+    )
+
+
+def rows_in(images, x):
+    """Which of `images` [n, 8, 8] each of x [m, 8, 8] is, by looking at all of them."""
+    same = np.all(np.abs(images - x[:, None]) < 1e-6, axis=(2, 3))
+    assert np.all(same.any(1))
+    return same.argmax(1)
+
+
+def test_every_channel_of_a_stack_is_an_image_with_its_digit_of_the_label():
+    source, single = stacks(), open_source(Data(), 0)
+    made = batch(source, 2)
+    assert made["x"].shape == (100, 8, 8, 3) and made["label"].dtype == np.int32
+    x, digits = unstacked(made)
+    images = np.asarray(single.resident.x[..., 0]) / np.float32(16)
+    for k in range(3):
+        assert np.array_equal(single.resident.label[rows_in(images, x[:, k])], digits[:, k])
+    assert (source.size, source.held_out_size) == (single.size, single.held_out_size)
+    assert "8x8x3, 3 independently drawn images" in source.preprocessing
+
+
+def test_places_of_a_stack_go_through_all_images_each_in_its_own_order():
+    source = stacks(1438)
+    fed = source.feed(0, slice(None))
+    assert fed.shape == (1438, 3)
+    for k in range(3):
+        assert sorted(fed[:, k]) == list(range(1438))
+    # Independent orders agree in one place on average: more than ten, once in ten million times.
+    for one, other in ((0, 1), (0, 2), (1, 2)):
+        assert np.sum(fed[:, one] == fed[:, other]) <= 10
+        again = source.feed(1, slice(None))
+        assert np.sum(fed[:, one] == again[:, one]) <= 10
+    # Chi-square of the 100 pairs of labels against independence: mean 81, deviation 12.7.
+    label = source.resident.label[fed]
+    counts = np.histogram2d(label[:, 0], label[:, 1], bins=10)[0]
+    expected = np.outer(counts.sum(1), counts.sum(0)) / counts.sum()
+    assert np.sum((counts - expected) ** 2 / expected) < 81 + 5 * 12.7
+
+
+def test_stacks_are_a_function_of_the_seed_and_the_step_and_processes_share_them():
+    first = stacks(12).feed(130, slice(0, 12))  # Across the seam of two epochs.
+    for step in range(40):
+        stacks(12, seed=1).feed(step, slice(0, 12))
+    source = stacks(12)
+    assert np.array_equal(source.feed(130, slice(0, 12)), first)
+    assert not np.array_equal(stacks(12, seed=1).feed(130, slice(0, 12)), first)
+    parts = [source.feed(130, slice(i, i + 4)) for i in (0, 4, 8)]
+    assert np.array_equal(np.concatenate(parts), first)
+    (ahead,) = feeds(source, [(129, 131)], slice(4, 8))
+    assert np.array_equal(ahead[1], first[4:8])
+
+
+def test_held_out_stacks_are_the_same_for_every_seed_and_of_held_out_images():
+    source, single = stacks(), open_source(Data(), 0)
+    key = jax.random.key(0)
+    whole, alone = (s.held_out(key, 0, 359) for s in (source, single))
+    x, digits = unstacked(whole)
+    images = np.asarray(alone["x"])[..., 0]
+    for k in range(3):
+        at = rows_in(images, x[:, k])
+        assert sorted(at) == list(range(359))
+        assert np.array_equal(np.asarray(alone["label"])[at], digits[:, k])
+    part = stacks(seed=5).held_out(key, 100, 200)
+    assert np.array_equal(part["x"], whole["x"][100:200])
+    assert np.array_equal(part["label"], whole["label"][100:200])
+
+
+def test_stacks_need_labels_that_are_digits(tmp_path, monkeypatch):
+    for i in range(22):
+        draw(tmp_path / "plain" / f"{i:02}.png", seed=i)
+        draw(tmp_path / "many" / f"{i:02}" / "x.png", seed=i)
+    for limit in (data_module.RESIDENT_BYTES, 10):
+        monkeypatch.setattr(data_module, "RESIDENT_BYTES", limit)
+        with pytest.raises(DataError, match=r"stack=2 makes a label .* has no labels; choose"):
+            folder(tmp_path / "plain", stack=2)
+        with pytest.raises(DataError, match=r"has labels from \d+ to \d+; choose"):
+            source = folder(tmp_path / "many", stack=2, batch_size=15)
+            source.feed(0, slice(0, 15))
 
 
 # -------------------------------------------------------------------------------------- densities
@@ -302,7 +399,8 @@ def test_folders_that_give_no_data_say_why(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "fields", [{}, {"binarise": "dynamic"}, {"dequantise": True, "scale": "symmetric"}]
+    "fields",
+    [{}, {"binarise": "dynamic"}, {"dequantise": True, "scale": "symmetric"}, {"stack": 2}],
 )
 @pytest.mark.parametrize("resize", [0, 7])
 def test_what_stays_on_disk_gives_the_bits_of_what_rests_on_the_device(

@@ -44,6 +44,9 @@ class Data:
       batch_size: examples in a step, over all devices and processes.
       scale: range of pixel values: unit [0, 1], symmetric [-1, 1], raw (0 to the highest level).
       resize: side in pixels that images are resized to (bilinear, squared); 0 leaves them alone.
+      stack: images in an example, drawn independently and laid along its channels; their labels
+        are the decimal digits of its label, Σ_k label_k 10^k. 3 makes MNIST the stacked MNIST of
+        Metz et al. 2017: 1000 classes.
       binarise: threshold (x > 0.5) or dynamic (a Bernoulli draw of x at every access) or none.
       dequantise: adds uniform noise of one level, so that a density is one.
       length: characters in an example of a text.
@@ -53,6 +56,7 @@ class Data:
     batch_size: int = 100
     scale: Literal["unit", "symmetric", "raw"] = "unit"
     resize: int = 0
+    stack: int = 1
     binarise: Literal["none", "threshold", "dynamic"] = "none"
     dequantise: bool = False
     length: int = 64
@@ -62,6 +66,11 @@ class Data:
             raise ConfigError(
                 "config.data expects batch_size >= 1, length >= 1 and resize >= 0, got "
                 f"{self.batch_size}, {self.length}, {self.resize}."
+            )
+        if not 1 <= self.stack <= 9:
+            raise ConfigError(
+                f"config.data.stack should lie in 1 .. 9, got {self.stack}: it is how many images "
+                "make an example, and as many decimal digits its label."
             )
         changed = [f for f, default in _OF_IMAGES.items() if getattr(self, f) != default]
         if changed and self.source.startswith(("density:", "text:")):
@@ -76,7 +85,7 @@ class Data:
             )
 
 
-_OF_IMAGES = {"scale": "unit", "resize": 0, "binarise": "none", "dequantise": False}
+_OF_IMAGES = {"scale": "unit", "resize": 0, "stack": 1, "binarise": "none", "dequantise": False}
 
 
 class Source(NamedTuple):
@@ -150,10 +159,29 @@ def order(seed: int, size: int, batch_size: int, step: int) -> np.ndarray:
     return rows
 
 
-@functools.lru_cache(maxsize=4)
+@functools.lru_cache(maxsize=16)
 def _permutation(seed: int, size: int, epoch: int) -> np.ndarray:
     philox = np.random.Philox(key=np.array([seed, epoch], np.uint64))
     return np.random.Generator(philox).permutation(size).astype(np.int32)
+
+
+def _drawn(data: Data, seed: int, size: int, step: int) -> np.ndarray:
+    """Rows of batch `step`, [batch_size]; of stacks [batch_size, stack].
+
+    Each place of a stack goes through all images in an order of its own, independent of the rest.
+    """
+    if data.stack == 1:
+        return order(seed, size, data.batch_size, step)
+    # A seed is below 2**32, so no other run has these.
+    seeds = [seed + (k << 32) for k in range(data.stack)]
+    return np.stack([order(s, size, data.batch_size, step) for s in seeds], axis=1)
+
+
+def _fixed(data: Data, size: int) -> np.ndarray:
+    """Rows of the examples that do not change from run to run, [size] or [size, stack]."""
+    if data.stack == 1:
+        return np.arange(size)
+    return np.stack([_permutation(k << 32, size, 0) for k in range(data.stack)], axis=1)
 
 
 def feeds(
@@ -202,7 +230,11 @@ def _interval(data: Data, levels: int) -> tuple[float, float]:
 
 def _describe(data: Data, levels: int, shape: Sequence[int]) -> str:
     """The preprocessing in words."""
-    size = "x".join(map(str, shape)) + (" (resized)" if data.resize else "")
+    *image, channels = shape
+    size = "x".join(map(str, [*image, data.stack * channels]))
+    size += " (resized)" if data.resize else ""
+    if data.stack > 1:
+        size += f", {data.stack} independently drawn images stacked along the channels"
     if data.binarise == "threshold":
         values = "binarised by threshold at 0.5"
     elif data.binarise == "dynamic":
@@ -219,8 +251,28 @@ def _describe(data: Data, levels: int, shape: Sequence[int]) -> str:
 
 
 class _Images(NamedTuple):
-    x: np.ndarray
-    label: np.ndarray | None
+    x: Any
+    label: Any
+
+
+def _stacked(data: Data, images: _Images) -> _Images:
+    """x [B, S, H, W, C] -> [B, H, W, S C] and label [B, S] -> [B]; what is no stack is left."""
+    if data.stack == 1:
+        return images
+    x = images.x.transpose(0, 2, 3, 1, 4)
+    # label = Σ_k label_k 10^k
+    places = 10 ** np.arange(data.stack, dtype=np.int32)
+    return _Images(x.reshape(*x.shape[:3], -1), (images.label * places).sum(1, dtype=np.int32))
+
+
+def _check_stack(data: Data, label: np.ndarray | None) -> None:
+    """Raises DataError where the labels cannot be the digits of another."""
+    if data.stack > 1 and (label is None or not np.all((label >= 0) & (label < 10))):
+        found = "no labels" if label is None else f"labels from {label.min()} to {label.max()}"
+        raise DataError(
+            f"config.data.stack={data.stack} makes a label of the labels 0 .. 9 of its images, and "
+            f"{data.source} has {found}; choose other data or set stack to 1."
+        )
 
 
 def _digits() -> tuple[_Images, _Images, str, int]:
@@ -236,6 +288,8 @@ def _digits() -> tuple[_Images, _Images, str, int]:
 
 def _table(data: Data, seed: int, train: _Images, test: _Images, split: str, levels: int) -> Source:
     train, test = (_Images(_resized(i.x, data.resize), i.label) for i in (train, test))
+    for part in (train, test):
+        _check_stack(data, part.label)
     process = _preprocess(data, levels)
     size = len(train.x)
 
@@ -244,19 +298,23 @@ def _table(data: Data, seed: int, train: _Images, test: _Images, split: str, lev
         return made if label is None else {**made, "label": jnp.asarray(label, jnp.int32)}
 
     def take(images: _Images, rows: Any) -> _Images:
-        return _Images(images.x[rows], None if images.label is None else images.label[rows])
+        label = None if images.label is None else images.label[rows]
+        return _stacked(data, _Images(images.x[rows], label))
+
+    def fixed(images: _Images, first: int, last: int) -> _Images:
+        return take(images, _fixed(data, len(images.x))[first:last])
 
     return Source(
         resident=train,
-        feed=lambda step, rows: order(seed, size, data.batch_size, step)[rows],
+        feed=lambda step, rows: _drawn(data, seed, size, step)[rows],
         batch=lambda key, resident, rows: batch_of(key, *take(resident, rows)),
-        held_out=lambda key, first, last: batch_of(key, *take(test, slice(first, last))),
+        held_out=lambda key, first, last: batch_of(key, *fixed(test, first, last)),
         held_out_split=split,
         held_out_size=len(test.x),
         size=size,
         preprocessing=_describe(data, levels, train.x.shape[1:]),
         interval=_interval(data, levels),
-        training=lambda key, first, last: batch_of(key, *take(train, slice(first, last))),
+        training=lambda key, first, last: batch_of(key, *fixed(train, first, last)),
     )
 
 
@@ -404,6 +462,7 @@ def _read_image(path: pathlib.Path) -> np.ndarray:
 def _records(data: Data, seed: int, train: Any, test: Any, split: str) -> Source:
     """Image records: into a table if they are small, read as they are needed otherwise."""
     first = _image_batch(train.read([0]), data.resize)
+    _check_stack(data, first.label)
     size, shape = len(train), first.x.shape[1:]
     if first.x.nbytes * (size + len(test)) <= RESIDENT_BYTES:
         whole = [_read_all(records, data.resize, shape) for records in (train, test)]
@@ -414,18 +473,26 @@ def _records(data: Data, seed: int, train: Any, test: Any, split: str) -> Source
         made = {"x": process(key, raw.x)}
         return made if raw.label is None else {**made, "label": jnp.asarray(raw.label)}
 
-    read = lambda records, rows: _image_batch(records.read(rows), data.resize, shape)
+    def read(records: Any, rows: np.ndarray) -> _Images:
+        flat = _image_batch(records.read(rows.reshape(-1)), data.resize, shape)
+        _check_stack(data, flat.label)
+        if data.stack == 1:
+            return flat
+        x, label = flat.x.reshape(*rows.shape, *shape), flat.label.reshape(rows.shape)
+        return _stacked(data, _Images(x, label))
+
+    held, kept = _fixed(data, len(test)), _fixed(data, size)
     return Source(
         resident=(),
-        feed=lambda step, rows: read(train, order(seed, size, data.batch_size, step)[rows]),
+        feed=lambda step, rows: read(train, _drawn(data, seed, size, step)[rows]),
         batch=lambda key, resident, raw: batch_of(key, raw),
-        held_out=lambda key, first, last: batch_of(key, read(test, range(len(test))[first:last])),
+        held_out=lambda key, first, last: batch_of(key, read(test, held[first:last])),
         held_out_split=split,
         held_out_size=len(test),
         size=size,
         preprocessing=_describe(data, 256, shape),
         interval=_interval(data, 256),
-        training=lambda key, first, last: batch_of(key, read(train, range(size)[first:last])),
+        training=lambda key, first, last: batch_of(key, read(train, kept[first:last])),
     )
 
 
