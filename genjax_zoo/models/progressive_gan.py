@@ -129,7 +129,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
         def of_stage(k: int):
             def draw(states: tuple[Learner, ...], z: Array) -> Array:
-                x = models[k].decode(states[k], z)["x"]
+                x = models[k].decode(states[k], z)["x"]  # type: ignore[misc]
                 return jnp.clip(upsample(x, full // x.shape[1]), *config.interval)
 
             return draw
@@ -194,8 +194,8 @@ def at_resolution(config: Config, tx: optax.GradientTransformation, side: int, s
         )
         # (3)  + ε E[a(x)²]
         lowered["discriminator"] += config.drift * jnp.mean(a_of_data**2)
-        info: Info = {**info, "alpha": now}
-        return lowered, ({"generator": memory["generator"] + 1, "discriminator": ()}, info)
+        told: Info = {**info, "alpha": now}
+        return lowered, ({"generator": memory["generator"] + 1, "discriminator": ()}, told)
 
     def decode(state: Learner, z: Array) -> Batch:
         """G(z), as far as it has faded in."""
@@ -219,11 +219,12 @@ def grow(own: Learner, below: tuple[Learner, ...]) -> Learner:
     The moving average goes on too: new parameters count as having stood where they start.
     """
     earlier, average = below[-1], own.average
-    if average is not None:
+    if earlier.average is not None:
         weight = earlier.average.weight
         known = taken(own.params, learnt(earlier))
         average = Average(jax.tree.map(lambda leaf: weight * leaf, known), weight)
-    return own.replace(params=taken(own.params, earlier.params), average=average)
+    params = taken(own.params, earlier.params)
+    return dataclasses.replace(own, params=params, average=average)
 
 
 def taken(own: games.Players, earlier: games.Players) -> games.Players:

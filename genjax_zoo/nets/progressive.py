@@ -111,7 +111,8 @@ def generator(widths: Sequence[int], fades: bool) -> Net:
     images = (last // 2, last) if fades else (last,)
 
     def init(key: Key, z: Array, x: Array) -> Params:
-        shapes, below = {}, z.shape[-1]
+        shapes: dict[str, Any] = {}
+        below = z.shape[-1]
         for side, width in levels:
             kernel = SMALLEST if side == SMALLEST else 3
             shapes[f"block_{side}"] = {
@@ -162,7 +163,8 @@ def discriminator(widths: Sequence[int], fades: bool) -> Net:
     images = (last // 2, last) if fades else (last,)
 
     def init(key: Key, x: Array) -> Params:
-        shapes, below = {}, widths[0]
+        shapes: dict[str, Any] = {}
+        below = widths[0]
         for side, width in levels:
             shapes[f"block_{side}"] = {
                 "first": (3, 3, width, width),
