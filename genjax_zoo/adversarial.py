@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from genjax_zoo.contract import Array, ConfigError, Key
+from genjax_zoo.contract import Array, ConfigError, Key, Support
 from genjax_zoo.typed import choose
 
 Critic = Callable[[Array], Array]
@@ -148,6 +148,13 @@ OUTPUTS: dict[str, Callable[[Array], Array]] = {
     "tanh": jnp.tanh,
 }
 """The generator's last nonlinearity, which gives x the range of the data."""
+
+SUPPORTS: dict[str, Support] = {
+    "linear": Support.REAL,
+    "sigmoid": Support.UNIT,
+    "tanh": Support.SIGNED,
+}
+"""What the data must be for such a generator to reach them."""
 
 
 @struct.dataclass

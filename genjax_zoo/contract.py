@@ -40,6 +40,7 @@ class Support(enum.StrEnum):
 
     REAL = "real"
     UNIT = "unit-interval"
+    SIGNED = "signed-unit-interval"
     BINARY = "binary"
     CATEGORICAL = "categorical"
 

@@ -24,8 +24,8 @@ import jax.numpy as jnp
 import optax
 
 from genjax_zoo import adversarial, games, nets
-from genjax_zoo.adversarial import OUTPUTS, PRIORS, Generator
-from genjax_zoo.contract import Array, Batch, ConfigError, Key, Model, Support
+from genjax_zoo.adversarial import OUTPUTS, PRIORS, SUPPORTS, Generator
+from genjax_zoo.contract import Array, Batch, ConfigError, Key, Model
 from genjax_zoo.learn import Learner, learnt, play
 from genjax_zoo.typed import choose
 
@@ -183,5 +183,5 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         ),
         sample=sample,
         decode=decode,
-        support=Support.UNIT if config.output == "sigmoid" else Support.REAL,
+        support=SUPPORTS[config.output],
     )

@@ -25,8 +25,8 @@ import optax
 from flax import struct
 
 from genjax_zoo import adversarial, games, nets
-from genjax_zoo.adversarial import OUTPUTS, PRIORS, Generator
-from genjax_zoo.contract import Array, Batch, ConfigError, Key, Model, Support
+from genjax_zoo.adversarial import OUTPUTS, PRIORS, SUPPORTS, Generator
+from genjax_zoo.contract import Array, Batch, ConfigError, Key, Model
 from genjax_zoo.learn import Learner, learnt, play
 from genjax_zoo.typed import choose
 
@@ -258,5 +258,5 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         sample=sample,
         encode=encode,
         decode=decode,
-        support=Support.UNIT if config.output == "sigmoid" else Support.REAL,
+        support=SUPPORTS[config.output],
     )

@@ -113,6 +113,7 @@ def check_support(model: Model, batch: Batch, run: Run) -> None:
     fits = {
         Support.REAL: np.issubdtype(x.dtype, np.floating),
         Support.UNIT: np.issubdtype(x.dtype, np.floating) and x.min() >= 0 and x.max() <= 1,
+        Support.SIGNED: np.issubdtype(x.dtype, np.floating) and x.min() >= -1 and x.max() <= 1,
         Support.BINARY: np.isin(x, (0, 1)).all(),
         Support.CATEGORICAL: np.issubdtype(x.dtype, np.integer),
     }
@@ -120,6 +121,7 @@ def check_support(model: Model, batch: Batch, run: Run) -> None:
         advice = {
             Support.REAL: "choose a source of images or of points.",
             Support.UNIT: "set config.data.scale='unit'.",
+            Support.SIGNED: "set config.data.scale='symmetric'.",
             Support.BINARY: "set config.data.binarise to 'threshold' or 'dynamic': grey values "
             "used as targets of a Bernoulli give no likelihood.",
             Support.CATEGORICAL: "choose a source of text.",
