@@ -211,6 +211,8 @@ class Judge:
 def compete(name: str, args: argparse.Namespace) -> tuple[Arm, dict[str, list[Told]]]:
     """Both runs over all seeds, on one data set."""
     changed = shortened(name, args.part)
+    if args.rate:
+        changed["optimizer__learning_rate"] = args.rate
     run = study.run("progressive_gan", VARIANTS[name], **changed)
     full = 4 * 2 ** (len(run.model["widths"]) - 1)
     at_once = {"model__first": full, "model__stage_steps": (run.steps,)}
@@ -397,6 +399,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--data", type=names, default=["digits", "mnist"], help="which, by commas")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--part", type=float, default=1.0, help="of the configs' steps")
+    parser.add_argument(
+        "--rate", type=float, default=0.0, help="learning rate of both; 0 is the config's"
+    )
     parser.add_argument("--marks", type=int, default=16, help="measurements in a run")
     parser.add_argument("--drawn", type=int, default=2000, help="samples in a measurement")
     parser.add_argument("--data-dir", default="", help="folder of prepared TFDS data sets")
@@ -404,8 +409,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     unknown = [name for name in run.args.data if name not in VARIANTS]
     if unknown:
         parser.error(f"--data knows {', '.join(VARIANTS)}, got {', '.join(unknown)}.")
-    if min(run.args.seeds, run.args.marks) < 1 or run.args.part <= 0 or run.args.drawn < SHOWN:
-        parser.error(f"expected seeds, marks >= 1, part > 0 and drawn >= {SHOWN}.")
+    if (
+        min(run.args.seeds, run.args.marks) < 1
+        or run.args.part <= 0
+        or run.args.drawn < SHOWN
+        or run.args.rate < 0
+    ):
+        parser.error(f"expected seeds, marks >= 1, part > 0, rate >= 0, drawn >= {SHOWN}.")
     run.args.data_dir = run.args.data_dir or None
     results = {name: compete(name, run.args) for name in run.args.data}
     run.args.data_dir = run.args.data_dir or ""
