@@ -19,6 +19,8 @@ mnist_lsgan       the same, least squares      not measured yet      not measure
 mnist_wgan        the same, clipped WGAN       not measured yet      not measured yet
 mnist_wgan_gp     the same, WGAN-GP            not measured yet      not measured yet
 mnist_spectral    the same, hinge, spectral    not measured yet      not measured yet
+stacked_mnist     three digits an image, DCGAN  not measured yet     not measured yet
+stacked_mnist_pac2  the same, packs of two     not measured yet      not measured yet
 
 The two toys are the protocol of Mescheder et al. 2017 and differ in the dynamics alone;
 experiments/simultaneous_against_consensus.py runs both over five seeds, whose ends these are.
@@ -135,6 +137,12 @@ def _critic(variant, optimizer=_ADAM_GP):
     return {**variant, "data": {**variant["data"], "batch_size": 320}, "optimizer": optimizer}
 
 
+def _stacked(pack=1):
+    # Metz et al. 2017; Lin et al. 2018 (PacGAN), section 4.2: 1000 classes, for their collapse.
+    variant = _mnist(10_000, objective={"name": "non_saturating", "pack": pack})
+    return {**variant, "data": {**variant["data"], "stack": 3}}
+
+
 VARIANTS = {
     "toy": _toy(name="consensus", gamma=10.0),
     "toy_simultaneous": _toy(name="simultaneous"),
@@ -175,6 +183,8 @@ VARIANTS = {
     ),
     "mnist_wgan_gp": _critic(_mnist(5_000, ("batch", "layer"), objective=_WGAN_GP, dynamics=_FIVE)),
     "mnist_spectral": _mnist(10_000, ("batch", "spectral"), objective={"name": "hinge"}),
+    "stacked_mnist": _stacked(),
+    "stacked_mnist_pac2": _stacked(pack=2),
 }
 
 
