@@ -69,8 +69,8 @@ class Objective(NamedTuple):
     norm: str = "batch"
 
 
-# The optimizers are those of the authors' gan_64x64.py, but that there WGAN-GP has b1 = 0; .5 is what
-# configs/gan.py takes. A gradient penalty is of single examples, hence layer norm (their section 4).
+# The optimizers are those of the authors' gan_64x64.py, but that there WGAN-GP has b1 = 0; .5 is
+# what configs/gan.py takes. A gradient penalty is of single examples, hence layer norm (section 4).
 OBJECTIVES = (
     Objective(
         "DCGAN",
