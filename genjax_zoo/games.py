@@ -21,7 +21,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ Losses = Callable[[Key, Players, Any, Batch], tuple[dict[str, Array], tuple[Any,
 a dict of what each player remembers."""
 Field = Callable[..., tuple[Players, tuple[Any, Info]]]
 """(key, params, memory, batch) -> (a direction for each player, (memory, info))."""
-Optimizers = optax.GradientTransformation | Mapping[str, optax.GradientTransformation]
+Optimizers: TypeAlias = optax.GradientTransformation | Mapping[str, optax.GradientTransformation]
 """One for all players, or {player: its own}. Each player has its own state of it."""
 Rule = tuple[Callable[[Players], Any], Callable[..., tuple[Players, Any, Any, Info]]]
 """(begin, move), as above."""
