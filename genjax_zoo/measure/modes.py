@@ -204,5 +204,6 @@ def stacked(x: np.ndarray, extractor: Extractor) -> np.ndarray:
     label = np.zeros(len(x), np.int64)
     for channel in range(x.shape[-1]):
         p = extractor.probabilities(x[..., channel : channel + 1])
-        label = label * p.shape[1] + p.argmax(1)
+        # Σ_k label_k K^k, as `data.stack` numbers them.
+        label += p.argmax(1) * p.shape[1] ** channel
     return label
