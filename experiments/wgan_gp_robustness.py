@@ -129,7 +129,7 @@ class Size(NamedTuple):
 
 SIZES = {
     # Runs some hundred times shorter than the authors' take steps that are longer, all alike.
-    False: Size((32, 16), 128, 16, 4, 16, steps=1500, rate=5.0, per_call=50),
+    False: Size((32, 16), 128, 16, 4, 16, steps=1000, rate=5.0, per_call=50),
     True: Size((128, 64), 512, 64, 25, 128, steps=20_000, rate=1.0, per_call=100),
 }
 
@@ -372,7 +372,7 @@ def draw(plt: Any, grid: Grid, judge: Judge) -> Any:
     figure, axes = plt.subplots(
         rows, columns, figsize=(3.3 * columns, 1.62 * rows + 0.4), layout="constrained"
     )
-    for line, (architecture, row) in zip(np.atleast_2d(axes), grid.items(), strict=True):
+    for line, (architecture, row) in zip(axes, grid.items(), strict=True):
         for axis, objective in zip(line, OBJECTIVES, strict=True):
             cell = row[objective.name]
             axis.imshow(images.grid(cell.shown, columns=8))
@@ -387,7 +387,7 @@ def draw(plt: Any, grid: Grid, judge: Judge) -> Any:
                 fontsize=9,
                 labelpad=2,
             )
-            if line is np.atleast_2d(axes)[0]:
+            if axis in axes[0]:
                 axis.set_title(objective.name)
             if objective is OBJECTIVES[0]:
                 axis.set_ylabel(_folded(architecture), fontsize=9)
