@@ -337,7 +337,23 @@ def verdict(part: Mapping[str, Any], where: str, K: int, method: str) -> str:
         f"On {where} {method} has {order} the GAN, {_digits(ours.mean, K)} against "
         f"{_digits(base.mean, K)} of {K} in the mean, and the 95 % intervals "
         f"{'are apart' if apart else 'are not apart'} ({_interval(ours, K)}; "
-        f"{_interval(base, K)})."
+        f"{_interval(base, K)}).{_caution(part, method)}"
+    )
+
+
+def _caution(part: Mapping[str, Any], method: str) -> str:
+    """Where so few samples lie on any mode that a count of modes hardly compares."""
+    if "high_quality" not in part["methods"]["GAN"]:
+        return ""
+    ours, base = (100 * of(part, name, "high_quality").mean for name in (method, "GAN"))
+    if ours >= base / 2:
+        return ""
+    kl, gan = (of(part, name, "reverse_kl").mean for name in (method, "GAN"))
+    return (
+        f" But only {ours:.0f} % of its samples are of high quality ({base:.0f} % of the GAN's): "
+        "at this length it has not come near the modes, and its count says little; by its reverse "
+        f"KL, {kl:.2f} against {gan:.2f}, its samples lie {'more' if kl < gan else 'less'} evenly "
+        "about them."
     )
 
 
