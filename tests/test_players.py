@@ -238,6 +238,17 @@ def test_every_network_of_the_zoo_takes_every_nonlinearity(act):
         assert jax.eval_shape(run, given).shape == shape
 
 
+def test_dense_layers_stand_between_the_latents_and_the_smallest_image():
+    net = nets.Network("conv", (4, 3), dense=(7, 5))
+    sizes = lambda params: sorted(
+        params[name]["kernel"].shape for name in params if name.startswith("Dense")
+    )
+    params, _ = nets.generator(net, (8, 8, 1)).init(KEY, jnp.zeros((2, 6)))
+    assert sizes(params) == [(5, 2 * 2 * 4), (6, 7), (7, 5)]
+    params, _ = nets.discriminator(net, (2,)).init(KEY, jnp.zeros((2, 8, 8, 1)))
+    assert sizes(params) == [(2 * 2 * 3, 5), (5, 7), (7, 2)]
+
+
 def test_a_dcgan_starts_as_its_paper_says():
     shape = (28, 28, 1)
     made = nets.generator(nets.Network("conv", (16, 8), "relu", "batch"), shape)
@@ -294,6 +305,7 @@ def test_a_deep_resnet_starts_neither_faint_nor_loud(normalise):
         ({"activation": "rleu"}, "unknown activation 'rleu'. Did you mean 'relu'"),
         ({"normalise": "bacth"}, "unknown value of normalise: 'bacth'. Did you mean 'batch'"),
         ({"widths": (4, 0)}, r"at least 1, got \(4, 0\)"),
+        ({"dense": (0,)}, r"at least 1, got .* and \(0,\)"),
         ({"name": "conv", "widths": ()}, "a width for each halving"),
         ({"name": "resnet", "widths": ()}, "a width for each halving"),
         ({"name": "resnet", "blocks": 0}, "blocks .* at least 1, got 0"),
