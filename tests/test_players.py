@@ -246,7 +246,7 @@ def test_dense_layers_stand_between_the_latents_and_the_smallest_image():
     params, _ = nets.generator(net, (8, 8, 1)).init(KEY, jnp.zeros((2, 6)))
     assert sizes(params) == [(5, 2 * 2 * 4), (6, 7), (7, 5)]
     params, _ = nets.discriminator(net, (2,)).init(KEY, jnp.zeros((2, 8, 8, 1)))
-    assert sizes(params) == [(2 * 2 * 3, 5), (5, 7), (7, 2)]
+    assert sizes(params) == [(5, 7), (7, 2), (2 * 2 * 3, 5)]
 
 
 def test_a_dcgan_starts_as_its_paper_says():
