@@ -4,7 +4,8 @@
 
 variant  data                        minutes on two cores  to expect
 digits   8x8 digits, MLP             not measured yet      not measured yet
-mnist    MNIST, convolutional        not measured yet      not measured yet
+mnist    MNIST, convolutional        16, if nothing else   the code alone errs on 4.0 % of the
+                                     runs (58 as it was)   test images (seed 0)
 
 One categorical factor of ten values, two continuous ones, after Chen et al. 2016, appendix C.1;
 published for MNIST: the categorical factor alone classifies with 5 % error.

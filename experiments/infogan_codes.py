@@ -34,6 +34,10 @@ from genjax_zoo.typed import typed
 TRAINING = 10_000  # training images by which values are given to digits
 BATCH = 500
 LIMIT = 0.10  # the error that the claim allows
+CHOSEN = (
+    "The fully connected layers of both networks, which the paper has, were put in after a first "
+    "run without them stood at 48 % of the test images at step 4,000; nothing else was tried."
+)
 
 
 def values(setup: loop.Setup, config: infogan.Config, state: Any, batches: list) -> tuple:
@@ -131,6 +135,7 @@ def main() -> None:
         loop.train(setup, workdir, data_dir=args.data_dir)
         trained = sum(start.get("seconds", 0) for start in workdir.read_runs()) / 60
         step, state = loop.restore(run, setup.model, setup.like, workdir)
+        ran = workdir.read_runs()[0].get("commit") or "unknown"
         metrics = [json.loads(line) for line in workdir.metrics.read_text().splitlines()]
     train, held = batches_of(setup, TRAINING)
     K = config.categorical[0]
@@ -163,7 +168,8 @@ def main() -> None:
         f"Protocol: configs/infogan.py:{args.variant}; a value is given to a digit on "
         f"{int(known.sum()):,} training images ({setup.source.preprocessing}), one digit each, by "
         "the assignment that agrees most often; the test labels are used for the error alone. "
-        f"Training took {trained:.1f} minutes.",
+        f"Training took {trained:.1f} minutes, from commit {ran[:7]} on.",
+        CHOSEN,
         sheet.closing(str(args.seed)),
     ]
     sheet.write(page, figure, {"error": error, "n": n, "table": table, "digit": order})
