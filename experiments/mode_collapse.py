@@ -491,7 +491,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", type=names, default=everything, help="which parts, by commas")
     parser.add_argument("--seeds", type=int, default=10, help="on the plane")
     parser.add_argument("--seeds-stacked", type=int, default=3)
-    parser.add_argument("--looks-stacked", type=int, default=4, help="measurements in a run")
+    parser.add_argument("--looks-stacked", type=int, default=5, help="measurements in a run")
     parser.add_argument("--steps", type=int, default=0, help="0: as the page says")
     parser.add_argument("--together", type=int, default=0, help="seeds in a loop; 0: auto")
     parser.add_argument("--full", nargs="?", const="yes", default="", help="the published size")
