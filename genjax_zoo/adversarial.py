@@ -179,7 +179,7 @@ def pack(x: Array, m: int) -> Array:
     if len(x) % m:
         raise ConfigError(
             f"packs of {m} do not divide a batch of {len(x)}; choose config.data.batch_size as a "
-            f"multiple of objective.pack."
+            "multiple of objective.pack (times dynamics.k, if the critic moves k times)."
         )
     packs = jnp.moveaxis(x.reshape(len(x) // m, m, *x.shape[1:]), 1, -2)
     return packs.reshape(*packs.shape[:-2], m * x.shape[-1])
@@ -237,8 +237,18 @@ class Config:
         if self.pack < 1:
             raise ConfigError(f"objective.pack should be at least 1, got {self.pack}.")
 
-    def check(self, normalise: str) -> None:
-        """Raises ConfigError where a penalty meets a discriminator that mixes its examples."""
+    def check(self, normalise: str, dynamics: str) -> None:
+        """Raises ConfigError for an objective that does not go with the rest of a game.
+
+        Args:
+          normalise: of the discriminator; a penalty wants examples that do not meet.
+          dynamics: its name; optimism moves by two updates, of which clipping holds but one.
+        """
+        if self.clip and dynamics == "optimistic":
+            raise ConfigError(
+                "objective.clip holds a single update, and optimistic dynamics moves by two at "
+                "once; choose other dynamics, or objective.gradient in place of the clipping."
+            )
         if self.penalties() and normalise == "batch":
             raise ConfigError(
                 f"a penalty on slopes ({', '.join(self.penalties())}) needs a discriminator that "

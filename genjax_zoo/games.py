@@ -277,7 +277,8 @@ class Config:
       gamma: γ, the weight of ½‖g‖² in consensus optimization, or |λ| of symplectic gradient
         adjustment (usually 1).
       k: moves of the discriminator for one of the generator, when they alternate (n_critic); each
-        sees its own k-th part of the batch.
+        sees its own k-th part of the batch. A schedule of the learning rate counts moves: that of
+        a player who moves k times a step is over after a k-th of the run (half, extragradient).
     """
 
     name: str = "alternating"

@@ -386,11 +386,12 @@ def _extractor(call: Call, setup: Any) -> Any:
     shape = setup.example["x"].shape[1:]
     if not call.flags.extractor:
         return extractors.for_data(setup.source.name, shape)
-    extractor = extractors.load(call.flags.extractor)
-    if not extractors.fits(extractor, shape):
+    own = extractors.load(call.flags.extractor)
+    extractor = extractors.resized(own, shape)
+    if extractor is None:
         raise DataError(
-            f"--extractor={call.flags.extractor} sees images {list(extractor.shape)}, and the data "
-            f"are {list(shape)}; make one of such images by experiments/extractors.py."
+            f"--extractor={call.flags.extractor} sees images {list(own.shape)}, and the data are "
+            f"{list(shape)}; make one of such images by experiments/extractors.py."
         )
     return extractor
 

@@ -240,6 +240,11 @@ def test_packs_that_do_not_divide_the_batch_are_refused():
 
 def test_a_penalty_on_slopes_refuses_batch_norm():
     with pytest.raises(ConfigError, match="batch norm mixes"):
-        adversarial.Config(r1=1.0).check("batch")
-    adversarial.Config(r1=1.0).check("layer")
-    adversarial.Config().check("batch")
+        adversarial.Config(r1=1.0).check("batch", "alternating")
+    adversarial.Config(r1=1.0).check("layer", "alternating")
+    adversarial.Config().check("batch", "optimistic")
+
+
+def test_clipping_refuses_the_dynamics_that_would_leave_it():
+    with pytest.raises(ConfigError, match="optimistic dynamics moves by two"):
+        adversarial.Config(clip=0.01).check("none", "optimistic")

@@ -107,7 +107,7 @@ def test_the_hash_sees_a_bit_a_name_and_the_architecture():
 def test_images_of_another_shape(small):
     with pytest.raises(DataError, match=r"takes images \[4, 4, 1\], got \[8, 8, 1\]"):
         extractors.load(small).features(np.zeros((2, 8, 8, 1)))
-    assert extractors.for_data("digits", (28, 28, 1)) is None
+    assert extractors.for_data("digits", (8, 8, 3)) is None
     assert extractors.for_data("elsewhere", (8, 8, 1)) is None
     assert extractors.for_data("digits", (8, 8, 1)).name == "digits"
 
@@ -181,3 +181,17 @@ def test_the_script_makes_one(tmp_path, monkeypatch):
     runpy.run_path(str(ROOT / "experiments" / "extractors.py"))["main"]()
     assert extractors.load(path).shape == (8, 8, 1)
     assert str(tmp_path) not in str(extractors.about(path))
+
+
+def test_images_of_another_size_are_resized_and_the_protocol_says_so():
+    own, larger = extractors.bundled("digits"), extractors.for_data("digits", (16, 16, 1))
+    x = np.random.default_rng(0).uniform(size=(5, 8, 8, 1)).astype(np.float32)
+    doubled = np.repeat(np.repeat(x, 2, 1), 2, 2)
+    # Bilinear shrinking by two averages with neighbours, so the features are near, not equal.
+    assert larger.features(doubled).shape == own.features(x).shape
+    flat = np.full((2, 16, 16, 1), 0.3, np.float32)
+    np.testing.assert_allclose(
+        larger.features(flat), own.features(flat[:, :8, :8]), rtol=1e-4, atol=1e-5
+    )
+    assert larger.sha256 == own.sha256 and larger.preprocessing != own.preprocessing
+    assert "resized (bilinear) from 16x16x1 to 8x8x1" in larger.preprocessing

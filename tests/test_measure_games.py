@@ -533,3 +533,11 @@ def test_arnoldi_that_does_not_converge_says_so():
     flat = numerics.flatten(*_quadratic(np.diag(np.linspace(-1, 1, 400)), (200, 200)))
     with pytest.raises(ZooError, match=r"Arnoldi found \d of the 5 .* did not converge"):
         numerics.leading_eigenvalues(flat, 5, "LR", iterations=1, tolerance=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("eigenvalue", "h", "told"),
+    [(0.5j, 1e-3, numerics.DIVERGES), (-0.001 + 0j, 1e-4, numerics.CONVERGES)],
+)
+def test_a_small_step_is_judged_as_well(eigenvalue, h, told):
+    assert numerics.convergence(np.array([eigenvalue, np.conj(eigenvalue)]), h).verdict == told

@@ -270,10 +270,7 @@ def _spread(x: np.ndarray) -> float:
 
 
 def _vectors(a: Vectors, b: Vectors, at_least: int) -> tuple[Vectors, Vectors]:
-    """Both clouds in float64 about the mean of the first; raises DataError where they do not fit.
-
-    Only differences and the kernel's products matter, and the kernel's are not about a mean.
-    """
+    """Both clouds in float64; raises DataError where they do not fit together."""
     a, b = (np.asarray(x, np.float64) for x in (a, b))
     if a.ndim != 2 or b.ndim != 2 or a.shape[1] != b.shape[1]:
         raise DataError(f"expected features [n, D] and [m, D], got {a.shape} and {b.shape}.")

@@ -257,7 +257,29 @@ def bundled(name: str) -> Extractor:
 
 def for_data(name: str, shape: tuple[int, ...]) -> Extractor | None:
     """The zoo's own extractor for a data set, or None where it has none for such images."""
-    if name not in names():
+    return resized(bundled(name), shape) if name in names() else None
+
+
+def resized(extractor: Extractor, shape: tuple[int, ...]) -> Extractor | None:
+    """The extractor for images of that shape, which it is shown in its own size (bilinear).
+
+    None where their channels differ. That it resizes is part of its preprocessing, so that scores
+    of one size are not taken for those of another.
+    """
+    if fits(extractor, shape):
+        return extractor
+    if len(shape) != 3 or shape[2] != extractor.shape[2]:
         return None
-    extractor = bundled(name)
-    return extractor if fits(extractor, shape) else None
+    judge = extractor.probabilities
+
+    def shrunk(x: np.ndarray) -> np.ndarray:
+        x = np.asarray(x, np.float32)
+        return np.asarray(jax.image.resize(x, (len(x), *extractor.shape), "linear"))
+
+    given, seen = ("x".join(map(str, sides)) for sides in (shape, extractor.shape))
+    return extractor._replace(
+        shape=tuple(shape),
+        preprocessing=f"in [0, 1], resized (bilinear) from {given} to {seen}",
+        features=lambda x: extractor.features(shrunk(x)),
+        probabilities=None if judge is None else lambda x: judge(shrunk(x)),
+    )

@@ -303,7 +303,10 @@ def convergence(eigenvalues: np.ndarray, h: float, rounding: float = ROUNDING) -
         largest = float(np.min(-2 * values.real / np.abs(values) ** 2, initial=np.inf))
     else:
         largest = 0.0
-    return Convergence(moduli, verdict(1 + h * values, rounding), largest)
+    # (|1 + h λ|² - 1) / h, which a small step leaves to be told from 0.
+    growth = float(np.max(2 * values.real + h * np.abs(values) ** 2, initial=-np.inf))
+    told = DIVERGES if growth > scale else CONVERGES if growth < -scale else NEITHER
+    return Convergence(moduli, told, largest)
 
 
 def verdict(multipliers: np.ndarray, rounding: float = ROUNDING) -> str:

@@ -148,7 +148,7 @@ def scores(
                 n_real=0,
                 n_fake=n,
             ),
-            str(Evidence.EXACT),
+            str(Evidence.ESTIMATE),
         )
         for key, (value, unit, better, method) in told.items()
         if only is None or key in only

@@ -66,7 +66,7 @@ class Config:
     def __post_init__(self):
         choose(self.prior, PRIORS, "prior of a generator")
         choose(self.output, OUTPUTS, "output of a generator")
-        self.objective.check(self.discriminator.normalise)
+        self.objective.check(self.discriminator.normalise, self.dynamics.name)
         if self.latents < 1:
             raise ConfigError(f"gan: latents should be at least 1, got {self.latents}.")
         if self.classes < 0:

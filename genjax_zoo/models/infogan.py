@@ -68,7 +68,7 @@ class Config:
     def __post_init__(self):
         choose(self.prior, PRIORS, "prior of a generator")
         choose(self.output, OUTPUTS, "output of a generator")
-        self.objective.check(self.discriminator.normalise)
+        self.objective.check(self.discriminator.normalise, self.dynamics.name)
         if min(self.categorical, default=2) < 2:
             raise ConfigError(
                 f"infogan: a categorical factor needs at least 2 values, got {self.categorical}."
@@ -97,8 +97,8 @@ class Config:
 
     @property
     def entropy(self) -> float:
-        """H(c), in nats: what L_I cannot pass. A uniform factor on [-1, 1] has log 2."""
-        return sum(map(math.log, self.categorical)) + self.continuous * math.log(2)
+        """H of the categorical factors, in nats: what their part of L_I cannot pass."""
+        return sum(map(math.log, self.categorical))
 
 
 @struct.dataclass
@@ -177,10 +177,11 @@ def game(config: Config):
         lowered, info = config.objective.losses(
             key_penalty, critic, (on_real[:, 0], on_fake[:, 0]), (real, fake)
         )
-        # L_I = E[log Q(c | x)] + H(c), factor by factor
+        # L_I = E[log Q(c | x)] + H(c), factor by factor; uniform on [-1, 1] has log 2 nats, but a
+        # differential entropy is no limit
         c = latents[:, config.latents :]
         discrete, continuous = log_posterior(config, posterior(config, on_fake), c)
-        of_discrete = jnp.mean(discrete) + sum(map(math.log, config.categorical))
+        of_discrete = jnp.mean(discrete) + config.entropy
         of_continuous = jnp.mean(continuous) + config.continuous * math.log(2)
         told = config.weight * of_discrete + config.weight_continuous * of_continuous
         lowered = {player: loss - told for player, loss in lowered.items()}

@@ -88,6 +88,7 @@ class Config:
             )
         if self.interval[0] >= self.interval[1]:
             raise ConfigError(f"progressive_gan: interval should rise, got {self.interval}.")
+        self.objective.check("none", self.dynamics.name)
         if self.objective.pack != 1:
             raise ConfigError(
                 f"progressive_gan: objective.pack={self.objective.pack}, but its discriminator "
@@ -142,10 +143,9 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         """x = G(z), z ~ N(0, I)."""
         return decode(state, prior(config, key, n))
 
-    unit = config.interval == (0.0, 1.0)
-    return Model(
-        start, step, sample=sample, decode=decode, support=Support.UNIT if unit else Support.REAL
-    )
+    known = {(0.0, 1.0): Support.UNIT, (-1.0, 1.0): Support.SIGNED}
+    support = known.get(config.interval, Support.REAL)
+    return Model(start, step, sample=sample, decode=decode, support=support)
 
 
 def prior(config: Config, key: Key, n: int) -> Array:
