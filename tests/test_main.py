@@ -167,9 +167,13 @@ def test_an_extractor_of_ones_own(trained, tmp_path):
     shutil.copy(path, tmp_path / "mine.safetensors")
     words = ("evaluate", "--workdir=run", "--fake=20", "--measures=precision")
     assert trained(*words, "--extractor=mine.safetensors")[0] == 0
+    # One for images of another size is shown them in its own, and the protocol says so.
+    assert trained(*words, f"--extractor={extractors.FOLDER / 'mnist.safetensors'}")[0] == 0
+    told = json.loads((tmp_path / "run" / "eval" / "metrics.json").read_text())
+    seen = [entry.get("protocol", {}).get("preprocessing", "") for entry in told]
+    assert sum("resized (bilinear) from 8x8x1 to 28x28x1" in each for each in seen) == 1
     for flag, telling in [
         (tmp_path / "none.safetensors", "does not exist"),
-        (extractors.FOLDER / "mnist.safetensors", "sees images [28, 28, 1], and the data are [8,"),
         (tmp_path / "toy.py", "cannot be read as an extractor"),
     ]:
         status, _, err = trained(*words, f"--extractor={flag}")

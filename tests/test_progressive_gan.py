@@ -387,6 +387,6 @@ def test_data_of_another_size_are_told(shape, says):
         jax.eval_shape(model.init, KEY, {"x": jnp.zeros((4, *shape))})
 
 
-def test_data_on_the_unit_interval_are_a_support():
+def test_the_interval_is_a_support():
     assert small(interval=(0.0, 1.0))[1].support is Support.UNIT
-    assert small()[1].support is Support.REAL
+    assert small()[1].support is Support.SIGNED
