@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
+from genjax_zoo import nets
 from genjax_zoo.contract import Array, ConfigError, Key, Support
 from genjax_zoo.typed import choose
 
@@ -168,6 +169,41 @@ class Generator:
 
     net: Any
     shape: tuple[int, ...] = struct.field(pytree_node=False)
+
+
+Memory = dict[str, Any]
+"""{player: what its network remembers from step to step}."""
+
+
+def start(
+    key: Key, network: nets.Network, D: nets.StatefulNet, z: Array, x: Array, shape: tuple[int, ...]
+) -> tuple[dict[str, Any], Memory]:
+    """Both players' first parameters and memory, each a dict {"generator", "discriminator"}.
+
+    Args:
+      network: what the generator is made of.
+      D: the discriminator.
+      z: latents [B, ...], as the generator sees them; only their shape matters.
+      x: examples [B, ...], as the discriminator sees them; only their shape matters.
+      shape: of one example of the data, which the generator makes.
+
+    Raises ConfigError where the networks cannot make or see such examples.
+    """
+    key_generator, key_discriminator = jax.random.split(key)
+    net, of_generator = nets.generator(network, shape).init(key_generator, z)
+    discriminator, of_discriminator = D.init(key_discriminator, x)
+    return (
+        {"generator": Generator(net, shape), "discriminator": discriminator},
+        {"generator": of_generator, "discriminator": of_discriminator},
+    )
+
+
+def generate(
+    network: nets.Network, output: str, generator: Generator, memory: Any, z: Array, train: bool
+) -> tuple[Array, Any]:
+    """G(z): latents [n, ...] -> x [n, *shape] in the range of `output`, and the memory."""
+    x, memory = nets.generator(network, generator.shape).apply(generator.net, memory, z, train)
+    return OUTPUTS[output](x), memory
 
 
 def pack(x: Array, m: int) -> Array:

@@ -17,6 +17,7 @@ verdict on (x, y) is a(x, y) = w·φ(x) + e_y·φ(x), the projection of Miyato &
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -24,15 +25,12 @@ import jax.numpy as jnp
 import optax
 
 from genjax_zoo import adversarial, games, nets
-from genjax_zoo.adversarial import OUTPUTS, PRIORS, SUPPORTS, Generator
+from genjax_zoo.adversarial import OUTPUTS, PRIORS, SUPPORTS, Memory, generate
 from genjax_zoo.contract import Array, Batch, ConfigError, Key, Model
 from genjax_zoo.learn import Learner, learnt, play
 from genjax_zoo.typed import choose
 
 VERB = "play"
-
-Memory = dict[str, Any]
-"""{player: what its network remembers from step to step}."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,21 +80,15 @@ def game(config: Config):
     {"generator": ..., "discriminator": ...}.
     """
     D = nets.discriminator(config.discriminator, (1 + config.classes,))
+    G = functools.partial(generate, config.generator, config.output)
 
     def init(key: Key, batch: Batch) -> tuple[games.Players, Memory]:
         """Raises ConfigError for data that the networks or the game cannot be played on."""
-        x, shape = batch["x"], tuple(batch["x"].shape[1:])
         parts = games.part_of(batch, 0, config.dynamics.parts)
         x = adversarial.pack(parts["x"], config.objective.pack)
         labels(parts)
-        key_generator, key_discriminator = jax.random.split(key)
         z = jnp.zeros((1, config.latents + config.classes))
-        net, of_generator = nets.generator(config.generator, shape).init(key_generator, z)
-        discriminator, of_discriminator = D.init(key_discriminator, x)
-        return (
-            {"generator": Generator(net, shape), "discriminator": discriminator},
-            {"generator": of_generator, "discriminator": of_discriminator},
-        )
+        return adversarial.start(key, config.generator, D, z, x, tuple(batch["x"].shape[1:]))
 
     def labels(batch: Batch) -> Array:
         """y [B, classes], one hot; [B, 0] where labels are left out."""
@@ -112,13 +104,9 @@ def game(config: Config):
     def losses(key: Key, params: games.Players, memory: Memory, batch: Batch):
         key_z, key_real, key_fake, key_penalty = jax.random.split(key, 4)
         y = labels(batch)
-        made, of_generator = generate(
-            config,
-            params["generator"],
-            memory["generator"],
-            PRIORS[config.prior](key_z, (len(y), config.latents)),
-            y,
-            True,
+        z = PRIORS[config.prior](key_z, (len(y), config.latents))
+        made, of_generator = G(
+            params["generator"], memory["generator"], jnp.concatenate([z, y], axis=1), True
         )
         # D sees packs, and of a pack's labels how many there are of each.
         seen = lambda key, x: adversarial.pack(config.objective.blur(key, x), config.objective.pack)
@@ -142,24 +130,14 @@ def game(config: Config):
     return init, losses
 
 
-def generate(
-    config: Config, generator: Generator, memory: Any, z: Array, y: Array, train: bool
-) -> tuple[Array, Any]:
-    """G(z, y): [n, L] and [n, classes] -> [n, *shape], and the generator's memory."""
-    net = nets.generator(config.generator, generator.shape)
-    x, memory = net.apply(generator.net, memory, jnp.concatenate([z, y], axis=1), train)
-    return OUTPUTS[config.output](x), memory
-
-
 def make(config: Config, tx: optax.GradientTransformation) -> Model:
     """A generative adversarial network."""
     init, losses = game(config)
 
     def decode(state: Learner, z: Array) -> Batch:
         """G(z); of a game with classes z is [n, L + classes], the label one hot at its end."""
-        y, z = z[:, config.latents :], z[:, : config.latents]
         generator, memory = learnt(state)["generator"], state.memory["generator"]
-        return {"x": generate(config, generator, memory, z, y, train=False)[0]}
+        return {"x": generate(config.generator, config.output, generator, memory, z, False)[0]}
 
     def sample(key: Key, state: Learner, n: int, label: Array | None = None) -> Batch:
         """x = G(z, y), z ~ p(z); labels [n] or one for all, drawn evenly where none are given."""

@@ -16,8 +16,8 @@ what they are for: that a categorical one becomes the digit's class is what the 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ import optax
 from flax import struct
 
 from genjax_zoo import adversarial, games, nets
-from genjax_zoo.adversarial import OUTPUTS, PRIORS, SUPPORTS, Generator
+from genjax_zoo.adversarial import OUTPUTS, PRIORS, SUPPORTS, Memory, generate
 from genjax_zoo.contract import Array, Batch, ConfigError, Key, Model
 from genjax_zoo.learn import Learner, learnt, play
 from genjax_zoo.typed import choose
@@ -146,26 +146,18 @@ def game(config: Config):
     """
     K, C = sum(config.categorical), config.continuous
     D = nets.discriminator(config.discriminator, (1 + K + 2 * C,))
+    G = functools.partial(generate, config.generator, config.output)
 
-    def init(key: Key, batch: Batch) -> tuple[games.Players, dict[str, Any]]:
+    def init(key: Key, batch: Batch) -> tuple[games.Players, Memory]:
         """Raises ConfigError for data that the networks or the game cannot be played on."""
-        shape = tuple(batch["x"].shape[1:])
         x = games.part_of(batch, 0, config.dynamics.parts)["x"]
-        key_generator, key_discriminator = jax.random.split(key)
         latents = jnp.zeros((1, config.latents + config.code))
-        net, of_generator = nets.generator(config.generator, shape).init(key_generator, latents)
-        discriminator, of_discriminator = D.init(key_discriminator, x)
-        return (
-            {"generator": Generator(net, shape), "discriminator": discriminator},
-            {"generator": of_generator, "discriminator": of_discriminator},
-        )
+        return adversarial.start(key, config.generator, D, latents, x, tuple(x.shape[1:]))
 
-    def losses(key: Key, params: games.Players, memory: dict[str, Any], batch: Batch):
+    def losses(key: Key, params: games.Players, memory: Memory, batch: Batch):
         key_latents, key_real, key_fake, key_penalty = jax.random.split(key, 4)
         latents = prior(config, key_latents, len(batch["x"]))
-        made, of_generator = generate(
-            config, params["generator"], memory["generator"], latents, True
-        )
+        made, of_generator = G(params["generator"], memory["generator"], latents, True)
         real = config.objective.blur(key_real, batch["x"])
         fake = config.objective.blur(key_fake, made)
         on_real, of_discriminator = D.apply(
@@ -213,15 +205,6 @@ def prior(config: Config, key: Key, n: int) -> Array:
     return jnp.concatenate([z, *c, u], axis=1)
 
 
-def generate(
-    config: Config, generator: Generator, memory: Any, latents: Array, train: bool
-) -> tuple[Array, Any]:
-    """G(z, c): [n, L + code] -> [n, *shape], and the generator's memory."""
-    net = nets.generator(config.generator, generator.shape)
-    x, memory = net.apply(generator.net, memory, latents, train)
-    return OUTPUTS[config.output](x), memory
-
-
 def make(config: Config, tx: optax.GradientTransformation) -> Model:
     """An InfoGAN. Its latents are (z, c), side by side, a categorical factor one hot."""
     init, losses = game(config)
@@ -239,7 +222,9 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     def decode(state: Learner, latents: Array) -> Batch:
         """G(z, c)."""
         generator, memory = learnt(state)["generator"], state.memory["generator"]
-        return {"x": generate(config, generator, memory, latents, train=False)[0]}
+        return {
+            "x": generate(config.generator, config.output, generator, memory, latents, False)[0]
+        }
 
     def sample(key: Key, state: Learner, n: int, code: Array | None = None) -> Batch:
         """x = G(z, c), z ~ p(z), and c ~ p(c) unless a code [n, code] is given."""
