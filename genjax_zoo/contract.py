@@ -42,25 +42,49 @@ class Support(enum.StrEnum):
     UNIT = "unit-interval"
     SIGNED = "signed-unit-interval"
     BINARY = "binary"
+    COUNTS = "counts"
     CATEGORICAL = "categorical"
+
+
+class Once(NamedTuple):
+    """What a measure computes once for all examples, such as log Z by annealed importance sampling.
+
+    Attributes:
+      value: a pytree, handed to the measure's `value`.
+      error: the standard error [] that it lends to every example alike, in the measure's unit.
+      told: scalars worth printing beside the measure, by name.
+    """
+
+    value: Any
+    error: Array | float = 0.0
+    told: Mapping[str, Array] = {}
 
 
 class Measure(NamedTuple):
     """A further number per example that a model can tell of data, with what it is.
 
     Attributes:
-      value: (key, state, batch) -> [B], in `unit`.
+      value: (key, state, batch) -> [B], in `unit`; with `once`, (key, state, batch, once.value).
       evidence: what kind of number it is; EXACT for one that is simply computed, like an error.
       unit: "nats", "error", "squared error", ...
       better: "higher" or "lower".
       detail: what else one must know to quote it, such as the number of importance samples.
+      once: (key, state) -> Once, computed once for a whole measurement; None if nothing is.
     """
 
-    value: Callable[[Key, State, Batch], Array]
+    value: Callable[..., Array]
     evidence: Evidence
     unit: str
     better: str = "higher"
     detail: str = ""
+    once: Callable[[Key, State], Once] | None = None
+
+    def __call__(self, key: Key, state: State, batch: Batch) -> Array:
+        """The numbers [B] of one batch alone."""
+        if self.once is None:
+            return self.value(key, state, batch)
+        key_once, key_value = jax.random.split(key)
+        return self.value(key_value, state, batch, self.once(key_once, state).value)
 
 
 class Model(NamedTuple):

@@ -30,6 +30,10 @@ Init = Callable[[Key, Batch], tuple[Params, Memory]]
 """(key, batch) -> (params, memory)."""
 Loss = Callable[[Key, Params, Memory, Batch], tuple[Array, tuple[Memory, Info]]]
 """(key, params, memory, batch) -> (loss, (memory, info)); the loss is a scalar."""
+Configuration = Any
+"""What an energy is an energy of: a pytree whose leading axis counts examples or chains."""
+Phase = Callable[[Key, Params, Memory, Batch], tuple[Configuration, Memory]]
+"""(key, params, memory, batch) -> (configuration, memory)."""
 Verb = tuple[Callable[[Key, Batch], State], Callable[[Key, State, Batch], tuple[State, Info]]]
 
 
@@ -155,26 +159,34 @@ def play(
 
 def contrast(
     init: Init,
-    energy: Callable[[Params, Array], Array],
-    chain: Callable[[Key, Params, Memory, Array], tuple[Array, Memory]],
+    energy: Callable[[Params, Configuration], Array],
+    negative: Phase,
     tx: optax.GradientTransformation,
-    renew: Callable[[Params, Array, Array], Params] | None = None,
-    penalty: Callable[[Params], Array] | None = None,
+    positive: Phase | None = None,
+    extra: Callable[[Key, Params, Batch], tuple[Array, Info]] | None = None,
+    renew: Callable[..., tuple[Params, Memory]] | None = None,
     average: float = 0.0,
 ) -> Verb:
     """Lowers the energy of the data and raises it where a chain says the model's mass is.
 
         ∂/∂θ [-log p(x)] = E_data[∂F(x)/∂θ] - E_model[∂F(x)/∂θ]      (Hinton 2002)
 
+    A configuration is whatever the energy is an energy of: a pytree whose leading axis counts
+    examples or chains.
+
     Args:
       init: (key, batch) -> (params, memory); the memory holds the persistent chains, if any.
-      energy: (params, x [B, ...]) -> free energy F [B], in nats.
-      chain: (key, params, memory, x) -> (negatives [M, ...], memory): samples of (nearly) the
+      energy: (params, configuration) -> energy or free energy [B], in nats.
+      negative: (key, params, memory, batch) -> (configuration, memory): samples of (nearly) the
         model; no gradient flows through them.
       tx: the optimizer.
-      renew: (params, x, negatives) -> params: after each step, a change of coordinates that
-        leaves the distribution as it is (centring).
-      penalty: a scalar of the parameters added to the objective (weight decay).
+      positive: the same of the data: the batch, with what is hidden filled in; no gradient flows
+        through it either. None takes the batch as it is, where the energy is of nothing else.
+      extra: (key, params, batch) -> (scalar, info), added to the objective: weight decay,
+        sparsity, a classifier's loss.
+      renew: (params, memory, gradient, positive, negative) -> (params, memory), after each step: a
+        change of coordinates (centring), or weights that follow the gradient at a rate of their
+        own.
       average: decay of the moving average of the parameters; 0 keeps none.
     """
 
@@ -182,24 +194,29 @@ def contrast(
         params, memory = init(key, batch)
         return Learner(params, memory, tx.init(params), average_start(params, average))
 
-    def gap(params: Params, x: Array, negatives: Array) -> tuple[Array, Array]:
-        positive, negative = jnp.mean(energy(params, x)), jnp.mean(energy(params, negatives))
-        extra = penalty(params) if penalty else 0.0
-        return positive - negative + extra, positive - negative
+    def objective(
+        params: Params, key: Key, batch: Batch, seen: Configuration, dreamt: Configuration
+    ):
+        # The gap is no likelihood: it hovers about 0 however good the model is.
+        gap = jnp.mean(energy(params, seen)) - jnp.mean(energy(params, dreamt))
+        more, info = extra(key, params, batch) if extra else (0.0, {})
+        return gap + more, {"free_energy_gap": gap, **info}
 
     def step(key: Key, state: Learner, batch: Batch) -> tuple[Learner, Info]:
-        x = batch["x"]
-        negatives, memory = chain(key, state.params, state.memory, x)
-        negatives = jax.lax.stop_gradient(negatives)
-        grad = jax.value_and_grad(gap, has_aux=True)
-        (_, free_energy_gap), g = grad(state.params, x, negatives)
-        updates, optimizer = tx.update(g, state.optimizer, state.params)
-        params = optax.apply_updates(state.params, updates)
+        params, memory = state.params, state.memory
+        seen: Configuration = batch
+        if positive:
+            seen, memory = positive(jax.random.fold_in(key, 1), params, memory, batch)
+        dreamt, memory = negative(key, params, memory, batch)
+        seen, dreamt = jax.lax.stop_gradient((seen, dreamt))
+        own = jax.random.fold_in(key, 2)
+        g, info = jax.grad(objective, has_aux=True)(params, own, batch, seen, dreamt)
+        updates, optimizer = tx.update(g, state.optimizer, params)
+        params = optax.apply_updates(params, updates)
         if renew:
-            params = renew(params, x, negatives)
+            params, memory = renew(params, memory, g, seen, dreamt)
         kept = average_update(state.average, params, average)
-        # The gap is no likelihood: it hovers about 0 however good the model is.
-        return Learner(params, memory, optimizer, kept), {"free_energy_gap": free_energy_gap}
+        return Learner(params, memory, optimizer, kept), info
 
     return start, step
 

@@ -94,7 +94,7 @@ def test_means_go_up_and_down():
     np.testing.assert_allclose(h, rbm.hidden_mean(top, rbm.hidden_mean(low, v)), rtol=1e-6)
     x = model.decode(state, h)["x"]
     assert x.shape == X.shape
-    error = model.measures["reconstruction"].value(KEY, state, {"x": X})
+    error = model.measures["reconstruction"](KEY, state, {"x": X})
     np.testing.assert_allclose(error, jnp.sum((x - X) ** 2, (1, 2, 3)), rtol=1e-5)
     assert model.log_prob is None and model.evidence is Evidence.NONE
 

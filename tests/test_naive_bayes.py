@@ -56,9 +56,9 @@ def test_scikit_learn_says_the_same(name):
     np.testing.assert_allclose(
         model.log_prob(KEY, state, batch), np.logaddexp.reduce(jll, axis=1), **scale
     )
-    own = model.measures["log_joint"].value(KEY, state, batch)
+    own = model.measures["log_joint"](KEY, state, batch)
     np.testing.assert_allclose(own, jll[np.arange(len(jll)), LABEL[test]], **scale)
-    error = model.measures["error"].value(KEY, state, batch)
+    error = model.measures["error"](KEY, state, batch)
     np.testing.assert_array_equal(error, twin.predict(x[test]) != LABEL[test])
     posterior = model.encode(KEY, state, batch)
     np.testing.assert_allclose(posterior, twin.predict_proba(x[test]), atol=2e-3)
@@ -91,9 +91,7 @@ def test_bernoulli_sums_to_one():
     )
     joint = [
         jnp.exp(
-            model.measures["log_joint"].value(
-                KEY, state, {"x": everything, "label": jnp.full(8, y)}
-            )
+            model.measures["log_joint"](KEY, state, {"x": everything, "label": jnp.full(8, y)})
         ).sum()
         for y in (0, 1)
     ]
@@ -148,7 +146,7 @@ def test_without_labels_there_is_one_class():
     np.testing.assert_allclose(state.params.mean[0], x.mean(0), rtol=1e-4)
     np.testing.assert_allclose(state.params.variance[0], x.var(0), rtol=1e-4)
     batch = {"x": x[:3]}
-    a, b = model.log_prob(KEY, state, batch), model.measures["log_joint"].value(KEY, state, batch)
+    a, b = model.log_prob(KEY, state, batch), model.measures["log_joint"](KEY, state, batch)
     np.testing.assert_allclose(a, b)
     assert set(np.unique(model.sample(KEY, state, 5)["label"])) == {0}
 
@@ -170,7 +168,7 @@ def test_bad_labels_and_bad_numbers_are_told():
     _, info = model.step(KEY, state, {"x": GREY[:2], "label": np.array([0, 12])})
     assert jnp.isnan(info["labels_outside"])
     with pytest.raises(DataError, match="no label"):
-        model.measures["error"].value(KEY, state, {"x": GREY[:2]})
+        model.measures["error"](KEY, state, {"x": GREY[:2]})
     with pytest.raises(DataError, match="got 10"):
         model.sample(KEY, state, 2, label=10)
     with pytest.raises(ConfigError, match="alpha should be positive"):

@@ -304,7 +304,7 @@ def test_bars_and_stripes_are_learnt_to_near_their_entropy(centred):
     nats = float(model.log_prob(KEY, state, {"x": BARS}).mean())
     entropy = math.log(6)
     assert -entropy - 0.15 < nats < -entropy
-    error = model.measures["reconstruction"].value(KEY, state, {"x": BARS})
+    error = model.measures["reconstruction"](KEY, state, {"x": BARS})
     assert error.shape == (6,)
     hidden = model.encode(KEY, state, {"x": BARS})
     assert hidden.shape == (6, 6)

@@ -153,7 +153,7 @@ def test_the_estimate_rises_with_draws_from_the_elbo_to_the_exact_value():
     means, errors = {}, {}
     for k, model in models.items():
         assert model.measures["iwae"].evidence is Evidence.ESTIMATE
-        each = jax.vmap(lambda key, model=model: model.measures["iwae"].value(key, state, {"x": x}))
+        each = jax.vmap(lambda key, model=model: model.measures["iwae"](key, state, {"x": x}))
         values = jax.jit(each)(jax.random.split(KEY, 100)).mean(axis=1)
         means[k], errors[k] = values.mean(), 4 * values.std() / math.sqrt(len(values))
     assert abs(means[1] - elbo.mean()) < errors[1]  # K = 1 is the ELBO
@@ -177,9 +177,7 @@ def test_chunks_of_draws_add_up_to_the_stupid_sum(monkeypatch):
     log_w = stats.norm.logpdf(x, z @ dec["kernel"] + dec["bias"], 4.0).sum(-1)
     log_w += stats.norm.logpdf(z).sum(-1) - stats.norm.logpdf(z, mean, np.exp(log_std)).sum(-1)
     stupid = np.log(np.exp(log_w - log_w.max(0)).mean(0)) + log_w.max(0)
-    np.testing.assert_allclose(
-        model.measures["iwae"].value(KEY, state, {"x": x}), stupid, rtol=1e-5
-    )
+    np.testing.assert_allclose(model.measures["iwae"](KEY, state, {"x": x}), stupid, rtol=1e-5)
 
 
 # The verbs, over decoders and networks
@@ -209,7 +207,7 @@ def test_every_decoder_and_network_learns_and_keeps_shapes(name):
     @jax.jit
     def measured(state):
         latents = model.encode(KEY, state, held)
-        estimate = model.measures["iwae"].value(KEY, state, held)
+        estimate = model.measures["iwae"](KEY, state, held)
         seen = model.decode(state, latents)["x"]
         return model.log_prob(KEY, state, held), estimate, latents, seen
 
@@ -245,7 +243,7 @@ def test_grey_values_are_no_bernoulli_data():
     assert model.support is Support.BINARY  # A run refuses others before it starts.
     state = jax.jit(model.init)(KEY, {"x": BINARY})
     assert jnp.all(model.log_prob(KEY, state, {"x": UNIT[:3]}) == -jnp.inf)
-    assert jnp.all(model.measures["iwae"].value(KEY, state, {"x": UNIT[:3]}) == -jnp.inf)
+    assert jnp.all(model.measures["iwae"](KEY, state, {"x": UNIT[:3]}) == -jnp.inf)
     assert jnp.all(jnp.isfinite(model.log_prob(KEY, state, {"x": BINARY[:3]})))
 
 

@@ -34,6 +34,7 @@ from genjax_zoo.contract import (
     Batch,
     ConfigError,
     Evidence,
+    Info,
     Key,
     Measure,
     Model,
@@ -148,23 +149,28 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             return params, ()
         return params, draw_hidden(key_h, params, start(key_v, params, config.chains))
 
-    def chain(key: Key, params: Params, memory: Memory, x: Array) -> tuple[Array, Memory]:
-        """The negative phase [M, D]. A chain is kept by its hidden units.
+    def negative(
+        key: Key, params: Params, memory: Memory, batch: Batch
+    ) -> tuple[dict[str, Array], Memory]:
+        """The negative phase: x [M, D]. A chain is kept by its hidden units.
 
         Its last draw of them, from p(h | v), then shares its product with the gradient's.
         """
         key_start, key_chain = jax.random.split(key)
         if config.chain == "cd":
-            h = draw_hidden(key_start, params, flat(x))
-            return gibbs(key_chain, params, h, config.k)[0], memory
-        return gibbs(key_chain, params, memory, config.k)
+            h = draw_hidden(key_start, params, flat(batch["x"]))
+            return {"x": gibbs(key_chain, params, h, config.k)[0]}, memory
+        v, memory = gibbs(key_chain, params, memory, config.k)
+        return {"x": v}, memory
 
-    def penalty(params: Params) -> Array:
+    def decay(key: Key, params: Params, batch: Batch) -> tuple[Array, Info]:
         # α/2 ‖W‖²
-        return 0.5 * config.weight_decay * jnp.sum(params.W**2)
+        return 0.5 * config.weight_decay * jnp.sum(params.W**2), {}
 
-    def renew(params: Params, x: Array, negatives: Array) -> Params:
-        return recentre(params, flat(x), config.nu)
+    def renew(
+        params: Params, memory: Memory, gradient: Params, positive: Batch, negative: Batch
+    ) -> tuple[Params, Memory]:
+        return recentre(params, flat(positive["x"]), config.nu), memory
 
     def log_prob(key: Key, params: Params, batch: Batch) -> Array:
         """Exact: log p(v) = -F(v) - log Z. Else unnormalised: -F(v)."""
@@ -196,11 +202,11 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     init, step = contrast(
         begin,
-        lambda params, x: free_energy(params, flat(x)),
-        chain,
+        lambda params, batch: free_energy(params, flat(batch["x"])),
+        negative,
         optax.masked(tx, _moved),
+        extra=decay if config.weight_decay else None,
         renew=renew if config.centred else None,
-        penalty=penalty if config.weight_decay else None,
     )
     return Model(
         init,

@@ -35,7 +35,8 @@ class Result(NamedTuple):
     Attributes:
       name: log_prob, or the measure's own.
       value: the mean over n examples, or what n samples are worth, in `unit`.
-      standard_error: of the mean, over examples; None for what is no mean.
+      standard_error: of the mean, over examples, and of what they share (log Z) where that is
+        estimated; None for what is no mean.
       evidence: exact, lower_bound, estimate or unnormalised.
       unit: nats, error, ...
       split: which examples.
@@ -113,6 +114,16 @@ def evaluate(
         if only is not None and name not in only:
             continue
         value = _compiled(measure.value, where)
+        shared: tuple[Any, ...] = ()
+        error, detail = 0.0, measure.detail
+        if measure.once is not None:
+            progress(name, 0, size)
+            # A stream apart from those of the batches.
+            key_once = jax.random.fold_in(jax.random.fold_in(key, 2**31), index)
+            constants = _compiled(measure.once, where)(key_once, state)
+            shared, error = (constants.value,), float(constants.error)
+            told = [f"{what} {float(number):.6g}" for what, number in constants.told.items()]
+            detail = ", ".join([detail, *told] if detail else told)
         parts = []
         for first in range(0, size, EVAL_BATCH):
             # The data's dice depend on the examples alone: every measure sees the same batch.
@@ -120,14 +131,15 @@ def evaluate(
             key_value = jax.random.fold_in(jax.random.fold_in(key, index + 1), first)
             batch = source.held_out(key_data, first, min(first + EVAL_BATCH, size))
             batch = jax.tree.map(np.asarray, batch)
-            parts.append(np.asarray(value(key_value, state, batch), np.float64))
+            parts.append(np.asarray(value(key_value, state, batch, *shared), np.float64))
             progress(name, min(first + EVAL_BATCH, size), size)
         values = np.concatenate(parts)
+        spread = float(values.std(ddof=1) / math.sqrt(size)) if size > 1 else 0.0
         results.append(
             Result(
                 name=name,
                 value=float(values.mean()),
-                standard_error=float(values.std(ddof=1) / math.sqrt(size)) if size > 1 else 0.0,
+                standard_error=math.hypot(spread, error),
                 evidence=str(measure.evidence),
                 unit=measure.unit,
                 split=source.held_out_split,
@@ -135,7 +147,7 @@ def evaluate(
                 preprocessing=source.preprocessing,
                 step=step,
                 better=measure.better,
-                detail=measure.detail,
+                detail=detail,
             )
         )
     return results

@@ -115,6 +115,7 @@ def check_support(model: Model, batch: Batch, run: Run) -> None:
         Support.UNIT: np.issubdtype(x.dtype, np.floating) and x.min() >= 0 and x.max() <= 1,
         Support.SIGNED: np.issubdtype(x.dtype, np.floating) and x.min() >= -1 and x.max() <= 1,
         Support.BINARY: np.isin(x, (0, 1)).all(),
+        Support.COUNTS: np.issubdtype(x.dtype, np.floating) and np.all((x >= 0) & (x == x.round())),
         Support.CATEGORICAL: np.issubdtype(x.dtype, np.integer),
     }
     if not fits[model.support]:
@@ -124,6 +125,7 @@ def check_support(model: Model, batch: Batch, run: Run) -> None:
             Support.SIGNED: "set config.data.scale='symmetric'.",
             Support.BINARY: "set config.data.binarise to 'threshold' or 'dynamic': grey values "
             "used as targets of a Bernoulli give no likelihood.",
+            Support.COUNTS: "set config.data.scale='raw' for the levels of images.",
             Support.CATEGORICAL: "choose a source of text.",
         }
         raise DataError(
