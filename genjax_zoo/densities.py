@@ -127,6 +127,35 @@ def _spiral(turns: float = 1.5, jitter: float = 0.5, noise: float = 0.1) -> Dens
     return Density(sample)
 
 
+def _bars_and_stripes(side: int = 4) -> Density:
+    """Binary images whose columns (bars) or rows (stripes) are all on or all off.
+
+    MacKay, Information theory, inference and learning algorithms, 2003, section 43.3. Half of the
+    images have bars; each line is on half of the time, so that all off and all on, which are both,
+    come twice as often as any other image.
+    """
+
+    def sample(key: Key, n: int) -> Array:
+        key_line, key_turn = jax.random.split(key)
+        line = jax.random.bernoulli(key_line, 0.5, (n, 1, side)).astype(jnp.float32)
+        bars = jnp.broadcast_to(line, (n, side, side))
+        turned = jax.random.bernoulli(key_turn, 0.5, (n, 1, 1))
+        return jnp.where(turned, bars.transpose(0, 2, 1), bars)[..., None]
+
+    def log_prob(x: Array) -> Array:
+        x = x[..., 0]
+        binary = jnp.all((x == 0) | (x == 1), (1, 2))
+        bars = binary & jnp.all(x == x[:, :1], (1, 2))
+        stripes = binary & jnp.all(x == x[:, :, :1], (1, 2))
+        # log 2^-(side + 1), once for each way to make the image
+        ways = bars.astype(jnp.float32) + stripes
+        return jnp.log(ways) - (side + 1) * math.log(2)
+
+    # All but two of the 2^(side + 1) ways make an image of their own; four of them make two.
+    entropy = math.log(2) * (side + 1 - 4 / 2 ** (side + 1))
+    return Density(sample, log_prob, entropy)
+
+
 DENSITIES: dict[str, Density] = {
     # Lin et al. 2018 (PacGAN), section 4.1. The ring is also the eight Gaussians of Mescheder et
     # al. 2017 (consensus optimization).
@@ -138,6 +167,7 @@ DENSITIES: dict[str, Density] = {
     "checkerboard": _checkerboard(),
     "two_moons": _two_moons(),
     "spiral": _spiral(),
+    "bars_and_stripes": _bars_and_stripes(),
 }
 
 

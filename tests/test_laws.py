@@ -46,7 +46,9 @@ def documented(family: str) -> str:
 
 
 def embedded(fields: Any) -> bool:
-    return fields.data.source == "digits" or fields.data.source.startswith("density:")
+    """Whether the data come with the package."""
+    own = ("density:", "table:", "series:nile", "clip:waves")
+    return fields.data.source == "digits" or fields.data.source.startswith(own)
 
 
 CASES = [

@@ -2,7 +2,7 @@
 
 Floor 4. Three kinds of source become one shape, a `Source`:
 
-    a table    rests on the device whole; the host sends row numbers       digits, MNIST, a text
+    a table    rests on the device whole; the host sends row numbers       digits, MNIST, series
     records    stay on disk; grain's threads read and send the rows        large tfds sets, folders
     a density  is drawn inside the compiled step; the host sends nothing   2-D toys
 
@@ -26,13 +26,16 @@ import numpy as np
 
 from genjax_zoo.contract import Batch, ConfigError, DataError, Key
 from genjax_zoo.densities import DENSITIES, Density
+from genjax_zoo.run import tables
 from genjax_zoo.typed import choose
 
 RESIDENT_BYTES = 2**30
 """A data set up to this size rests on the device."""
 IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 HELD_OUT_DRAWS = 10_000
-KINDS = "digits, density:NAME, tfds:NAME, folder:PATH, text:PATH"
+KINDS = (
+    "digits, density:NAME, table:NAME, series:PATH, clip:PATH, tfds:NAME, folder:PATH, text:PATH"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +43,8 @@ class Data:
     """What is learnt from, and all that is done to it on the way.
 
     Attributes:
-      source: digits | density:NAME | tfds:NAME | folder:PATH | text:PATH.
+      source: digits | density:NAME | table:NAME | series:PATH | clip:PATH | tfds:NAME |
+        folder:PATH | text:PATH. A series and a clip are one example each.
       batch_size: examples in a step, over all devices and processes.
       scale: range of pixel values: unit [0, 1], symmetric [-1, 1], raw (0 to the highest level).
       resize: side in pixels that images are resized to (bilinear, squared); 0 leaves them alone.
@@ -49,6 +53,8 @@ class Data:
         Metz et al. 2017: 1000 classes.
       binarise: threshold (x > 0.5) or dynamic (a Bernoulli draw of x at every access) or none.
       dequantise: adds uniform noise of one level, so that a density is one.
+      standardise: of a table or a series: each column minus the mean of its training part, over
+        its standard deviation.
       length: characters in an example of a text.
     """
 
@@ -59,6 +65,7 @@ class Data:
     stack: int = 1
     binarise: Literal["none", "threshold", "dynamic"] = "none"
     dequantise: bool = False
+    standardise: bool = False
     length: int = 64
 
     def __post_init__(self):
@@ -73,10 +80,17 @@ class Data:
                 "make an example, and as many decimal digits its label."
             )
         changed = [f for f, default in _OF_IMAGES.items() if getattr(self, f) != default]
-        if changed and self.source.startswith(("density:", "text:")):
+        if self.source.startswith("clip:"):
+            changed = [f for f in changed if f != "resize"]
+        if changed and self.source.startswith(_NO_IMAGES):
             raise ConfigError(
                 f"config.data.{changed[0]}={getattr(self, changed[0])!r} is for images, and "
                 f"{self.source} is none; leave it at {_OF_IMAGES[changed[0]]!r}."
+            )
+        if self.standardise and not self.source.startswith(("table:", "series:")):
+            raise ConfigError(
+                f"config.data.standardise is for tables and series, and {self.source} is neither; "
+                "set it to False."
             )
         if self.binarise != "none" and (self.dequantise or self.scale != "unit"):
             raise ConfigError(
@@ -85,6 +99,7 @@ class Data:
             )
 
 
+_NO_IMAGES = ("density:", "text:", "table:", "series:", "clip:")
 _OF_IMAGES = {"scale": "unit", "resize": 0, "stack": 1, "binarise": "none", "dequantise": False}
 
 
@@ -128,6 +143,9 @@ def open_source(data: Data, seed: int, data_dir: str | None = None) -> Source:
     openers: dict[str, Callable[[], Source]] = {
         "digits": lambda: _table(data, seed, *_digits()),
         "density": lambda: _density(data, name),
+        "table": lambda: _labelled(data, seed, name),
+        "series": lambda: _single(data, tables.series(name)),
+        "clip": lambda: _single(data, tables.clip(name, data.resize)),
         "tfds": lambda: _tfds(data, seed, name, data_dir),
         "folder": lambda: _folder(data, seed, name),
         "text": lambda: _text(data, seed, _read_text(name), data.source),
@@ -135,7 +153,7 @@ def open_source(data: Data, seed: int, data_dir: str | None = None) -> Source:
     if kind not in openers or bool(name) != (kind != "digits"):
         raise ConfigError(f"config.data.source={data.source!r} is none of {KINDS}.")
     source = openers[kind]()
-    source = source._replace(name=name if kind in ("tfds", "density") else data.source)
+    source = source._replace(name=name if kind in ("tfds", "density", "table") else data.source)
     if source.size is not None and source.size < data.batch_size:
         raise DataError(
             f"config.data.batch_size={data.batch_size} is more than the {source.size} training "
@@ -290,7 +308,28 @@ def _table(data: Data, seed: int, train: _Images, test: _Images, split: str, lev
     train, test = (_Images(_resized(i.x, data.resize), i.label) for i in (train, test))
     for part in (train, test):
         _check_stack(data, part.label)
-    process = _preprocess(data, levels)
+    return _resident(
+        data,
+        seed,
+        (train, test),
+        split,
+        _preprocess(data, levels),
+        preprocessing=_describe(data, levels, train.x.shape[1:]),
+        interval=_interval(data, levels),
+    )
+
+
+def _resident(
+    data: Data,
+    seed: int,
+    parts: tuple[_Images, _Images],
+    split: str,
+    process: Callable[[Key, Any], jax.Array],
+    preprocessing: str,
+    interval: tuple[float, float] = (0.0, 1.0),
+) -> Source:
+    """Examples, for training and held out, that rest on the device, whatever they are."""
+    train, test = parts
     size = len(train.x)
 
     def batch_of(key: Key, x: Any, label: Any) -> Batch:
@@ -312,10 +351,50 @@ def _table(data: Data, seed: int, train: _Images, test: _Images, split: str, lev
         held_out_split=split,
         held_out_size=len(test.x),
         size=size,
-        preprocessing=_describe(data, levels, train.x.shape[1:]),
-        interval=_interval(data, levels),
+        preprocessing=preprocessing,
+        interval=interval,
         training=lambda key, first, last: batch_of(key, *fixed(train, first, last)),
     )
+
+
+def _labelled(data: Data, seed: int, name: str) -> Source:
+    x, label = tables.table(name)
+    test = np.arange(len(x)) % 5 == 4
+    x, told = _standardised(data, x, x[~test])
+    train, held = (_Images(x[rows], label[rows]) for rows in (~test, test))
+    return _resident(
+        data,
+        seed,
+        (train, held),
+        "test (every fifth)",
+        lambda key, x: jnp.asarray(x),
+        preprocessing=f"{data.source}, {x.shape[1]} features{told}",
+    )
+
+
+def _single(data: Data, x: np.ndarray) -> Source:
+    """One example x [T, ...], which there is no other of to hold out."""
+    x, told = _standardised(data, x, x)
+    whole = _Images(x[None], None)
+    shape = "x".join(map(str, x.shape[1:]))
+    missing = f", {int(np.isnan(x).sum())} numbers missing" if np.isnan(x).any() else ""
+    return _resident(
+        data,
+        0,
+        (whole, whole),
+        "the training series itself",
+        lambda key, x: jnp.asarray(x),
+        preprocessing=f"{data.source}, {len(x)} times of {shape}{told}{missing}",
+    )
+
+
+def _standardised(data: Data, x: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, str]:
+    """x [N, D] with the training part's mean 0 and deviation 1, if asked; and what to say of it."""
+    if not data.standardise:
+        return x, ""
+    deviation = np.nanstd(train, axis=0)
+    scaled = (x - np.nanmean(train, axis=0)) / np.where(deviation > 0, deviation, 1)
+    return scaled.astype(x.dtype), ", standardised by the training part"
 
 
 def _density(data: Data, name: str) -> Source:

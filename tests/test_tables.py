@@ -1,0 +1,123 @@
+"""Tables, series and clips: what is read and what is made."""
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from genjax_zoo.contract import ConfigError, DataError
+from genjax_zoo.densities import DENSITIES
+from genjax_zoo.run import tables
+from genjax_zoo.run.data import Data, open_source
+
+KEY = jax.random.key(0)
+
+
+def first_batch(source):
+    return source.batch(KEY, source.resident, source.feed(0, slice(None)))
+
+
+@pytest.mark.parametrize("name", tables.TABLES)
+def test_a_table_is_split_and_standardised_by_its_training_part(name):
+    x, label = tables.table(name)
+    source = open_source(Data(source=f"table:{name}", batch_size=7, standardise=True), seed=0)
+    assert source.size + source.held_out_size == len(x)
+    train = source.training(KEY, 0, source.size)
+    np.testing.assert_allclose(np.mean(train["x"], 0), 0, atol=1e-3)
+    np.testing.assert_allclose(np.std(train["x"], 0), 1, atol=1e-3)
+    held = source.held_out(KEY, 0, 3)
+    assert np.array_equal(held["label"], label[4::5][:3])
+    own = np.delete(x, np.arange(4, len(x), 5), axis=0)
+    np.testing.assert_allclose(held["x"], (x[4::5][:3] - own.mean(0)) / own.std(0), rtol=1e-3)
+    assert first_batch(source)["x"].shape == (7, x.shape[1])
+    assert source.name == name
+    assert "standardised" in source.preprocessing
+
+
+def test_the_nile_has_the_likelihood_that_is_published():
+    """The local level model of Durbin & Koopman, filtered by hand: no number is mistyped."""
+    level, variance, nats = 0.0, 1e7, 0.0
+    for flow in tables.nile()[:, 0].astype(float):
+        total = variance + 15099
+        nats -= 0.5 * (np.log(2 * np.pi * total) + (flow - level) ** 2 / total)
+        gain = variance / total
+        level, variance = level + gain * (flow - level), variance * (1 - gain) + 1469.1
+    assert nats == pytest.approx(-641.58558, abs=1e-4)
+
+
+def test_a_series_is_one_example_held_out_from_nobody():
+    source = open_source(Data(source="series:nile", batch_size=1), seed=0)
+    x = first_batch(source)["x"]
+    assert x.shape == (1, 100, 1)
+    assert np.array_equal(x, source.held_out(KEY, 0, 1)["x"])
+    assert source.held_out_split == "the training series itself"
+    with pytest.raises(DataError, match="more than the 1 training examples"):
+        open_source(Data(source="series:nile"), seed=0)
+
+
+@pytest.mark.parametrize(
+    "text", ["a,b\n1,2\n3,\n5,6\n", "1 2\n3 nan\n\n5 6\n", "1, 2\n3, nan\n5, 6"]
+)
+def test_a_series_is_read_from_a_file_with_what_is_missing(tmp_path, text):
+    path = tmp_path / "series.csv"
+    path.write_text(text)
+    np.testing.assert_array_equal(tables.series(str(path)), [[1, 2], [3, np.nan], [5, 6]])
+    source = open_source(Data(source=f"series:{path}", batch_size=1, standardise=True), seed=0)
+    assert "1 numbers missing" in source.preprocessing
+    np.testing.assert_allclose(np.nanmean(first_batch(source)["x"], 1), 0, atol=1e-6)
+
+
+@pytest.mark.parametrize("text", ["1,2\n3\n", "a,b\n1,c\n", "", "1\n"])
+def test_a_file_that_is_no_series_is_refused(tmp_path, text):
+    path = tmp_path / "series.csv"
+    path.write_text(text)
+    with pytest.raises(DataError, match="expected"):
+        tables.series(str(path))
+    with pytest.raises(DataError, match=r"neither a series of the zoo \(nile\) nor a file"):
+        tables.series(str(tmp_path / "none.csv"))
+
+
+def test_a_clip_is_made_or_read_from_a_folder_or_an_animation(tmp_path):
+    x = tables.clip("waves")
+    assert x.shape == (160, 24, 24, 1)
+    assert x.min() >= 0
+    assert x.max() <= 1
+    # It moves, and smoothly.
+    assert 0.01 < np.abs(np.diff(x, axis=0)).mean() < np.abs(x - x.mean()).mean()
+    frames = [Image.fromarray(np.uint8(255 * f[..., 0])) for f in x[:5]]
+    for i, frame in enumerate(frames):
+        frame.save(tmp_path / f"{i}.png")
+    read = tables.clip(str(tmp_path))
+    np.testing.assert_allclose(read, x[:5], atol=1 / 255)
+    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
+    assert tables.clip(str(tmp_path / "moving.gif"), side=8).shape == (5, 8, 8, 1)
+    source = open_source(Data(source=f"clip:{tmp_path}", batch_size=1, resize=8), seed=0)
+    assert first_batch(source)["x"].shape == (1, 5, 8, 8, 1)
+    Image.new("L", (3, 3)).save(tmp_path / "9.png")
+    with pytest.raises(DataError, match="the frames differ in size"):
+        tables.clip(str(tmp_path))
+    with pytest.raises(DataError, match="a folder of images nor an animated image"):
+        tables.clip(str(tmp_path / "none"))
+
+
+def test_what_is_for_other_data_is_refused():
+    with pytest.raises(ConfigError, match="standardise is for tables and series, and digits"):
+        Data(standardise=True)
+    with pytest.raises(ConfigError, match="binarise='threshold' is for images"):
+        Data(source="table:iris", binarise="threshold")
+    with pytest.raises(ConfigError, match=r"unknown table 'irish'\. Did you mean 'iris'"):
+        open_source(Data(source="table:irish"), seed=0)
+
+
+def test_bars_and_stripes_are_drawn_as_often_as_their_probability_says():
+    density = DENSITIES["bars_and_stripes"]
+    x = np.asarray(density.sample(KEY, 50_000))
+    seen, counts = np.unique(x.reshape(-1, 16), axis=0, return_counts=True)
+    assert len(seen) == 30
+    p = np.exp(density.log_prob(seen.reshape(-1, 4, 4, 1)))
+    assert p.sum() == pytest.approx(1, abs=1e-6)
+    np.testing.assert_allclose(counts / len(x), p, atol=0.004)
+    assert -(p * np.log(p)).sum() == pytest.approx(density.entropy, abs=1e-5)
+    other = np.zeros((1, 4, 4, 1), np.float32)
+    other[0, 0, 0] = 1
+    assert density.log_prob(other)[0] == -np.inf
