@@ -1,4 +1,4 @@
-"""Two-dimensional densities, drawn from by formula: no file, no network, no end.
+"""Densities on the plane and small tables, drawn by formula: no file, no network, no end.
 
 Floor 1. Each has the geometry of the paper that made it known, so that numbers can be compared.
 Where there is a closed form the log-density and the entropy H = -E[log p(x)] come along: H is the
@@ -21,11 +21,12 @@ from genjax_zoo.typed import choose
 
 
 class Density(NamedTuple):
-    """A density on the plane.
+    """A distribution whose draws are [n, ...] float32: points of the plane unless it says so.
 
     Attributes:
-      sample: (key, n) -> [n, 2] float32.
-      log_prob: [B, 2] -> [B] nats (per unit of area); None where there is no closed form.
+      sample: (key, n) -> [n, ...]; [n, 2] on the plane.
+      log_prob: [B, ...] -> [B] nats (on the plane per unit of area); None where there is no closed
+        form.
       entropy: -E[log p(x)] in nats, or None where it is not known.
       centres: [K, 2], the means of an equally weighted mixture of isotropic Gaussians; None for
         anything else.
@@ -156,6 +157,57 @@ def _bars_and_stripes(side: int = 4) -> Density:
     return Density(sample, log_prob, entropy)
 
 
+def table(p: np.ndarray) -> Density:
+    """A distribution over a few discrete variables, given whole: p [K_1, ..., K_V], draws [n, V].
+
+    A draw holds the value of variable i, 0 .. K_i - 1, in column i.
+    """
+    joint = np.asarray(p, np.float64)
+    log_p = jnp.log(jnp.asarray(joint, jnp.float32))
+
+    def sample(key: Key, n: int) -> Array:
+        place = jax.random.categorical(key, log_p.ravel(), shape=(n,))
+        return jnp.stack(jnp.unravel_index(place, joint.shape), -1).astype(jnp.float32)
+
+    def log_prob(x: Array) -> Array:
+        index = x.astype(jnp.int32)
+        inside = jnp.all((x == index) & (x >= 0) & (x < jnp.array(joint.shape)), axis=-1)
+        return jnp.where(inside, log_p[tuple(index.T)], -jnp.inf)
+
+    # H = -Σ p log p, over what can happen.
+    can = joint[joint > 0]
+    return Density(sample, log_prob, float(-np.sum(can * np.log(can))))
+
+
+def _lecture_net() -> Density:
+    """P(A) P(B) P(C, D | A, B), all of them 0 or 1: columns A, B, C, D.
+
+    C is mostly A xor B, and D mostly 1 where C and A are: neither is independent of the other once
+    A and B are known.
+    """
+    a, b = np.array([0.7, 0.3]), np.array([0.4, 0.6])
+    cd = np.array(
+        [
+            [[[0.80, 0.10], [0.08, 0.02]], [[0.05, 0.05], [0.60, 0.30]]],
+            [[[0.10, 0.10], [0.15, 0.65]], [[0.25, 0.55], [0.05, 0.15]]],
+        ]
+    )
+    return table(np.einsum("a,b,abcd->abcd", a, b, cd))
+
+
+def _sprinkler() -> Density:
+    """Cloudy, sprinkler, rain, wet grass: columns C, S, R, W, each 0 or 1.
+
+    The example of Murphy, A brief introduction to graphical models and Bayesian networks, 1998:
+    P(S=1 | W=1) = .430, P(R=1 | W=1) = .708, and rain explains the sprinkler away.
+    """
+    c = np.array([0.5, 0.5])
+    s = np.array([[0.5, 0.5], [0.9, 0.1]])
+    r = np.array([[0.8, 0.2], [0.2, 0.8]])
+    w = np.array([[[1.0, 0.0], [0.1, 0.9]], [[0.1, 0.9], [0.01, 0.99]]])
+    return table(np.einsum("c,cs,cr,srw->csrw", c, s, r, w))
+
+
 DENSITIES: dict[str, Density] = {
     # Lin et al. 2018 (PacGAN), section 4.1. The ring is also the eight Gaussians of Mescheder et
     # al. 2017 (consensus optimization).
@@ -168,6 +220,9 @@ DENSITIES: dict[str, Density] = {
     "two_moons": _two_moons(),
     "spiral": _spiral(),
     "bars_and_stripes": _bars_and_stripes(),
+    # Bayes nets, known whole.
+    "lecture_net": _lecture_net(),
+    "sprinkler": _sprinkler(),
 }
 
 

@@ -83,11 +83,11 @@ def given(factor: Factor, values: Mapping[str, Array]) -> Factor:
     ahead = factor.log.ndim - len(factor.scope)
     order = [_axis(factor, name) + factor.log.ndim for name in (*known, *open_)]
     log = factor.log.transpose(*range(ahead), *order)
-    index = jnp.broadcast_arrays(*(jnp.asarray(values[name], jnp.int32) for name in known))
+    index = tuple(jnp.asarray(values[name], jnp.int32) for name in known)
     if ahead:
         # Example b has its own table, and its own values.
         index = (jnp.arange(log.shape[0]), *index)
-    return Factor(log[tuple(index)], open_)
+    return Factor(log[index], open_)
 
 
 def ordering(
