@@ -13,6 +13,7 @@ chains, sufficient statistics, running moments), and is `()` for a model without
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -97,7 +98,12 @@ def learnt(state: Learner) -> Params:
 
 def of_params(fn: Callable[..., Any]) -> Callable[..., Any]:
     """Turns fn(key, params, ...) into the contract's fn(key, state, ...)."""
-    return lambda key, state, *args, **kwargs: fn(key, learnt(state), *args, **kwargs)
+
+    @functools.wraps(fn)
+    def of_state(key: Key, state: Learner, *args: Any, **kwargs: Any) -> Any:
+        return fn(key, learnt(state), *args, **kwargs)
+
+    return of_state
 
 
 def descend(init: Init, loss: Loss, tx: optax.GradientTransformation, average: float = 0.0) -> Verb:

@@ -5,8 +5,10 @@ Flags are read here and nowhere else. Floor 5.
 
 from __future__ import annotations
 
+import ast
 import errno
 import functools
+import inspect
 import io
 import logging as stdlib_logging
 import os
@@ -17,7 +19,7 @@ import sys
 import textwrap
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from absl import flags, logging
@@ -136,6 +138,13 @@ def _flags() -> flags.FlagValues:
     switch("allow_config_change", False, "train: go on in a workdir with another config.")
     string("checkpoint", "last", "sample, evaluate: last, best or a number of steps.")
     integer("n", 64, "sample: how many samples.", lower_bound=1)
+    flags.DEFINE_multi_string(
+        "condition",
+        [],
+        "sample: NAME=VALUE that the model's sample takes, such as label=3; a VALUE that ends in "
+        ".npy is a file of an array. May be given several times.",
+        flag_values=known,
+    )
     integer("sample_seed", 0, "sample: the seed of the draw.", lower_bound=0)
     integer("examples", None, "evaluate: held-out examples; all if not given.", lower_bound=1)
     flags.DEFINE_list(
@@ -333,20 +342,49 @@ def _sample(call: Call) -> None:
 
     # From the workdir alone: neither the data nor the devices of the training are needed.
     known, model = call.flags, make_model(run)
+    condition = _conditions(model.sample, known.condition)
     example, interval = loop.read_example(workdir)
     like = loop.state_like(run, model, sharding.make_mesh(sharding.Devices()), example)
     step, state = loop.restore(run, model, like, workdir, known.checkpoint)
     # A stream of its own, apart from the keys of the run's steps.
     key = jax.random.fold_in(jax.random.key(run.seed), loop.SAMPLE)
     key = jax.random.fold_in(key, known.sample_seed)
-    drawn = jax.jit(lambda k, s: model.sample(k, s, known.n))(key, state)
+    drawn = jax.jit(lambda k, s: model.sample(k, s, known.n, **condition))(key, state)
     arrays: dict[str, Any] = {name: np.asarray(value) for name, value in drawn.items()}
-    stem = workdir.samples / f"sample_step_{step:08d}_seed_{known.sample_seed}_n_{known.n}"
+    asked = "".join(f"_{re.sub('[^A-Za-z0-9-]+', '_', word)}" for word in known.condition)
+    name = f"sample_step_{step:08d}_seed_{known.sample_seed}_n_{known.n}{asked}"
+    stem = workdir.samples / name[:200]
     packed = io.BytesIO()
     np.savez(packed, **arrays)
     files.write(stem.with_suffix(".npz"), packed.getvalue())
     images.write_png(stem.with_suffix(".png"), images.picture(arrays["x"], None, *interval))
     print(f"{stem}.png\n{stem}.npz: " + ", ".join(f"{k} {v.shape}" for k, v in arrays.items()))
+
+
+def _conditions(sample: Callable[..., Any], words: Sequence[str]) -> dict[str, Any]:
+    """What `--condition` asks of a model's `sample`; raises ConfigError for what it does not take.
+
+    Args:
+      sample: (key, state, n, ...) -> batch; what it takes besides can be asked for.
+      words: each NAME=VALUE.
+    """
+    import numpy as np
+
+    takes = list(inspect.signature(sample).parameters)[3:]
+    asked: dict[str, Any] = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        if name not in takes:
+            raise ConfigError(nearest(name, takes, "condition of this model:"))
+        try:
+            is_file = value.endswith(".npy")
+            asked[name] = np.load(value) if is_file else ast.literal_eval(value)
+        except (ValueError, SyntaxError, OSError) as error:
+            raise ConfigError(
+                f"--condition={word}: expected NAME=VALUE with a number, a list or a .npy file "
+                f"for VALUE, got {value!r} ({error})."
+            ) from error
+    return asked
 
 
 def _evaluate(call: Call) -> None:

@@ -1,6 +1,7 @@
 """The command line: bad input is one message, status 2, and blocks no corrected command."""
 
 import errno
+import functools
 import json
 import os
 import shutil
@@ -111,6 +112,30 @@ def test_train_sample_evaluate(trained, tmp_path):
     number, older = json.loads((run / "eval" / "metrics.json").read_text())
     assert (number["n"], older["n"]) == (10, 359)
     assert {"value", "evidence", "unit", "split", "n", "preprocessing"} <= set(number)
+
+
+def test_sample_under_a_condition(call, tmp_path):
+    """A naive Bayes on the digits can be asked for one of them; what it is not, it refuses."""
+    words = (f"--config={ROOT}/configs/naive_bayes.py:digits", "--workdir=run")
+    assert call("train", *words)[0] == 0
+    ask = functools.partial(call, "sample", "--workdir=run", "--n=3")
+    assert ask("--condition=label=7", "--condition=means=True")[0] == 0
+    (path,) = (tmp_path / "run" / "samples").glob("*label_7_means_True.npz")
+    assert np.load(path)["label"].tolist() == [7, 7, 7]
+    assert np.ptp(np.load(path)["x"], axis=0).max() == 0
+    np.save(tmp_path / "labels.npy", np.array([1, 2, 3]))
+    assert ask("--condition=label=labels.npy")[0] == 0
+    (path,) = (tmp_path / "run" / "samples").glob("*label_labels_npy.npz")
+    assert np.load(path)["label"].tolist() == [1, 2, 3]
+    for asked, told in {
+        "lable=7": "unknown condition of this model: 'lable'. Did you mean 'label'",
+        "label=seven": "expected NAME=VALUE with a number, a list or a .npy file",
+        "label=none.npy": "No such file",
+        "label=11": "label should lie in 0 .. 9, got 11",
+    }.items():
+        status, _, err = ask(f"--condition={asked}")
+        assert status == 2
+        assert told in err
 
 
 SAMPLED = ("frechet_distance", "kernel_distance", "inception_style_score", "precision", "recall",

@@ -19,6 +19,7 @@ from typing import Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 
@@ -250,7 +251,7 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
             y = jax.random.categorical(key_y, jnp.log(params.prior), shape=(n,))
         else:
             if not isinstance(label, jax.core.Tracer):
-                C, asked = params.counts.size, jnp.asarray(label)
+                C, asked = params.counts.size, np.asarray(label)
                 if int(asked.min()) < 0 or int(asked.max()) >= C:
                     raise DataError(f"naive_bayes: label should lie in 0 .. {C - 1}, got {label}.")
             y = jnp.broadcast_to(jnp.asarray(label, jnp.int32), (n,))
