@@ -28,7 +28,8 @@ import optax
 from genjax_zoo import optimizers, platform
 from genjax_zoo.learn import descend
 from genjax_zoo.measure import extractors
-from genjax_zoo.run.data import Data, open_source
+from genjax_zoo.run.data import open_source
+from genjax_zoo.run.source import Data
 
 OWN = {
     # source -> (widths, features, steps): each file stays below 500 kB.

@@ -30,7 +30,8 @@ from genjax_zoo.models import progressive_gan
 from genjax_zoo.nets import progressive, upsample
 from genjax_zoo.run import config as configs
 from genjax_zoo.run import images
-from genjax_zoo.run.data import Source, open_source
+from genjax_zoo.run.data import open_source
+from genjax_zoo.run.source import Source
 from genjax_zoo.typed import typed
 
 VARIANTS = {"digits": "digits", "mnist": "mnist"}

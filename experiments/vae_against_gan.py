@@ -40,7 +40,8 @@ from genjax_zoo.contract import Evidence
 from genjax_zoo.measure import distances, extractors, scores
 from genjax_zoo.run import config as configs
 from genjax_zoo.run import images
-from genjax_zoo.run.data import Source, open_source
+from genjax_zoo.run.data import open_source
+from genjax_zoo.run.source import Source
 
 ARMS = ("VAE", "GAN", "WGAN-GP")
 SHOWN = 48  # samples in a panel

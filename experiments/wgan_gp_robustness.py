@@ -41,7 +41,8 @@ from genjax_zoo.contract import Model
 from genjax_zoo.measure import distances, extractors, scores
 from genjax_zoo.run import config as configs
 from genjax_zoo.run import images
-from genjax_zoo.run.data import Source, open_source
+from genjax_zoo.run.data import open_source
+from genjax_zoo.run.source import Source
 
 SHOWN = 24  # samples in a panel
 LEAST = 0.01  # of the samples: a class with fewer is missing

@@ -13,8 +13,9 @@ from sklearn.datasets import load_digits
 from genjax_zoo.contract import ConfigError, DataError
 from genjax_zoo.densities import DENSITIES
 from genjax_zoo.run import data as data_module
-from genjax_zoo.run.data import Data, feeds, open_source, order
+from genjax_zoo.run.data import open_source
 from genjax_zoo.run.sharding import Devices, make_mesh, own_rows
+from genjax_zoo.run.source import Data, feeds, order, preprocess, resized
 
 TFDS = pathlib.Path(__file__).resolve().parents[2] / "shared" / "tensorflow_datasets"
 prepared = pytest.mark.skipif(
@@ -138,7 +139,7 @@ def test_rounding_does_not_carry_a_dequantised_value_to_one(monkeypatch):
     below = np.nextafter(np.float32(1), np.float32(0))
     monkeypatch.setattr(jax.random, "uniform", lambda key, shape: jnp.full(shape, below))
     white = np.full((1, 1), 255, np.uint8)
-    process = data_module._preprocess(Data(dequantise=True), 256)
+    process = preprocess(Data(dequantise=True), 256)
     assert float((np.float32(255) + below) / 256) == 1.0  # What it guards against.
     assert float(process(jax.random.key(0), white)[0, 0]) < 1
 
@@ -155,12 +156,12 @@ def test_scale(scale, low, high):
 @pytest.mark.parametrize("shape, side", [((8, 8, 1), 16), ((28, 28, 1), 32), ((9, 14, 3), 5)])
 def test_resizing_is_jax_image_resize(shape, side):
     x = np.random.default_rng(0).integers(0, 256, (3, *shape), np.uint8)
-    resized = data_module._resized(x, side)
+    ours = resized(x, side)
     like = jax.image.resize(jnp.asarray(x, jnp.float32), (3, side, side, shape[-1]), "bilinear")
-    assert resized.dtype == np.uint8 and resized.shape == like.shape
-    assert np.max(np.abs(resized - np.asarray(like))) <= 0.501
-    assert np.array_equal(data_module._resized(x[1], side), resized[1])
-    assert data_module._resized(x, 0) is x
+    assert ours.dtype == np.uint8 and ours.shape == like.shape
+    assert np.max(np.abs(ours - np.asarray(like))) <= 0.501
+    assert np.array_equal(resized(x[1], side), ours[1])
+    assert resized(x, 0) is x
 
 
 def test_resized_digits_say_so():

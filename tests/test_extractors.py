@@ -12,7 +12,8 @@ import safetensors.numpy
 
 from genjax_zoo.contract import ConfigError, DataError
 from genjax_zoo.measure import extractors
-from genjax_zoo.run.data import Data, open_source
+from genjax_zoo.run.data import open_source
+from genjax_zoo.run.source import Data
 from tests.conftest import ROOT
 
 MNIST = ROOT.parent / "shared" / "tensorflow_datasets"

@@ -20,7 +20,8 @@ import pytest
 from genjax_zoo.contract import Evidence, Model, Support, ZooError
 from genjax_zoo.models import ZOO
 from genjax_zoo.run import config
-from genjax_zoo.run.data import Source, open_source
+from genjax_zoo.run.data import open_source
+from genjax_zoo.run.source import Source
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 PART = {"staged": 8 / 12}

@@ -8,7 +8,8 @@ from PIL import Image
 from genjax_zoo.contract import ConfigError, DataError
 from genjax_zoo.densities import DENSITIES
 from genjax_zoo.run import tables
-from genjax_zoo.run.data import Data, open_source
+from genjax_zoo.run.data import open_source
+from genjax_zoo.run.source import Data
 
 KEY = jax.random.key(0)
 

@@ -20,8 +20,8 @@ import ml_collections
 from genjax_zoo import optimizers
 from genjax_zoo.contract import ConfigError, Model
 from genjax_zoo.models import ZOO, Family
-from genjax_zoo.run.data import Data
 from genjax_zoo.run.sharding import Devices
+from genjax_zoo.run.source import Data
 from genjax_zoo.typed import choose, typed
 
 

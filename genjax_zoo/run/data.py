@@ -1,32 +1,38 @@
-"""Data: batch i is a function of (seed, i) alone.
+"""Where data come from: every kind of name that `config.data.source` takes becomes a `Source`.
 
-Floor 4. Three kinds of source become one shape, a `Source`:
-
-    a table    rests on the device whole; the host sends row numbers       digits, MNIST, series
-    records    stay on disk; grain's threads read and send the rows        large tfds sets, folders
-    a density  is drawn inside the compiled step; the host sends nothing   2-D toys
-
-The order of epoch e is numpy's Philox permutation keyed by (seed, e): random access to any batch,
-and 40 times less of a core than asking for one shuffled index at a time.
+Floor 4. What a source is, and in what order it is read, stands in run/source.py.
 """
 
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from genjax_zoo.contract import Batch, ConfigError, DataError, Key
-from genjax_zoo.densities import DENSITIES, Density
+from genjax_zoo.densities import DENSITIES
 from genjax_zoo.run import tables
+from genjax_zoo.run.source import (
+    Data,
+    Examples,
+    Source,
+    check_stack,
+    describe,
+    drawn,
+    fixed,
+    interval,
+    order,
+    preprocess,
+    resident,
+    resized,
+    stacked,
+)
 from genjax_zoo.typed import choose
 
 RESIDENT_BYTES = 2**30
@@ -36,105 +42,6 @@ HELD_OUT_DRAWS = 10_000
 KINDS = (
     "digits, density:NAME, table:NAME, series:PATH, clip:PATH, tfds:NAME, folder:PATH, text:PATH"
 )
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """What is learnt from, and all that is done to it on the way.
-
-    Attributes:
-      source: digits | density:NAME | table:NAME | series:PATH | clip:PATH | tfds:NAME |
-        folder:PATH | text:PATH. A series and a clip are one example each.
-      batch_size: examples in a step, over all devices and processes.
-      scale: range of pixel values: unit [0, 1], symmetric [-1, 1], raw (0 to the highest level).
-      resize: side in pixels that images are resized to (bilinear, squared); 0 leaves them alone.
-      stack: images in an example, drawn independently and laid along its channels; their labels
-        are the decimal digits of its label, Σ_k label_k 10^k. 3 makes MNIST the stacked MNIST of
-        Metz et al. 2017: 1000 classes.
-      binarise: threshold (x > 0.5) or dynamic (a Bernoulli draw of x at every access) or none.
-      dequantise: adds uniform noise of one level, so that a density is one.
-      standardise: of a table or a series: each column minus the mean of its training part, over
-        its standard deviation.
-      length: characters in an example of a text.
-    """
-
-    source: str = "digits"
-    batch_size: int = 100
-    scale: Literal["unit", "symmetric", "raw"] = "unit"
-    resize: int = 0
-    stack: int = 1
-    binarise: Literal["none", "threshold", "dynamic"] = "none"
-    dequantise: bool = False
-    standardise: bool = False
-    length: int = 64
-
-    def __post_init__(self):
-        if self.batch_size < 1 or self.length < 1 or self.resize < 0:
-            raise ConfigError(
-                "config.data expects batch_size >= 1, length >= 1 and resize >= 0, got "
-                f"{self.batch_size}, {self.length}, {self.resize}."
-            )
-        if not 1 <= self.stack <= 9:
-            raise ConfigError(
-                f"config.data.stack should lie in 1 .. 9, got {self.stack}: it is how many images "
-                "make an example, and as many decimal digits its label."
-            )
-        changed = [f for f, default in _OF_IMAGES.items() if getattr(self, f) != default]
-        if self.source.startswith("clip:"):
-            changed = [f for f in changed if f != "resize"]
-        if changed and self.source.startswith(_NO_IMAGES):
-            raise ConfigError(
-                f"config.data.{changed[0]}={getattr(self, changed[0])!r} is for images, and "
-                f"{self.source} is none; leave it at {_OF_IMAGES[changed[0]]!r}."
-            )
-        if self.standardise and not self.source.startswith(("table:", "series:")):
-            raise ConfigError(
-                f"config.data.standardise is for tables and series, and {self.source} is neither; "
-                "set it to False."
-            )
-        if self.binarise != "none" and (self.dequantise or self.scale != "unit"):
-            raise ConfigError(
-                f"config.data.binarise={self.binarise!r} works on [0, 1] and leaves nothing to "
-                "dequantise; set scale='unit' and dequantise=False."
-            )
-
-
-_NO_IMAGES = ("density:", "text:", "table:", "series:", "clip:")
-_OF_IMAGES = {"scale": "unit", "resize": 0, "stack": 1, "binarise": "none", "dequantise": False}
-
-
-class Source(NamedTuple):
-    """A data set, ready to be learnt from.
-
-    Attributes:
-      resident: arrays that rest on every device.
-      feed: (step, rows) -> what the host sends for these rows of the batch of that step.
-      batch: (key, resident, feed) -> batch: pure, runs inside the compiled step; the key is for
-        noise (dequantisation, dynamic binarisation) or for the draw of a density.
-      held_out: (key, first, last) -> batch of the held-out examples first <= i < last; not jitted.
-      held_out_split: "test" or "validation", or what stands in its place.
-      held_out_size: how many held-out examples there are.
-      size: how many training examples there are; None for a density.
-      preprocessing: in words, for every number that is measured on it.
-      interval: the range of the values, for pictures and for what looks at them.
-      name: of the data, however they are preprocessed: digits, mnist, ring.
-      training: (key, first, last) -> batch of the training examples first <= i < last; not
-        jitted. None where they have no end.
-      density: what draws the data, with its modes, if it is one of densities.DENSITIES.
-    """
-
-    resident: Any
-    feed: Callable[[int, Any], Any]
-    batch: Callable[[Key, Any, Any], Batch]
-    held_out: Callable[[Key, int, int], Batch]
-    held_out_split: str
-    held_out_size: int
-    size: int | None
-    preprocessing: str
-    interval: tuple[float, float] = (0.0, 1.0)
-    name: str = ""
-    training: Callable[[Key, int, int], Batch] | None = None
-    density: Density | None = None
 
 
 def open_source(data: Data, seed: int, data_dir: str | None = None) -> Source:
@@ -162,198 +69,34 @@ def open_source(data: Data, seed: int, data_dir: str | None = None) -> Source:
     return source
 
 
-def order(seed: int, size: int, batch_size: int, step: int) -> np.ndarray:
-    """Which examples make batch `step`: [batch_size] row numbers.
-
-    Batches run through one epoch's permutation after another, across the seam: every example is
-    seen exactly once an epoch.
-    """
-    places = np.arange(step * batch_size, (step + 1) * batch_size)
-    epochs = places // size
-    rows = np.empty(batch_size, np.int32)
-    for epoch in np.unique(epochs):
-        here = epochs == epoch
-        rows[here] = _permutation(seed, size, int(epoch))[places[here] % size]
-    return rows
-
-
-@functools.lru_cache(maxsize=16)
-def _permutation(seed: int, size: int, epoch: int) -> np.ndarray:
-    philox = np.random.Philox(key=np.array([seed, epoch], np.uint64))
-    return np.random.Generator(philox).permutation(size).astype(np.int32)
-
-
-def _drawn(data: Data, seed: int, size: int, step: int) -> np.ndarray:
-    """Rows of batch `step`, [batch_size]; of stacks [batch_size, stack].
-
-    Each place of a stack goes through all images in an order of its own, independent of the rest.
-    """
-    if data.stack == 1:
-        return order(seed, size, data.batch_size, step)
-    # A seed is below 2**32, so no other run has these.
-    seeds = [seed + (k << 32) for k in range(data.stack)]
-    return np.stack([order(s, size, data.batch_size, step) for s in seeds], axis=1)
-
-
-def _fixed(data: Data, size: int) -> np.ndarray:
-    """Rows of the examples that do not change from run to run, [size] or [size, stack]."""
-    if data.stack == 1:
-        return np.arange(size)
-    return np.stack([_permutation(k << 32, size, 0) for k in range(data.stack)], axis=1)
-
-
-def feeds(
-    source: Source, chunks: Sequence[tuple[int, int]], rows: Any, threads: int = 2
-) -> Iterator[Any]:
-    """What the host sends for each chunk of steps, stacked [steps, rows, ...], read ahead."""
-
-    def load(chunk: tuple[int, int]) -> Any:
-        each = [source.feed(step, rows) for step in range(*chunk)]
-        return jax.tree.map(lambda *xs: np.stack(xs), *each)
-
-    ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
-    return iter(grain.MapDataset.source(list(chunks)).map(load).to_iter_dataset(ahead))
-
-
-# ---------------------------------------------------------------------------- preprocessing
-
-
-def _preprocess(data: Data, levels: int) -> Callable[[Key, Any], jax.Array]:
-    """(key, integer levels 0 .. levels-1) -> x, as the config declares."""
-
-    def process(key: Key, raw: Any) -> jax.Array:
-        x = jnp.asarray(raw, jnp.float32)
-        if data.dequantise:
-            # Theis et al. 2016: density of x + u, u ~ U[0, 1); a bound on the mass of x.
-            unit = (x + jax.random.uniform(key, x.shape)) / levels
-            # In float32 the sum can round up to `levels`, where a logit would be infinite.
-            unit = jnp.minimum(unit, np.nextafter(np.float32(1), np.float32(0)))
-        else:
-            unit = x / (levels - 1)
-        if data.binarise == "threshold":
-            return jnp.asarray(unit > 0.5, jnp.float32)
-        if data.binarise == "dynamic":
-            return jnp.asarray(jax.random.uniform(key, x.shape) < unit, jnp.float32)
-        low, high = _interval(data, levels)
-        return low + (high - low) * unit
-
-    return process
-
-
-def _interval(data: Data, levels: int) -> tuple[float, float]:
-    """The range that `scale` gives the values; noise of a level lifts the top by one level."""
-    top = float(levels if data.dequantise else levels - 1)
-    return {"unit": (0.0, 1.0), "symmetric": (-1.0, 1.0), "raw": (0.0, top)}[data.scale]
-
-
-def _describe(data: Data, levels: int, shape: Sequence[int]) -> str:
-    """The preprocessing in words."""
-    *image, channels = shape
-    size = "x".join(map(str, [*image, data.stack * channels]))
-    size += " (resized)" if data.resize else ""
-    if data.stack > 1:
-        size += f", {data.stack} independently drawn images stacked along the channels"
-    if data.binarise == "threshold":
-        values = "binarised by threshold at 0.5"
-    elif data.binarise == "dynamic":
-        values = "binarised dynamically (a Bernoulli draw at every access)"
-    else:
-        low, high = _interval(data, levels)
-        values = f"grey levels scaled to [{low:g}, {high:g}]"
-        if data.dequantise:
-            values += f", dequantised uniformly ({levels} levels)"
-    return f"{data.source}, {size}, {values}"
-
-
 # --------------------------------------------------------------------------------- sources
 
 
-class _Images(NamedTuple):
-    x: Any
-    label: Any
-
-
-def _stacked(data: Data, images: _Images) -> _Images:
-    """x [B, S, H, W, C] -> [B, H, W, S C] and label [B, S] -> [B]; what is no stack is left."""
-    if data.stack == 1:
-        return images
-    x = images.x.transpose(0, 2, 3, 1, 4)
-    # label = Σ_k label_k 10^k
-    places = 10 ** np.arange(data.stack, dtype=np.int32)
-    return _Images(x.reshape(*x.shape[:3], -1), (images.label * places).sum(1, dtype=np.int32))
-
-
-def _check_stack(data: Data, label: np.ndarray | None) -> None:
-    """Raises DataError where the labels cannot be the digits of another."""
-    if data.stack > 1 and (label is None or not np.all((label >= 0) & (label < 10))):
-        found = "no labels" if label is None else f"labels from {label.min()} to {label.max()}"
-        raise DataError(
-            f"config.data.stack={data.stack} makes a label of the labels 0 .. 9 of its images, and "
-            f"{data.source} has {found}; choose other data or set stack to 1."
-        )
-
-
-def _digits() -> tuple[_Images, _Images, str, int]:
+def _digits() -> tuple[Examples, Examples, str, int]:
     from sklearn.datasets import load_digits
 
     bunch = load_digits()
     x = bunch.images.astype(np.uint8)[..., None]
     label = bunch.target.astype(np.int32)
     test = np.arange(len(x)) % 5 == 4
-    train = _Images(x[~test], label[~test])
-    return train, _Images(x[test], label[test]), "test (every fifth)", 17
+    train = Examples(x[~test], label[~test])
+    return train, Examples(x[test], label[test]), "test (every fifth)", 17
 
 
-def _table(data: Data, seed: int, train: _Images, test: _Images, split: str, levels: int) -> Source:
-    train, test = (_Images(_resized(i.x, data.resize), i.label) for i in (train, test))
+def _table(
+    data: Data, seed: int, train: Examples, test: Examples, split: str, levels: int
+) -> Source:
+    train, test = (Examples(resized(i.x, data.resize), i.label) for i in (train, test))
     for part in (train, test):
-        _check_stack(data, part.label)
-    return _resident(
+        check_stack(data, part.label)
+    return resident(
         data,
         seed,
         (train, test),
         split,
-        _preprocess(data, levels),
-        preprocessing=_describe(data, levels, train.x.shape[1:]),
-        interval=_interval(data, levels),
-    )
-
-
-def _resident(
-    data: Data,
-    seed: int,
-    parts: tuple[_Images, _Images],
-    split: str,
-    process: Callable[[Key, Any], jax.Array],
-    preprocessing: str,
-    interval: tuple[float, float] = (0.0, 1.0),
-) -> Source:
-    """Examples, for training and held out, that rest on the device, whatever they are."""
-    train, test = parts
-    size = len(train.x)
-
-    def batch_of(key: Key, x: Any, label: Any) -> Batch:
-        made = {"x": process(key, x)}
-        return made if label is None else {**made, "label": jnp.asarray(label, jnp.int32)}
-
-    def take(images: _Images, rows: Any) -> _Images:
-        label = None if images.label is None else images.label[rows]
-        return _stacked(data, _Images(images.x[rows], label))
-
-    def fixed(images: _Images, first: int, last: int) -> _Images:
-        return take(images, _fixed(data, len(images.x))[first:last])
-
-    return Source(
-        resident=train,
-        feed=lambda step, rows: _drawn(data, seed, size, step)[rows],
-        batch=lambda key, resident, rows: batch_of(key, *take(resident, rows)),
-        held_out=lambda key, first, last: batch_of(key, *fixed(test, first, last)),
-        held_out_split=split,
-        held_out_size=len(test.x),
-        size=size,
-        preprocessing=preprocessing,
-        interval=interval,
-        training=lambda key, first, last: batch_of(key, *fixed(train, first, last)),
+        preprocess(data, levels),
+        preprocessing=describe(data, levels, train.x.shape[1:]),
+        interval=interval(data, levels),
     )
 
 
@@ -361,8 +104,8 @@ def _labelled(data: Data, seed: int, name: str) -> Source:
     x, label = tables.table(name)
     test = np.arange(len(x)) % 5 == 4
     x, told = _standardised(data, x, x[~test])
-    train, held = (_Images(x[rows], label[rows]) for rows in (~test, test))
-    return _resident(
+    train, held = (Examples(x[rows], label[rows]) for rows in (~test, test))
+    return resident(
         data,
         seed,
         (train, held),
@@ -375,10 +118,10 @@ def _labelled(data: Data, seed: int, name: str) -> Source:
 def _single(data: Data, x: np.ndarray) -> Source:
     """One example x [T, ...], which there is no other of to hold out."""
     x, told = _standardised(data, x, x)
-    whole = _Images(x[None], None)
+    whole = Examples(x[None], None)
     shape = "x".join(map(str, x.shape[1:]))
     missing = f", {int(np.isnan(x).sum())} numbers missing" if np.isnan(x).any() else ""
-    return _resident(
+    return resident(
         data,
         0,
         (whole, whole),
@@ -416,29 +159,6 @@ def _density(data: Data, name: str) -> Source:
         preprocessing=f"{data.source}, as drawn",
         density=density,
     )
-
-
-def _resized(x: np.ndarray, side: int) -> np.ndarray:
-    """Integer images [..., H, W, C] resized to [..., side, side, C], in their own levels."""
-    if not side or x.shape[-3:-1] == (side, side):
-        return x
-    rows, columns = (_interpolation(n, side) for n in x.shape[-3:-1])
-    planes = np.moveaxis(x, -1, -3).astype(np.float32)
-    return np.moveaxis(np.rint(rows @ planes @ columns.T), -3, -1).astype(x.dtype)
-
-
-@functools.lru_cache(maxsize=256)
-def _interpolation(size: int, side: int) -> np.ndarray:
-    """The matrix [side, size] of bilinear interpolation along one axis.
-
-    A new pixel weighs the old ones by a triangle about its centre, which is as wide as the wider
-    of the two pixels: shrinking averages, and does not skip.
-    """
-    shrink = size / side
-    centres = (np.arange(side) + 0.5) * shrink - 0.5
-    distance = np.abs(centres[:, None] - np.arange(size)) / max(shrink, 1)
-    weights = np.maximum(1 - distance, 0)
-    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
 
 
 def _tfds(data: Data, seed: int, name: str, data_dir: str | None) -> Source:
@@ -541,41 +261,41 @@ def _read_image(path: pathlib.Path) -> np.ndarray:
 def _records(data: Data, seed: int, train: Any, test: Any, split: str) -> Source:
     """Image records: into a table if they are small, read as they are needed otherwise."""
     first = _image_batch(train.read([0]), data.resize)
-    _check_stack(data, first.label)
+    check_stack(data, first.label)
     size, shape = len(train), first.x.shape[1:]
     if first.x.nbytes * (size + len(test)) <= RESIDENT_BYTES:
         whole = [_read_all(records, data.resize, shape) for records in (train, test)]
         return _table(data, seed, whole[0], whole[1], split, 256)
-    process = _preprocess(data, 256)
+    process = preprocess(data, 256)
 
-    def batch_of(key: Key, raw: _Images) -> Batch:
+    def batch_of(key: Key, raw: Examples) -> Batch:
         made = {"x": process(key, raw.x)}
         return made if raw.label is None else {**made, "label": jnp.asarray(raw.label)}
 
-    def read(records: Any, rows: np.ndarray) -> _Images:
+    def read(records: Any, rows: np.ndarray) -> Examples:
         flat = _image_batch(records.read(rows.reshape(-1)), data.resize, shape)
-        _check_stack(data, flat.label)
+        check_stack(data, flat.label)
         if data.stack == 1:
             return flat
         x, label = flat.x.reshape(*rows.shape, *shape), flat.label.reshape(rows.shape)
-        return _stacked(data, _Images(x, label))
+        return stacked(data, Examples(x, label))
 
-    held, kept = _fixed(data, len(test)), _fixed(data, size)
+    held, kept = fixed(data, len(test)), fixed(data, size)
     return Source(
         resident=(),
-        feed=lambda step, rows: read(train, _drawn(data, seed, size, step)[rows]),
+        feed=lambda step, rows: read(train, drawn(data, seed, size, step)[rows]),
         batch=lambda key, resident, raw: batch_of(key, raw),
         held_out=lambda key, first, last: batch_of(key, read(test, held[first:last])),
         held_out_split=split,
         held_out_size=len(test),
         size=size,
-        preprocessing=_describe(data, 256, shape),
-        interval=_interval(data, 256),
+        preprocessing=describe(data, 256, shape),
+        interval=interval(data, 256),
         training=lambda key, first, last: batch_of(key, read(train, kept[first:last])),
     )
 
 
-def _read_all(records: Any, side: int, shape: tuple[int, ...]) -> _Images:
+def _read_all(records: Any, side: int, shape: tuple[int, ...]) -> Examples:
     """All images of a set that is known to fit; a block at a time, so that it is held once."""
     x = np.empty((len(records), *shape), np.uint8)
     labels: list[np.ndarray] = []
@@ -584,14 +304,14 @@ def _read_all(records: Any, side: int, shape: tuple[int, ...]) -> _Images:
         part = _image_batch(records.read(rows), side, shape)
         x[first : first + 1024] = part.x
         labels += [] if part.label is None else [part.label]
-    return _Images(x, np.concatenate(labels) if labels else None)
+    return Examples(x, np.concatenate(labels) if labels else None)
 
 
 def _image_batch(
     records: list[tuple[np.ndarray, int | None]], side: int, shape: tuple[int, ...] | None = None
-) -> _Images:
+) -> Examples:
     """Stacks images, resized; raises DataError where their shapes differ."""
-    images = [_resized(image, side) for image, _ in records]
+    images = [resized(image, side) for image, _ in records]
     shapes = {image.shape for image in images} | ({shape} if shape else set())
     if len(shapes) > 1:
         raise DataError(
@@ -600,7 +320,7 @@ def _image_batch(
         )
     labels = [label for _, label in records]
     known = all(label is not None for label in labels)
-    return _Images(np.stack(images), np.array(labels, np.int32) if known else None)
+    return Examples(np.stack(images), np.array(labels, np.int32) if known else None)
 
 
 def _folder(data: Data, seed: int, name: str) -> Source:

@@ -16,7 +16,7 @@ import numpy as np
 from genjax_zoo.contract import DataError, Evidence, Key, Measure, Model
 from genjax_zoo.measure import distances, modes, scores
 from genjax_zoo.measure.extractors import Extractor
-from genjax_zoo.run.data import Source
+from genjax_zoo.run.source import Source
 
 EVAL_BATCH = 500
 FAKE_MODES, FAKE_FEATURES = 2500, 2000

@@ -38,8 +38,9 @@ from genjax_zoo.contract import (
 from genjax_zoo.measure import modes
 from genjax_zoo.run import checkpoint, evaluate, images, provenance, report, sharding
 from genjax_zoo.run.config import Run, make_model
-from genjax_zoo.run.data import Source, feeds, open_source
+from genjax_zoo.run.data import open_source
 from genjax_zoo.run.progress import Progress, say
+from genjax_zoo.run.source import Source, feeds
 from genjax_zoo.run.workdir import Workdir, write_json
 
 # Streams of the root key besides the steps', which count from 0 up.
