@@ -163,16 +163,17 @@ def table(p: np.ndarray) -> Density:
     A draw holds the value of variable i, 0 .. K_i - 1, in column i.
     """
     joint = np.asarray(p, np.float64)
-    log_p = jnp.log(jnp.asarray(joint, jnp.float32))
+    with np.errstate(divide="ignore"):
+        log_p = np.log(joint).astype(np.float32)
 
     def sample(key: Key, n: int) -> Array:
-        place = jax.random.categorical(key, log_p.ravel(), shape=(n,))
+        place = jax.random.categorical(key, jnp.asarray(log_p).ravel(), shape=(n,))
         return jnp.stack(jnp.unravel_index(place, joint.shape), -1).astype(jnp.float32)
 
     def log_prob(x: Array) -> Array:
         index = x.astype(jnp.int32)
         inside = jnp.all((x == index) & (x >= 0) & (x < jnp.array(joint.shape)), axis=-1)
-        return jnp.where(inside, log_p[tuple(index.T)], -jnp.inf)
+        return jnp.where(inside, jnp.asarray(log_p)[tuple(index.T)], -jnp.inf)
 
     # H = -Σ p log p, over what can happen.
     can = joint[joint > 0]
