@@ -9,6 +9,7 @@ from collections.abc import Callable
 from typing import TypeVar
 
 import jax
+import jax.numpy as jnp
 
 from genjax_zoo.contract import Array, Key
 
@@ -66,3 +67,41 @@ def block_gibbs(
         return both(key_first, (hidden, hidden))
     # The first step finds the shape of v, which the loop needs to begin with.
     return run(key_rest, both(key_first, (hidden, hidden)), both, k - 1)
+
+
+def swap(key: Key, betas: Array, u: Array, x: S) -> tuple[S, Array]:
+    """Neighbours on a ladder of inverse temperatures trade places (parallel tempering).
+
+        log p*_β(x) = g(x) + β u(x)
+
+        x_r <-> x_r+1 with probability min(1, exp((β_r+1 - β_r)(u(x_r) - u(x_r+1))))
+
+    First the pairs (0, 1), (2, 3), ..., then (1, 2), (3, 4), ...; each trade leaves the product of
+    the tempered distributions as it is (Swendsen & Wang 1986; Geyer 1991).
+
+    Args:
+      key: the dice.
+      betas: β [R].
+      u: u(x) [R, M] of each replica of each of M chains, in nats.
+      x: the replicas, a pytree with leading axes [R, M].
+
+    Returns:
+      (x after the trades, the part of the proposals that each pair took [R - 1]).
+    """
+    R, M = u.shape
+    source = jnp.broadcast_to(jnp.arange(R)[:, None], (R, M))
+    accepted = jnp.zeros(R - 1)
+    for parity, own in enumerate(jax.random.split(key)):
+        low = jnp.arange(parity, R - 1, 2)
+        here = jnp.take_along_axis(u, source, axis=0)
+        log_ratio = (betas[low + 1] - betas[low])[:, None] * (here[low] - here[low + 1])
+        yes = jnp.log(jax.random.uniform(own, log_ratio.shape)) < log_ratio
+        one, other = source[low], source[low + 1]
+        source = source.at[low].set(jnp.where(yes, other, one))
+        source = source.at[low + 1].set(jnp.where(yes, one, other))
+        accepted = accepted.at[low].set(jnp.mean(yes, axis=1))
+
+    def move(leaf: Array) -> Array:
+        return jnp.take_along_axis(leaf, source.reshape(R, M, *(1,) * (leaf.ndim - 2)), axis=0)
+
+    return jax.tree.map(move, x), accepted
