@@ -104,6 +104,8 @@ class Model(NamedTuple):
       decode: (state, latents) -> batch: the mean of p(x | latents).
       measures: further numbers per example, each with its own evidence and unit.
       support: what the data must be; a run refuses others before it starts.
+      classes: how many labels the model tells apart, 0 .. classes - 1; a run refuses others. 0 for
+        a model that takes no notice of labels.
     """
 
     init: Callable[[Key, Batch], State]
@@ -115,6 +117,7 @@ class Model(NamedTuple):
     decode: Callable[[State, Any], Batch] | None = None
     measures: Mapping[str, Measure] = {}
     support: Support = Support.REAL
+    classes: int = 0
 
 
 class ZooError(Exception):

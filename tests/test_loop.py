@@ -12,7 +12,7 @@ import jax
 import numpy as np
 import pytest
 
-from genjax_zoo.contract import CheckpointError, ConfigError, DivergedError, ZooError
+from genjax_zoo.contract import CheckpointError, ConfigError, DataError, DivergedError, ZooError
 from genjax_zoo.learn import average_start, average_update, learnt
 from genjax_zoo.measure import distances, modes
 from genjax_zoo.run import checkpoint, evaluate, loop
@@ -347,3 +347,18 @@ def test_sigkill_at_any_moment_changes_nothing(tmp_path):
     assert outcome(killed) == outcome(whole)
     numbers = [json.loads((f / "eval" / "metrics.json").read_text()) for f in (whole, killed)]
     assert numbers[0] == numbers[1]
+
+
+def test_labels_that_the_model_does_not_know_are_refused_before_anything_is_written(toy):
+    run = toy()
+    setup = loop.set_up(run)
+    model, seen = setup.model, setup.example
+    for classes in (0, 10, 12):
+        loop.check_data(model._replace(classes=classes), setup.source, seen, run)
+    # A batch of threes alone: the source knows of all ten.
+    seen = {**seen, "label": np.full_like(seen["label"], 3)}
+    told = r"tells labels 0 .. 6 apart, and digits has labels 3 .. 9; set .* to 10"
+    with pytest.raises(DataError, match=told):
+        loop.check_data(model._replace(classes=7), setup.source, seen, run)
+    unlabelled = {"x": seen["x"]}
+    loop.check_data(model._replace(classes=7), setup.source._replace(classes=0), unlabelled, run)

@@ -162,4 +162,5 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         sample=sample,
         decode=decode,
         support=SUPPORTS[config.output],
+        classes=config.classes,
     )

@@ -84,7 +84,7 @@ def set_up(run: Run, data_dir: str | None = None, learning: bool = True) -> Setu
     source = open_source(run.data, run.seed, data_dir)
     root = jax.random.key(run.seed)
     example = example_batch(source, root, run.data.batch_size)
-    check_support(model, example, run)
+    check_data(model, source, example, run)
     like = state_like(run, model, mesh, example)
     held = jax.tree.map(lambda leaf: leaf.sharding, like)
     init = jax.jit(model.init, out_shardings=held)
@@ -108,8 +108,18 @@ def example_batch(source: Source, root: jax.Array, batch_size: int) -> Batch:
     return jax.tree.map(np.asarray, batch)
 
 
-def check_support(model: Model, batch: Batch, run: Run) -> None:
-    """Raises DataError where the data lie outside of what the model gives probability to."""
+def check_data(model: Model, source: Source, batch: Batch, run: Run) -> None:
+    """Raises DataError for labels that the model does not know, or data that it cannot give
+    probability to."""
+    label = np.asarray(batch.get("label", 0))
+    # Where the source cannot tell, the first batch may.
+    least, most = int(label.min()), max(source.classes - 1, int(label.max()))
+    if model.classes and (least < 0 or most >= model.classes):
+        raise DataError(
+            f"this {run.model['name']} tells labels 0 .. {model.classes - 1} apart, and "
+            f"{run.data.source} has labels {least} .. {most}; set config.model.classes to "
+            f"{most + 1}, or choose other data."
+        )
     x = np.asarray(batch["x"])
     fits = {
         Support.REAL: np.issubdtype(x.dtype, np.floating),

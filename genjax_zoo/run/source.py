@@ -110,6 +110,8 @@ class Source(NamedTuple):
       training: (key, first, last) -> batch of the training examples first <= i < last; not
         jitted. None where they have no end.
       density: what draws the data, with its modes, if it is one of densities.DENSITIES.
+      classes: the labels lie in 0 .. classes - 1; 0 without labels, or where that is not known
+        before all of them are read.
     """
 
     resident: Any
@@ -124,6 +126,7 @@ class Source(NamedTuple):
     name: str = ""
     training: Callable[[Key, int, int], Batch] | None = None
     density: Density | None = None
+    classes: int = 0
 
 
 def order(seed: int, size: int, batch_size: int, step: int) -> np.ndarray:
@@ -270,7 +273,9 @@ def resident(
 ) -> Source:
     """Examples, for training and held out, that rest on the device, whatever they are."""
     train, test = parts
-    size = len(train.x)
+    size, classes = len(train.x), 0
+    if train.label is not None:
+        classes = (1 + int(max(part.label.max() for part in parts))) ** data.stack
 
     def batch_of(key: Key, x: Any, label: Any) -> Batch:
         made = {"x": process(key, x)}
@@ -294,6 +299,7 @@ def resident(
         preprocessing=preprocessing,
         interval=interval,
         training=lambda key, first, last: batch_of(key, *part(train, first, last)),
+        classes=classes,
     )
 
 
