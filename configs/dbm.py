@@ -1,0 +1,68 @@
+"""Deep Boltzmann machines.
+
+    genjax-zoo train --config=configs/dbm.py:digits --workdir=runs/dbm
+
+variant      data, layers                          minutes            to expect (test)
+digits       8x8 digits > 1/2, 64-64-64            not measured yet   bound not measured yet
+digits_deep  the same, 64-12-32-8                  not measured yet   log_prob not measured yet
+bars         4x4 bars and stripes, 16-8-8          not measured yet   log_prob not measured yet
+mnist        MNIST > 1/2, 784-500-1000             not measured yet   bound not measured yet
+
+Where the odd layers have 20 units at most, log Z is exact and log_prob a lower bound. Elsewhere
+`bound` is the same number with log Z by annealed importance sampling, `bound_reverse` with log Z
+by reverse annealing: an estimate of a bound. The layers of the last are those of Salakhutdinov &
+Hinton 2009, whose bound on the test set is -84.62 nats.
+"""
+
+from genjax_zoo.run.config import assemble
+
+
+def _digits(**model):
+    return {
+        "steps": 12_000,
+        "data": {"source": "digits", "batch_size": 100, "binarise": "threshold"},
+        "model": {"name": "dbm", "sample_means": True, **model},
+        "optimizer": {"name": "sgd", "learning_rate": 0.1, "schedule": "linear"},
+        "log_every": 200,
+        "checkpoint_every": 4000,
+        "sample_every": 4000,
+        "eval_every": 4000,
+        "steps_per_call": 100,
+    }
+
+
+VARIANTS = {
+    "digits": _digits(widths=(64, 64), stage_steps=(2000, 2000)),
+    "digits_deep": _digits(widths=(12, 32, 8), stage_steps=(2000, 2000, 2000)),
+    "bars": {
+        **_digits(widths=(8, 8), stage_steps=(1000, 1000)),
+        "steps": 6000,
+        "data": {"source": "density:bars_and_stripes", "batch_size": 100},
+        "checkpoint_every": 2000,
+        "sample_every": 2000,
+        "eval_every": 2000,
+    },
+    "mnist": {
+        "steps": 60_000,
+        "data": {"source": "tfds:mnist", "batch_size": 100, "binarise": "threshold"},
+        "model": {
+            "name": "dbm",
+            "widths": (500, 1000),
+            "stage_steps": (12_000, 12_000),
+            "rate": 0.3,
+            "weight_decay": 2e-4,
+            "sample_means": True,
+            "ais": {"temperatures": 5000},
+        },
+        "optimizer": {"name": "sgd", "learning_rate": 0.05, "schedule": "linear"},
+        "log_every": 600,
+        "checkpoint_every": 6000,
+        "sample_every": 12_000,
+        "eval_every": 0,
+        "steps_per_call": 20,
+    },
+}
+
+
+def get_config(variant: str = "digits"):
+    return assemble(VARIANTS, variant)
