@@ -22,6 +22,7 @@ Probabilistic graphical models, 2009, have all of it.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -127,18 +128,19 @@ def nothing(net: Net) -> tuple[Array, ...]:
 # -------------------------------------------------------------------------------------- inference
 
 
-class Seen(NamedTuple):
+@struct.dataclass
+class Seen:
     """Evidence e for B examples.
 
     Attributes:
-      names: of the nodes that are seen.
-      x: their values [B, names].
+      x: the values that are seen [B, names].
+      names: of their nodes.
       doubtful: those whose value is NaN where it is missing.
     """
 
-    names: tuple[str, ...]
     x: Array
-    doubtful: frozenset[str] = frozenset()
+    names: tuple[str, ...] = struct.field(pytree_node=False)
+    doubtful: frozenset[str] = struct.field(pytree_node=False, default=frozenset())
 
     def columns(self, names: Sequence[str]) -> Array:
         """[B, names]; NaN for a name that is not seen."""
@@ -228,6 +230,13 @@ def components(net: Net) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(sorted(g, key=order.index)) for g in groups)
 
 
+def scope_of(net: Net, reals: Sequence[str]) -> tuple[str, ...]:
+    """The discrete parents of these real nodes."""
+    states = states_of(net.nodes)
+    parents = {node.name: node.parents for node in net.nodes}
+    return tuple(dict.fromkeys(p for name in reals for p in parents[name] if states[p]))
+
+
 class Gaussian(NamedTuple):
     """R real nodes given each of the M configurations of their discrete parents.
 
@@ -255,8 +264,7 @@ def gaussian(params: Params, reals: Sequence[str], tilt: tuple[Array, ...] | Non
     net = params.net
     at = {f.nodes[0].name: i for i, f in enumerate(families(net)) if not f.nodes[0].states}
     own = [families(net)[at[name]] for name in reals]
-    scope = tuple(dict.fromkeys(p for family in own for p in family.discrete[0]))
-    states = states_of(net.nodes)
+    scope, states = scope_of(net, reals), states_of(net.nodes)
     sizes = tuple(states[name] for name in scope)
     M, R = math.prod(sizes), len(reals)
     grid = dict(zip(scope, np.indices(sizes).reshape(len(scope), M), strict=True))
@@ -352,7 +360,9 @@ def posteriors(params: Params, seen: Seen) -> dict[str, Array]:
             tilt = list(nothing(net))
             for name, tau in tilts.items():
                 tilt[place[name]] = tau
-            return log_evidence(params, seen._replace(x=x[None]), tuple(tilt), floor=1e-30)[0]
+            return log_evidence(
+                params, dataclasses.replace(seen, x=x[None]), tuple(tilt), floor=1e-30
+            )[0]
 
         zeros = nothing(net)
         found = jax.grad(nats)({name: zeros[place[name]] for name in names})
@@ -476,9 +486,14 @@ def query(
     for name in names:
         if not states[name]:
             raise ConfigError(f"bayes_net: {name} is real and has no table; ask for its moments.")
-    log = factors.eliminate(terms(params, _held(params.net, evidence)), names).log
-    log = log.reshape([states[name] for name in names])
-    return _normalised(log, evidence)
+    log = _log_table(params, _held(params.net, evidence), names)
+    return _normalised(log.reshape([states[name] for name in names]), evidence)
+
+
+@functools.partial(jax.jit, static_argnames="names")
+def _log_table(params: Params, seen: Seen, names: tuple[str, ...]) -> Array:
+    """log p(names, e): [B, *states of names]. Compiled once for all values of the evidence."""
+    return factors.eliminate(terms(params, seen), names).log
 
 
 class Moments(NamedTuple):
@@ -506,22 +521,31 @@ def moments(
     for name in names:
         if states[name]:
             raise ConfigError(f"bayes_net: {name} is discrete and has no moments; use query.")
-    reals = tuple(n for group in components(net) if set(group) & set(names) for n in group)
-    g = gaussian(params, reals, None)
     # Discrete evidence keeps its axis: the weight is 0 where it is not what was seen.
     seen = _held(net, evidence)
-    seen = seen._replace(doubtful=frozenset(n for n in seen.names if states[n]))
-    mean, L = completed(g, seen.columns(reals) - centre_of(params, reals))
-    lost = jnp.isnan(seen.columns(reals))[0]
+    doubtful = frozenset(n for n in seen.names if states[n])
+    reals = tuple(n for group in components(net) if set(group) & set(names) for n in group)
+    held = dataclasses.replace(seen, doubtful=doubtful)
+    log_weight, mean, covariance = _moments(params, held, reals, names)
+    return Moments(_normalised(log_weight, evidence), mean, covariance, scope_of(net, reals))
+
+
+@functools.partial(jax.jit, static_argnames=("reals", "names"))
+def _moments(
+    params: Params, seen: Seen, reals: tuple[str, ...], names: tuple[str, ...]
+) -> tuple[Array, Array, Array]:
+    """log p(scope, e) and what it weighs: the means and covariances of `names` among `reals`."""
+    g = gaussian(params, reals, None)
+    x, centre = seen.columns(reals), centre_of(params, reals)
+    mean, L = completed(g, x - centre)
+    lost = jnp.isnan(x)[0]
     eye = jnp.broadcast_to(jnp.eye(len(reals), dtype=mean.dtype), L[0].shape)
     covariance = jax.scipy.linalg.cho_solve((L[0], True), eye) * lost * lost[:, None]
-    weight = factors.eliminate(terms(params, seen), g.scope).log.reshape(g.sizes)
     at = np.array([reals.index(name) for name in names])
-    return Moments(
-        _normalised(weight, evidence),
-        (mean[0] + centre_of(params, reals))[:, at].reshape(*g.sizes, len(at)),
+    return (
+        factors.eliminate(terms(params, seen), g.scope).log.reshape(g.sizes),
+        (mean[0] + centre)[:, at].reshape(*g.sizes, len(at)),
         covariance[:, at[:, None], at].reshape(*g.sizes, len(at), len(at)),
-        g.scope,
     )
 
 
@@ -558,6 +582,15 @@ def draw(
     parents = {node.name: node.parents for node in net.nodes}
     if all(p in known for name in known for p in parents[name]):
         return _ancestral(key, params, n, values)
+    return _backwards(key, params, n, seen, values)
+
+
+@functools.partial(jax.jit, static_argnames="n")
+def _backwards(
+    key: Key, params: Params, n: int, seen: Seen, values: dict[str, Array]
+) -> dict[str, Array]:
+    """The discrete nodes given the evidence, and then the real ones given both."""
+    net = params.net
     key_discrete, key_real = jax.random.split(key)
     values |= factors.draw(key_discrete, terms(params, seen), n)
     for i, reals in enumerate(components(net)):
@@ -575,41 +608,44 @@ def draw(
     return values
 
 
+@functools.partial(jax.jit, static_argnames="n")
 def _ancestral(key: Key, params: Params, n: int, known: Mapping[str, Array]) -> dict[str, Array]:
     """Level by level: x_i ~ p(x_i | parents), unless it is known."""
-    values, dtype = dict(known), params.centre.dtype
-    kinds, level = families(params.net), {}
-    for depth, nodes in enumerate(levels(params.net.nodes)):
-        level |= {node.name: depth for node in nodes}
-    # The dice of a family, all at once: max_k log θ_k + Gumbel noise is a draw of k.
-    dice = []
-    for i, family in enumerate(kinds):
-        K, own, rows = family.nodes[0].states, jax.random.fold_in(key, i), len(family.nodes)
-        draw_ = jax.random.gumbel if K else jax.random.normal
-        dice.append(draw_(own, (n, rows, K) if K else (n, rows), dtype))
-    # Nodes of one family and one level, whose parents are all drawn.
-    groups: dict[tuple[int, int], list[int]] = {}
-    for i, family in enumerate(kinds):
-        for row, node in enumerate(family.nodes):
-            if node.name not in known:
-                groups.setdefault((level[node.name], i), []).append(row)
-    for (_, i), rows in sorted(groups.items()):
-        family, table, noise = kinds[i], params.tables[i], dice[i][:, np.array(rows)]
-        s: tuple[Any, ...] = (np.array(rows),)
-        for a in range(len(family.cards)):
-            above = jnp.stack([values[family.discrete[row][a]] for row in rows], -1)
-            s = (*s, above.astype(jnp.int32))
-        if isinstance(table, Table):
-            x = jnp.argmax(jnp.log(table.p[s]) + noise, -1).astype(dtype)
-        else:
-            # b_s + w_sᵀx + ε
-            x = table.bias[s] + jnp.sqrt(table.variance[s]) * noise
-            for a, parent in enumerate(family.real[0]):
-                offset = values[parent] - centre_of(params, [parent])
-                x = x + table.weight[s][..., a] * offset[:, None]
-            x = x + centre_of(params, [family.nodes[0].name])
-        values |= {family.nodes[row].name: x[:, place] for place, row in enumerate(rows)}
-    return values
+    net, dtype = params.net, params.centre.dtype
+    names = [node.name for node in net.nodes]
+    place = {name: i for i, name in enumerate(names)}
+    at = lambda wanted: np.array([place[name] for name in wanted], int)
+    centre = centre_of(params, names)
+    x = jnp.zeros((n, len(names)), dtype)
+    for name, value in known.items():
+        x = x.at[:, place[name]].set(value)
+    # The dice of a family all at once: u uniform, and k the first whose P(K <= k) is above it.
+    dice, below = [], []
+    for i, (family, table) in enumerate(zip(families(net), params.tables, strict=True)):
+        roll = jax.random.uniform if isinstance(table, Table) else jax.random.normal
+        dice.append(roll(jax.random.fold_in(key, i), (n, len(family.nodes)), dtype))
+        cumulated = jnp.cumsum(table.p, -1) if isinstance(table, Table) else jnp.ones(1)
+        # Exactly 1 at the end, so that what has no probability is not drawn.
+        below.append((cumulated / cumulated[..., -1:])[..., :-1])
+    for nodes in levels(net.nodes):
+        ready = {node.name for node in nodes} - set(known)
+        for i, family in enumerate(families(net)):
+            rows = np.array([r for r, node in enumerate(family.nodes) if node.name in ready], int)
+            if not rows.size:
+                continue
+            own = at([family.nodes[r].name for r in rows])
+            above = np.array([at(family.discrete[r]) for r in rows])
+            s = (rows, *(x[:, column].astype(jnp.int32) for column in above.T))
+            table = params.tables[i]
+            if isinstance(table, Table):
+                drawn = jnp.sum(dice[i][:, rows, None] >= below[i][s], -1).astype(dtype)
+            else:
+                # b_s + w_sᵀx + ε
+                linear = at(family.real[0])
+                drawn = table.bias[s] + jnp.sqrt(table.variance[s]) * dice[i] + centre[own]
+                drawn += jnp.sum(table.weight[s] * (x - centre)[:, None, linear], -1)
+            x = x.at[:, own].set(drawn)
+    return {name: x[:, i] for i, name in enumerate(names)}
 
 
 def _held(net: Net, evidence: Mapping[str, Any] | None, n: int = 1) -> Seen:
@@ -618,7 +654,7 @@ def _held(net: Net, evidence: Mapping[str, Any] | None, n: int = 1) -> Seen:
     rows = n if any(value.ndim for value in held.values()) else 1
     each = [jnp.broadcast_to(value, (rows,)) for value in held.values()]
     x = jnp.stack(each, -1) if each else jnp.zeros((1, 0))
-    seen = Seen(tuple(held), x)
+    seen = Seen(x, tuple(held))
     check(net, seen)
     return seen
 
@@ -629,7 +665,7 @@ def check(net: Net, seen: Seen) -> None:
         return
     states = states_of(net.nodes)
     for name in seen.names:
-        one = Seen((name,), seen.columns([name]), seen.doubtful)
+        one = Seen(seen.columns([name]), (name,), seen.doubtful)
         wrong = ~inside(net, one)
         if bool(jnp.any(wrong)):
             value = float(one.x[jnp.argmax(wrong), 0])

@@ -338,4 +338,4 @@ def look(net: Net, batch: Batch, missing: bool = False) -> Seen:
     if net.label and "label" in batch:
         x = jnp.concatenate([x, jnp.asarray(batch["label"], x.dtype)[:, None]], 1)
         names = (*names, net.label)
-    return Seen(names, x, frozenset(net.columns) if missing else frozenset())
+    return Seen(x, names, frozenset(net.columns) if missing else frozenset())
