@@ -5,6 +5,7 @@
 variant           data                               minutes   to expect (test): log_prob, error
 digits            8x8 digits + noise, Gaussian       < 1       55.0 nats (a density), 6.1 %
 digits_bernoulli  8x8 digits > 1/2, Bernoulli        < 1       -19.59 nats, 10.3 %
+digits_counts     grey levels as counts, multinomial not measured yet
 toy               two moons, one Gaussian            < 1       -3.405 nats (a density)
 mnist             MNIST > 1/2, Bernoulli             < 1       -168.92 nats, 15.7 %
 
@@ -35,6 +36,12 @@ VARIANTS = {
         **_DIGITS,
         "data": {"source": "digits", "batch_size": 719, "binarise": "threshold"},
         "model": {"name": "naive_bayes", "kind": "bernoulli"},
+    },
+    # An example's 64 levels are counts of ink; given how much there is in all.
+    "digits_counts": {
+        **_DIGITS,
+        "data": {"source": "digits", "batch_size": 719, "scale": "raw"},
+        "model": {"name": "naive_bayes", "kind": "multinomial"},
     },
     "toy": {
         "steps": 100,

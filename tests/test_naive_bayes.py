@@ -4,8 +4,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scipy.special import gammaln
 from sklearn.datasets import load_digits
-from sklearn.naive_bayes import BernoulliNB, GaussianNB
+from sklearn.naive_bayes import BernoulliNB, GaussianNB, MultinomialNB
 
 from genjax_zoo.contract import ConfigError, DataError, Evidence, Support
 from genjax_zoo.models import naive_bayes
@@ -14,6 +15,7 @@ KEY = jax.random.key(0)
 DIGITS = load_digits()
 GREY = DIGITS.data.astype(np.float32) / 16
 BINARY = (GREY > 0.5).astype(np.float32)
+COUNTS = DIGITS.data.astype(np.float32)
 LABEL = DIGITS.target.astype(np.int32)
 NOISY = GREY + np.random.default_rng(0).uniform(0, 1 / 16, GREY.shape).astype(np.float32)
 
@@ -98,6 +100,105 @@ def test_bernoulli_sums_to_one():
     np.testing.assert_allclose(joint, [0.5, 0.5], rtol=1e-5)
     grey = model.log_prob(KEY, state, {"x": jnp.array([[0.0, 0.5, 1.0]])})
     assert grey[0] == -jnp.inf and model.support is Support.BINARY
+
+
+@pytest.mark.parametrize("alpha", [1.0, 1e-3])
+def test_scikit_learns_multinomial_says_the_same(alpha):
+    """Its log-probabilities lack the multinomial coefficient, which is one of all classes."""
+    train, test = slice(0, 1400), slice(1400, None)
+    twin = MultinomialNB(alpha=alpha).fit(COUNTS[train], LABEL[train])
+    model, state, _ = learn(
+        COUNTS[train], LABEL[train], [500, 500, 400], kind="multinomial", alpha=alpha
+    )
+    batch = {"x": COUNTS[test], "label": LABEL[test]}
+    np.testing.assert_allclose(jnp.log(state.params.mean), twin.feature_log_prob_, rtol=1e-4)
+    x = COUNTS[test].astype(np.float64)
+    coefficient = gammaln(x.sum(1) + 1) - gammaln(x + 1).sum(1)
+    jll = twin.predict_joint_log_proba(x) + coefficient[:, None]
+    close = {"rtol": 2e-4, "atol": 5e-3}  # coefficients of 300 counts are 1000 nats
+    np.testing.assert_allclose(
+        model.log_prob(KEY, state, batch), np.logaddexp.reduce(jll, axis=1), **close
+    )
+    np.testing.assert_array_equal(
+        model.measures["error"](KEY, state, batch), twin.predict(x) != LABEL[test]
+    )
+    drawn = model.sample(KEY, state, 5000, label=3)["x"]
+    assert jnp.all(drawn == jnp.round(drawn)) and jnp.all(drawn >= 0)
+    total = jnp.round(COUNTS[train][LABEL[train] == 3].sum(1).mean())
+    np.testing.assert_array_equal(drawn.sum(1), total)
+    np.testing.assert_allclose(drawn.mean(0), total * state.params.mean[3], atol=0.3)
+    means = model.decode(state, jnp.eye(10))["x"]
+    np.testing.assert_allclose(means.sum(1), jnp.round(state.params.total), rtol=1e-5)
+
+
+def test_multinomial_sums_to_one_over_all_counts_of_one_sum():
+    x = np.array([[0, 2, 1], [1, 0, 4], [5, 1, 0], [2, 2, 0.0]])
+    model, state, _ = learn(x, np.array([0, 0, 1, 1]), kind="multinomial", classes=2, alpha=0.3)
+    every = np.array(list(np.ndindex(6, 6, 6)), np.float32)
+    nats = model.log_prob(KEY, state, {"x": every})
+    for n in (0, 1, 5):
+        np.testing.assert_allclose(jnp.exp(nats[every.sum(1) == n]).sum(), 1, rtol=1e-5)
+    bad = model.log_prob(KEY, state, {"x": np.array([[0.5, 1, 1], [-1, 2, 1]], np.float32)})
+    assert jnp.all(bad == -jnp.inf) and model.support is Support.COUNTS
+    # Known counts given their own sum: the explicit sum over the missing one, of any total.
+    some = np.array([[1, 2, np.nan]], np.float32)
+    known = model.measures["log_joint"](KEY, state, {"x": some, "label": np.array([0])})
+    mean = np.asarray(state.params.mean[0, :2], np.float64)
+    a, b = mean / mean.sum()
+    np.testing.assert_allclose(known, np.log(0.5 * 3 * a * b**2), rtol=1e-5)
+    with pytest.raises(DataError, match="missing counts"):
+        learn(some, np.array([0]), kind="multinomial", classes=2)
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "bernoulli"])
+def test_missing_features_are_left_out_exactly(kind):
+    """Against a model of the known features alone."""
+    x = {"gaussian": NOISY, "bernoulli": BINARY}[kind]
+    keep = np.arange(64) % 3 != 0
+    model, state, _ = learn(x, LABEL, kind=kind)
+    small, own, _ = learn(x[:, keep], LABEL, kind=kind)
+    holes = np.where(keep, x[:50], np.nan)
+    a, b = {"x": holes, "label": LABEL[:50]}, {"x": x[:50][:, keep], "label": LABEL[:50]}
+    close = {"rtol": 1e-4, "atol": 1e-3}
+    np.testing.assert_allclose(model.log_prob(KEY, state, a), small.log_prob(KEY, own, b), **close)
+    np.testing.assert_allclose(model.encode(KEY, state, a), small.encode(KEY, own, b), atol=1e-3)
+    error = [m.measures["error"](KEY, s, c) for m, s, c in ((model, state, a), (small, own, b))]
+    np.testing.assert_array_equal(*error)
+    nothing = model.log_prob(KEY, state, {"x": np.full((1, 64), np.nan, np.float32)})
+    np.testing.assert_allclose(nothing, 0, atol=1e-5)
+    # What is missing is drawn, what is known stays.
+    drawn = model.sample(KEY, state, 4000, given=holes[0])
+    np.testing.assert_array_equal(drawn["x"][:, keep], np.tile(holes[0][keep], (4000, 1)))
+    posterior = np.asarray(model.encode(KEY, state, a))[0]
+    np.testing.assert_allclose(drawn["x"].mean(0)[~keep], (posterior @ state.params.mean)[~keep],
+                               atol=0.04)  # fmt: skip
+    if kind == "bernoulli":
+        bad = holes[:1].copy()
+        bad[0, 1] = 0.5
+        assert model.log_prob(KEY, state, {"x": bad})[0] == -jnp.inf
+
+
+@pytest.mark.parametrize("kind", ["gaussian", "bernoulli"])
+def test_statistics_skip_what_is_missing(kind):
+    x = {"gaussian": NOISY + 50, "bernoulli": BINARY}[kind].copy()
+    x[np.random.default_rng(0).uniform(size=x.shape) < 0.4] = np.nan
+    x[LABEL == 7, 5] = np.nan  # never known of a class
+    _, state, _ = learn(x, LABEL, [300, 700, 797], kind=kind)
+    for y in (0, 4, 9):
+        own = x[y == LABEL].astype(np.float64)
+        n = (~np.isnan(own)).sum(0)
+        if kind == "gaussian":
+            np.testing.assert_allclose(state.params.mean[y], np.nanmean(own, 0), rtol=1e-5)
+            np.testing.assert_allclose(state.params.variance[y], np.nanvar(own, 0), rtol=1e-3)
+        else:
+            np.testing.assert_allclose(
+                state.params.mean[y], (np.nansum(own, 0) + 1) / (n + 2), rtol=1e-5
+            )
+    for leaf in jax.tree.leaves(state):
+        assert jnp.isfinite(leaf).all()
+    if kind == "gaussian":
+        # Then it has the mean of all classes.
+        np.testing.assert_allclose(state.params.mean[7, 5], np.nanmean(x[:, 5]), rtol=1e-4)
 
 
 def test_gaussian_integrates_to_one():

@@ -3,12 +3,22 @@
     p(x, y) = p(y) Π_d p(x_d | y),      p(y | x) = p(x, y) / p(x),      p(x) = Σ_y p(x, y)
 
     p(x_d | y) = N(x_d; μ_yd, σ²_yd)   or   Bernoulli(x_d; μ_yd)
+    p(x | y, n) = n! Π_d μ_yd^x_d / x_d!   with n = Σ_d x_d, of counts: a multinomial
 
 Nothing is hidden, so one maximisation is exact: p(y), μ and σ² are functions of counts, sums and
 sums of squares for each class, which minibatches add up. Duda & Hart, Pattern classification and
-scene analysis, 1973, chapters 2 and 3; the smoothing is scikit-learn's, whose GaussianNB and
-BernoulliNB give the same numbers. Without labels there is one class, and the model is one product
-of independent features.
+scene analysis, 1973, chapters 2 and 3; the multinomial is McCallum & Nigam 1998, section 2.2; the
+smoothing is scikit-learn's, whose GaussianNB, BernoulliNB and MultinomialNB give the same numbers.
+Without labels there is one class, and the model is one product of independent features.
+
+A missing feature is NaN. It is summed or integrated out, which for independent features means that
+its factor is left out, and what is left is exact:
+
+    p(x_S, y) = p(y) Π_{d in S} p(x_d | y)     S: the features that are known
+
+A Gaussian and a Bernoulli learn from examples with missing features too: each feature of a class
+has its own number of examples. (That is maximum likelihood if whether a feature is missing does
+not depend on its value.)
 """
 
 from __future__ import annotations
@@ -22,6 +32,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import struct
+from jax.scipy.special import gammaln
 
 from genjax_zoo import distributions
 from genjax_zoo.contract import (
@@ -46,17 +57,20 @@ class Config:
     """Naive Bayes.
 
     Attributes:
-      kind: "gaussian" for real numbers, "bernoulli" for data that are exactly 0 or 1.
+      kind: "gaussian" for real numbers, "bernoulli" for data that are exactly 0 or 1, "multinomial"
+        for counts. How many counts an example has in all is not modelled: every probability is one
+        given their sum.
       classes: C, how many classes labelled data have; data without labels have one. With 1 there
         is nothing to classify, and no measure of it.
       var_smoothing: a Gaussian's variances all get this fraction of the largest variance that a
         feature has over all classes together.
-      alpha: a Bernoulli's imagined examples of each value, for each class (Laplace is 1).
+      alpha: a Bernoulli's imagined examples of each value, for each class (Laplace is 1); a
+        multinomial's imagined counts of each feature (a Dirichlet prior of α + 1).
       sample_means: `sample` returns the mean of p(x | y), the picture of a class; False returns
         draws from it, which is what a density is judged by.
     """
 
-    kind: Literal["gaussian", "bernoulli"] = "gaussian"
+    kind: Literal["gaussian", "bernoulli", "multinomial"] = "gaussian"
     classes: int = 10
     var_smoothing: float = 1e-9
     alpha: float = 1.0
@@ -81,18 +95,20 @@ class Statistics:
     """Sums over the examples of each class; what a minibatch adds to is all there is to know.
 
     Squares are summed about a point near each class, so that in float32 a variance is no small
-    difference of large numbers. The first batch that shows a class settles its point, and later
-    ones add 0 to it.
+    difference of large numbers. The first batch that shows a feature of a class settles its point,
+    and later ones add 0 to it.
 
     Attributes:
       counts: n_y [C].
-      sums: Σ (x - s_y) [C, D].
-      squares: Σ (x - s_y)² [C, D]; 0 for a Bernoulli, which has no use for it.
-      shift: s_y [C, D]; 0 for a Bernoulli, whose sums are counts.
+      known: n_yd [C, D], the examples of the class whose feature d is not missing.
+      sums: Σ (x - s_y) [C, D], over these.
+      squares: Σ (x - s_y)² [C, D]; 0 for what is no Gaussian, and has no use for it.
+      shift: s_y [C, D]; 0 for what is no Gaussian, whose sums are counts.
       shape: of one example, without the batch; its product is D.
     """
 
     counts: Array
+    known: Array
     sums: Array
     squares: Array
     shift: Array
@@ -105,9 +121,14 @@ class Params:
 
     Attributes:
       prior: p(y) [C]; uniform before any example.
-      mean: μ [C, D]; of a Bernoulli the probability of a 1.
-      variance: σ² [C, D]; of a Bernoulli μ (1 - μ), which keeps 1 - μ where μ rounds to 1.
+      mean: μ [C, D]; of a Bernoulli the probability of a 1, of a multinomial that of a feature:
+        its rows sum to 1.
+      variance: σ² [C, D]; of a Bernoulli, or of one count, μ (1 - μ), which keeps 1 - μ where μ
+        rounds to 1.
+      total: of a multinomial the mean sum of an example's counts [C], which samples have, rounded;
+        1 otherwise.
       counts: n_y [C].
+      known: n_yd [C, D].
       shift: s_y [C, D].
       shape: of one example, without the batch.
     """
@@ -115,21 +136,29 @@ class Params:
     prior: Array
     mean: Array
     variance: Array
+    total: Array
     counts: Array
+    known: Array
     shift: Array
     shape: tuple[int, ...] = struct.field(pytree_node=False)
 
 
 def make(config: Config, tx: optax.GradientTransformation | None = None) -> Model:
     """Naive Bayes in closed form; there is no gradient, and the optimizer is not used."""
-    gaussian = config.kind == "gaussian"
+    gaussian, multinomial = config.kind == "gaussian", config.kind == "multinomial"
 
     def begin(key: Key, batch: Batch) -> tuple[Params, Statistics]:
         """The statistics of no example. Only the batch's shapes matter, and whether it has labels.
 
-        Raises DataError for labels that are not among the classes, as far as they can be seen
-        (not traced).
+        Raises DataError for labels that are not among the classes, and for missing counts, as far
+        as they can be seen (not traced).
         """
+        seen = not isinstance(batch["x"], jax.core.Tracer)
+        if multinomial and seen and bool(np.isnan(batch["x"]).any()):
+            raise DataError(
+                "naive_bayes: a multinomial learns from whole examples, and x has missing counts "
+                "(NaN); leave these examples out. It can measure them all the same."
+            )
         C = config.classes if "label" in batch else 1
         if "label" in batch and not isinstance(batch["label"], jax.core.Tracer):
             low, high = int(batch["label"].min()), int(batch["label"].max())
@@ -140,23 +169,30 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
                 )
         shape = tuple(batch["x"].shape[1:])
         zeros = jnp.zeros((C, math.prod(shape)))
-        nothing = Statistics(jnp.zeros(C), zeros, zeros, zeros, shape)
+        nothing = Statistics(jnp.zeros(C), zeros, zeros, zeros, zeros, shape)
         return maximise(nothing), nothing
 
     def expect(key: Key, params: Params, batch: Batch) -> tuple[Statistics, Info]:
-        """Sums over the batch. A label outside of the classes makes `labels_outside` NaN."""
+        """Sums over the batch. A label outside of the classes makes `labels_outside` NaN.
+
+        Such an example is counted nowhere.
+        """
         x, C = _flat(batch["x"]), params.counts.size
         label = batch.get("label", jnp.zeros(x.shape[0], jnp.int32))
         member = jax.nn.one_hot(label, C)
-        # n_y = Σ_n [y_n = y]
-        counts = member.sum(0)
+        # A missing count stays NaN: skipping it would be no maximum likelihood, and so it shows.
+        there = jnp.ones_like(x) if multinomial else 1.0 - jnp.isnan(x)
+        # n_y = Σ_n [y_n = y],    n_yd = Σ_n [y_n = y, x_nd is known]
+        counts, known = member.sum(0), _sum(member, there)
+        value = x if multinomial else jnp.where(there > 0, x, 0)
         shift = params.shift
         if gaussian:
-            here = _sum(member, x) / jnp.maximum(counts, 1)[:, None]
-            shift = jnp.where(params.counts[:, None] > 0, params.shift, here)
-        centred = x - _sum(member.T, shift)
+            here = _sum(member, value) / jnp.maximum(known, 1)
+            shift = jnp.where(params.known > 0, params.shift, here)
+        centred = (value - _sum(member.T, shift)) * there
         statistics = Statistics(
             counts=counts,
+            known=known,
             sums=_sum(member, centred),
             squares=_sum(member, centred**2) if gaussian else jnp.zeros_like(shift),
             shift=shift - params.shift,
@@ -169,42 +205,87 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         return statistics, info
 
     def maximise(s: Statistics) -> Params:
-        total, n = s.counts.sum(), s.counts[:, None]
+        total, n = s.counts.sum(), s.known
         # p(y) = n_y / n
         prior = jnp.where(total > 0, s.counts / jnp.maximum(total, 1), 1 / s.counts.size)
-        if not gaussian:
-            # μ_y = (Σ x + α) / (n_y + 2α)
-            ones, noughts = s.sums + config.alpha, n - s.sums + config.alpha
-            mean = ones / (ones + noughts)
-            variance = mean * noughts / (ones + noughts)
-            return Params(prior, mean, variance, s.counts, s.shift, s.shape)
+        mean, variance = best(s)
+        length = jnp.ones_like(s.counts)
+        if multinomial:
+            length = s.sums.sum(1) / jnp.maximum(s.counts, 1)
+        return Params(prior, mean, variance, length, s.counts, n, s.shift, s.shape)
+
+    def of_gaussian(s: Statistics) -> tuple[Array, Array]:
+        n = s.known
         # μ_y = s_y + <x - s_y>,    σ²_y = <(x - s_y)²> - <x - s_y>²
         offset = s.sums / jnp.maximum(n, 1)
         mean = s.shift + offset
         variance = jnp.maximum(s.squares / jnp.maximum(n, 1) - offset**2, 0)
-        # ε = var_smoothing · max_d Var[x_d],  Var[x_d] = Σ_y p(y) (σ²_y + (μ_y - μ)²)
-        weight = prior[:, None]
+        # ε = var_smoothing · max_d Var[x_d],  Var[x_d] = Σ_y n_yd / n_d (σ²_y + (μ_y - μ)²)
+        weight = n / jnp.maximum(n.sum(0), 1)
         overall = jnp.sum(weight * mean, 0)
-        spread = jnp.max(jnp.sum(weight * (variance + (mean - overall) ** 2), 0))
-        smoothed = variance + config.var_smoothing * spread
-        # A class without examples has none; neither may a constant one have a variance of 0.
-        variance = jnp.where(n > 0, jnp.maximum(smoothed, _SMALLEST), 1.0)
-        return Params(prior, mean, variance, s.counts, s.shift, s.shape)
+        spread = jnp.sum(weight * (variance + (mean - overall) ** 2), 0)
+        smoothed = variance + config.var_smoothing * jnp.max(spread)
+        # A class without examples of a feature has that of all classes, or else N(0, 1); no
+        # variance may be 0.
+        mean = jnp.where(n > 0, mean, overall)
+        variance = jnp.where(n > 0, smoothed, jnp.where(n.sum(0) > 0, spread, 1.0))
+        return mean, jnp.maximum(variance, _SMALLEST)
 
-    def joint(params: Params, x: Array) -> Array:
-        """log p(x, y) for every y: [B, D] -> [B, C] nats."""
-        v = x[:, None, :]
+    def of_bernoulli(s: Statistics) -> tuple[Array, Array]:
+        # μ_y = (Σ x + α) / (n_y + 2α)
+        ones, noughts = s.sums + config.alpha, s.known - s.sums + config.alpha
+        mean = ones / (ones + noughts)
+        return mean, mean * noughts / (ones + noughts)
+
+    def of_multinomial(s: Statistics) -> tuple[Array, Array]:
+        # μ_yd = (Σ x_d + α) / Σ_e (Σ x_e + α)
+        counts = s.sums + config.alpha
+        every = counts.sum(1, keepdims=True)
+        mean = counts / every
+        return mean, mean * (every - counts) / every
+
+    best = {"gaussian": of_gaussian, "bernoulli": of_bernoulli, "multinomial": of_multinomial}[
+        config.kind
+    ]
+
+    def conditional(params: Params, x: Array) -> Array:
+        """log p(x | y) of the features that are known, for every y: [B, D] -> [B, C] nats."""
+        known = ~jnp.isnan(x)
+        # A missing feature stands at a value that is in the support; its factor is left out.
+        v, known = jnp.where(known, x, 0)[:, None, :], known[:, None, :]
+        if multinomial:
+            return log_multinomial(params, v, known)
+        # Densities sum over their last axis, which here holds one feature alone.
+        each = lambda array: array[..., None]
         if gaussian:
-            log_x = distributions.gaussian(v, params.mean, 0.5 * jnp.log(params.variance))
+            log_std = 0.5 * jnp.log(params.variance)
+            log_x = distributions.gaussian(each(v), each(params.mean), each(log_std))
         else:
             # log μ / (1 - μ) = 2 log μ - log σ²
             logits = 2 * jnp.log(params.mean) - jnp.log(params.variance)
-            log_x = distributions.bernoulli(v, logits)
-            log_x = jnp.where(distributions.is_binary(v), log_x, -jnp.inf)
-        return jnp.log(params.prior) + log_x
+            log_x = distributions.bernoulli(each(v), each(logits))
+            log_x = jnp.where(distributions.is_binary(each(v)), log_x, -jnp.inf)
+        return jnp.sum(jnp.where(known, log_x, 0), axis=-1)
+
+    def log_multinomial(params: Params, v: Array, known: Array) -> Array:
+        """Of the known counts given their own sum, whose probabilities are μ_d / Σ_{e in S} μ_e."""
+        there = jnp.sum(jnp.where(known, params.mean, 0), axis=-1)
+        n = v.sum(-1)
+        # log n! - Σ_d log x_d! + Σ_d x_d log μ_d - n log Σ_{d in S} μ_d
+        coefficient = gammaln(n + 1) - gammaln(v + 1).sum(-1)
+        log_x = coefficient + jnp.sum(v * jnp.log(params.mean), -1)
+        log_x = jnp.where(n > 0, log_x - n * jnp.log(jnp.where(there > 0, there, 1)), log_x)
+        return jnp.where(jnp.all((v >= 0) & (v == jnp.round(v)), -1), log_x, -jnp.inf)
+
+    def joint(params: Params, x: Array) -> Array:
+        """log p(x, y) for every y: [B, D] -> [B, C] nats."""
+        return jnp.log(params.prior) + conditional(params, x)
 
     def log_prob(key: Key, params: Params, batch: Batch) -> Array:
-        """log p(x) = log Σ_y p(x, y), whether or not the batch has labels: as of other models."""
+        """log p(x) = log Σ_y p(x, y), whether or not the batch has labels: as of other models.
+
+        Of counts it is log p(x | n), given their sum n: it sums to one over all x of that sum.
+        """
         return jax.nn.logsumexp(joint(params, _flat(batch["x"])), axis=-1)
 
     def log_joint(key: Key, params: Params, batch: Batch) -> Array:
@@ -233,7 +314,11 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
 
     def decode(params: Params, posterior: Array) -> Batch:
         """E[x | y] under p(y | x): [B, C] -> [B, ...]."""
-        return {"x": _sum(posterior.T, params.mean).reshape(-1, *params.shape)}
+        return {"x": _sum(posterior.T, expected(params)).reshape(-1, *params.shape)}
+
+    def expected(params: Params) -> Array:
+        """E[x | y]: [C, D]; of counts for the rounded mean total."""
+        return params.mean * (jnp.round(params.total)[:, None] if multinomial else 1)
 
     def sample(
         key: Key,
@@ -241,29 +326,50 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         n: int,
         label: Array | int | None = None,
         means: bool = config.sample_means,
+        given: Array | None = None,
     ) -> Batch:
         """y ~ p(y), or the `label` given ([] or [n]); then x ~ p(x | y), or with `means` its mean.
 
-        Raises DataError for a label that is not among the classes, if it is not traced.
+        Counts sum to their class's mean total, rounded. `given` [...] or [n, ...] holds features
+        that are known, NaN elsewhere: then y ~ p(y | given), and only what is missing is drawn.
+
+        Raises DataError for a label that is not among the classes, if it is not traced, and for
+        `given` counts, of which one would have to know how many are missing.
         """
         key_y, key_x = jax.random.split(key)
+        C, D = params.mean.shape
+        log_y = jnp.broadcast_to(jnp.log(params.prior), (n, C))
+        if given is not None:
+            if multinomial:
+                raise DataError(
+                    "naive_bayes: a multinomial draws whole examples; leave `given` out."
+                )
+            given = jnp.broadcast_to(jnp.asarray(given), (n, *params.shape)).reshape(n, D)
+            log_y = joint(params, given)
         if label is None:
-            y = jax.random.categorical(key_y, jnp.log(params.prior), shape=(n,))
+            y = jax.random.categorical(key_y, log_y)
         else:
             if not isinstance(label, jax.core.Tracer):
-                C, asked = params.counts.size, np.asarray(label)
+                asked = np.asarray(label)
                 if int(asked.min()) < 0 or int(asked.max()) >= C:
                     raise DataError(f"naive_bayes: label should lie in 0 .. {C - 1}, got {label}.")
             y = jnp.broadcast_to(jnp.asarray(label, jnp.int32), (n,))
-        x = params.mean[y]
+        x = expected(params)[y]
         if not means and gaussian:
             x = x + jnp.sqrt(params.variance[y]) * jax.random.normal(key_x, x.shape)
+        elif not means and multinomial:
+            total = jnp.round(params.total)[y]
+            x = jax.random.multinomial(key_x, total, params.mean[y]).astype(x.dtype)
         elif not means:
             x = jax.random.bernoulli(key_x, x).astype(x.dtype)
+        if given is not None:
+            x = jnp.where(jnp.isnan(given), x, given)
         return {"x": x.reshape(n, *params.shape), "label": y.astype(jnp.int32)}
 
     measures = {
-        "log_joint": Measure(of_params(log_joint), Evidence.EXACT, "nats"),
+        "log_joint": Measure(
+            of_params(log_joint), Evidence.EXACT, "nats", detail=_GIVEN[config.kind]
+        ),
         "error": Measure(of_params(error), Evidence.EXACT, "error", "lower"),
     }
     init, step = em(begin, expect, maximise)
@@ -276,10 +382,16 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         encode=of_params(encode),
         decode=lambda state, latents: decode(learnt(state), latents),
         measures=measures if config.classes > 1 else {},
-        support=Support.REAL if gaussian else Support.BINARY,
+        support=_SUPPORT[config.kind],
     )
 
 
+_SUPPORT = {
+    "gaussian": Support.REAL,
+    "bernoulli": Support.BINARY,
+    "multinomial": Support.COUNTS,
+}
+_GIVEN = {"gaussian": "", "bernoulli": "", "multinomial": "given the sum of the counts"}
 _SMALLEST = 1e-30
 """The least variance: of features that are constant, where there is no smoothing."""
 
