@@ -2,27 +2,49 @@
 
     p(v, h¹, ..., hᴸ) = p(v | h¹) p(h¹ | h²) ... p(hᴸ⁻² | hᴸ⁻¹) p(hᴸ⁻¹, hᴸ)
 
-The top pair (hᴸ⁻¹, hᴸ) is a restricted Boltzmann machine; below it all arrows point down, and each
-p(hˡ | hˡ⁺¹) is the conditional of the machine that was learnt there. Recognition goes up through
-q(hˡ⁺¹ | hˡ), the machines' other conditionals: exact for the top pair, an approximation below it,
-where a machine on top has changed what its hidden units' prior is. Hinton,
-Osindero & Teh, A fast learning algorithm for deep belief nets, 2006: a machine that models the
-activities q(h¹ | v) of the one below better than that one does raises a lower bound on log p(v).
+The top pair (hᴸ⁻¹, hᴸ) is a restricted Boltzmann machine, whose lower side a label may join; below
+it all arrows point down, and recognition goes up through q(hˡ⁺¹ | hˡ). Hinton, Osindero & Teh, A
+fast learning algorithm for deep belief nets, 2006, in two parts:
 
-The bound needs log Z of the top pair and an expectation over q; it is not offered yet.
+    greedy     every machine models what the one below makes of the data, and both of its
+               conditionals are kept: a machine that models q(h¹ | v) better than the one below does
+               raises a lower bound on log p(v)
+    up-down    the weights up and down go apart, and all of them learn together by contrastive
+               wake-sleep: those down from a pass up, those up from a pass down, and between the two
+               the top pair by its own contrast
+
+With all but the top layer drawn from q (Salakhutdinov & Murray, On the quantitative analysis of
+deep belief networks, 2008, section 4),
+
+    log p(v) >= E_q[log p(v | h¹) + ... + log p*(hᴸ⁻¹)] + H(q) - log Z.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax import struct
 
-from genjax_zoo.contract import Array, Batch, ConfigError, Evidence, Key, Measure, Model, Support
-from genjax_zoo.learn import Learner, Stage, Staged, learnt, staged
+import genjax_zoo.ais as annealing
+from genjax_zoo import distributions
+from genjax_zoo.contract import (
+    Array,
+    Batch,
+    ConfigError,
+    DataError,
+    Evidence,
+    Info,
+    Key,
+    Measure,
+    Model,
+    Once,
+    Support,
+)
+from genjax_zoo.learn import Learner, Memory, Stage, Staged, descend, learnt, staged
 from genjax_zoo.models import rbm
 
 VERB = "staged"
@@ -34,58 +56,89 @@ class Config:
 
     Attributes:
       widths: units of each hidden layer, from the data up.
-      stage_steps: steps that each machine learns before the next begins; one number fewer than
-        widths, for the last goes on as long as the run does.
-      chain, k, chains, centred, nu, base_rate, weight_std, weight_decay: of each machine, as in
-        models/rbm.py. A centred machine begins from the means of the units below it.
-      sample_steps: Gibbs steps in the top pair before a sample goes down.
-      sample_means: `sample` returns p(v = 1 | h¹), which is how images are usually shown; False
-        returns draws.
+      stage_steps: steps of each stage before the next begins: each machine is one, and the up-down
+        algorithm another. One number fewer than there are stages, for the last goes on as long as
+        the run does.
+      up_down: whether the machines learn together in the end.
+      classes: C, the states of a label unit beside the top pair's lower side; 0 has none.
+      rate: the learning rate of the up-down algorithm, as a fraction of the optimizer's.
+      samples: how many draws of q(h | v) the bound on log p(v) averages.
+      machine: every machine, as in models/rbm.py; its hidden units are the widths, and its data
+        are 0 or 1. A centred machine begins from the means of the units below it.
     """
 
     widths: tuple[int, ...] = (64, 64)
     stage_steps: tuple[int, ...] = (2000,)
-    chain: Literal["cd", "pcd"] = "pcd"
-    k: int = 1
-    chains: int = 100
-    centred: bool = True
-    nu: float = 0.01
-    base_rate: bool = True
-    weight_std: float = 0.01
-    weight_decay: float = 0.0
-    sample_steps: int = 1000
-    sample_means: bool = False
+    up_down: bool = False
+    classes: int = 0
+    rate: float = 1.0
+    samples: int = 10
+    machine: rbm.Config = dataclasses.field(default_factory=lambda: rbm.Config(centred=True))
 
     def __post_init__(self):
         if not self.widths:
             raise ConfigError("dbn: widths should name at least one layer, got none.")
-        if len(self.stage_steps) != len(self.widths) - 1 or min(self.stage_steps, default=1) < 1:
+        follow = len(self.widths) - 1 + self.up_down
+        if len(self.stage_steps) != follow or min(self.stage_steps, default=1) < 1:
             raise ConfigError(
-                f"dbn: stage_steps should be {len(self.widths) - 1} positive numbers, one fewer "
-                f"than the {len(self.widths)} widths, got {self.stage_steps}."
+                f"dbn: stage_steps should be {follow} positive numbers, one for each stage but "
+                f"the last, of {len(self.widths)} machines"
+                f"{' and up-down' if self.up_down else ''}, got {self.stage_steps}."
             )
-        for width in self.widths:
-            machine(self, width)
+        for name, least in (("visible", 0), ("classes", 0), ("units", "bernoulli")):
+            if getattr(self.machine, name) != least:
+                raise ConfigError(
+                    f"dbn: machine.{name} should be {least!r}, got "
+                    f"{getattr(self.machine, name)!r}; a label belongs in model.classes, and the "
+                    "data are 0 or 1."
+                )
+        if self.up_down and self.machine.chain not in ("cd", "pcd"):
+            raise ConfigError(
+                f"dbn: up-down contrasts by cd or pcd, got machine.chain={self.machine.chain!r}."
+            )
+        if self.samples < 1 or self.rate <= 0:
+            raise ConfigError(
+                f"dbn: samples should be at least 1 and rate positive, got {self.samples} and "
+                f"{self.rate}."
+            )
+        for layer in range(len(self.widths)):
+            machine(self, layer)
 
 
-def machine(config: Config, width: int) -> rbm.Config:
-    """The restricted Boltzmann machine with `width` hidden units; raises ConfigError as it does."""
-    return rbm.Config(
-        hidden=width,
-        chain=config.chain,
-        k=config.k,
-        chains=config.chains,
-        centred=config.centred,
-        nu=config.nu,
-        base_rate=config.base_rate,
-        weight_std=config.weight_std,
-        weight_decay=config.weight_decay,
-        sample_steps=config.sample_steps,
+def machine(config: Config, layer: int) -> rbm.Config:
+    """The machine below hidden layer `layer` + 1; raises ConfigError as its own config does."""
+    top = layer == len(config.widths) - 1
+    return dataclasses.replace(
+        config.machine,
+        hidden=config.widths[layer],
+        classes=config.classes if top else 0,
     )
 
 
+@struct.dataclass
+class Network:
+    """What a deep belief network has learnt.
+
+    Attributes:
+      recognise: (q(h¹ | v), ..., q(hᴸ⁻¹ | hᴸ⁻²)), of each machine its conditional going up.
+      generate: (p(v | h¹), ..., p(hᴸ⁻² | hᴸ⁻¹)), of each its conditional going down. The same
+        machines, until the up-down algorithm takes the two apart.
+      top: the machine (hᴸ⁻¹, hᴸ), with the label if there is one.
+    """
+
+    recognise: tuple[rbm.Params, ...]
+    generate: tuple[rbm.Params, ...]
+    top: rbm.Params
+
+
 def make(config: Config, tx: optax.GradientTransformation) -> Model:
-    """A deep belief network that learns greedily; every machine has its own state of `tx`."""
+    """A deep belief network that learns greedily; every stage has its own state of `tx`."""
+    L, persistent = len(config.widths), config.machine.chain == "pcd"
+    # The top machine's lower side is the data, of a size not known here, if there is one layer.
+    smaller = min(config.widths[-2:]) if L > 1 else config.widths[-1]
+    exact = smaller <= rbm.ENUMERABLE
+
+    # --------------------------------------------------------------------------------- greedy
 
     def see(key: Key, below: tuple[Learner, ...], batch: Batch) -> Batch:
         """h ~ q(h | v), drawn layer by layer.
@@ -94,81 +147,296 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         log p(h) over q(h | v), which a draw estimates without bias, and a machine of binary units
         gives probability to nothing but 0 and 1.
         """
-        x = rbm.flat(batch["x"]) if below else batch["x"]
-        for layer, state in enumerate(below):
-            x = rbm.draw_hidden(jax.random.fold_in(key, layer), learnt(state), x)
-        return {**batch, "x": x}
+        x = wake(key, tuple(map(learnt, below)), batch["x"])[-1]
+        return {**batch, "x": x if below else batch["x"]}
 
-    def begin(own: Learner, below: tuple[Learner, ...]) -> Learner:
+    def begin_machine(own: Learner, below: tuple[Learner, ...]) -> Learner:
         """λ of the machine below has followed its units' means: the base rates of the next one."""
+        layer = len(below)
+        own = on_time(own, sum(config.stage_steps[:layer]))
+        if not config.machine.centred:
+            return own
         # A mean that rounds to 0 or 1 has no finite logit.
         rate = jnp.clip(below[-1].params.lam, 1e-3, 1 - 1e-3)
+        if own.params.classes:
+            # What is known of the labels is what the first batch said.
+            rate = jnp.concatenate([rate, own.params.rate[-own.params.classes :]])
         return dataclasses.replace(
-            own, params=rbm.at_rate(machine(config, rate.size), own.params, rate)
+            own, params=rbm.at_rate(machine(config, layer), own.params, rate)
         )
 
-    def up(params: tuple[rbm.Params, ...], v: Array) -> Array:
-        """v [B, D] through the means of every layer: [B, widths[-1]]."""
-        for p in params:
-            v = rbm.hidden_mean(p, v)
-        return v
+    # -------------------------------------------------------------------------------- up-down
 
-    def down(params: tuple[rbm.Params, ...], h: Array) -> Array:
-        """h [B, widths[-1]] back to the means of v [B, D]."""
-        for p in reversed(params):
-            h = rbm.visible_mean(p, h)
-        return h
+    def apart(key: Key, batch: Batch) -> tuple[Network, Memory]:
+        """A network of fresh machines, and the top pair's chains."""
+        keys, x, machines = jax.random.split(key, L + 2), batch["x"], []
+        for layer in range(L):
+            fresh = rbm.make(machine(config, layer), tx)
+            machines.append(fresh.init(keys[layer], {**batch, "x": x}).params)
+            x = jnp.zeros((x.shape[0], config.widths[layer]))
+        network = of_machines(machines)
+        if not persistent:
+            return network, ()
+        v = rbm.start(keys[L], network.top, config.machine.chains)
+        return network, rbm.draw_hidden(keys[L + 1], network.top, v)
 
-    def sample(key: Key, state: Staged, n: int, means: bool = config.sample_means) -> Batch:
-        """Gibbs sampling in the top pair from its base rate, then once down, a draw a layer."""
-        *lower, top = layers(state)
-        keys = jax.random.split(key, 3 + len(lower))
-        h = rbm.draw_hidden(keys[0], top, rbm.start(keys[1], top, n))
-        v = rbm.gibbs_visible(keys[2], top, h, config.sample_steps, means and not lower)
-        for layer, p in reversed(list(enumerate(lower))):
-            # p(hˡ | hˡ⁺¹), and of the data the mean where it is wanted.
-            last = means and layer == 0
-            v = rbm.visible_mean(p, v) if last else rbm.draw_visible(keys[3 + layer], p, v)
-        return {"x": v.reshape(n, *layers(state)[0].shape)}
+    def begin_up_down(own: Learner, below: tuple[Learner, ...]) -> Learner:
+        own = on_time(own, sum(config.stage_steps))
+        memory = below[-1].memory if persistent else own.memory
+        return dataclasses.replace(
+            own, params=of_machines([learnt(state) for state in below]), memory=memory
+        )
 
-    def encode(key: Key, state: Staged, batch: Batch) -> Array:
-        """The means of the topmost layer, each layer's computed from the means below it."""
-        return up(layers(state), rbm.flat(batch["x"]))
+    def up_down(
+        key: Key, params: Network, memory: Memory, batch: Batch
+    ) -> tuple[Array, tuple[Memory, Info]]:
+        """Contrastive wake-sleep (Hinton, Osindero & Teh 2006, appendix B).
 
-    def decode(state: Staged, latents: Array) -> Batch:
-        params = layers(state)
-        return {"x": down(params, latents).reshape(-1, *params[0].shape)}
+        The terms' gradients are the delta rules: each unit's state less its probability, times the
+        states that it was predicted from.
+        """
+        key_wake, key_start, key_chain, key_sleep = jax.random.split(key, 4)
+        params, fixed = _held(params), jax.lax.stop_gradient(params)
+        # Up: h¹, ..., hᴸ⁻¹ ~ q(h | v)
+        seen = wake(key_wake, fixed.recognise, batch["x"])
+        # The top pair: k Gibbs steps from there, or from where they stopped the last time.
+        x_top = rbm.joined(params.top, {**batch, "x": seen[-1]})
+        h = memory if persistent else rbm.draw_hidden(key_start, fixed.top, x_top)
+        dreamt_top, h = rbm.gibbs(key_chain, fixed.top, h, config.machine.k)
+        # Down: hᴸ⁻², ..., v ~ p(. | hᴸ⁻¹)
+        dreamt = sleep(key_sleep, fixed.generate, _units(params.top, dreamt_top))
+        # 1. -log p(v | h¹) - ... - log p(hᴸ⁻² | hᴸ⁻¹), awake
+        generate = -sum(
+            jnp.mean(distributions.bernoulli(low, rbm.visible_logits(p, high)))
+            for p, low, high in zip(params.generate, seen[:-1], seen[1:], strict=True)
+        )
+        # 2. the top pair's contrast F(hᴸ⁻¹) - F(dreamt hᴸ⁻¹)
+        gap = jnp.mean(rbm.free_energy(params.top, x_top))
+        gap -= jnp.mean(rbm.free_energy(params.top, dreamt_top))
+        # 3. -log q(h¹ | v) - ... - log q(hᴸ⁻¹ | hᴸ⁻²), asleep
+        recognise = -sum(
+            jnp.mean(distributions.bernoulli(high, rbm.hidden_logits(p, low)))
+            for p, low, high in zip(params.recognise, dreamt[:-1], dreamt[1:], strict=True)
+        )
+        memory = h if persistent else memory
+        return generate + gap + recognise, (memory, {"free_energy_gap": gap})
 
-    def reconstruction(key: Key, state: Staged, batch: Batch) -> Array:
-        """Σ_i (v_i - v̂_i)² of v̂ = the means all the way up and down again."""
-        v, params = rbm.flat(batch["x"]), layers(state)
-        return jnp.sum((v - down(params, up(params, v))) ** 2, axis=-1)
+    tuned = optax.masked(
+        optax.chain(tx, optax.scale(config.rate)),
+        lambda params: jax.tree.map_with_path(_is_learnt, params),
+    )
+    tuning = Model(*descend(apart, up_down, tuned), sample=lambda key, state, n: {})
 
     steps = (*config.stage_steps, 1)
     stages = [
         Stage(
-            rbm.make(machine(config, width), tx),
+            rbm.make(machine(config, layer), tx),
             steps=steps[layer],
             see=see,
-            begin=begin if config.centred and layer > 0 else None,
+            begin=begin_machine if layer > 0 else None,
         )
-        for layer, width in enumerate(config.widths)
+        for layer in range(L)
     ]
+    if config.up_down:
+        stages += [Stage(tuning, 1, see=lambda key, below, batch: batch, begin=begin_up_down)]
     init, step = staged(stages)
+
+    # ------------------------------------------------------------------------------- measuring
+
+    def now(state: Staged) -> Network:
+        """The network; until its parts go apart, the machines."""
+        greedy = of_machines([learnt(stage) for stage in state.states[:L]])
+        if not config.up_down:
+            return greedy
+        begun = state.count > sum(config.stage_steps)
+        return jax.lax.cond(begun, lambda: learnt(state.states[-1]), lambda: greedy)
+
+    def bound(key: Key, state: Staged, batch: Batch, log_z: Array) -> Array:
+        """Of x, the label summed out: [B] nats, the mean over `samples` draws of q."""
+        params = now(state)
+        draw = lambda key: lower_bound(key, params, batch["x"])
+        nats = jnp.mean(jax.lax.map(draw, jax.random.split(key, config.samples)), axis=0)
+        inside = distributions.is_binary(rbm.flat(batch["x"]))
+        return jnp.where(inside, nats - log_z, -jnp.inf)
+
+    def log_prob(key: Key, state: Staged, batch: Batch) -> Array:
+        return bound(key, state, batch, rbm.log_partition(now(state).top))
+
+    def estimate(key: Key, state: Staged) -> Once:
+        """log Z of the top pair."""
+        found = annealing.ais(key, rbm.path(now(state).top), config.machine.ais)
+        told = {"log_z": found.log_z, "log_z_se": found.standard_error}
+        return Once(found.log_z, found.standard_error, {**told, "effective": found.effective})
+
+    def reconstruction(key: Key, state: Staged, batch: Batch) -> Array:
+        """Σ_i (v_i - v̂_i)² of v̂ = the means all the way up and down again."""
+        v, params = rbm.flat(batch["x"]), now(state)
+        return jnp.sum((v - down(params, up(params, v))) ** 2, axis=-1)
+
+    def error(key: Key, state: Staged, batch: Batch) -> Array:
+        """1 where argmax_y -F(h, y) of the top pair is not the label, h the means, else 0."""
+        if "label" not in batch:
+            raise DataError("dbn: the error is of labels, and the batch has none; give it one.")
+        params = now(state)
+        h = means_up(params, rbm.flat(batch["x"]))
+        guess = jnp.argmax(rbm.label_logits(params.top, h), axis=-1)
+        return (guess != batch["label"]).astype(jnp.float32)
+
+    # ------------------------------------------------------------------------------ generating
+
+    def sample(
+        key: Key,
+        state: Staged,
+        n: int,
+        label: Array | int | None = None,
+        means: bool = config.machine.sample_means,
+    ) -> Batch:
+        """Gibbs sampling in the top pair from its base rate, then once down, a draw a layer.
+
+        Args:
+          key: the dice.
+          state: of the network.
+          n: how many.
+          label: [] or [n], held in the top pair; the network must have classes.
+          means: whether x is the mean of p(v | h¹) in the end.
+        """
+        params = now(state)
+        top, *keys = params.top, *jax.random.split(key, 4)
+        hold = rbm.known(top, n, None, None, label)
+        h = rbm.draw_hidden(keys[0], top, rbm.clamp(rbm.start(keys[1], top, n), hold))
+        steps = config.machine.sample_steps
+        v = rbm.gibbs_visible(keys[2], top, h, steps, means and L == 1, hold)
+        x = sleep(keys[3], params.generate, _units(top, v), means)[0]
+        drawn = {"x": x.reshape(n, *shape(params))}
+        if config.classes:
+            y = v[:, -config.classes :]
+            drawn["label"] = jnp.argmax(y, axis=-1).astype(jnp.int32)
+        return drawn
+
+    def encode(key: Key, state: Staged, batch: Batch) -> Array:
+        """The means of the topmost layer, each layer's computed from the means below it."""
+        return up(now(state), rbm.flat(batch["x"]))
+
+    def decode(state: Staged, latents: Array) -> Batch:
+        params = now(state)
+        return {"x": down(params, latents).reshape(-1, *shape(params))}
+
+    measures = {"reconstruction": Measure(reconstruction, Evidence.EXACT, "squared error", "lower")}
+    if config.classes:
+        measures["error"] = Measure(error, Evidence.EXACT, "error", "lower")
+    if not exact:
+        ais = config.machine.ais
+        measures["bound"] = Measure(
+            bound,
+            Evidence.ESTIMATE,
+            "nats",
+            detail=f"lower bound, log Z by AIS from the base rate, {ais.temperatures} temperatures "
+            f"({ais.schedule}), {ais.chains} chains; {config.samples} draws of q",
+            once=estimate,
+        )
     return Model(
         init,
         step,
         sample=sample,
-        evidence=Evidence.NONE,
+        log_prob=log_prob if exact else None,
+        evidence=Evidence.LOWER_BOUND if exact else Evidence.NONE,
         encode=encode,
         decode=decode,
-        measures={
-            "reconstruction": Measure(reconstruction, Evidence.EXACT, "squared error", "lower")
-        },
+        measures=measures,
         support=Support.BINARY,
+        classes=config.classes,
     )
 
 
-def layers(state: Staged) -> tuple[rbm.Params, ...]:
-    """The machines' parameters, from the data up."""
-    return tuple(learnt(stage) for stage in state.states)
+# -------------------------------------------------------------------------- the network's passes
+
+
+def of_machines(machines: list[rbm.Params]) -> Network:
+    """The network that machines make, from the data up."""
+    *lower, top = machines
+    return Network(tuple(lower), tuple(lower), top)
+
+
+def shape(params: Network) -> tuple[int, ...]:
+    """Of one example."""
+    return (*params.generate, params.top)[0].shape
+
+
+def wake(key: Key, recognise: tuple[rbm.Params, ...], x: Array) -> list[Array]:
+    """(v, h¹, ...), each drawn from q(hˡ | hˡ⁻¹): [B, ...] -> [B, n_l]."""
+    h = [rbm.flat(x)]
+    for layer, p in enumerate(recognise):
+        h.append(rbm.draw_hidden(jax.random.fold_in(key, layer), p, h[-1]))
+    return h
+
+
+def sleep(key: Key, generate: tuple[rbm.Params, ...], h: Array, means: bool = False) -> list[Array]:
+    """(v, h¹, ..., hᴸ⁻¹), each drawn from p(hˡ | hˡ⁺¹), down from hᴸ⁻¹; v its mean if wanted."""
+    layers = [h]
+    for layer, p in reversed(list(enumerate(generate))):
+        own = jax.random.fold_in(key, layer)
+        low = rbm.visible_mean(p, layers[0]) if means and layer == 0 else None
+        layers.insert(0, rbm.draw_visible(own, p, layers[0]) if low is None else low)
+    return layers
+
+
+def means_up(params: Network, v: Array) -> Array:
+    """v [B, D] through the means of all layers below the top pair's upper one: hᴸ⁻¹."""
+    for p in params.recognise:
+        v = rbm.hidden_mean(p, v)
+    return v
+
+
+def up(params: Network, v: Array) -> Array:
+    """v [B, D] through the means of every layer: [B, widths[-1]]; an unknown label at its mean."""
+    h = means_up(params, v)
+    if params.top.classes:
+        y = jax.nn.softmax(rbm.label_logits(params.top, h))
+        h = jnp.concatenate([h, y], axis=-1)
+    return rbm.hidden_mean(params.top, h)
+
+
+def down(params: Network, h: Array) -> Array:
+    """hᴸ [B, widths[-1]] back to the means of v [B, D]."""
+    h = _units(params.top, rbm.visible_mean(params.top, h))
+    for p in reversed(params.generate):
+        h = rbm.visible_mean(p, h)
+    return h
+
+
+def lower_bound(key: Key, params: Network, x: Array) -> Array:
+    """log p(x) + log Z from below, with one draw of q(h | x): [B, ...] -> [B] nats.
+
+    A constant, and no estimate, where q is the posterior.
+    """
+    h = wake(key, params.recognise, x)
+    nats = rbm.log_marginal(params.top, h[-1])
+    for p, q, low, high in zip(params.generate, params.recognise, h[:-1], h[1:], strict=True):
+        # log p(hˡ | hˡ⁺¹) - log q(hˡ⁺¹ | hˡ), whose second term is an entropy in the mean
+        nats += distributions.bernoulli(low, rbm.visible_logits(p, high))
+        nats -= distributions.bernoulli(high, rbm.hidden_logits(q, low))
+    return nats
+
+
+def on_time(own: Learner, steps: int) -> Learner:
+    """A stage that begins after `steps` steps of the run joins its schedule of learning rates."""
+    at = lambda leaf: isinstance(leaf, optax.ScaleByScheduleState)
+    join = lambda leaf: leaf._replace(count=leaf.count + steps) if at(leaf) else leaf
+    return dataclasses.replace(own, optimizer=jax.tree.map(join, own.optimizer, is_leaf=at))
+
+
+def _units(top: rbm.Params, v: Array) -> Array:
+    """Of the top pair's lower side the part that is hᴸ⁻¹, and no label."""
+    return v[:, : v.shape[1] - top.classes]
+
+
+def _is_learnt(path: tuple[Any, ...], leaf: Any) -> bool:
+    """An optimizer moves weights and biases; the offsets not, not even by weight decay."""
+    return path[-1].name in ("W", "b", "c")
+
+
+def _held(params: Network) -> Network:
+    """The parameters, of which those that no optimizer moves have no gradient."""
+    return jax.tree.map_with_path(
+        lambda path, leaf: leaf if _is_learnt(path, leaf) else jax.lax.stop_gradient(leaf), params
+    )
