@@ -8,8 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from genjax_zoo import chains, learn
-from genjax_zoo.contract import ConfigError, Evidence
+from genjax_zoo import ais, chains, learn
+from genjax_zoo.contract import ConfigError, DataError, Evidence
 from genjax_zoo.models import rbm
 
 KEY = jax.random.key(0)
@@ -311,3 +311,544 @@ def test_bars_and_stripes_are_learnt_to_near_their_entropy(centred):
     decoded = model.decode(state, hidden)["x"]
     np.testing.assert_allclose(jnp.sum((decoded - BARS) ** 2, (1, 2, 3)), error, rtol=1e-5)
     assert isinstance(state, learn.Learner)
+
+
+# Every kind of unit: x binary or real, with a label or without, against sums and integrals
+
+KINDS = [("bernoulli", 0), ("bernoulli", 3), ("gaussian", 0), ("gaussian", 3)]
+
+
+def machine_of(units, classes, D=2, H=3, key=KEY):
+    """A machine with nothing special about any of its parameters, offsets and σ included."""
+    n = D + classes
+    draws = zip(jax.random.split(key, 6), [(n, H), n, H, n, H, D], strict=True)
+    W, b, c, mu, lam, s = (jax.random.normal(k, shape) for k, shape in draws)
+    rate = jnp.concatenate([jnp.linspace(0.3, 0.6, D), jnp.full(classes, 1 / max(classes, 1))])
+    log_std = 0.3 * s - 0.2 if units == "gaussian" else None
+    return rbm.Params(W, b, c, 0.3 * mu, 0.3 * lam, rate, (D,), log_std, classes)
+
+
+def cells(p, side=161, reach=11.0):
+    """Visible states and the volume of each: all of {0, 1}^D or a grid, times the labels."""
+    D, C = p.shape[0], p.classes
+    if p.log_std is None:
+        x, volume = np.asarray(states(D)), 1.0
+    else:
+        line = np.linspace(-reach, reach, side)
+        x = np.stack(np.meshgrid(*[line] * D), -1).reshape(-1, D)
+        volume = (line[1] - line[0]) ** D
+    if not C:
+        return x, volume
+    y = np.eye(C)
+    return np.hstack([np.repeat(x, C, 0), np.tile(y, (len(x), 1))]), volume
+
+
+def full_energy(p, v, h):
+    """E(v, h) as in the module's docstring, all pairs, in float64: [V, H]."""
+    W, b, c, mu, lam = (np.asarray(a, np.float64) for a in (p.W, p.b, p.c, p.mu, p.lam))
+    v, h, D = np.asarray(v, np.float64), np.asarray(h, np.float64), p.shape[0]
+    if p.log_std is None:
+        variance, V = np.ones(len(b)), -(v - mu) @ b
+    else:
+        variance = np.exp(2 * np.asarray(p.log_std, np.float64))
+        V = ((v - b)[:, :D] ** 2 / (2 * variance)).sum(1) - (v - mu)[:, D:] @ b[D:]
+        variance = np.concatenate([variance, np.ones(p.classes)])
+    pairs = ((v - mu) / variance) @ W @ (h - lam).T
+    return V[:, None] - (h - lam) @ c - pairs
+
+
+def full_joint(p):
+    """(v, p(v, h) times the volume of v's cell [V, H], log Z)."""
+    v, volume = cells(p)
+    mass = np.exp(-full_energy(p, v, states(p.c.size))) * volume
+    return v, mass / mass.sum(), np.log(mass.sum())
+
+
+@pytest.mark.parametrize("units, classes", KINDS)
+def test_every_kind_of_unit_is_its_energy(units, classes):
+    p = machine_of(units, classes)
+    v, pvh, log_z = full_joint(p)
+    h, volume = np.asarray(states(3)), cells(p)[1]
+    E = full_energy(p, v, h)
+    some = np.argsort(-pvh.sum(1))[:200]
+    free = -np.log(np.exp(-E[some]).sum(1))
+    np.testing.assert_allclose(rbm.free_energy(p, v[some]), free, rtol=1e-4, atol=1e-4)
+    other = -np.log(np.exp(-E).sum(0) * volume)
+    np.testing.assert_allclose(rbm.hidden_free_energy(p, h), other, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(rbm.log_partition(p), log_z, atol=1e-4)
+    h_given_v = pvh[some] @ h / pvh[some].sum(1, keepdims=True)
+    np.testing.assert_allclose(rbm.hidden_mean(p, v[some]), h_given_v, atol=1e-4)
+    v_given_h = pvh.T @ v / pvh.sum(0)[:, None]
+    np.testing.assert_allclose(rbm.visible_mean(p, h), v_given_h, atol=1e-4)
+
+
+@pytest.mark.parametrize("units, classes", KINDS)
+def test_offsets_change_the_distribution_of_no_kind(units, classes):
+    p = machine_of(units, classes)
+    v = jnp.asarray(cells(p)[0][:: 7 if classes else 5])[:50].astype(jnp.float32)
+    moved = rbm.recentre(p, v, nu=0.5)
+    np.testing.assert_allclose(moved.mu, 0.5 * (p.mu + v.mean(0)), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(full_joint(moved)[1], full_joint(p)[1], atol=1e-4)
+
+
+@pytest.mark.parametrize("units, classes", KINDS)
+def test_draws_of_every_kind_have_the_moments_of_the_conditional(units, classes):
+    p = machine_of(units, classes)
+    v, pvh, _ = full_joint(p)
+    for j in (0, 5):
+        law = pvh[:, j] / pvh[:, j].sum()
+        drawn = rbm.draw_visible(KEY, p, jnp.tile(states(3)[j], (40_000, 1)))
+        mean, square = law @ v, law @ v**2
+        scale = np.sqrt(law @ v**4) / 200
+        np.testing.assert_array_less(np.abs(drawn.mean(0) - mean), 4 * np.sqrt(square) / 200)
+        np.testing.assert_array_less(np.abs((drawn**2).mean(0) - square), 4 * scale)
+        if classes:
+            assert jnp.array_equal(drawn[:, 2:].sum(1), jnp.ones(40_000))
+
+
+def batch_of(p, v):
+    batch = {"x": jnp.asarray(v[:, : p.shape[0]], jnp.float32)}
+    if p.classes:
+        batch["label"] = jnp.asarray(v[:, p.shape[0] :].argmax(1), jnp.int32)
+    return batch
+
+
+def model_of(p, tx=None, **config):
+    """A model of this machine's kind, and a state of it that has these parameters."""
+    units = "bernoulli" if p.log_std is None else "gaussian"
+    config = rbm.Config(hidden=p.c.size, units=units, classes=p.classes, **config)
+    model = rbm.make(config, tx or optax.sgd(0.1))
+    batch = {"x": jnp.ones((4, *p.shape)), "label": jnp.zeros(4, jnp.int32)}
+    return model, model.init(KEY, batch).replace(params=p)
+
+
+@pytest.mark.parametrize("units, classes", KINDS)
+def test_probabilities_of_every_kind(units, classes):
+    p = machine_of(units, classes)
+    model, state = model_of(p)
+    v, pvh, _ = full_joint(p)
+    some, volume = np.argsort(-pvh.sum(1))[:200], cells(p)[1]
+    batch = batch_of(p, v[some])
+    joint = pvh.sum(1) / volume
+    total = joint.reshape(-1, max(classes, 1)).sum(1)[some // max(classes, 1)]
+    assert model.evidence is Evidence.EXACT
+    np.testing.assert_allclose(model.log_prob(KEY, state, batch), np.log(total), atol=1e-4)
+    if not classes:
+        assert set(model.measures) == {"reconstruction"}
+        return
+    measured = {n: np.asarray(m(KEY, state, batch)) for n, m in model.measures.items()}
+    np.testing.assert_allclose(measured["log_joint"], np.log(joint[some]), atol=1e-4)
+    np.testing.assert_allclose(measured["log_p_label"], np.log(joint[some] / total), atol=1e-4)
+    best = joint.reshape(-1, classes).argmax(1)[some // classes]
+    assert np.array_equal(measured["error"], best != np.asarray(batch["label"]))
+    # p(h | x), the label being summed out
+    given = pvh.reshape(-1, classes, 8).sum(1)[some // classes] @ np.asarray(states(3))
+    given /= pvh.reshape(-1, classes * 8).sum(1)[some // classes][:, None]
+    hidden = model.encode(KEY, state, {"x": batch["x"]})
+    np.testing.assert_allclose(hidden, given, atol=1e-4)
+
+
+@pytest.mark.parametrize("units, classes", KINDS)
+def test_gradients_of_every_kind_are_differences_of_the_likelihood(units, classes):
+    """E_data - E_model of the energy's gradient against finite differences in float64."""
+    p = machine_of(units, classes)
+    v, pvh, _ = full_joint(p)
+    data = v[np.argsort(-pvh.sum(1))[[3, 40, 41] if units == "gaussian" else [0, 1, 3]]]
+
+    def mean_nats(q):
+        return np.log(np.exp(-full_energy(q, data, states(3))).sum(1)).mean() - full_joint(q)[2]
+
+    def objective(q):
+        return rbm.free_energy(q, jnp.asarray(data, jnp.float32)).mean() + rbm.log_partition(q)
+
+    g = jax.grad(objective)(p)
+    names = {"W": (1, 2), "b": (0,), "c": (1,)} | ({"log_std": (1,)} if units == "gaussian" else {})
+    for name, index in names.items():
+        value = np.asarray(getattr(p, name), np.float64)
+        nudged = []
+        for step in (1e-4, -1e-4):
+            other = value.copy()
+            other[index] += step
+            nudged.append(mean_nats(p.replace(**{name: other})))
+        difference = (nudged[1] - nudged[0]) / 2e-4
+        np.testing.assert_allclose(getattr(g, name)[index], difference, atol=2e-3)
+
+
+def exact_descent(p, v):
+    """-∇ of the mean log-likelihood in W, b, c (and log σ), by enumeration."""
+
+    def objective(q):
+        return jnp.mean(rbm.free_energy(q, v)) + rbm.log_partition(q)
+
+    return jax.grad(objective)(p)
+
+
+@pytest.mark.parametrize("units, classes", KINDS)
+@pytest.mark.parametrize("chain", ["tempering", "fast_pcd"])
+def test_other_chains_arrive_at_the_exact_gradient(units, classes, chain):
+    """In learning that stands still; fast weights without a rate are none."""
+    p = machine_of(units, classes)
+    v = jnp.asarray(cells(p, side=9, reach=2.0)[0][:12], jnp.float32)
+    batch, fields = batch_of(p, np.asarray(v)), {"chain": chain, "chains": 20_000, "fast_rate": 0.0}
+    fields |= {"replicas": 3, "learn_std": units == "gaussian"}
+    still, state = model_of(p, optax.sgd(0.0), **fields)
+    step = jax.jit(still.step)
+    for i in range(25):
+        state, info = step(jax.random.fold_in(KEY, i), state, batch)
+    if chain == "tempering":
+        assert 0.02 < info["swapped"] <= 1
+        assert state.memory.h.shape == (3, 20_000, 3)
+    model, fresh = model_of(p, optax.sgd(1.0), **fields)
+    moved, _ = jax.jit(model.step)(KEY, fresh.replace(memory=state.memory), batch)
+    truth = exact_descent(p, v)
+    # Statistics of real units spread as far as v / σ² does.
+    for name in ("W", "b", "c") + (("log_std",) if units == "gaussian" else ()):
+        own = getattr(p, name) - getattr(moved.params, name)
+        atol = 0.02 if units == "bernoulli" else 0.15
+        np.testing.assert_allclose(own, getattr(truth, name), atol=atol)
+
+
+def test_persistent_chains_are_where_tempering_is_needed():
+    """Two modes that plain chains hardly ever leave: replicas cross over, plain chains do not."""
+    p = rbm.Params(
+        W=jnp.full((4, 2), 6.0),
+        b=jnp.full(4, -6.0),
+        c=jnp.full(2, -12.0),
+        mu=jnp.zeros(4),
+        lam=jnp.zeros(2),
+        rate=jnp.full(4, 0.5),
+        shape=(4,),
+    )
+    truth = float(joint(p).sum(1)[-1])
+    assert 0.4 < truth < 0.6
+    share = {}
+    for chain in ("pcd", "tempering"):
+        model, state = model_and_state(p, optax.sgd(0.0), chain=chain, chains=2000, k=1)
+        # All chains begin at v = 0, h = 0.
+        state = state.replace(memory=jax.tree.map(jnp.zeros_like, state.memory))
+        step = jax.jit(model.step)
+        for i in range(60):
+            state, _ = step(jax.random.fold_in(KEY, i), state, {"x": states(4)})
+        h = state.memory if chain == "pcd" else state.memory.h[-1]
+        share[chain] = float(h.mean())
+    assert share["pcd"] < 0.2
+    assert abs(share["tempering"] - truth) < 0.05
+
+
+@pytest.mark.parametrize("centred", [False, True])
+def test_fast_weights_follow_the_gradient_and_forget(centred):
+    p, x = machine(offsets=centred), {"x": states(5)[3:9]}
+    fields = {"chain": "fast_pcd", "chains": 10, "fast_rate": 0.5, "fast_decay": 0.75}
+    model, state = model_and_state(p, optax.sgd(1.0), centred=centred, nu=0.1, **fields)
+    plain, _ = model_and_state(p, optax.sgd(1.0), **fields)
+    one, _ = plain.step(KEY, state, x)
+    gradient = {n: getattr(p, n) - getattr(one.params, n) for n in ("W", "b", "c")}
+    for name, f in one.memory.weights.items():
+        np.testing.assert_allclose(f, -0.5 * gradient[name], atol=1e-5)
+    two, _ = plain.step(KEY, one, x)
+    for name, f in two.memory.weights.items():
+        g = getattr(one.params, name) - getattr(two.params, name)
+        np.testing.assert_allclose(f, 0.75 * one.memory.weights[name] - 0.5 * g, atol=1e-5)
+    if centred:
+        # New coordinates leave both machines' distributions as they are.
+        new, _ = model.step(KEY, state, x)
+        assert not jnp.array_equal(new.params.mu, p.mu)
+        np.testing.assert_allclose(joint(new.params), joint(one.params), atol=1e-5)
+        fast = [joint(rbm.ahead(s.params, s.memory)) for s in (new, one)]
+        np.testing.assert_allclose(*fast, atol=1e-5)
+
+
+def test_chains_of_fast_pcd_run_in_the_machine_ahead():
+    p = machine()
+    model, state = model_and_state(p, optax.sgd(0.0), chain="fast_pcd", chains=20_000, fast_rate=0)
+    away = {"W": 0 * p.W, "b": jnp.full(5, 30.0), "c": jnp.full(3, -60.0)}
+    new, _ = model.step(KEY, state.replace(memory=state.memory.replace(weights=away)), {"x": BITS})
+    assert float(new.memory.h.max()) == 0
+    h = model.step(KEY, state, {"x": BITS})[0].memory.h
+    assert float(h.mean()) > 0.1
+
+
+BITS = states(5)
+
+
+# Trading places
+
+
+def test_trades_leave_the_product_of_tempered_distributions_as_it_is():
+    """Three states at three temperatures: all 27 triples in their exact proportions."""
+    g, u = np.array([0.3, -0.4, 0.1]), np.array([-1.0, 0.5, 2.0])
+    betas = np.array([0.0, 0.4, 1.0])
+    laws = np.exp(g + betas[:, None] * u)
+    laws /= laws.sum(1, keepdims=True)
+    triples = np.array(list(np.ndindex(3, 3, 3)))
+    law = np.prod(laws[np.arange(3), triples], axis=1)
+    count = np.round(300_000 * law).astype(int)
+    x = jnp.asarray(np.repeat(triples, count, axis=0).T)
+    swap = jax.jit(lambda key, x: chains.swap(key, jnp.asarray(betas), jnp.asarray(u)[x], x))
+    after, accepted = swap(KEY, x)
+    assert not jnp.array_equal(after, x)
+    assert np.all((accepted > 0.2) & (accepted < 1))
+    code = np.asarray(9 * after[0] + 3 * after[1] + after[2])
+    seen = np.bincount(code, minlength=27) / len(code)
+    np.testing.assert_allclose(seen, law, atol=0.004)
+    # The first pair's accepted part is the mean of min(1, ratio) over the product.
+    ratio = np.exp((betas[1] - betas[0]) * (u[triples[:, 0]] - u[triples[:, 1]]))
+    np.testing.assert_allclose(accepted[0], law @ np.minimum(1, ratio), atol=0.005)
+    # What belongs together moves together.
+    pair, _ = chains.swap(KEY, jnp.asarray(betas), jnp.asarray(u)[x], (x, x[..., None] * 2.0))
+    assert jnp.array_equal(pair[0] * 2.0, pair[1][..., 0])
+    assert jnp.array_equal(jnp.sort(pair[0], axis=0), jnp.sort(x, axis=0))
+
+
+# Samples given a part
+
+
+@pytest.mark.parametrize("units, classes", [("bernoulli", 0), ("bernoulli", 3), ("gaussian", 3)])
+def test_a_part_that_is_known_stays_and_the_rest_follows_the_conditional(units, classes):
+    p = machine_of(units, classes)
+    model, state = model_of(p, sample_steps=40)
+    x, mask = jnp.array([1.0, 7.0]), jnp.array([1.0, 0.0])
+    drawn = model.sample(KEY, state, 20_000, x=x, mask=mask)
+    assert jnp.array_equal(drawn["x"][:, 0], jnp.ones(20_000))
+    v, pvh, _ = full_joint(p)
+    at = np.abs(v[:, 0] - 1).argmin() if units == "gaussian" else None
+    here = v[:, 0] == (v[at, 0] if units == "gaussian" else 1.0)
+    law = pvh[here].sum(1) / pvh[here].sum()
+    spread = np.sqrt(law @ v[here, 1] ** 2)
+    assert abs(float(drawn["x"][:, 1].mean()) - law @ v[here, 1]) < 0.03 * spread + 0.02
+    if not classes:
+        return
+    label = np.bincount(np.asarray(drawn["label"]), minlength=3) / 20_000
+    np.testing.assert_allclose(label, law @ v[here, 2:], atol=0.03)
+    held = model.sample(KEY, state, 20_000, label=2)
+    assert jnp.array_equal(held["label"], jnp.full(20_000, 2))
+    law = pvh.sum(1) * v[:, 4]
+    law /= law.sum()
+    spread = np.sqrt(law @ v[:, :2] ** 2)
+    assert np.all(np.abs(held["x"].mean(0) - law @ v[:, :2]) < 0.03 * spread + 0.02)
+
+
+def test_what_is_known_may_differ_from_one_example_to_the_next():
+    p = machine(4, 3).replace(shape=(2, 2, 1))
+    model, state = model_and_state(p, sample_steps=5)
+    x = states(4).reshape(16, 2, 2, 1)
+    mask = jnp.arange(64).reshape(16, 2, 2, 1) % 3 == 0
+    sample = jax.jit(lambda key, x, mask: model.sample(key, state, 16, x=x, mask=mask, means=True))
+    drawn = sample(KEY, x, mask)["x"]
+    assert jnp.array_equal(drawn[mask], x[mask])
+    free = drawn[~mask]
+    assert bool(jnp.all((free > 0) & (free < 1)))
+
+
+def test_what_cannot_be_held_is_refused():
+    plain, state = model_and_state(machine())
+    with pytest.raises(DataError, match=r"x and mask go together.*no mask"):
+        plain.sample(KEY, state, 2, x=jnp.zeros(5))
+    with pytest.raises(DataError, match="has no label unit"):
+        plain.sample(KEY, state, 2, label=1)
+    p = machine_of("bernoulli", 3)
+    model, state = model_of(p)
+    with pytest.raises(DataError, match=r"labels should lie in 0 \.\. 2, got 3 \.\. 3"):
+        model.sample(KEY, state, 2, label=3)
+    with pytest.raises(DataError, match=r"labels should lie in 0 \.\. 2, got 0 \.\. 9"):
+        model.init(KEY, {"x": jnp.zeros((2, 2)), "label": jnp.array([0, 9])})
+    with pytest.raises(DataError, match="the data have none"):
+        model.init(KEY, {"x": jnp.zeros((2, 2))})
+    with pytest.raises(DataError, match="the batch no label"):
+        model.measures["error"](KEY, state, {"x": jnp.zeros((2, 2))})
+    for fields in ({"classes": 1}, {"replicas": 1}, {"target": 1.0}, {"discriminative": 1.0}):
+        with pytest.raises(ConfigError, match=next(iter(fields))):
+            rbm.Config(**fields)
+
+
+# Penalties
+
+
+def test_penalties_add_their_own_gradients():
+    p, x = machine(), {"x": states(5)}
+    plain, state = model_and_state(p, optax.sgd(1.0))
+    start = plain.step(KEY, state, x)[0].params
+
+    def change(**fields):
+        model, _ = model_and_state(p, optax.sgd(1.0), **fields)
+        new = model.step(KEY, state, x)[0].params
+        for name in ("mu", "lam", "rate"):
+            assert jnp.array_equal(getattr(new, name), getattr(p, name))
+        return {name: getattr(start, name) - getattr(new, name) for name in ("W", "b", "c")}
+
+    np.testing.assert_allclose(change(l1=0.25)["W"], 0.25 * np.sign(p.W), atol=1e-5)
+
+    def penalty(W, c):
+        q = jax.nn.sigmoid(c + (x["x"] - p.mu) @ W).mean(0)
+        return -jnp.sum(0.2 * jnp.log(q) + 0.8 * jnp.log(1 - q))
+
+    gW, gc = jax.grad(penalty, (0, 1))(p.W, p.c)
+    own = change(sparsity=3.0, target=0.2)
+    np.testing.assert_allclose(own["W"], 3 * gW, atol=1e-4)
+    np.testing.assert_allclose(own["c"], 3 * gc, atol=1e-4)
+    assert not jnp.any(own["b"])
+
+
+def test_a_sparse_machine_has_few_units_on():
+    x = {"x": jax.random.bernoulli(KEY, 0.5, (50, 5)).astype(jnp.float32)}
+    on = {}
+    for sparsity in (0.0, 1.0):
+        config = rbm.Config(hidden=6, sparsity=sparsity, target=0.05)
+        model = rbm.make(config, optax.sgd(0.1))
+        state, step = model.init(KEY, x), jax.jit(model.step)
+        for i in range(150):
+            state, _ = step(jax.random.fold_in(KEY, i), state, x)
+        on[sparsity] = float(model.encode(KEY, state, x).mean())
+    assert on[1.0] < 0.1 < 0.3 < on[0.0]
+
+
+def test_the_discriminative_term_is_the_classifiers_likelihood():
+    p = machine_of("bernoulli", 3)
+    batch = batch_of(p, cells(p)[0])
+    (plain, state), (hybrid, _) = (
+        model_of(p, optax.sgd(1.0), discriminative=weight) for weight in (0.0, 2.0)
+    )
+    a, b = (m.step(KEY, state, batch)[0].params for m in (plain, hybrid))
+    told = lambda q: -hybrid.measures["log_p_label"](KEY, state.replace(params=q), batch).mean()
+    g = jax.grad(told)(p)
+    for name in ("W", "b", "c"):
+        np.testing.assert_allclose(
+            getattr(a, name) - getattr(b, name), 2 * getattr(g, name), atol=1e-4
+        )
+    assert jnp.array_equal(b.mu, p.mu)
+    assert jnp.array_equal(b.lam, p.lam)
+
+
+def test_the_deviation_moves_only_if_it_is_to_be_learnt():
+    p = machine_of("gaussian", 0)
+    x = {"x": jax.random.normal(KEY, (30, 2))}
+    for learn_std in (False, True):
+        model, state = model_of(p, optax.sgd(0.1), learn_std=learn_std)
+        new, _ = model.step(KEY, state, x)
+        assert jnp.array_equal(new.params.log_std, p.log_std) != learn_std
+    fresh = rbm.make(rbm.Config(units="gaussian", weight_std=0.0), optax.sgd(0.1)).init(KEY, x)
+    np.testing.assert_allclose(jnp.exp(fresh.params.log_std), x["x"].std(0), rtol=1e-5)
+    np.testing.assert_allclose(fresh.params.b, x["x"].mean(0), rtol=1e-5)
+
+
+# Annealing
+
+
+@pytest.mark.parametrize("units, classes", KINDS)
+def test_the_path_goes_from_the_base_rate_to_the_machine(units, classes):
+    p = machine_of(units, classes)
+    way, v = rbm.path(p), jnp.asarray(cells(p, side=9, reach=2.0)[0], jnp.float32)
+    np.testing.assert_allclose(way.log_density(1.0, v), -rbm.free_energy(p, v), atol=1e-4)
+
+    def heated(beta):
+        """The machine at β as a machine of its own."""
+        b = (1 - beta) * rbm.base_bias(p) + beta * p.b
+        return p.replace(W=beta * p.W, b=b, c=beta * p.c)
+
+    for beta in (0.0, 0.3):
+        apart = way.log_density(beta, v) + rbm.free_energy(heated(beta), v)
+        np.testing.assert_allclose(apart, apart[0], atol=2e-4)
+    np.testing.assert_allclose(
+        way.log_z, rbm.log_partition(heated(0.0)) + apart_at_zero(way, heated(0.0), v), atol=1e-4
+    )
+    # Exact draws at β, moved, are still draws at β: forwards and backwards alike.
+    q = heated(0.6)
+    grid, pvh, _ = full_joint(q)
+    some = np.random.default_rng(0).choice(len(grid), 40_000, p=pvh.sum(1))
+    before = jnp.asarray(grid, jnp.float32)[some]
+    after = way.transition(KEY, jnp.asarray(0.6), before)
+    law = pvh.sum(1)
+    tolerance = 5 * np.sqrt(law @ grid**2) / 200
+    np.testing.assert_array_less(np.abs(after.mean(0) - law @ grid), tolerance)
+    # Reversible: E[f(before) g(after)] = E[g(before) f(after)].
+    one, other = (
+        np.asarray(a.T @ jnp.tanh(b)) / 40_000 for a, b in ((before, after), (after, before))
+    )
+    spread = np.sqrt((law @ grid**2).max())
+    np.testing.assert_allclose(one, other, atol=5 * spread / 200)
+
+
+def apart_at_zero(way, base, v):
+    """What log p*_0 and the base machine's own -F differ by."""
+    return float(way.log_density(0.0, v)[0] + rbm.free_energy(base, v)[0])
+
+
+@pytest.mark.parametrize("units, classes", [("bernoulli", 0), ("gaussian", 3)])
+def test_annealing_finds_log_z_of_twenty_hidden_units(units, classes):
+    p = machine_of(units, classes, D=6, H=20)
+    p = p.replace(W=0.5 * p.W)
+    truth = float(jax.jit(rbm.log_partition)(p))
+    found = jax.jit(lambda key: ais.ais(key, rbm.path(p), ais.Config(1000, 200)))(KEY)
+    assert found.standard_error < 0.1
+    assert abs(float(found.log_z) - truth) < 3 * float(found.standard_error)
+
+
+@pytest.mark.parametrize("units, classes", KINDS)
+def test_annealing_of_zero_weights_is_exact_with_zero_variance(units, classes):
+    p = machine_of(units, classes, D=4, H=5)
+    p = p.replace(W=0 * p.W, c=0 * p.c, b=rbm.base_bias(p))
+    found = ais.ais(KEY, rbm.path(p), ais.Config(10, 50))
+    v = found.log_weights
+    assert jnp.array_equal(v, jnp.zeros(50))
+    assert found.standard_error == 0
+    np.testing.assert_allclose(found.log_z, rbm.log_partition(p), rtol=1e-6)
+
+
+def bars_machine():
+    """2 x 2 bars and stripes, given weights: a hidden unit for each line, and two that forbid."""
+    model = rbm.make(rbm.Config(hidden=6, k=2, chains=100, weight_std=0.1), optax.sgd(0.1))
+
+    @jax.jit
+    def train(state):
+        one = lambda s, i: model.step(jax.random.fold_in(KEY, i), s, {"x": BARS})
+        return jax.lax.scan(one, state, jnp.arange(4000))[0]
+
+    return train(model.init(KEY, {"x": BARS})).params
+
+
+def test_annealing_bars_and_stripes_gets_better_with_temperatures():
+    p = bars_machine()
+    truth = float(rbm.log_partition(p))
+    assert float(jnp.abs(p.W).max()) > 2
+    for temperatures, within in ((100, 0.5), (1000, 0.05), (10_000, 0.005)):
+        config = ais.Config(temperatures, 100)
+        found = jax.jit(lambda key, c=config: ais.ais(key, rbm.path(p), c))(KEY)
+        assert abs(float(found.log_z) - truth) < within, temperatures
+
+
+def test_few_temperatures_make_forward_too_low_and_reverse_too_high():
+    p = bars_machine()
+    truth = float(rbm.log_partition(p))
+    law = jnp.asarray(joint(p.replace(shape=(4,))).sum(1))
+    config = ais.Config(3, 2)
+
+    def both(key):
+        key_x, key_f, key_r = jax.random.split(key, 3)
+        x = states(4)[jax.random.categorical(key_x, jnp.log(law), shape=(2,))]
+        forward = ais.ais(key_f, rbm.path(p), config)
+        back = ais.reverse(key_r, rbm.path(p), x, config)
+        return forward.log_z - truth, back.log_z - truth
+
+    forward, back = jax.jit(jax.vmap(both))(jax.random.split(KEY, 1600))
+    error = lambda gaps: float(gaps.std() / 40)
+    assert forward.mean() < -3 * error(forward) < 0
+    assert back.mean() > 3 * error(back) > 0
+
+
+@pytest.mark.parametrize("chain", ["cd", "pcd", "fast_pcd", "tempering"])
+def test_measures_by_annealing_are_the_likelihood(chain):
+    p = machine(5, 21).replace(W=0.3 * machine(5, 21).W)
+    config = ais.Config(300, 200)
+    model, state = model_and_state(p, chain=chain, sample_steps=50, ais=config)
+    truth, _ = model_and_state(p, chain=chain, visible=5)
+    x = {"x": states(5)[:9]}
+    exact = truth.log_prob(KEY, state, x)
+    assert set(truth.measures) == {"reconstruction"}
+    for name in ("ais", "ais_reverse"):
+        measure = model.measures[name]
+        assert measure.evidence is Evidence.ESTIMATE
+        once = measure.once(KEY, state)
+        assert set(once.told) == {"log_z", "log_z_se", "effective"}
+        value = measure.value(KEY, state, x, once.value)
+        np.testing.assert_allclose(value, exact, atol=4 * float(once.error) + 1e-3)
+    assert "no exact sample" in model.measures["ais_reverse"].detail
