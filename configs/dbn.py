@@ -9,8 +9,7 @@ mnist         MNIST > 1/2, 784-500-2000, up-down    not measured yet   bound not
 mnist_label   784-500-500-2000 and labels, up-down  not measured yet   error not measured yet
 
 `bound` lies below log p(x) if log Z, estimated by annealing the top pair, does not flatter. The
-layers of the last are those of Hinton, Osindero & Teh 2006, whose error on the test set is 1.25 %
-after 300 epochs of up-down.
+layers of the last are those of Hinton, Osindero & Teh 2006.
 """
 
 from genjax_zoo.run.config import assemble

@@ -184,7 +184,8 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def extra(key: Key, params: Params, batch: Batch) -> tuple[Array, Info]:
         # α/2 Σ_l ‖Wˡ‖²
-        return 0.5 * config.weight_decay * sum(jnp.sum(W**2) for W in params.W), {}
+        squares = jnp.stack([jnp.sum(W**2) for W in params.W])
+        return 0.5 * config.weight_decay * jnp.sum(squares), {}
 
     def renew(
         params: Params, memory: Memory, gradient: Params, positive: Layers, negative: Layers
@@ -342,9 +343,12 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 def energy(params: Params, h: Layers) -> Array:
     """E(v, h¹, ..., hᴸ) [B] nats. The offsets are coordinates: no gradient reaches them."""
     d = [x - jax.lax.stop_gradient(lam) for x, lam in zip(h, params.lam, strict=True)]
-    biases = sum(x @ b for x, b in zip(d, params.b, strict=True))
-    pairs = zip(d[:-1], params.W, d[1:], strict=True)
-    return -biases - sum(jnp.sum((low @ W) * high, axis=-1) for low, W, high in pairs)
+    E = jnp.zeros(d[0].shape[0])
+    for x, b in zip(d, params.b, strict=True):
+        E -= x @ b
+    for low, W, high in zip(d[:-1], params.W, d[1:], strict=True):
+        E -= jnp.sum((low @ W) * high, axis=-1)
+    return E
 
 
 def logits(params: Params, h: Layers, layer: int) -> Array:

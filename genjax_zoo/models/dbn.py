@@ -14,7 +14,7 @@ fast learning algorithm for deep belief nets, 2006, in two parts:
                the top pair by its own contrast
 
 With all but the top layer drawn from q (Salakhutdinov & Murray, On the quantitative analysis of
-deep belief networks, 2008, section 4),
+deep belief networks, 2008, section 4.2),
 
     log p(v) >= E_q[log p(v | h¹) + ... + log p*(hᴸ⁻¹)] + H(q) - log Z.
 """
