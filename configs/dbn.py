@@ -3,8 +3,8 @@
     genjax-zoo train --config=configs/dbn.py:digits --workdir=runs/dbn
 
 variant       data, layers                          minutes            to expect (test)
-digits        8x8 digits > 1/2, 64-64-64, up-down   not measured yet   bound not measured yet
-digits_label  the same with labels at the top       not measured yet   error not measured yet
+digits        8x8 digits > 1/2, 64-64-64, up-down   < 1                bound -17.65 nats, estimate
+digits_label  the same with labels at the top       1.2                error 8.4 %, bound -17.59
 mnist         MNIST > 1/2, 784-500-2000, up-down    not measured yet   bound not measured yet
 mnist_label   784-500-500-2000 and labels, up-down  not measured yet   error not measured yet
 
