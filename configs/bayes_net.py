@@ -2,12 +2,15 @@
 
     genjax-zoo train --config=configs/bayes_net.py:digits --workdir=runs/bayes_net
 
-variant   data, net                                                     minutes  to expect (test)
-digits    8x8 digits > 1/2, P(y) P(pixel | y, left, above)              < 1      not measured yet
-naive     the same, P(y) P(pixel | y)                                   < 1      not measured yet
-lecture   P(A) P(B) P(C, D | A, B), entropy 2.2                         < 1      not measured yet
-hidden    sprinkler, P(H) P(C | H) P(S | H) P(R | H) P(W | H), H of 6   < 1      not measured yet
-gaussian  two moons, P(M) P(X | M) P(Y | M, X), M of 8 hidden           < 1      not measured yet
+variant   data, net                                          minutes  to expect (test): log_prob
+digits    8x8 digits > 1/2, P(y) P(pixel | y, left, above)   < 1      -17.62 nats, error 8.1 %
+naive     8x8 digits > 1/2, P(y) P(pixel | y)                < 1      -19.59 nats, error 10.3 %
+lecture   P(A) P(B) P(C, D | A, B)                           < 1      -2.198 nats (best: -2.198)
+hidden    sprinkler, four children of a hidden H of 6        < 1      -1.906 nats (best: -1.906)
+gaussian  two moons, P(M) P(X | M) P(Y | M, X), M of 8       < 1      -2.490 nats (a density)
+
+All are exact, log p(x) with the label and whatever is hidden summed out; the best is the density's
+own log p(x) on the same held-out draws.
 """
 
 from genjax_zoo.run.config import assemble

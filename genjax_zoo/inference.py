@@ -56,14 +56,22 @@ class Linear:
     """A real node given each configuration s of its discrete parents; n = 1.
 
     Attributes:
-      bias: b [n, *states of the discrete parents], about the centre.
-      weight: w [n, *states of the discrete parents, real parents].
+      beta: (b, w) [n, *states of the discrete parents, 1 + real parents]; b is about the centre.
       variance: v [n, *states of the discrete parents].
     """
 
-    bias: Array
-    weight: Array
+    beta: Array
     variance: Array
+
+    @property
+    def bias(self) -> Array:
+        """b [n, *states of the discrete parents]."""
+        return self.beta[..., 0]
+
+    @property
+    def weight(self) -> Array:
+        """w [n, *states of the discrete parents, real parents]."""
+        return self.beta[..., 1:]
 
 
 @struct.dataclass
@@ -417,7 +425,7 @@ def given(text: str, tables: Mapping[str, Any], states: str = "") -> Params:
             made.append(Table(jnp.stack([jnp.asarray(p) for p in each])))
         else:
             b, w, v = (jnp.asarray(part, float)[None] for part in each[0])
-            made.append(Linear(b, w, v))
+            made.append(Linear(jnp.concatenate([b[..., None], w], -1), v))
     return Params(tuple(made), jnp.zeros(len(size)), net)
 
 

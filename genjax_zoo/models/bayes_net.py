@@ -296,7 +296,7 @@ def _first(
             bias = jnp.nan_to_num(x[row, column])
     if guessed & set(family.real[0]):
         weight = jnp.sqrt(v)[..., None] * jax.random.normal(own, weight.shape, x.dtype)
-    return Linear(bias, weight, v)
+    return Linear(jnp.concatenate([bias[..., None], weight], -1), v)
 
 
 def _least_squares(sums: Array, least: float) -> Linear:
@@ -312,7 +312,7 @@ def _least_squares(sums: Array, least: float) -> Linear:
     # v = <(x - βᵀz)²>
     squares = Sxx - 2 * jnp.sum(beta * Szx, -1) + jnp.einsum("...i,...ij,...j", beta, Szz, beta)
     v = jnp.where(n > 0, jnp.maximum(squares / jnp.where(n > 0, n, 1), least), 1.0)
-    return Linear(beta[..., 0], beta[..., 1:], v)
+    return Linear(beta, v)
 
 
 def net_of(config: Config, shape: Sequence[int]) -> Net:
