@@ -98,7 +98,7 @@ def case_of(name: str) -> Case:
         *(run, model, source, batch, start, jax.jit(step), traces),
         sample=jax.jit(model.sample, static_argnums=2),
         log_prob=model.log_prob and jax.jit(model.log_prob),
-        measures={told: jax.jit(measure) for told, measure in model.measures.items()},
+        measures={told: jax.jit(measure.__call__) for told, measure in model.measures.items()},
     )
 
 
