@@ -357,8 +357,10 @@ def _sample(call: Call) -> None:
     packed = io.BytesIO()
     np.savez(packed, **arrays)
     files.write(stem.with_suffix(".npz"), packed.getvalue())
-    images.write_png(stem.with_suffix(".png"), images.picture(arrays["x"], None, *interval))
-    print(f"{stem}.png\n{stem}.npz: " + ", ".join(f"{k} {v.shape}" for k, v in arrays.items()))
+    _, pictures = images.write(stem.with_suffix(".png"), arrays["x"], None, *interval)
+    for path in pictures:
+        print(path)
+    print(f"{stem}.npz: " + ", ".join(f"{k} {v.shape}" for k, v in arrays.items()))
 
 
 def _conditions(sample: Callable[..., Any], words: Sequence[str]) -> dict[str, Any]:

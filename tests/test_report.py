@@ -1,5 +1,6 @@
 """Pictures that never raise, facts that never fail, and a page that holds what a workdir holds."""
 
+import base64
 import html.parser
 import json
 import math
@@ -86,9 +87,25 @@ def test_points_lie_where_they_should():
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e308, -1e308, 0.0])
-@pytest.mark.parametrize("shape", [(4, 2), (0, 2), (4, 8, 8, 1), (4, 7), (4, 3, 3), (3,), (0, 8)])
+@pytest.mark.parametrize(
+    "shape",
+    [
+        (4, 2),
+        (0, 2),
+        (4, 8, 8, 1),
+        (4, 7),
+        (4, 3, 3),
+        (3,),
+        (0, 8),
+        (1, 9, 1),
+        (0, 9, 1),
+        (12, 1, 9),
+        (2, 5, 3, 4, 3),
+        (1, 0, 8, 8, 1),
+    ],
+)
 def test_no_value_and_no_shape_raises(value, shape):
-    for reference in (None, np.full((4, 2), -value)):
+    for reference in (None, np.full((4, 2), -value), np.full((2, 5, shape[-1]), -value)):
         picture = images.picture(np.full(shape, value), reference)
         assert picture.ndim == 3
         assert picture.dtype == np.uint8
@@ -102,6 +119,90 @@ def test_the_shape_chooses_the_picture():
     same(images.picture(pictures, low=-1), images.grid(pictures, low=-1))
     same(images.picture(points, points), images.scatter(points, points))
     same(images.picture(text), images.heat(text))
+    series, clips = x.random((3, 9, 2)), x.random((3, 5, 8, 8, 3))
+    same(images.picture(series, series), images.lines(series, series))
+    same(images.picture(clips, high=2), images.film(clips, high=2))
+
+
+def bluish(picture):
+    return (picture[..., 2].astype(int) - picture[..., 0]) > 80
+
+
+def test_a_line_lies_where_its_series_does_and_ends_at_the_edge():
+    step = np.where(np.arange(100) < 50, 1.0, 9e9)[None, :, None]
+    data = np.where(np.arange(100) < 50, 0.0, 1.0)[None, :, None]
+    rows, columns = np.nonzero(bluish(images.lines(step, data)))
+    early, late = (rows[columns < columns.mean()], rows[columns > columns.mean() + 9])
+    # The frame is 1.3 times the data's, [0, 1], and what is beyond it lies on its upper edge.
+    assert late.min() == late.max() or np.ptp(late) <= 3
+    assert late.max() < early.max()
+    grey = np.argwhere(np.ptp(images.lines(step, data), -1) == 12)
+    assert abs(grey[:, 0].min() - np.median(early)) <= 3
+
+
+def test_a_number_that_is_none_leaves_a_gap_and_is_counted():
+    whole = np.zeros((1, 101, 1))
+    gap = whole.copy()
+    gap[0, 40:61] = np.nan
+    whole, gap = images.lines(whole), images.lines(gap)
+    across = np.flatnonzero(bluish(whole).any(0))
+    left, right = across.min(), across.max()
+    middle = (left + right) // 2
+    assert bluish(whole)[:, middle].any()
+    assert not bluish(gap)[:, middle - 30 : middle + 30].any()
+    red = lambda picture: np.sum((picture[..., 0].astype(int) - picture[..., 2]) > 120)
+    assert red(gap) > 50 and red(whole) == 0
+
+
+def test_a_film_shows_some_frames_from_first_to_last():
+    x = np.linspace(0, 1, 46)[None, :, None, None, None] * np.ones((2, 1, 50, 50, 1))
+    picture = images.film(x)
+    assert picture.shape[0] == 2 * 50 + 3 * images.SPACE
+    row = picture[images.SPACE + 25, images.SPACE + 25 :: 50 + images.SPACE, 0] / 255
+    np.testing.assert_allclose(row, np.linspace(0, 1, images.FRAMES), atol=0.003)
+
+
+def played(path):
+    """The frames [T, H, W, 3] of a GIF, each for as long as it is shown."""
+    with Image.open(path) as moving:
+        assert moving.info["loop"] == 0
+        shown = []
+        for i in range(moving.n_frames):
+            moving.seek(i)
+            times = round(moving.info["duration"] * images.GIF_RATE / 1000)
+            shown += [np.asarray(moving.convert("RGB")).astype(int)] * times
+    return np.stack(shown)
+
+
+def test_a_gif_plays_the_clips_side_by_side(tmp_path):
+    x = np.random.default_rng(0).random((4, 7, 40, 40, 1))
+    still, (png, gif) = images.write(tmp_path / "a.png", x)
+    assert (png.name, gif.name) == ("a.png", "a.gif")
+    np.testing.assert_array_equal(still, images.film(x))
+    # Grey is kept to the byte.
+    np.testing.assert_array_equal(played(gif), images.movie(x))
+    assert [p.name for p in images.write(tmp_path / "b.png", x[:, 0])[1]] == ["b.png"]
+
+
+def test_a_gif_in_colour_is_nearly_so_and_what_is_broken_is_red(tmp_path):
+    x = np.zeros((1, 30, 40, 40, 3))
+    x += np.linspace(0, 1, 40)[:, None] * [1, 0.5, 0]
+    x[0, 1, 5, 5, 0] = np.nan  # a frame that no palette was made from
+    frames = images.movie(x)
+    shown = played(images.write_gif(tmp_path / "a.gif", frames))
+    assert np.abs(shown - frames).max() <= 16
+    edge = images.SPACE
+    np.testing.assert_array_equal(shown[1, edge + 5, edge + 5], images.RED)
+
+
+def test_a_gif_keeps_its_bounds(tmp_path):
+    frames = list(np.random.default_rng(0).integers(0, 256, (30, 50, 60, 3)).astype(np.uint8))
+    path = images.write_gif(tmp_path / "a.gif", frames, most=40_000)
+    assert 20_000 < path.stat().st_size <= 40_000
+    assert 2 < len(played(path)) < 30
+    large = [np.zeros((images.SIDE + 1, 2 * images.SIDE, 3), np.uint8)] * 2
+    with Image.open(images.write_gif(tmp_path / "b.gif", large)) as gif:
+        assert max(gif.size) == images.SIDE
 
 
 def test_a_png_holds_the_picture_and_leaves_nothing_else(tmp_path):
@@ -281,6 +382,18 @@ def test_many_pictures_are_thinned_to_first_and_last_and_some_between(workdir):
     assert len(steps) == report.PICTURES
     assert (steps[0], steps[-1]) == (0, 19)
     assert steps == sorted(set(steps))
+
+
+def test_clips_move_on_the_page_and_only_they(workdir):
+    still = report.write(workdir).read_text()
+    assert "image/gif" not in still
+    clip = images.write(workdir / "samples/step_00000019.png", np.random.rand(2, 5, 8, 8, 1))[1][1]
+    moving = report.write(workdir).read_text()
+    assert moving.count("data:image/gif") == 1
+    assert base64.b64encode(clip.read_bytes()).decode() in moving
+    for content in (b"", b"GIF", b"<script>"):
+        clip.write_bytes(content)
+        assert "image/gif" not in report.write(workdir).read_text()
 
 
 def test_what_differs_from_the_defaults_is_marked(workdir):

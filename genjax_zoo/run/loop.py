@@ -433,8 +433,7 @@ class _Keeper:
         if self.writer is None:
             return {}
         reference = np.asarray(self.setup.example["x"])
-        picture = images.picture(x, reference, *self.setup.source.interval)
-        images.write_png(path, picture)
+        picture, _ = images.write(path, x, reference, *self.setup.source.interval)
         self.writer.add_image("samples", picture, step, dataformats="HWC")
         numbers, self.news = evaluate.glance(x, self.setup.source, self._data)
         return numbers

@@ -1,7 +1,8 @@
 """report.html: what a run learnt, on one self-contained page, built from its workdir alone.
 
-Floor 4. Reads `config.json`, `run.json`, `metrics.jsonl`, `samples/step_*.png` and
-`eval/metrics.json`; whatever is missing or damaged is left out, and the page says so.
+Floor 4. Reads `config.json`, `run.json`, `metrics.jsonl`, `samples/step_*.png` (of clips, the GIF
+beside the last one too) and `eval/metrics.json`; whatever is missing or damaged is left out, and
+the page says so.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ from genjax_zoo.run.page import Html, Series, chart, document, number, tag, void
 
 PICTURES = 8
 """Pictures in the strip of samples through time."""
+GIF = b"GIF8"
+"""How such a file begins."""
 
 
 def write(workdir: pathlib.Path) -> pathlib.Path:
@@ -39,7 +42,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
     page = document(
         f"{title} · genjax_zoo",
         tag("header", *_title(family, variant, config, curves)),
-        _hero(told, pictures),
+        _hero(told, _moving(workdir / "samples", pictures)),
         _section("Curves", _charts(curves)),
         _section("Samples through time", _strip(pictures)),
         _section("Config", _config(config)),
@@ -101,6 +104,20 @@ def _pictures(folder: pathlib.Path) -> list[tuple[int, bytes]]:
     return [(step, path.read_bytes()) for step, path in found]
 
 
+def _moving(
+    folder: pathlib.Path, pictures: Sequence[tuple[int, bytes]]
+) -> tuple[int, bytes] | None:
+    """The last of the pictures, as the GIF beside it if there is one: (step, PNG or GIF)."""
+    if not pictures:
+        return None
+    step, still = pictures[-1]
+    try:
+        gif = (folder / f"step_{step:08d}.gif").read_bytes()
+    except OSError:
+        return step, still
+    return step, gif if gif.startswith(GIF) else still
+
+
 def _variant(starts: Sequence[Mapping]) -> str | None:
     """The variant that the first command named, as in `--config=configs/vae.py:digits`."""
     for argument in _command(starts)[1:]:
@@ -150,7 +167,7 @@ def _is_count(config: Mapping, name: str) -> bool:
     return isinstance(config.get(name), int)
 
 
-def _hero(told: Sequence[Mapping], pictures: Sequence[tuple[int, bytes]]) -> Html:
+def _hero(told: Sequence[Mapping], last: tuple[int, bytes] | None) -> Html:
     """The last samples beside what was measured."""
     cards = [_measurement(entry) for entry in told]
     numbers = (
@@ -158,7 +175,7 @@ def _hero(told: Sequence[Mapping], pictures: Sequence[tuple[int, bytes]]) -> Htm
         if cards
         else _quiet("Nothing is measured on held-out data yet.")
     )
-    figure = _figure(*pictures[-1], caption="Samples, step") if pictures else None
+    figure = _figure(*last, caption="Samples, step") if last else None
     return tag("section", figure, tag("div", numbers), class_="hero")
 
 
@@ -213,8 +230,9 @@ def _spread(value: Any, low: float, high: float) -> tuple[str, str]:
     return three[0], f"[{three[1]}, {three[2]}]"
 
 
-def _figure(step: int, png: bytes, caption: str = "step") -> Html:
-    source = "data:image/png;base64," + base64.b64encode(png).decode()
+def _figure(step: int, picture: bytes, caption: str = "step") -> Html:
+    kind = "gif" if picture.startswith(GIF) else "png"
+    source = f"data:image/{kind};base64," + base64.b64encode(picture).decode()
     image = void("img", src=source, alt=f"Samples at step {step}", loading="lazy")
     return tag("figure", image, tag("figcaption", f"{caption} {step:,}"))
 
