@@ -1,27 +1,26 @@
-"""Linear-Gaussian states seen through noise: filter, smoother, likelihood and forecast.
+"""States that move linearly and are seen through noise: filter, smoother, likelihood, forecast.
 
-    x_t = A x_{t-1} + w_t,   w ~ N(0, Q),   x_1 ~ N(m_1, P_1)
-    y_t = C x_t + d + u_t,   u ~ N(0, R),   R diagonal
+    x_1 ~ N(m_1, P_1),    x_t = A x_{t-1} + w_t,    w_t ~ N(0, Q)
+                          y_t = C x_t + d + u_t,    u_t ~ N(0, R)
 
-Nothing is asked of an observation but what it says of the state,
+What is missing of y is NaN, a number of a time or all of them; it has no row of C, and what is left
+is exact. Kalman 1960; Rauch, Tung & Striebel 1965.
 
-    p(y_t | x) ∝ exp(-½ xᵀS_t x + r_tᵀx),     S_t = CᵀR⁻¹C,   r_t = CᵀR⁻¹(y_t - d),
+All rests on two operations. `_observe` turns N(x; m, P) and y_t into what is known of x then, and
+what y_t said. Of two ways to the same numbers it takes the one that fits: by the covariance of y_t,
+C P Cᵀ + R, where that is small or R is no diagonal (R may then be 0), or by what y_t says of x,
 
-where what is missing (NaN) has no row. So a frame of thousands of pixels costs no more than its
-product with C, and no covariance of observations is ever formed. The filter conditions by
+    p(y_t | x) ∝ exp(rᵀx - ½ xᵀS x),    S = CᵀR⁻¹C,    r = CᵀR⁻¹(y_t - d),
 
-    P_t|t = (I + P S)⁻¹ P,          m_t|t = m + P_t|t CᵀR⁻¹(y_t - d - C m),
+where a frame of thousands of pixels costs its products with C, and no matrix of its size is formed.
 
-and the smoother joins it with p(y_{t+1:T} | x_t) ∝ exp(-½ xᵀJ_t x + η_tᵀx), which runs backwards
+`_join` makes one stretch of time of two that follow each other; it is associative, so that a series
+is filtered and smoothed in O(log T) joins on a machine that is wide enough (Särkkä & García-
+Fernández, Temporal parallelization of Bayesian smoothers, 2021). The smoother meets a forward
+filter with a backward one (Fraser & Potter 1969), and inverts no covariance: those of states that
+are known exactly, such as the lags of an autoregression, are singular.
 
-    J_t = Aᵀ(I + S̃Q)⁻¹S̃A,   η_t = Aᵀ(I + S̃Q)⁻¹r̃,   S̃ = S_{t+1} + J_{t+1},  r̃ = r_{t+1} + η_{t+1}.
-
-No covariance is inverted, so those of states that are known exactly, such as a lag, may be 0.
-Both directions are products of one associative operation (Särkkä & García-Fernández, Temporal
-parallelization of Bayesian smoothers, 2021), which `parallel` computes in O(log T) steps. Kalman
-1960; Rauch, Tung & Striebel 1965; the two filters are Fraser & Potter's, 1969.
-
-Floor 1. One series y [T, p] at a time; jax.vmap takes several. In float64 where jax is.
+Floor 1. One series [T, p] at a time; jax.vmap takes several. In float64 where its arrays are.
 """
 
 from __future__ import annotations
@@ -32,10 +31,12 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import struct
+from jax.scipy.linalg import cho_solve
 
 from genjax_zoo.contract import Array, Key
 
 _LOG_2PI = math.log(2 * math.pi)
+_exactly = jax.default_matmul_precision("highest")
 
 
 @struct.dataclass
@@ -43,11 +44,11 @@ class System:
     """A linear dynamical system of q states, seen through p numbers.
 
     Attributes:
-      A: how states move [q, q].
-      Q: covariance of what moves them besides [q, q].
-      C: how they are seen [p, q].
+      A: how a state moves [q, q].
+      Q: covariance of what moves it besides [q, q].
+      C: how it is seen [p, q].
       d: what is seen of the state 0 [p].
-      R: variances of the observations' noise [p], positive.
+      R: covariance of the noise of seeing: [p, p], or its diagonal [p].
       m1: mean of the first state [q].
       P1: its covariance [q, q].
     """
@@ -62,44 +63,140 @@ class System:
 
 
 class Filtered(NamedTuple):
-    """What the observations up to each time say.
+    """What the series up to each time says.
 
     Attributes:
-      mean, cov: of p(x_t | y_1..t): [T, q], [T, q, q].
-      predicted_mean, predicted_cov: of p(x_t | y_1..t-1).
-      log_likelihood: log p(y_t | y_1..t-1) [T] nats; 0 where all is missing.
+      mean, cov: of p(x_t | y_1 .. y_t): [T, q], [T, q, q].
+      predicted_mean, predicted_cov: of p(x_t | y_1 .. y_t-1).
+      log_prob: log p(y_t | y_1 .. y_t-1) [T] nats; 0 where all of y_t is missing.
     """
 
     mean: Array
     cov: Array
     predicted_mean: Array
     predicted_cov: Array
-    log_likelihood: Array
+    log_prob: Array
 
 
 class Smoothed(NamedTuple):
-    """What all observations say.
+    """What the whole series says.
 
     Attributes:
       mean, cov: of p(x_t | y): [T, q], [T, q, q].
       lagged: Cov(x_t, x_t-1 | y) for t = 2 .. T: [T - 1, q, q].
-      log_likelihood: log p(y) [] nats.
+      filtered: what came first.
     """
 
     mean: Array
     cov: Array
     lagged: Array
-    log_likelihood: Array
+    filtered: Filtered
 
 
-class Element(NamedTuple):
-    """What a stretch of observations makes of the state before it.
-
-        p(x_last, y_stretch | x_before) ∝ N(x_last; F x + b, V) exp(-½ xᵀJ x + ηᵀx),  x = x_before
+class Forecast(NamedTuple):
+    """What may follow a series, h = 1 .. H steps ahead.
 
     Attributes:
-      F, b, V: of where the state goes [q, q], [q], [q, q].
-      eta, J: of what the stretch says of the state before it [q], [q, q].
+      mean: of y_T+h [H, p].
+      std: of each number of it [H, p]: it lies in mean ± 1.96 std with probability .95.
+      state_mean, state_cov: of x_T+h: [H, q], [H, q, q]. Cov(y) is C state_cov Cᵀ + R.
+    """
+
+    mean: Array
+    std: Array
+    state_mean: Array
+    state_cov: Array
+
+
+# ---------------------------------------------------------------------------------- the two steps
+
+
+class _Observed(NamedTuple):
+    """What y says of x ~ N(m, P), with H the rows of C that are seen, e = y - d - H m and
+    F = H P Hᵀ + R.
+
+    Attributes:
+      mean, cov: of p(x | y).
+      gain: I - K H [q, q], K = P Hᵀ F⁻¹.
+      eta, J: Hᵀ F⁻¹ e [q] and Hᵀ F⁻¹ H [q, q].
+      log_prob: log N(y; d + H m, F) [] nats.
+    """
+
+    mean: Array
+    cov: Array
+    gain: Array
+    eta: Array
+    J: Array
+    log_prob: Array
+
+
+def _by_covariance(system: System) -> bool:
+    p, q = system.C.shape
+    return p <= q or system.R.ndim == 2
+
+
+def _precision(system: System, y: Array) -> Array | None:
+    """S_t = Hᵀ R⁻¹ H [T, q, q], or None where it is not needed."""
+    if _by_covariance(system):
+        return None
+    p, q = system.C.shape
+    products = (system.C[:, :, None] * system.C[:, None, :]).reshape(p, q * q)
+    return (jnp.where(jnp.isnan(y), 0, 1 / system.R) @ products).reshape(-1, q, q)
+
+
+def _observe(system: System, y: Array, S: Array | None, m: Array, P: Array) -> _Observed:
+    """One time: y [p] with NaN where it is missing, x ~ N(m [q], P [q, q])."""
+    seen = ~jnp.isnan(y)
+    o, y = seen.astype(m.dtype), jnp.where(seen, y, 0)
+    eye = jnp.eye(m.size, dtype=m.dtype)
+    e = o * (y - system.d - system.C @ m)
+    if S is None:
+        # What is missing gets a row of its own that nothing depends on: variance 1, e = 0.
+        H = system.C * o[:, None]
+        R = masked(system.R, o)
+        L = jnp.linalg.cholesky(_symmetric(H @ P @ H.T + R))
+        F_H, F_e = cho_solve((L, True), H), cho_solve((L, True), e)
+        K = P @ F_H.T
+        gain, eta, J = eye - K @ H, H.T @ F_e, _symmetric(H.T @ F_H)
+        # Joseph's form, for P - K H P loses digits where P is large
+        cov = gain @ P @ gain.T + K @ R @ K.T
+        log_det = 2 * jnp.sum(jnp.log(jnp.diagonal(L)))
+        log_prob = -0.5 * (e @ F_e + log_det + jnp.sum(o) * _LOG_2PI)
+        return _Observed(m + P @ eta, _symmetric(cov), gain, eta, J, log_prob)
+    # I - K H = (I + P S)⁻¹,    Hᵀ F⁻¹ e = (I + S P)⁻¹ Hᵀ R⁻¹ e            (Woodbury)
+    inverse = eye + P @ S
+    gain = jnp.linalg.inv(inverse)
+    eta = gain.T @ ((e / system.R) @ system.C)
+    mean = m + P @ eta
+    # eᵀ F⁻¹ e = e₊ᵀ R⁻¹ e₊ + ηᵀ P η,  e₊ = y - d - H E[x | y]: no difference of large numbers
+    left = o * (y - system.d - system.C @ mean)
+    # log |F| = log |R| + log |I + P S|                                   (Sylvester)
+    log_det = jnp.sum(o * jnp.log(system.R)) + jnp.linalg.slogdet(inverse)[1]
+    squares = jnp.sum(left**2 / system.R) + eta @ P @ eta
+    log_prob = -0.5 * (squares + log_det + jnp.sum(o) * _LOG_2PI)
+    cov, J = _symmetric(gain @ P), _symmetric(gain.T @ S)
+    return _Observed(mean, cov, gain, eta, J, log_prob)
+
+
+def masked(R: Array, o: Array) -> Array:
+    """The noise [p, p] of what is seen (o [p] is 1), and variance 1 for what is missing."""
+    R = R * o[:, None] * o if R.ndim == 2 else jnp.diag(R * o)
+    return R + jnp.diag(1 - o)
+
+
+def _predict(system: System, mean: Array, cov: Array) -> tuple[Array, Array]:
+    """x_t from x_t-1."""
+    return system.A @ mean, _symmetric(system.A @ cov @ system.A.T + system.Q)
+
+
+class _Stretch(NamedTuple):
+    """What times s .. t together make of the state x before them: with x' the state at t,
+
+        p(x', y_s .. y_t | x) ∝ N(x'; F x + b, V) exp(ηᵀx - ½ xᵀJ x)
+
+    Attributes:
+      F, b, V: where the state goes [q, q], [q], [q, q].
+      eta, J: what these times say of the state before them [q], [q, q].
     """
 
     F: Array
@@ -109,229 +206,235 @@ class Element(NamedTuple):
     J: Array
 
 
-# --------------------------------------------------------------------------------- observations
+def _join(early: _Stretch, late: _Stretch) -> _Stretch:
+    """Two stretches, of which the second follows the first, as one; over any leading axes.
 
-
-def said(system: System, y: Array) -> tuple[Array, Array]:
-    """What each observation says of its state: (r [T, q], S [T, q, q])."""
-    seen = ~jnp.isnan(y)
-    weight = jnp.where(seen, 1 / system.R, 0.0)
-    r = jnp.where(seen, y - system.d, 0.0) * weight @ system.C
-    return r, jnp.einsum("tp,pi,pj->tij", weight, system.C, system.C)
-
-
-def _log_likelihood(system: System, y: Array, m: Array, P: Array, S: Array) -> Array:
-    """log N(y; C m + d, C P Cᵀ + R) [] nats, by what is seen of y.
-
-    With e = y - d - C m, by the lemmas of Woodbury and Sylvester,
-
-        -½ [eᵀR⁻¹e - uᵀ(I + P S)⁻¹P u + log|R| + log|I + P S| + n log 2π],    u = CᵀR⁻¹e.
+    Between them lies x ~ N(F x_before + b, V), of which the late one says η and J: so one solve,
+    by I + V J, is all there is (Särkkä & García-Fernández 2021, lemma 8).
     """
-    seen = ~jnp.isnan(y)
-    e = jnp.where(seen, y - system.d - system.C @ m, 0.0)
-    u = (e / system.R) @ system.C
-    gain = jnp.eye(len(m), dtype=P.dtype) + P @ S
-    squares = jnp.sum(e**2 / system.R) - u @ jnp.linalg.solve(gain, P @ u)
-    log_det = jnp.sum(jnp.where(seen, jnp.log(system.R) + _LOG_2PI, 0.0))
-    return -0.5 * (squares + log_det + jnp.linalg.slogdet(gain)[1])
+    F, b, V = _told(early.F, early.b, early.V, late.eta, late.J)
+    return _Stretch(
+        F=late.F @ F,
+        b=_dot(late.F, b) + late.b,
+        V=_symmetric(late.F @ V @ _t(late.F)) + late.V,
+        eta=early.eta + _dot(_t(early.F), late.eta - _dot(late.J, b)),
+        J=early.J + _symmetric(_t(early.F) @ late.J @ F),
+    )
 
 
-def _condition(system: System, y: Array, m: Array, P: Array, S: Array) -> tuple[Array, Array]:
-    """(mean, covariance) of x ~ N(m, P) given y."""
-    e = jnp.where(jnp.isnan(y), 0.0, y - system.d - system.C @ m)
-    P = _symmetric(jnp.linalg.solve(jnp.eye(len(m), dtype=P.dtype) + P @ S, P))
-    return m + P @ ((e / system.R) @ system.C), P
+def _told(F: Array, b: Array, V: Array, eta: Array, J: Array) -> tuple[Array, Array, Array]:
+    """N(x; F x_before + b, V) exp(ηᵀx - ½ xᵀJ x) is again one N: its F, b and V.
+
+    (I + V J)⁻¹ [F, b + V η, V]
+    """
+    q = b.shape[-1]
+    right = jnp.concatenate([F, (b + _dot(V, eta))[..., None], V], -1)
+    found = jnp.linalg.solve(jnp.eye(q, dtype=b.dtype) + V @ J, right)
+    return found[..., : F.shape[-1]], found[..., -q - 1], _symmetric(found[..., -q:])
 
 
-# ----------------------------------------------------------------------------- one after another
+def _times(system: System, y: Array, S: Array | None) -> _Stretch:
+    """Each time as a stretch of its own; the first one knows where the state comes from."""
+    zero = jnp.zeros_like(system.m1)
+
+    def one(y: Array, S: Array | None) -> _Stretch:
+        told = _observe(system, y, S, zero, system.Q)
+        eta, J = system.A.T @ told.eta, _symmetric(system.A.T @ told.J @ system.A)
+        return _Stretch(told.gain @ system.A, told.mean, told.cov, eta, J)
+
+    first = _observe(system, y[0], None if S is None else S[0], system.m1, system.P1)
+    none = jnp.zeros_like(system.Q)
+    start = _Stretch(none, first.mean, first.cov, zero, none)
+    return jax.tree.map(lambda all_, x: all_.at[0].set(x), jax.vmap(one)(y, S), start)
 
 
+# --------------------------------------------------------------------------- filter and smoother
+
+
+@_exactly
 def filter(system: System, y: Array, parallel: bool = False) -> Filtered:
-    """p(x_t | y_1..t) and p(y_t | y_1..t-1) for all t.
+    """p(x_t | y_1 .. y_t) and log p(y_t | y_1 .. y_t-1) for all t.
 
     Args:
       system: the system.
       y: the series [T, p]; NaN is missing.
-      parallel: whether by an associative scan rather than one step after another.
+      parallel: all times at once by an associative scan, for a wide machine and a long series; or
+        one after the other.
     """
-    r, S = said(system, y)
+    S = _precision(system, y)
     if parallel:
-        found = jax.lax.associative_scan(_join, _elements(system, r, S))
-        mean, cov = found.b, _symmetric(found.V)
-        m, P = _predict(system, mean, cov)
+        return _filter_at_once(system, y, S, _times(system, y, S))
+
+    def step(predicted: tuple[Array, Array], at: tuple[Array, Array | None]):
+        m, P = predicted
+        now = _observe(system, *at, m, P)
+        return _predict(system, now.mean, now.cov), Filtered(now.mean, now.cov, m, P, now.log_prob)
+
+    return jax.lax.scan(step, (system.m1, system.P1), (y, S))[1]
+
+
+def _filter_at_once(system: System, y: Array, S: Array | None, times: _Stretch) -> Filtered:
+    whole = jax.lax.associative_scan(_join, times)
+    mean, cov = whole.b, whole.V
+    m, P = jax.vmap(_predict, (None, 0, 0))(system, mean[:-1], cov[:-1])
+    m, P = jnp.concatenate([system.m1[None], m]), jnp.concatenate([system.P1[None], P])
+    log_prob = jax.vmap(lambda y, S, m, P: _observe(system, y, S, m, P).log_prob)(y, S, m, P)
+    return Filtered(mean, cov, m, P, log_prob)
+
+
+def log_prob(system: System, y: Array, parallel: bool = False) -> Array:
+    """log p(y) [] nats of a series [T, p]; what is missing is integrated out."""
+    return jnp.sum(filter(system, y, parallel).log_prob)
+
+
+def _backwards(system: System, y: Array, parallel: bool) -> tuple[Filtered, _Stretch, _Stretch]:
+    """(filtered; each time; for each t, what all later times say of x_t in eta and J)."""
+    S = _precision(system, y)
+    times = _times(system, y, S)
+    # After the last time comes nothing, which says nothing.
+    end = jax.tree.map(lambda a: jnp.zeros_like(a[:1]), times)
+    if parallel:
+        found = _filter_at_once(system, y, S, times)
+        # Stretches t+1 .. T for every t: scanned from the end, so what comes second is earlier.
+        rest = jax.lax.associative_scan(lambda a, b: _join(b, a), times, reverse=True)
     else:
+        found = filter(system, y)
 
-        def step(predicted: tuple[Array, Array], at: tuple[Array, Array]) -> tuple:
-            m, P = predicted
-            mean, cov = _condition(system, at[0], m, P, at[1])
-            return _move(system, mean, cov), (mean, cov, m, P)
+        def back(later: _Stretch, now: _Stretch) -> tuple[_Stretch, _Stretch]:
+            both = _join(now, later)
+            return both, both
 
-        _, (mean, cov, m, P) = jax.lax.scan(step, (system.m1, system.P1), (y, S))
-    nats = jax.vmap(_log_likelihood, (None, 0, 0, 0, 0))(system, y, m, P, S)
-    return Filtered(mean, cov, m, P, nats)
+        last = jax.tree.map(lambda a: a[0], end)
+        rest = jax.lax.scan(back, last, times, reverse=True)[1]
+    return found, times, jax.tree.map(lambda a, e: jnp.concatenate([a[1:], e]), rest, end)
 
 
+@_exactly
 def smooth(system: System, y: Array, parallel: bool = False) -> Smoothed:
-    """p(x_t, x_t-1 | y) for all t, and log p(y); arguments as of `filter`."""
-    found, (r, S) = filter(system, y, parallel), said(system, y)
-    q = system.m1.size
-    if parallel:
-        # The stretch t+1 .. T, for every t: its η and J are of x_t.
-        rest = jax.tree.map(lambda x: x[::-1], _elements(system, r, S))
-        rest = jax.lax.associative_scan(lambda a, b: _join(b, a), rest)
-        eta, J = (jnp.concatenate([x[::-1][1:], jnp.zeros_like(x[:1])]) for x in (rest.eta, rest.J))
-    else:
-
-        def back(after: tuple[Array, Array], at: tuple[Array, Array]) -> tuple:
-            before = _pull_back(system, at[0] + after[0], at[1] + after[1])
-            return before, after
-
-        last = (jnp.zeros(q, r.dtype), jnp.zeros((q, q), r.dtype))
-        _, (eta, J) = jax.lax.scan(back, last, (r, S), reverse=True)
-    cov = jax.vmap(lambda P, J: _symmetric(jnp.linalg.solve(jnp.eye(q) + P @ J, P)))(found.cov, J)
-    mean = found.mean + jnp.einsum("tij,tj->ti", cov, eta - jnp.einsum("tij,tj->ti", J, found.mean))
-
-    def lag(P: Array, S: Array, before: Array) -> Array:
-        # Cov(x_t, x_t-1 | y) = (I + P S̃)⁻¹ A P_t-1|t-1, P that of the prediction
-        return jnp.linalg.solve(jnp.eye(q) + P @ S, system.A @ before)
-
-    lagged = jax.vmap(lag)(found.predicted_cov[1:], (S + J)[1:], found.cov[:-1])
-    return Smoothed(mean, cov, lagged, jnp.sum(found.log_likelihood))
+    """p(x_t, x_t-1 | y) for all t, from the whole series; arguments as those of `filter`."""
+    found, times, rest = _backwards(system, y, parallel)
+    # N(x_t; m, P), of which the rest says η and J
+    _, mean, cov = _told(jnp.zeros_like(found.cov), found.mean, found.cov, rest.eta, rest.J)
+    # p(x_t | x_t-1, y) = N(G x_t-1 + g, ..)  and so  Cov(x_t, x_t-1 | y) = G Cov(x_t-1 | y)
+    G, _, _ = _told(times.F, times.b, times.V, rest.eta, rest.J)
+    return Smoothed(mean, cov, G[1:] @ cov[:-1], found)
 
 
-def log_likelihood(system: System, y: Array, parallel: bool = False) -> Array:
-    """log p(y) [] nats of one series [T, p], what is missing (NaN) left out."""
-    return jnp.sum(filter(system, y, parallel).log_likelihood)
+@_exactly
+def draw(key: Key, system: System, y: Array, parallel: bool = False) -> Array:
+    """x ~ p(x_1 .. x_T | y) [T, q]: the states of a series, drawn together."""
+    found, times, rest = _backwards(system, y, parallel)
+    _, mean, cov = _told(jnp.zeros_like(found.cov), found.mean, found.cov, rest.eta, rest.J)
+    G, g, V = _told(times.F, times.b, times.V, rest.eta, rest.J)
+    noise = jax.random.normal(key, mean.shape, mean.dtype)
+    first = mean[0] + root(cov[0]) @ noise[0]
+    shift = g[1:] + _dot(root(V[1:]), noise[1:])
+
+    def step(x: Array, Gs: tuple[Array, Array]) -> tuple[Array, Array]:
+        x = Gs[0] @ x + Gs[1]
+        return x, x
+
+    return jnp.concatenate([first[None], jax.lax.scan(step, first, (G[1:], shift))[1]])
 
 
-def _move(system: System, mean: Array, cov: Array) -> tuple[Array, Array]:
-    return system.A @ mean, _symmetric(system.A @ cov @ system.A.T + system.Q)
+# ------------------------------------------------------------------------------ what may come
 
 
-def _predict(system: System, mean: Array, cov: Array) -> tuple[Array, Array]:
-    """What was expected of each state before it was seen, from what was known after the last."""
-    m, P = jax.vmap(_move, (None, 0, 0))(system, mean[:-1], cov[:-1])
-    return jnp.concatenate([system.m1[None], m]), jnp.concatenate([system.P1[None], P])
+@_exactly
+def simulate(
+    key: Key, system: System, length: int, start: tuple[Array, Array] | None = None
+) -> tuple[Array, Array]:
+    """A series drawn from the system, and its states: (y [length, p], x [length, q]).
 
-
-def _pull_back(system: System, r: Array, S: Array) -> tuple[Array, Array]:
-    """(η, J) of x_t-1 from what is said of x_t."""
-    q = len(r)
-    both = jnp.linalg.solve(jnp.eye(q) + S @ system.Q, jnp.column_stack([r, S @ system.A]))
-    return system.A.T @ both[:, 0], _symmetric(system.A.T @ both[:, 1:])
-
-
-# ------------------------------------------------------------------------------------ in parallel
-
-
-def _elements(system: System, r: Array, S: Array) -> Element:
-    """Each time by itself; the first one knows where the state comes from."""
-    q = system.m1.size
-    eye = jnp.eye(q, dtype=r.dtype)
-
-    def one(r: Array, S: Array) -> Element:
-        gain = jnp.linalg.inv(eye + system.Q @ S)
-        eta, J = _pull_back(system, r, S)
-        V = _symmetric(gain @ system.Q)
-        return Element(gain @ system.A, V @ r, V, eta, J)
-
-    all_ = jax.vmap(one)(r, S)
-    V = _symmetric(jnp.linalg.solve(eye + system.P1 @ S[0], system.P1))
-    b = system.m1 + V @ (r[0] - S[0] @ system.m1)
-    zero = jnp.zeros((q, q), r.dtype)
-    first = Element(zero, b, V, jnp.zeros(q, r.dtype), zero)
-    return jax.tree.map(lambda x, x0: x.at[0].set(x0), all_, first)
-
-
-def _join(early: Element, late: Element) -> Element:
-    """Two stretches, the late one right after the early one, as one (lemma 8); over leading axes.
-
-    Between them lies x ~ N(F x_before + b, V), of which the late one says η and J.
-    """
-    eye = jnp.eye(early.b.shape[-1], dtype=early.b.dtype)
-    turned = jnp.swapaxes(eye + early.V @ late.J, -1, -2)
-    # F_late (I + V J)⁻¹
-    forth = jnp.swapaxes(jnp.linalg.solve(turned, jnp.swapaxes(late.F, -1, -2)), -1, -2)
-    # F_earlyᵀ (I + J V)⁻¹
-    back = jnp.swapaxes(jnp.linalg.solve(eye + early.V @ late.J, early.F), -1, -2)
-    dot = lambda M, v: jnp.einsum("...ij,...j->...i", M, v)
-    return Element(
-        F=forth @ early.F,
-        b=dot(forth, early.b + dot(early.V, late.eta)) + late.b,
-        V=_symmetric(forth @ early.V @ jnp.swapaxes(late.F, -1, -2) + late.V),
-        eta=dot(back, late.eta - dot(late.J, early.b)) + early.eta,
-        J=_symmetric(back @ late.J @ early.F + early.J),
-    )
-
-
-# --------------------------------------------------------------------------------- what may come
-
-
-def simulate(key: Key, system: System, length: int, start: tuple[Array, Array] | None = None):
-    """A series drawn from the system: (y [T, p], x [T, q]).
-
-    Args:
-      key: the dice.
-      system: the system.
-      length: T.
-      start: mean [q] and covariance [q, q] of the first state; None takes the system's own.
+    `start` is the mean [q] and the covariance [q, q] of its first state, the system's by default.
     """
     key_first, key_w, key_u = jax.random.split(key, 3)
-    m, P = start or (system.m1, system.P1)
-    q, p = m.size, system.d.size
-    x1 = m + _root(P) @ jax.random.normal(key_first, (q,), m.dtype)
-    w = jax.random.normal(key_w, (length, q), m.dtype) @ _root(system.Q).T
+    m, P = (system.m1, system.P1) if start is None else start
+    x1 = m + root(P) @ jax.random.normal(key_first, m.shape, m.dtype)
+    w = jax.random.normal(key_w, (length, m.size), m.dtype) @ root(system.Q).T
 
     def step(x: Array, w: Array) -> tuple[Array, Array]:
         return system.A @ x + w, x
 
     _, x = jax.lax.scan(step, x1, w)
-    u = jnp.sqrt(system.R) * jax.random.normal(key_u, (length, p), m.dtype)
+    u = jax.random.normal(key_u, (length, system.d.size), m.dtype)
+    u = u @ root(system.R).T if system.R.ndim == 2 else u * jnp.sqrt(system.R)
     return x @ system.C.T + system.d + u, x
 
 
-def ahead(system: System, y: Array) -> tuple[Array, Array]:
-    """Mean and covariance of the state right after a series [T, p] has ended."""
-    found = filter(system, y)
-    return _move(system, found.mean[-1], found.cov[-1])
+@_exactly
+def ahead(system: System, y: Array, parallel: bool = False) -> tuple[Array, Array]:
+    """Mean and covariance of the state right after a series [T, p]."""
+    found = filter(system, y, parallel)
+    return _predict(system, found.mean[-1], found.cov[-1])
 
 
-def forecast(system: System, y: Array, steps: int) -> tuple[Array, Array]:
-    """Mean and standard deviation of what a series [T, p] will show next: [steps, p] each.
+@_exactly
+def forecast(system: System, y: Array, steps: int, parallel: bool = False) -> Forecast:
+    """What may follow a series [T, p], up to `steps` ahead."""
+    noise = jnp.diagonal(system.R) if system.R.ndim == 2 else system.R
 
-    y lies within mean ± 1.96 deviations with probability .95, if the system is the right one.
-    """
-
-    def step(state: tuple[Array, Array], _: None) -> tuple:
+    def step(state: tuple[Array, Array], _: None):
         m, P = state
-        variance = jnp.einsum("pi,ij,pj->p", system.C, P, system.C) + system.R
-        return _move(system, m, P), (system.C @ m + system.d, jnp.sqrt(variance))
+        variance = jnp.sum((system.C @ P) * system.C, -1) + noise
+        told = Forecast(system.C @ m + system.d, jnp.sqrt(variance), m, P)
+        return _predict(system, m, P), told
 
-    return jax.lax.scan(step, ahead(system, y), None, steps)[1]
+    return jax.lax.scan(step, ahead(system, y, parallel), None, steps)[1]
 
 
-def spectral_radius(A: Array, doublings: int = 12) -> Array:
-    """The largest modulus of an eigenvalue of A [], by Gelfand: lim ‖A^n‖^(1/n), n = 2^doublings.
+# ------------------------------------------------------------------------------------ matrices
 
-    On any device; within a factor of q^(1/n). Below 1 the states forget, above 1 they explode.
+
+@_exactly
+def spectral_radius(A: Array, squarings: int = 20) -> Array:
+    """The largest modulus of an eigenvalue of A [q, q], to a relative 1e-5 or so; on any device.
+
+        ρ(A) = lim ‖A^n‖^(1/n),    n = 2^squarings                           (Gelfand 1941)
+
+    Below 1 the states forget where they were, above 1 they run away.
     """
 
-    def square(carry: tuple[Array, Array], _: None) -> tuple:
-        M, log_size = carry
+    def square(M_log: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
+        # A^(2^k) = exp(log) M with ‖M‖ = 1
+        M, log = M_log
+        M = M @ M
         size = jnp.linalg.norm(M)
-        M = M / jnp.where(size > 0, size, 1.0)
-        return (M @ M, 2 * (log_size + jnp.log(size))), None
+        return (M / jnp.where(size > 0, size, 1), 2 * log + jnp.log(size)), None
 
-    zero = jnp.zeros((), A.dtype)
-    (M, log_size), _ = jax.lax.scan(square, (A, zero), None, doublings)
-    return jnp.exp((log_size + jnp.log(jnp.linalg.norm(M))) / 2**doublings)
+    size = jnp.linalg.norm(A)
+    start = (A / jnp.where(size > 0, size, 1), jnp.log(size))
+    (_, log), _ = jax.lax.scan(square, start, None, squarings)
+    return jnp.exp(log / 2**squarings)
 
 
-def _root(P: Array) -> Array:
-    """L with L Lᵀ = P, which may be singular."""
+@_exactly
+def stationary(A: Array, Q: Array, doublings: int = 30) -> Array:
+    """The covariance V = A V Aᵀ + Q that states settle in, if ρ(A) < 1: Σ_k A^k Q A^kᵀ.
+
+    By doubling the number of terms (Smith 1968).
+    """
+
+    def double(VM: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
+        V, M = VM
+        return (V + M @ V @ M.T, M @ M), None
+
+    return jax.lax.scan(double, (Q, A), None, doublings)[0][0]
+
+
+def root(P: Array) -> Array:
+    """A matrix whose product with its transpose is P [..., q, q], which may be singular."""
     value, vector = jnp.linalg.eigh(P)
-    return vector * jnp.sqrt(jnp.maximum(value, 0.0))
+    return vector * jnp.sqrt(jnp.maximum(value, 0))[..., None, :]
 
 
 def _symmetric(P: Array) -> Array:
-    return (P + jnp.swapaxes(P, -1, -2)) / 2
+    return (P + _t(P)) / 2
+
+
+def _t(M: Array) -> Array:
+    return jnp.swapaxes(M, -1, -2)
+
+
+def _dot(M: Array, v: Array) -> Array:
+    return (M @ v[..., None])[..., 0]
