@@ -110,6 +110,27 @@ def test_the_second_machine_begins_at_the_means_below_it():
     assert same(later.states[1].params.rate, state.states[1].params.rate)
 
 
+@pytest.mark.parametrize("chain", ["cd", "pcd"])
+def test_a_machine_turned_over_leaves_p_as_it_is(chain):
+    """p(v) of what begins is that of the machine alone, and the bound is an equality."""
+    _, state = deep({"chain": chain}, widths=(3, 4), turned=True)
+    alone = rbm.log_marginal(state.states[0].params, jnp.asarray(states(4)))
+    alone = alone - rbm.log_partition(state.states[0].params)
+    still = dbn.make(
+        config_of({"chain": chain, "centred": False}, widths=(3, 4), turned=True), optax.sgd(0.0)
+    )
+    begun = still.step(KEY, state.replace(count=jnp.array(3, jnp.int32)), {"x": X})[0]
+    top = begun.states[1].params
+    assert top.W.shape == (3, 4)
+    np.testing.assert_allclose(top.W, state.states[0].params.W.T)
+    v = states(4).reshape(-1, 2, 2, 1)
+    np.testing.assert_allclose(still.log_prob(KEY, begun, {"x": v}), alone, atol=1e-4)
+    network = dbn.of_machines([s.params for s in begun.states])
+    np.testing.assert_allclose(log_marginal(network)[0], alone, atol=1e-4)
+    if chain == "pcd":
+        assert begun.states[1].memory.shape == (5, 4)
+
+
 def test_samples_follow_the_top_pair_and_one_pass_down():
     """p(v) = Σ_h p(v | h) p_top(h), by enumeration of everything."""
     model, state = deep({"sample_steps": 30})

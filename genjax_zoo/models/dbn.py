@@ -59,6 +59,9 @@ class Config:
       stage_steps: steps of each stage before the next begins: each machine is one, and the up-down
         algorithm another. One number fewer than there are stages, for the last goes on as long as
         the run does.
+      turned: whether a machine with as many hidden units as the one below has visible ones begins
+        as that one turned over. The bound on log p(v) then begins where the greedy algorithm's
+        last one was, and is an equality (Hinton, Osindero & Teh 2006, section 4).
       up_down: whether the machines learn together in the end.
       classes: C, the states of a label unit beside the top pair's lower side; 0 has none.
       rate: the learning rate of the up-down algorithm, as a fraction of the optimizer's.
@@ -69,6 +72,7 @@ class Config:
 
     widths: tuple[int, ...] = (64, 64)
     stage_steps: tuple[int, ...] = (2000,)
+    turned: bool = False
     up_down: bool = False
     classes: int = 0
     rate: float = 1.0
@@ -154,6 +158,9 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         """λ of the machine below has followed its units' means: the base rates of the next one."""
         layer = len(below)
         own = on_time(own, sum(config.stage_steps[:layer]))
+        D = own.params.W.shape[0] - own.params.classes
+        if config.turned and (D, config.widths[layer]) == below[-1].params.W.T.shape:
+            return turned_over(own, below[-1], persistent)
         if not config.machine.centred:
             return own
         # A mean that rounds to 0 or 1 has no finite logit.
@@ -355,6 +362,27 @@ def of_machines(machines: list[rbm.Params]) -> Network:
     """The network that machines make, from the data up."""
     *lower, top = machines
     return Network(tuple(lower), tuple(lower), top)
+
+
+def turned_over(own: Learner, below: Learner, persistent: bool) -> Learner:
+    """The machine above one that it is the mirror of: p(h¹) is what the one below makes it.
+
+    Its chains, if they persist, go on where those below are; its label, if any, knows nothing yet.
+    """
+    mirror, C = rbm.turned(learnt(below)), own.params.classes
+    # A mean that rounds to 0 or 1 has no finite logit.
+    mirror = dataclasses.replace(mirror, rate=jnp.clip(mirror.mu, 1e-3, 1 - 1e-3))
+    joined = lambda name: jnp.concatenate(
+        [getattr(mirror, name), getattr(own.params, name)[own.params.rate.size - C :]]
+    )
+    names = ("W", "b", "mu", "rate")
+    params = dataclasses.replace(
+        own.params, **{name: joined(name) for name in names}, c=mirror.c, lam=mirror.lam
+    )
+    if persistent:
+        h = (rbm.visible_mean(learnt(below), below.memory) > 0.5).astype(own.memory.dtype)
+        own = dataclasses.replace(own, memory=h)
+    return dataclasses.replace(own, params=params)
 
 
 def shape(params: Network) -> tuple[int, ...]:
