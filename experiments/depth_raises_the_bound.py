@@ -121,7 +121,8 @@ def main() -> None:
             f"Machine: {D} visible and {H} hidden units after {learnt} steps; upper machine: {H} "
             f"and {D}, begun as the lower one turned over, PCD-{setup.run.model['k']}, "
             f"{args.steps} steps of {size} at a rate from {args.rate} to 0. Nothing else was "
-            "tried. A bound by AIS is an estimate of a bound: where log Z is underestimated it flatters.",
+            "tried. A bound by AIS is an estimate of a bound: where log Z is underestimated it "
+            "flatters.",
             run.closing("0"),
         ],
         numbers={f"{who}, {one.name}": one._asdict() for who, one in named},

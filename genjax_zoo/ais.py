@@ -25,7 +25,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax_zoo.contract import Array, ConfigError, Key
+from genjax_zoo.contract import Array, ConfigError, Key, Once
 
 
 class Path(NamedTuple):
@@ -92,6 +92,17 @@ class Estimate(NamedTuple):
     standard_error: Array
     log_weights: Array
     effective: Array
+
+
+def once(found: Estimate) -> Once:
+    """What a measure that subtracts log Z computes once for all examples."""
+    told = {"log_z": found.log_z, "log_z_se": found.standard_error, "effective": found.effective}
+    return Once(found.log_z, found.standard_error, told)
+
+
+def described(config: Config) -> str:
+    """How a number was annealed, for a measure's detail."""
+    return f"{config.temperatures} temperatures ({config.schedule}), {config.chains} chains"
 
 
 def betas(config: Config) -> np.ndarray:

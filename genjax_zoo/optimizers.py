@@ -6,8 +6,9 @@ Floor 1.
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal
+from typing import Any, Literal
 
+import jax
 import optax
 
 from genjax_zoo.contract import ConfigError
@@ -76,3 +77,11 @@ def schedule(config: Config, steps: int) -> optax.Schedule:
     if not warmup:
         return after
     return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
+
+
+def at_step(optimizer: Any, steps: int) -> Any:
+    """An optimizer's fresh state whose schedules of the learning rate stand where they do after
+    `steps` steps: for a stage that begins in the middle of a run."""
+    scheduled = lambda leaf: isinstance(leaf, optax.ScaleByScheduleState)
+    join = lambda leaf: leaf._replace(count=leaf.count + steps) if scheduled(leaf) else leaf
+    return jax.tree.map(join, optimizer, is_leaf=scheduled)

@@ -41,7 +41,7 @@ import optax
 from flax import struct
 
 import genjax_zoo.ais as annealing
-from genjax_zoo import chains, distributions
+from genjax_zoo import chains, distributions, optimizers
 from genjax_zoo.contract import (
     Array,
     Batch,
@@ -218,7 +218,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     def begin_machine(own: Learner, below: tuple[Learner, ...]) -> Learner:
         """λ of the machine below has followed its units' means: the base rates of the next one."""
         done = sum(config.stage_steps[: len(below)])
-        own = dataclasses.replace(own, optimizer=on_time(own.optimizer, done))
+        own = dataclasses.replace(own, optimizer=optimizers.at_step(own.optimizer, done))
         if not config.centred:
             return own
         width = config.widths[len(below)]
@@ -228,7 +228,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         return dataclasses.replace(own, params=params)
 
     def begin_whole(own: Learner, below: tuple[Learner, ...]) -> Learner:
-        optimizer = on_time(own.optimizer, sum(config.stage_steps))
+        optimizer = optimizers.at_step(own.optimizer, sum(config.stage_steps))
         return dataclasses.replace(own, params=put_together(_learnt(below)), optimizer=optimizer)
 
     stages = [
@@ -267,7 +267,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def estimate(key: Key, state: Staged) -> Once:
         """log Z from the base rates to the machine."""
-        return _told(annealing.ais(key, rbm.path(two_sided(now(state))), config.ais))
+        return annealing.once(annealing.ais(key, rbm.path(two_sided(now(state))), config.ais))
 
     def estimate_back(key: Key, state: Staged) -> Once:
         """log Z from the machine to the base rates, starting where the persistent chains are."""
@@ -276,7 +276,9 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         at = jnp.arange(config.ais.chains) % config.chains
         h = gibbs(key_chain, params, tuple(h[at] for h in memory), config.sample_steps)
         even = jnp.concatenate(h[::2], axis=-1)
-        return _told(annealing.reverse(key_ais, rbm.path(two_sided(params)), even, config.ais))
+        return annealing.once(
+            annealing.reverse(key_ais, rbm.path(two_sided(params)), even, config.ais)
+        )
 
     def reconstruction(key: Key, state: Staged, batch: Batch) -> Array:
         """Σ_i (v_i - v̂_i)², v̂ the means given the mean field given v: no dice."""
@@ -305,8 +307,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     measures = {"reconstruction": Measure(reconstruction, Evidence.EXACT, "squared error", "lower")}
     if not exact:
-        how = f"{config.ais.temperatures} temperatures ({config.ais.schedule}), "
-        how += f"{config.ais.chains} chains"
+        how = annealing.described(config.ais)
         measures |= {
             "bound": Measure(
                 bound,
@@ -561,14 +562,6 @@ def put_together(machines: tuple[rbm.Params, ...]) -> Params:
     return at_offsets(at_zero, lam)
 
 
-def on_time(optimizer: Any, steps: int) -> Any:
-    """The optimizer's state of a stage that begins after `steps` steps of the run, whose schedule
-    of learning rates it joins there."""
-    at = lambda leaf: isinstance(leaf, optax.ScaleByScheduleState)
-    join = lambda leaf: leaf._replace(count=leaf.count + steps) if at(leaf) else leaf
-    return jax.tree.map(join, optimizer, is_leaf=at)
-
-
 def _fresh(config: Config, width: int, key: Key, batch: Batch) -> rbm.Params:
     start, _ = rbm.make(machine_config(config, width), optax.identity())[:2]
     return start(key, batch).params
@@ -586,15 +579,6 @@ def _learnable(params: Any) -> Any:
 def _entropy(p: Array) -> Array:
     """H of independent units that are 1 with probability p: [B, n] -> [B] nats."""
     return -jnp.sum(jax.scipy.special.xlogy(p, p) + jax.scipy.special.xlog1py(1 - p, -p), axis=-1)
-
-
-def _told(found: annealing.Estimate) -> Once:
-    told = {
-        "log_z": found.log_z,
-        "log_z_se": found.standard_error,
-        "effective": found.effective,
-    }
-    return Once(found.log_z, found.standard_error, told)
 
 
 def _bernoulli(key: Key, p: Array) -> Array:

@@ -30,7 +30,7 @@ import optax
 from flax import struct
 
 import genjax_zoo.ais as annealing
-from genjax_zoo import distributions
+from genjax_zoo import distributions, optimizers
 from genjax_zoo.contract import (
     Array,
     Batch,
@@ -157,7 +157,9 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     def begin_machine(own: Learner, below: tuple[Learner, ...]) -> Learner:
         """λ of the machine below has followed its units' means: the base rates of the next one."""
         layer = len(below)
-        own = on_time(own, sum(config.stage_steps[:layer]))
+        own = own.replace(
+            optimizer=optimizers.at_step(own.optimizer, sum(config.stage_steps[:layer]))
+        )
         D = own.params.W.shape[0] - own.params.classes
         if config.turned and (D, config.widths[layer]) == below[-1].params.W.T.shape:
             return turned_over(own, below[-1], persistent)
@@ -188,10 +190,10 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         return network, rbm.draw_hidden(keys[L + 1], network.top, v)
 
     def begin_up_down(own: Learner, below: tuple[Learner, ...]) -> Learner:
-        own = on_time(own, sum(config.stage_steps))
-        memory = below[-1].memory if persistent else own.memory
-        return dataclasses.replace(
-            own, params=of_machines([learnt(state) for state in below]), memory=memory
+        return Learner(
+            params=of_machines([learnt(state) for state in below]),
+            memory=below[-1].memory if persistent else own.memory,
+            optimizer=optimizers.at_step(own.optimizer, sum(config.stage_steps)),
         )
 
     def up_down(
@@ -271,9 +273,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def estimate(key: Key, state: Staged) -> Once:
         """log Z of the top pair."""
-        found = annealing.ais(key, rbm.path(now(state).top), config.machine.ais)
-        told = {"log_z": found.log_z, "log_z_se": found.standard_error}
-        return Once(found.log_z, found.standard_error, {**told, "effective": found.effective})
+        return annealing.once(annealing.ais(key, rbm.path(now(state).top), config.machine.ais))
 
     def reconstruction(key: Key, state: Staged, batch: Batch) -> Array:
         """Σ_i (v_i - v̂_i)² of v̂ = the means all the way up and down again."""
@@ -332,13 +332,12 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     if config.classes:
         measures["error"] = Measure(error, Evidence.EXACT, "error", "lower")
     if not exact:
-        ais = config.machine.ais
         measures["bound"] = Measure(
             bound,
             Evidence.ESTIMATE,
             "nats",
-            detail=f"lower bound, log Z by AIS from the base rate, {ais.temperatures} temperatures "
-            f"({ais.schedule}), {ais.chains} chains; {config.samples} draws of q",
+            detail="lower bound, log Z by AIS from the base rate, "
+            f"{annealing.described(config.machine.ais)}; {config.samples} draws of q",
             once=estimate,
         )
     return Model(
@@ -444,13 +443,6 @@ def lower_bound(key: Key, params: Network, x: Array) -> Array:
         nats += distributions.bernoulli(low, rbm.visible_logits(p, high))
         nats -= distributions.bernoulli(high, rbm.hidden_logits(q, low))
     return nats
-
-
-def on_time(own: Learner, steps: int) -> Learner:
-    """A stage that begins after `steps` steps of the run joins its schedule of learning rates."""
-    at = lambda leaf: isinstance(leaf, optax.ScaleByScheduleState)
-    join = lambda leaf: leaf._replace(count=leaf.count + steps) if at(leaf) else leaf
-    return dataclasses.replace(own, optimizer=jax.tree.map(join, own.optimizer, is_leaf=at))
 
 
 def _units(top: rbm.Params, v: Array) -> Array:

@@ -365,9 +365,8 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     def estimate(key: Key, state: Learner) -> Once:
         """log Z, from the Gaussian to the model."""
         params = learnt(state)
-        found = annealing.ais(key, path(params, functools.partial(f, params)), config.ais)
-        told = {"log_z": found.log_z, "log_z_se": found.standard_error}
-        return Once(found.log_z, found.standard_error, told)
+        own = path(params, functools.partial(f, params))
+        return annealing.once(annealing.ais(key, own, config.ais))
 
     def normalised(key: Key, params: Params, batch: Batch, log_z: Array) -> Array:
         return log_prob(key, params, batch) - log_z
@@ -401,8 +400,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         guess = jnp.argmax(outputs(params, standard(params, batch)), axis=-1)
         return (guess != labels(batch)).astype(jnp.float32)
 
-    how = f"{config.ais.temperatures} temperatures ({config.ais.schedule}), "
-    how += f"{config.ais.chains} chains"
+    how = annealing.described(config.ais)
     measures = {
         "ais": Measure(
             of_params(normalised),

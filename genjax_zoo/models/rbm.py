@@ -42,6 +42,7 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 
@@ -371,7 +372,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def estimate(key: Key, state: Learner) -> Once:
         """log Z from the base rate to the machine."""
-        return _told(annealing.ais(key, path(learnt(state)), config.ais))
+        return annealing.once(annealing.ais(key, path(learnt(state)), config.ais))
 
     def estimate_back(key: Key, state: Learner) -> Once:
         """log Z from the machine to the base rate, starting where long chains are."""
@@ -384,7 +385,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             h = at[config.chain](state.memory)
             h = h[jnp.arange(n) % h.shape[0]]
         v = gibbs_visible(key_chain, params, h, config.sample_steps, means=False)
-        return _told(annealing.reverse(key_ais, path(params), v, config.ais))
+        return annealing.once(annealing.reverse(key_ais, path(params), v, config.ais))
 
     def normalised(key: Key, params: Params, batch: Batch, log_z: Array) -> Array:
         return supported(batch, log_marginal(params, flat(batch["x"])), log_z)
@@ -468,8 +469,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             "log_joint": Measure(of_params(log_joint), evidence, "nats"),
         }
     if not exact:
-        how = f"{config.ais.temperatures} temperatures ({config.ais.schedule}), "
-        how += f"{config.ais.chains} chains"
+        how = annealing.described(config.ais)
         begun = "the base rate" if config.chain == "cd" else "the chains of learning"
         measures |= {
             "ais": Measure(
@@ -498,6 +498,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         decode=lambda state, latents: decode(learnt(state), latents),
         measures=measures,
         support=Support.REAL if gaussian else Support.BINARY,
+        classes=config.classes,
     )
 
 
@@ -745,8 +746,9 @@ def _rows_of_labels(params: Params) -> Array:
 def _check_labels(label: Array | int, classes: int) -> None:
     if isinstance(label, jax.core.Tracer):
         return
-    label = jnp.asarray(label)
-    low, high = int(label.min()), int(label.max())
+    # Of numpy, for under jit jax's own minimum of a known array is not known.
+    seen = np.asarray(label)
+    low, high = int(seen.min()), int(seen.max())
     if low < 0 or high >= classes:
         raise DataError(
             f"rbm: labels should lie in 0 .. {classes - 1}, got {low} .. {high}; set model.classes "
@@ -849,15 +851,6 @@ def ahead(params: Params, memory: Fast) -> Params:
     """The machine that fast PCD's chains run in: θ + θ_fast."""
     at = {name: getattr(params, name) + f for name, f in memory.weights.items()}
     return dataclasses.replace(params, **at)
-
-
-def _told(found: annealing.Estimate) -> Once:
-    told = {
-        "log_z": found.log_z,
-        "log_z_se": found.standard_error,
-        "effective": found.effective,
-    }
-    return Once(found.log_z, found.standard_error, told)
 
 
 # ----------------------------------------------------------------------------------- coordinates
