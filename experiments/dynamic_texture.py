@@ -349,7 +349,7 @@ def main() -> None:
         f"last {held} held out. {q} states, chosen among {', '.join(map(str, said))} on the seen "
         "part alone, by what the closed form of its first three quarters says of the rest"
         + (", which is what the clip was made with." if args.clip == "waves" and q == 8 else "."),
-        f"![Data, subspace, EM and stable EM, side by side]({work.name}.gif)",
+        f'<img src="{work.name}.gif" alt="Data, subspace, EM, stable EM" width="720">',
         "Data | subspace | EM | EM, stable. The data end (grey) where the generated clips, drawn "
         "anew from seed 0, go on.",
         work.picture("Strips of film, choice of q, eigenvalues, errors and coverage"),
