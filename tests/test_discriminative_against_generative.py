@@ -57,3 +57,12 @@ def test_padding_changes_no_error():
     together = study.generative("LDA", tasks, 3)
     alone = [study.generative("LDA", [t], 3)[0] for t in tasks]
     np.testing.assert_allclose(together, alone)
+
+
+def test_a_claim_needs_both_ends():
+    rng = np.random.default_rng(0)
+    ends = lambda first, last: np.stack([first + 0.01 * rng.normal(size=30),
+                                         last + 0.01 * rng.normal(size=30)], 1)  # fmt: skip
+    assert study.as_claimed(ends(-0.1, 0.1))
+    for first, last in ((0.1, 0.2), (-0.1, -0.2), (0.1, -0.1), (0.0, 0.1)):
+        assert not study.as_claimed(ends(first, last))

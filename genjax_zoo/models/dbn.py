@@ -157,9 +157,8 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     def begin_machine(own: Learner, below: tuple[Learner, ...]) -> Learner:
         """λ of the machine below has followed its units' means: the base rates of the next one."""
         layer = len(below)
-        own = own.replace(
-            optimizer=optimizers.at_step(own.optimizer, sum(config.stage_steps[:layer]))
-        )
+        done = sum(config.stage_steps[:layer])
+        own = dataclasses.replace(own, optimizer=optimizers.at_step(own.optimizer, done))
         D = own.params.W.shape[0] - own.params.classes
         if config.turned and (D, config.widths[layer]) == below[-1].params.W.T.shape:
             return turned_over(own, below[-1], persistent)
