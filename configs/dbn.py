@@ -5,7 +5,7 @@
 variant       data, layers                          minutes            to expect (test)
 digits        8x8 digits > 1/2, 64-64-64, up-down   < 1                bound -17.65 nats, estimate
 digits_label  the same with labels at the top       1.2                error 8.4 %, bound -17.59
-mnist         MNIST, dynamic, 784-500-2000, up-down    not measured yet   bound not measured yet
+mnist         MNIST, dynamic, 784-500-2000, up-down not measured yet   bound not measured yet
 mnist_label   784-500-500-2000 and labels, up-down  not measured yet   error not measured yet
 
 `bound` lies below log p(x) if log Z, estimated by annealing the top pair, does not flatter. The
