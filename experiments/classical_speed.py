@@ -232,8 +232,8 @@ def main() -> None:
             ),
             "Ratios are of medians of interleaved turns, the other's time over ours: above 1 we "
             "are faster. The filters gave the same log-likelihood within one part in a thousand, "
-            "in float32. The parallel filter does more work, which two cores do not make up for; it "
-            "is for wide machines.",
+            "in float32. The parallel filter does more work, which two cores do not make up for: "
+            "it is for wide machines.",
             f"{len(os.sched_getaffinity(0))} cores were together worth {cores:.2f} when the run "
             "began.",
             run.closing("0"),
