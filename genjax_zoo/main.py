@@ -463,7 +463,11 @@ def _list(call: Call) -> None:
     from genjax_zoo.models import ZOO
     from genjax_zoo.run import config
 
-    table = Table("family", "verb", "evidence", "can", box=box.SIMPLE_HEAD)
+    # The last column is the one that can be broken anywhere.
+    table = Table(box=box.SIMPLE_HEAD)
+    for head in ("family", "verb", "evidence"):
+        table.add_column(head, no_wrap=head != "evidence")
+    table.add_column("can")
     configs = Table.grid(padding=(0, 2))
     for name, family in sorted(ZOO.items()):
         path = CONFIGS / f"{name}.py"
