@@ -4,7 +4,7 @@
 
 variant                data, objective                       minutes       to expect (test)
 digits                 8x8 digits, persistent Langevin       .5            ais 38.8 nats (see below)
-digits_jem             the same, joint energy model          1             ais 25.9 nats, error 3.9 %
+digits_jem             the same, joint energy model          1             ais 25.9 nats, error .039
 toy                    eight Gaussians, persistent Langevin  .5            ais -3.10 nats
 toy_score_matching     the same, exact score matching        1             ais -2.84 nats
 toy_noise_contrastive  the same, noise contrastive           1             ais -3.11, nce -3.15 nats
