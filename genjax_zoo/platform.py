@@ -1,4 +1,4 @@
-"""What has to be settled before jax starts: the one experimental flag that CPU convolutions need.
+"""What has to be settled before jax starts: how a CPU convolves, and by how many threads.
 
 Floor 1. `prepare` is called by the commands before anything touches a device. XLA reads XLA_FLAGS
 once, when its first backend starts, and aborts the process on a flag that it does not know.
@@ -19,13 +19,28 @@ FLAG = "--xla_cpu_experimental_ynn_fusion_type"
 VALUE = "-individual_convolution"
 
 
+# jaxlib 0.10's batched LAPACK calls (vmapped Cholesky, LU, ...) wait inside a thread of the pool
+# for others of it: as many of them at once as there are threads wait for ever. Two threads a core
+# make that rare on few cores, and cost nothing that could be measured there; eight a core do.
+THREADS, FEW = "PJRT_NPROC", 8
+
+
+def spare_threads(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Gives jax's CPU pool two threads a core where cores are few and the user has said nothing."""
+    affinity = getattr(os, "sched_getaffinity", None)
+    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
+    if cores < FEW and not environ.keys() & {THREADS, "NPROC"}:
+        environ[THREADS] = str(max(4, 2 * cores))
+
+
 def prepare(environ: MutableMapping[str, str] = os.environ) -> bool:
-    """Adds the flag to XLA_FLAGS where it helps; returns whether it did.
+    """Spares threads, and adds the flag to XLA_FLAGS where it helps; returns whether it did.
 
     Left alone are: a flag that the user has set, a run that may use a GPU or TPU, a CPU split into
     several devices (each has its own core, and YNNPACK is then the faster one), and a jaxlib that
     does not know the flag.
     """
+    spare_threads(environ)
     flags = environ.get("XLA_FLAGS", "")
     decided = FLAG.lstrip("-") in flags or "xla_force_host_platform_device_count" in flags
     if decided or not cpu_only(environ) or not flag_known():

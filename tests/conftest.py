@@ -6,6 +6,9 @@ import pathlib
 
 # Two emulated devices would change nothing but the time; tests that want more start a process.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Batched LAPACK calls that wait for each other must not run out of threads (platform.py); tests are
+# too small to be slowed by many.
+os.environ.setdefault("PJRT_NPROC", "16")
 
 import jax
 import jax.numpy as jnp

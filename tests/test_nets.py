@@ -239,6 +239,21 @@ def test_the_platforms_flag_is_left_alone_where_it_should_be():
         ]
 
 
+def test_threads_are_spared_where_cores_are_few_and_nothing_is_said(monkeypatch):
+    for cores, told in ((1, "4"), (2, "4"), (4, "8"), (64, None)):
+        monkeypatch.setattr(
+            os, "sched_getaffinity", lambda _, n=cores: set(range(n)), raising=False
+        )
+        environ = {}
+        platform.spare_threads(environ)
+        assert environ.get(platform.THREADS) == told
+    for said in ("PJRT_NPROC", "NPROC"):
+        monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
+        environ = {said: "3"}
+        platform.spare_threads(environ)
+        assert environ == {said: "3"}
+
+
 def test_jax_starts_with_the_flag(monkeypatch):
     """XLA aborts on a flag that it does not know: really start it."""
     code = (

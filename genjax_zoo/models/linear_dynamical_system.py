@@ -210,11 +210,11 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         else:
             system = first_random(key, d, variance)
         if dense:
-            system = system.replace(R=jnp.diag(system.R))
+            system = dataclasses.replace(system, R=jnp.diag(system.R))
         elif config.noise == "isotropic":
-            system = system.replace(R=jnp.full_like(system.R, jnp.mean(system.R)))
+            system = dataclasses.replace(system, R=jnp.full_like(system.R, jnp.mean(system.R)))
         # ρ(A) <= radius from the first system on
-        system = system.replace(A=shrunk(system.A, y.shape[2]))
+        system = dataclasses.replace(system, A=shrunk(system.A, y.shape[2]))
         reference = Reference(system, jnp.mean(variance))
         return Params(system, reference, shape), nothing(reference, shape)
 
@@ -290,8 +290,9 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
             "moved_variance": jnp.trace(s.Q) / q,
             "noise_variance": jnp.mean(jnp.diagonal(s.R) if s.R.ndim == 2 else s.R),
         }
-        told = Statistics(moves, ww, wx, xx, *seen, starts, first.sum(0), ss, added, params.shape)
-        return told, info
+        n, uu, uz, zz = seen
+        sums = (moves, ww, wx, xx, n, uu, uz, zz, starts, first.sum(0), ss)
+        return Statistics(*sums, added, params.shape), info
 
     def looks(s: System, ref: System, y: Array, x: Array, P: Array) -> tuple[Array, ...]:
         """(how many, uu, uz, zz) of diagonal noise: each number has its own times [N]."""
@@ -340,7 +341,7 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         if "A" in learns:
             # A = A_0 + Σ E[w xᵀ] (Σ E[x xᵀ])⁻¹
             A = ref.A + free_rows(divided(n.wx, xx), p)
-            system = system.replace(A=shrunk(A, p))
+            system = dataclasses.replace(system, A=shrunk(A, p))
         if "Q" in learns:
             # Q = Σ E[(w - ΔA x)(w - ΔA x)ᵀ] / n
             change = system.A - ref.A
@@ -351,11 +352,11 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
                 Q = jnp.zeros_like(Q).at[:p, :p].set(own)
             else:
                 Q = at_least(Q, floor)
-            system = system.replace(Q=Q)
+            system = dataclasses.replace(system, Q=Q)
         if "start" in learns:
             shift = n.s / starts
             P1 = (n.ss + nu * ref.P1) / starts - jnp.outer(shift, shift)
-            system = system.replace(m1=ref.m1 + shift, P1=at_least(P1, floor))
+            system = dataclasses.replace(system, m1=ref.m1 + shift, P1=at_least(P1, floor))
         # [C d] = [C_0 d_0] + Σ E[u zᵀ] (Σ E[z zᵀ])⁻¹, in the columns that are learnt
         prior = jnp.zeros((q + 1, q + 1), xx.dtype).at[:q, :q].set(ref.P1).at[q, q].set(1)
         zz = n.zz + nu * prior
@@ -368,11 +369,11 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
             else:
                 rows = jax.vmap(lambda u, z: divided(u[None], z)[0])(n.uz[:, columns], own)
                 D = D.at[:, columns].set(rows)
-            system = system.replace(C=ref.C + D[:, :q], d=ref.d + D[:, q])
+            system = dataclasses.replace(system, C=ref.C + D[:, :q], d=ref.d + D[:, q])
         if "R" in learns and dense:
             half = D @ n.uz.T
             R = (n.uu + nu * ref.R - half - half.T + D @ zz[0] @ D.T) / looks
-            system = system.replace(R=at_least(R, floor))
+            system = dataclasses.replace(system, R=at_least(R, floor))
         elif "R" in learns:
             # R = Σ E[(u - D z)²] / n
             squares = n.uu + nu * ref.R - 2 * jnp.sum(D * n.uz, -1)
@@ -381,7 +382,7 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
                 squares, looks = jnp.sum(squares), jnp.sum(looks)
             # A number that is never seen has the noise that it began with.
             R = jnp.where(looks > 0, squares / jnp.maximum(looks, 1e-30), ref.R)
-            system = system.replace(R=jnp.maximum(jnp.broadcast_to(R, (p,)), floor))
+            system = dataclasses.replace(system, R=jnp.maximum(jnp.broadcast_to(R, (p,)), floor))
         return Params(system, n.reference, n.shape)
 
     def free_rows(change: Array, p: int) -> Array:
