@@ -448,7 +448,7 @@ def _split(
     if not all(size[c] for c in children):
         shapes = [discrete, (*discrete, real), discrete]
         parts = [np.asarray(part, float) for part in value] if len(children) == 1 else []
-        if [part.shape for part in parts] != shapes or np.any(parts[2] <= 0):
+        if [part.shape for part in parts] != shapes or not np.all(parts[2] > 0):
             raise ConfigError(
                 f"bayes_net: {spelt!r} is real; expected one node and (bias, weights, variance) of "
                 f"shapes {', '.join(map(str, shapes))}, the variance positive, got {value!r}."
@@ -462,7 +462,7 @@ def _split(
             f"parent and then for each child, got {p.shape}."
         )
     sums = p.sum(tuple(range(len(parents), p.ndim)))
-    if np.any(p < 0) or np.any(np.abs(sums - 1) > 1e-5):
+    if not (np.all(p >= 0) and np.all(np.abs(sums - 1) <= 1e-5)):
         raise ConfigError(
             f"bayes_net: the table of {spelt!r} should hold probabilities that sum to 1 for each "
             f"configuration of the parents, got sums {np.array2string(sums, precision=4)}; divide "
@@ -569,6 +569,7 @@ def do(params: Params, values: Mapping[str, int]) -> Params:
                     raise ConfigError(
                         f"bayes_net: {node.name} is real; only discrete nodes are set."
                     )
+                check_value(params.net, node.name, values[node.name])
                 one = jax.nn.one_hot(values[node.name], node.states, dtype=table.p.dtype)
                 tables[i] = Table(table.p.at[row].set(jnp.broadcast_to(one, table.p[row].shape)))
     return params.replace(tables=tuple(tables))  # type: ignore[attr-defined]
@@ -586,6 +587,11 @@ def draw(
     known = dict(evidence or {})
     _asked(net, (), known)
     seen = _held(net, known, n)
+    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((params, seen)))
+    if known and not traced and not bool(jnp.all(jnp.isfinite(log_evidence(params, seen)))):
+        raise DataError(
+            f"bayes_net: the evidence {dict(known)} has probability 0; there is nothing to draw."
+        )
     values = {name: jnp.broadcast_to(seen.columns([name])[:, 0], (n,)) for name in known}
     parents = {node.name: node.parents for node in net.nodes}
     if all(p in known for name in known for p in parents[name]):
@@ -658,6 +664,8 @@ def _ancestral(key: Key, params: Params, n: int, known: Mapping[str, Array]) -> 
 
 def _held(net: Net, evidence: Mapping[str, Any] | None, n: int = 1) -> Seen:
     """{name: [] or [n]} as evidence of one example, or of n; DataError for what is no state."""
+    for name, value in (evidence or {}).items():
+        check_value(net, name, value, n)
     held = {name: jnp.asarray(value, float) for name, value in (evidence or {}).items()}
     rows = n if any(value.ndim for value in held.values()) else 1
     each = [jnp.broadcast_to(value, (rows,)) for value in held.values()]
@@ -665,6 +673,27 @@ def _held(net: Net, evidence: Mapping[str, Any] | None, n: int = 1) -> Seen:
     seen = Seen(x, tuple(held))
     check(net, seen)
     return seen
+
+
+def check_value(net: Net, name: str, value: Any, n: int = 1) -> None:
+    """Raises DataError for what is no value of a node, or of n draws of it, if it is not traced."""
+    if isinstance(value, jax.core.Tracer):
+        return
+    try:
+        # Of numpy, for under jit jax knows nothing of what it has made itself.
+        known = np.asarray(value, float)
+    except (TypeError, ValueError):
+        known = np.full((), np.nan)
+    states = states_of(net.nodes)[name]
+    expected = f"a state 0 .. {states - 1}" if states else "a finite number"
+    fits = np.isfinite(known).all() and known.shape in ((), (n,))
+    if states:
+        fits = fits and bool(np.all((known >= 0) & (known < states) & (known == np.round(known))))
+    if not fits:
+        raise DataError(
+            f"bayes_net: expected {expected} of {name}, or one for each of the {n} draws, got "
+            f"{value!r}."
+        )
 
 
 def check(net: Net, seen: Seen) -> None:

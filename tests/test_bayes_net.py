@@ -663,3 +663,19 @@ def test_the_lectures_net_is_learnt_to_its_entropy():
     gap = np.sum(p * (np.log(p) - np.asarray(model.log_prob(KEY, state, {"x": x}), float)))
     # KL of about (free parameters) / 2n = 14 / 40000
     assert 0 <= gap < 1.5e-3
+
+
+def test_values_that_are_no_states_are_refused_under_jit_too():
+    net = given("P(A) P(B | A)", {"A": [1.0, 0.0], "B": [[1, 0], [0, 1]]})
+    for value in (7, 0.5, -1, "one", [0, 1, 0], np.nan):
+        with pytest.raises(DataError, match=r"expected a state 0 \.\. 1 of B"):
+            query(net, "A", {"B": value})
+        with pytest.raises(DataError, match=r"expected a state 0 \.\. 1 of B"):
+            jax.jit(lambda key, v=value: draw(key, net, 4, {"B": v}))(KEY)
+    with pytest.raises(DataError, match=r"expected a state 0 \.\. 1 of B"):
+        do(net, {"B": 7})
+    with pytest.raises(DataError, match="probability 0; there is nothing to draw"):
+        draw(KEY, net, 4, {"B": 1})
+    for table in ([np.nan, 0.2], [1.2, -0.2]):
+        with pytest.raises(ConfigError, match="probabilities that sum to 1"):
+            given("P(A)", {"A": table})

@@ -300,6 +300,19 @@ def test_what_is_missing_is_drawn_given_what_is_known(covariance):
     np.testing.assert_allclose(np.bincount(free, minlength=3) / 20_000, posterior, atol=0.02)
 
 
+@pytest.mark.parametrize("covariance", STRUCTURES)
+def test_a_feature_that_never_changed_does_not_decide_when_it_does(covariance):
+    """It is the same under both classes: what is left tells them apart, however far it strays."""
+    rng = np.random.default_rng(0)
+    y = np.repeat(np.arange(2, dtype=np.int32), 30)
+    x = np.stack([4.0 * y + rng.normal(size=60), np.zeros(60)], 1).astype(np.float32)
+    model, state, _ = learn(x, y, covariance=covariance)
+    moved = x + np.array([0, 0.5], np.float32)
+    for seen in (x, moved):
+        error = model.measures["error"](KEY, state, {"x": seen, "label": y})
+        assert float(error.mean()) < 0.1
+
+
 def test_bad_labels_and_bad_numbers_are_told():
     x, y = data("iris")
     model, state, _ = learn(x, y)

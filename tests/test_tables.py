@@ -68,7 +68,13 @@ def test_a_series_is_read_from_a_file_with_what_is_missing(tmp_path, text):
     np.testing.assert_allclose(np.nanmean(first_batch(source)["x"], 1), 0, atol=1e-6)
 
 
-@pytest.mark.parametrize("text", ["1,2\n3\n", "a,b\n1,c\n", "", "1\n"])
+def test_a_column_with_gaps_keeps_its_times(tmp_path):
+    path = tmp_path / "series.csv"
+    path.write_text("\ufeffflow\n1\n\n3\n", encoding="utf-8")
+    np.testing.assert_array_equal(tables.series(str(path)), [[1], [np.nan], [3]])
+
+
+@pytest.mark.parametrize("text", ["1,2\n3\n", "a,b\n1,c\n", "", "1\n", "112O\n2\n", "1\ninf\n"])
 def test_a_file_that_is_no_series_is_refused(tmp_path, text):
     path = tmp_path / "series.csv"
     path.write_text(text)

@@ -362,7 +362,9 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         share_m = (n / jnp.maximum(total, _SMALLEST))[:, None]
         within = own.sum(0) / jnp.maximum(total, _SMALLEST)
         overall = within + jnp.sum(share_m * (mean - jnp.sum(share_m * mean, 0)) ** 2, 0)
-        floor = jnp.maximum(config.ridge * overall, _SMALLEST)
+        # A feature that never changed may yet: it is as uncertain as the others are in the mean.
+        floor = config.ridge * jnp.where(overall > 0, overall, jnp.mean(overall))
+        floor = jnp.maximum(floor, _SMALLEST)
         # Σ_m = (n_m S_m + ν diag V) / (n_m + ν) + ridge · diag(overall)
         if config.covariance == "tied":
             scatter = s.squares[0] - _dot((n[:, None] * offset).T, offset)

@@ -90,16 +90,22 @@ def series(name: str) -> np.ndarray:
         return SERIES[name]()
     path = pathlib.Path(name).expanduser()
     try:
-        lines = [line for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
+        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"series:{name} is neither a series of the zoo ({', '.join(SERIES)}) nor a file that "
             f"can be read: {getattr(error, 'strerror', None) or error}."
         ) from error
     cells = [line.split(",") if "," in line else line.split() for line in lines]
+    if any("," in line for line in lines) or max(map(len, cells), default=0) > 1:
+        # Of one column an empty line is a missing number; of several it is nothing.
+        cells = [row for row in cells if any(word.strip() for word in row)]
+    else:
+        cells = [row or [""] for row in cells]
+    if cells and all(word.strip().strip('"').isidentifier() for word in cells[0]):
+        named = [word.strip().lower() for word in cells[0]]
+        cells = cells if set(named) <= {"nan"} else cells[1:]
     rows = [_numbers(row) for row in cells]
-    if rows and rows[0] is None:
-        rows, cells = rows[1:], cells[1:]
     for row, words in zip(rows, cells, strict=True):
         if row is None or len(row) != len(cells[0]):
             raise DataError(
@@ -113,9 +119,10 @@ def series(name: str) -> np.ndarray:
 
 def _numbers(row: list[str]) -> list[float] | None:
     try:
-        return [float(word) if word.strip() else np.nan for word in row]
+        numbers = [float(word) if word.strip() else np.nan for word in row]
     except ValueError:
         return None
+    return None if np.isinf(numbers).any() else numbers
 
 
 def clip(name: str, side: int = 0) -> np.ndarray:
