@@ -212,10 +212,11 @@ def contrast(
         params, memory = state.params, state.memory
         seen: Configuration = batch
         if positive:
-            seen, memory = positive(jax.random.fold_in(key, 1), params, memory, batch)
+            # Streams apart from whatever `negative` makes of its key.
+            seen, memory = positive(jax.random.fold_in(key, 2**31), params, memory, batch)
         dreamt, memory = negative(key, params, memory, batch)
         seen, dreamt = jax.lax.stop_gradient((seen, dreamt))
-        own = jax.random.fold_in(key, 2)
+        own = jax.random.fold_in(key, 2**31 + 1)
         g, info = jax.grad(objective, has_aux=True)(params, own, batch, seen, dreamt)
         updates, optimizer = tx.update(g, state.optimizer, params)
         params = optax.apply_updates(params, updates)

@@ -12,7 +12,10 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeVar
 
-from genjax_zoo.contract import ConfigError
+import jax
+import numpy as np
+
+from genjax_zoo.contract import ConfigError, DataError
 
 T = TypeVar("T")
 
@@ -30,6 +33,33 @@ def choose(name: str, known: Mapping[str, T], what: str) -> T:
     if name not in known:
         raise ConfigError(nearest(name, known, what))
     return known[name]
+
+
+def check_labels(label: Any, classes: int, who: str, n: int | None = None) -> None:
+    """Raises DataError for what are no labels of `who`, if they are not traced.
+
+    Args:
+      label: [] or [B] integers 0 .. classes - 1.
+      classes: how many there are.
+      who: the family.
+      n: B, where it is known.
+    """
+    if isinstance(label, jax.core.Tracer):
+        return
+    # Of numpy, for under jit jax knows nothing of what it has made itself.
+    seen = np.asarray(label)
+    shaped = n is None or seen.shape in ((), (n,))
+    if not (np.issubdtype(seen.dtype, np.integer) and seen.size and shaped):
+        raise DataError(
+            f"{who}: expected a label, or one for each of {n or 'the'} examples, as integers, got "
+            f"{label!r}."
+        )
+    low, high = int(seen.min()), int(seen.max())
+    if low < 0 or high >= classes:
+        raise DataError(
+            f"{who}: labels should lie in 0 .. {classes - 1}, got {low} .. {high}; set "
+            f"model.classes to {high + 1} or more, or mend the labels."
+        )
 
 
 def typed(cls: type[T], fields: Mapping[str, Any], where: str = "config") -> T:

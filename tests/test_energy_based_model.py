@@ -260,3 +260,11 @@ def test_batch_norm_and_an_empty_buffer_are_refused():
         ebm.Config(network=nets.Network(normalise="batch"))
     with pytest.raises(ConfigError, match="buffer"):
         ebm.Config(objective=ebm.Objective(name="denoising"), sampling=ebm.Sampling(start="buffer"))
+
+
+def test_labels_that_the_model_does_not_know_are_refused_under_jit_too():
+    model = ebm.make(ebm.Config(classes=4), optax.adam(1e-3))
+    state = model.init(KEY, {"x": jnp.zeros((8, 2)), "label": jnp.zeros(8, jnp.int32)})
+    for label in (4, -1, 2.7, [0, 1]):
+        with pytest.raises(DataError, match="energy_based_model: "):
+            jax.jit(lambda s, label=label: model.sample(KEY, s, 3, label=label))(state)

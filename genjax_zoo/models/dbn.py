@@ -61,8 +61,10 @@ class Config:
         the run does.
       turned: whether a machine with as many hidden units as the one below has visible ones begins
         as that one turned over. The bound on log p(v) then begins where the greedy algorithm's
-        last one was, and is an equality (Hinton, Osindero & Teh 2006, section 4).
-      up_down: whether the machines learn together in the end.
+        last one was; for the second machine, without a label, it is an equality (Hinton, Osindero
+        & Teh 2006, section 4).
+      up_down: whether the machines learn together in the end; the penalties of `machine` are of
+        the greedy stages alone, and offsets stay where those left them.
       classes: C, the states of a label unit beside the top pair's lower side; 0 has none.
       rate: the learning rate of the up-down algorithm, as a fraction of the optimizer's.
       samples: how many draws of q(h | v) the bound on log p(v) averages.

@@ -54,6 +54,7 @@ from genjax_zoo.contract import (
     Once,
 )
 from genjax_zoo.learn import Learner, Memory, contrast, descend, learnt, of_params
+from genjax_zoo.typed import check_labels
 
 VERB = "contrast"
 
@@ -75,7 +76,8 @@ class Objective:
         distribution than the model's, exp(-E / T) at temperature T = σ² / ε.
       clip: the largest component of the force ∇E that a chain follows; 0 follows all.
       blur: deviation of the noise on the data, in units of s.
-      alpha: α, the weight of f(u)² on data and samples (Du & Mordatch, section 3.3).
+      alpha: α, the weight of f(u)² on data and samples (Du & Mordatch, section 3.3). What is told
+        as free_energy_gap then holds that term too.
       slices: score matching: random directions an example; 0 is the exact trace, for few
         dimensions.
       sigma: denoising: σ of the noise, in units of s. What is learnt is the density of the noisy
@@ -377,13 +379,14 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     def sample(key: Key, state: Learner, n: int, label: Array | int | None = None) -> Batch:
         """Chains at the model; with `label` [] or [n] at exp(f_y), which start from the Gaussian.
 
-        Raises DataError for a label where the model knows none.
+        Raises DataError for a label that the model does not know.
         """
         params = learnt(state)
         key_start, key_chain = jax.random.split(key)
         if label is not None:
             if not config.classes:
                 raise DataError("energy_based_model: this model knows no labels; leave it out.")
+            check_labels(label, config.classes, "energy_based_model", n)
             label = jnp.broadcast_to(jnp.asarray(label, jnp.int32), (n,))
         move = path(params, lambda u: f(params, u, label)).transition
         u, rising = base(key_start, n, params), sampling.steps // 2

@@ -42,7 +42,6 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import struct
 
@@ -62,6 +61,7 @@ from genjax_zoo.contract import (
     Support,
 )
 from genjax_zoo.learn import Learner, Memory, contrast, learnt, of_params
+from genjax_zoo.typed import check_labels
 
 VERB = "contrast"
 
@@ -247,7 +247,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
                 "model.classes to 0."
             )
         if C:
-            _check_labels(batch["label"], C)
+            check_labels(batch["label"], C, "rbm")
         x = flat(batch["x"])
         params = Params(
             W=config.weight_std * jax.random.normal(key_W, (D + C, H)),
@@ -727,7 +727,7 @@ def known(
     if x is not None:
         v, where = v.at[:, :D].set(wide(x)), where.at[:, :D].set(wide(mask) > 0)
     if label is not None:
-        _check_labels(label, C)
+        check_labels(label, C, "rbm", n)
         y = jnp.broadcast_to(jnp.asarray(label, jnp.int32), (n,))
         v, where = v.at[:, D:].set(jax.nn.one_hot(y, C)), where.at[:, D:].set(True)
     return v, where
@@ -741,19 +741,6 @@ def _logits_of_labels(params: Params, x: Array) -> Array:
 
 def _rows_of_labels(params: Params) -> Array:
     return params.W[params.W.shape[0] - params.classes :]
-
-
-def _check_labels(label: Array | int, classes: int) -> None:
-    if isinstance(label, jax.core.Tracer):
-        return
-    # Of numpy, for under jit jax's own minimum of a known array is not known.
-    seen = np.asarray(label)
-    low, high = int(seen.min()), int(seen.max())
-    if low < 0 or high >= classes:
-        raise DataError(
-            f"rbm: labels should lie in 0 .. {classes - 1}, got {low} .. {high}; set model.classes "
-            f"to {high + 1} or more, or mend the labels."
-        )
 
 
 def _labels(batch: Batch) -> Array:
