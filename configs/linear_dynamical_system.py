@@ -3,14 +3,14 @@
     genjax-zoo train --config=configs/linear_dynamical_system.py:digits --workdir=runs/lds
 
 variant  data                                        minutes  to expect (exact log_prob, nats)
-digits   8x8 digits, rows as times, 8 states         < 1      not measured yet
-nile     100 years of the Nile, local level          < 1      not measured yet
-ar       the same, AR(2)                             < 1      not measured yet
-texture  clip:waves, 160 frames 24x24, 8 states      < 1      not measured yet
+digits   8x8 digits, rows as times, 8 states         < 1      38.4 (a density)
+nile     100 years of the Nile, local level          < 1      -641.5856
+ar       the same, AR(2)                             < 1      -638.12
+texture  clip:waves, 160 frames 24x24, 8 states      < 1      230,020 (2.50 a pixel)
 
 nile is measured on the series that it learnt from, 100 terms, the first level N(0, 1e7); its
-variances, moved_variance and noise_variance in the metrics, are to be 1469.17 and 15098.52, where
-the likelihood is largest (Durbin & Koopman). ar has its first two values from N(mean, variance of
+variances, moved_variance and noise_variance in the metrics, end at 1468.55 and 15099.61, where the
+likelihood is largest at 1469.17 and 15098.52 (Durbin & Koopman). ar has its first two values from N(mean, variance of
 the data). Densities of data in different units do not compare.
 """
 
