@@ -1,0 +1,148 @@
+"""Linear dynamical systems learnt by EM: what it may never do, and where it has to end."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from genjax_zoo import kalman
+from genjax_zoo.contract import ConfigError, DataError, Evidence
+from genjax_zoo.models import linear_dynamical_system as lds
+from genjax_zoo.run import tables
+
+KEY = jax.random.key(0)
+
+
+def series(B=3, T=25, p=3, missing=0.0):
+    """Series of a system of two states that turn and fade."""
+    rng = np.random.default_rng(0)
+    A = 0.95 * np.array([[np.cos(0.6), -np.sin(0.6)], [np.sin(0.6), np.cos(0.6)]])
+    C, y = rng.normal(size=(p, 2)), np.empty((B, T, p))
+    for b in range(B):
+        x = rng.normal(size=2)
+        for t in range(T):
+            x = A @ x + 0.3 * rng.normal(size=2)
+            y[b, t] = 5 + C @ x + 0.2 * rng.normal(size=p)
+    y[rng.uniform(size=y.shape) < missing] = np.nan
+    return y
+
+
+def learnt(y, steps, **config):
+    """A model, its state after so many steps of EM, and log p(y) before each and at the end."""
+    model = lds.make(lds.Config(**config))
+    batch = {"x": jnp.asarray(y)}
+    state, step, told = model.init(KEY, batch), jax.jit(model.step), []
+    for _ in range(steps):
+        told.append(float(model.log_prob(KEY, state, batch).sum()))
+        state, info = step(KEY, state, batch)
+    return model, state, [*told, float(model.log_prob(KEY, state, batch).sum())], info
+
+
+@pytest.mark.parametrize(
+    "config, missing",
+    [
+        ({"states": 2}, 0.0),
+        ({"states": 2, "noise": "isotropic", "start": "random"}, 0.2),
+        ({"states": 2, "noise": "full"}, 0.2),
+        ({"structure": "local_level"}, 0.2),
+    ],
+)
+def test_em_never_lowers_the_likelihood(config, missing):
+    with jax.enable_x64(True):
+        y = series(missing=missing)
+        told = learnt(y, 12, **config)[2]
+    assert np.all(np.diff(told) > -1e-6), told
+    assert told[-1] > told[0] + 0.1
+
+
+def test_an_autoregression_learns_its_coefficients():
+    rng = np.random.default_rng(1)
+    y = np.zeros((1, 2000, 1))
+    for t in range(2, 2000):
+        y[0, t] = 1.2 * y[0, t - 1] - 0.5 * y[0, t - 2] + rng.normal()
+    with jax.enable_x64(True):
+        _, state, told, info = learnt(y, 6, structure="autoregressive", ar=2)
+        A = np.asarray(lds.learnt(state).system.A)
+    assert np.all(np.diff(told) > -1e-6)
+    np.testing.assert_allclose(A[0], [1.2, -0.5], atol=0.06)
+    np.testing.assert_allclose(info["spectral_radius"], 0.5**0.5, atol=0.05)
+
+
+def test_the_nile_ends_where_its_likelihood_is_largest():
+    """Durbin & Koopman's 1469.1 and 15099 within .1 %, in float32 and raw units."""
+    y = tables.nile()[None]
+    model = lds.make(lds.Config(structure="local_level"))
+    batch = {"x": jnp.asarray(y)}
+    state = model.init(KEY, batch)
+    one = lambda state, _: (model.step(KEY, state, batch)[0], None)
+    state = jax.jit(lambda s: jax.lax.scan(one, s, None, 2500)[0])(state)
+    system = lds.learnt(state).system
+    np.testing.assert_allclose(float(system.Q[0, 0]), 1469.17, rtol=1e-3)
+    np.testing.assert_allclose(float(jnp.ravel(system.R)[0]), 15098.52, rtol=1e-3)
+    np.testing.assert_allclose(model.log_prob(KEY, state, batch), [-641.5856], atol=2e-3)
+
+
+def test_subspace_identification_finds_the_eigenvalues_of_what_has_no_noise():
+    turn, T = np.exp(0.4j), 60
+    x = np.stack([(0.99 * turn) ** t for t in range(T)])
+    C = np.random.default_rng(0).normal(size=(6, 2))
+    y = (np.stack([x.real, x.imag], 1) @ C.T)[None]
+    with jax.enable_x64(True):
+        model = lds.make(lds.Config(states=2))
+        A = lds.learnt(model.init(KEY, {"x": jnp.asarray(y)})).system.A
+    found = np.linalg.eigvals(np.asarray(A))
+    np.testing.assert_allclose(np.abs(found), 0.99, atol=0.02)
+    np.testing.assert_allclose(np.abs(np.angle(found)), 0.4, atol=0.02)
+
+
+def test_stability_is_enforced_where_it_is_asked_for():
+    y = 1.06 ** np.arange(40.0)[None, :, None] * np.ones((1, 1, 3))
+    y += 0.01 * np.random.default_rng(0).normal(size=y.shape)
+    loose = learnt(y.astype(np.float32), 3, states=1)[1]
+    tight = learnt(y.astype(np.float32), 3, states=1, stable="enforce", radius=0.9)[1]
+    assert kalman.spectral_radius(lds.learnt(loose).system.A) > 1
+    assert kalman.spectral_radius(lds.learnt(tight).system.A) < 0.901
+
+
+def test_frames_are_sampled_continued_encoded_and_decoded():
+    y = series().astype(np.float32).reshape(3, 25, 3, 1, 1)
+    model, state, _, _ = learnt(y, 2, states=2)
+    assert model.evidence is Evidence.EXACT
+    assert model.sample(KEY, state, 4)["x"].shape == (4, 25, 3, 1, 1)
+    more = model.sample(KEY, state, 500, length=7, x=y[0])["x"]
+    assert more.shape == (500, 7, 3, 1, 1)
+    system = lds.learnt(state).system
+    said = kalman.forecast(system, jnp.asarray(y[0].reshape(25, 3)), 7)
+    error = np.abs(np.asarray(more).reshape(500, 7, 3).mean(0) - said.mean)
+    assert np.all(error < 5 * said.std / np.sqrt(500))
+    latents = model.encode(KEY, state, {"x": y})
+    back = model.decode(state, latents)["x"]
+    assert back.shape == y.shape
+    assert float(jnp.mean((back - y) ** 2)) < 0.1
+    assert model.measures["one_step"](KEY, state, {"x": y}).shape == (3,)
+
+
+def test_what_is_missing_is_integrated_out():
+    """Of binary patterns of missing numbers: the density of the rest is the marginal's."""
+    y = series(B=1, T=2, p=2)
+    model, state, _, _ = learnt(series(p=2), 2, states=1)
+    grid = np.linspace(-15, 25, 4001)
+    for t, i in itertools.product(range(2), range(2)):
+        holed = y.copy()
+        holed[0, t, i] = np.nan
+        filled = np.repeat(y, len(grid), 0)
+        filled[:, t, i] = grid
+        whole = np.exp(np.asarray(model.log_prob(KEY, state, {"x": jnp.asarray(filled)}), float))
+        marginal = float(model.log_prob(KEY, state, {"x": jnp.asarray(holed)})[0])
+        assert np.log(np.trapezoid(whole, grid)) == pytest.approx(marginal, abs=1e-3)
+
+
+def test_what_makes_no_sense_is_refused():
+    with pytest.raises(ConfigError, match="states should be at least 1"):
+        lds.Config(states=0)
+    with pytest.raises(ConfigError, match="fixed should name some of A, Q, C, d, R, start"):
+        lds.Config(fixed=("B",))
+    with pytest.raises(DataError, match="two times or more"):
+        lds.make(lds.Config()).init(KEY, {"x": jnp.zeros((3, 1, 2))})
