@@ -10,8 +10,8 @@ texture  clip:waves, 160 frames 24x24, 8 states      < 1      230,020 (2.50 a pi
 
 nile is measured on the series that it learnt from, 100 terms, the first level N(0, 1e7); its
 variances, moved_variance and noise_variance in the metrics, end at 1468.55 and 15099.61, where the
-likelihood is largest at 1469.17 and 15098.52 (Durbin & Koopman). ar has its first two values from N(mean, variance of
-the data). Densities of data in different units do not compare.
+likelihood is largest at 1469.17 and 15098.52 (Durbin & Koopman). ar has its first two values from
+N(mean, variance of the data). Densities of data in different units do not compare.
 """
 
 from genjax_zoo.run.config import assemble

@@ -30,6 +30,10 @@ together is spoilt by one that has not begun."""
 COUNTEREXAMPLES = {"gan:toy_simultaneous": "simultaneous descent circles, and is there to show it"}
 
 
+WIDE = {"linear_dynamical_system:nile": "its first level may lie anywhere: N(0, 1e7)"}
+"""Densities that no window of a few units holds."""
+
+
 def variants_of(family: str) -> dict[str, Any]:
     """The variants of a config file, as `configs/FAMILY.py:VARIANT` gives them."""
     path = ROOT / "configs" / f"{family}.py"
@@ -285,9 +289,11 @@ def test_probabilities_sum_to_one(case):
     assert float(jnp.std(values.mean(0))) > 1e-3, "all images alike: nothing was tested"
 
 
-def test_an_exact_density_integrates_to_one(case):
+def test_an_exact_density_integrates_to_one(name, case):
     if case.model.evidence is not Evidence.EXACT or case.model.support is not Support.REAL:
         pytest.skip("no exact density of real data")
+    if name in WIDE:
+        pytest.skip(WIDE[name])
     points = jax.random.normal(jax.random.key(3), (200, 2)) * jnp.array([0.5, 1.0]) + 1
     state = tiny(case, points, rows=200)
     side, width = 200, 16.0
@@ -368,6 +374,8 @@ def energy_distance(x: np.ndarray, y: np.ndarray) -> float:
 def test_training_brings_samples_nearer_to_the_data(name, case):
     if name in COUNTEREXAMPLES:
         pytest.skip(COUNTEREXAMPLES[name])
+    if case.source.held_out_size == 1:
+        pytest.skip("one series is no sample that samples could be compared with")
     data = np.asarray(held_out(case.source)["x"]).reshape(-1, case.batch["x"][0].size)
     far, near = (
         energy_distance(

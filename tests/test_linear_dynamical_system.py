@@ -70,6 +70,35 @@ def test_an_autoregression_learns_its_coefficients():
     np.testing.assert_allclose(info["spectral_radius"], 0.5**0.5, atol=0.05)
 
 
+@pytest.mark.parametrize("noise", ["diagonal", "full"])
+def test_what_is_kept_adds_up_to_one_step_of_all(noise):
+    """Two batches by stepwise EM with keep = 1 are one batch of both, by the same parameters."""
+    with jax.enable_x64(True):
+        y = jnp.asarray(series(B=4, missing=0.1))
+        model = lds.make(lds.Config(states=2, noise=noise, keep=1.0))
+        start = model.init(KEY, {"x": y})
+        both = model.step(KEY, start, {"x": y})[0]
+        half, _ = model.step(KEY, start, {"x": y[:2]})
+        # The second half is expected by the first parameters, as it is in the whole batch.
+        added, _ = model.step(KEY, half.replace(params=start.params), {"x": y[2:]})
+        for a, b in zip(jax.tree.leaves(added), jax.tree.leaves(both), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-9)
+
+
+def test_a_prior_holds_the_system_where_it_began():
+    with jax.enable_x64(True):
+        y = series(B=1, T=8)
+        away = []
+        for nu in (0.0, 10.0, 1e6):
+            config = {"states": 2, "start": "random", "imagined": nu}
+            _, state, _, _ = learnt(y, 3, **config)
+            began, ended = state.params.reference.system, state.params.system
+            apart = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), began, ended)
+            away.append(max(jax.tree.leaves(apart)))
+    assert away[0] > away[1] > 100 * away[2]
+    assert away[2] < 1e-3
+
+
 def test_the_nile_ends_where_its_likelihood_is_largest():
     """Durbin & Koopman's 1469.1 and 15099 within .1 %, in float32 and raw units."""
     y = tables.nile()[None]
