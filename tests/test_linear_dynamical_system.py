@@ -76,11 +76,11 @@ def test_what_is_kept_adds_up_to_one_step_of_all(noise):
     with jax.enable_x64(True):
         y = jnp.asarray(series(B=4, missing=0.1))
         model = lds.make(lds.Config(states=2, noise=noise, keep=1.0))
-        start = model.init(KEY, {"x": y})
-        both = model.step(KEY, start, {"x": y})[0]
-        half, _ = model.step(KEY, start, {"x": y[:2]})
+        start, step = jax.jit(model.init)(KEY, {"x": y}), jax.jit(model.step)
+        both = step(KEY, start, {"x": y})[0]
+        half, _ = step(KEY, start, {"x": y[:2]})
         # The second half is expected by the first parameters, as it is in the whole batch.
-        added, _ = model.step(KEY, half.replace(params=start.params), {"x": y[2:]})
+        added, _ = step(KEY, half.replace(params=start.params), {"x": y[2:]})
         for a, b in zip(jax.tree.leaves(added), jax.tree.leaves(both), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-8, atol=1e-9)
 
