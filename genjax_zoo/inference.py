@@ -690,10 +690,8 @@ def check_value(net: Net, name: str, value: Any, n: int = 1) -> None:
     if states:
         fits = fits and bool(np.all((known >= 0) & (known < states) & (known == np.round(known))))
     if not fits:
-        raise DataError(
-            f"bayes_net: expected {expected} of {name}, or one for each of the {n} draws, got "
-            f"{value!r}."
-        )
+        each = f", or one for each of the {n} draws" if n > 1 else ""
+        raise DataError(f"bayes_net: expected {expected} of {name}{each}, got {value!r}.")
 
 
 def check(net: Net, seen: Seen) -> None:

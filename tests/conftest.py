@@ -1,6 +1,7 @@
 """What several test files need: a tiny family, and runs of it."""
 
 import dataclasses
+import gc
 import os
 import pathlib
 
@@ -20,6 +21,24 @@ from genjax_zoo.models import ZOO, Family
 from genjax_zoo.run.config import read
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Keeps together what shares compiled functions: a file, and of the laws those of a variant."""
+    for item in items:
+        case = getattr(item, "callspec", None) and item.callspec.params.get("name")
+        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}:{case or ''}"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def forget():
+    """Frees what a file compiled: a process may hold some 65,000 maps of memory, and then dies."""
+    yield
+    jax.clear_caches()
+    gc.collect()
+
+
 
 
 @dataclasses.dataclass(frozen=True)

@@ -240,7 +240,7 @@ def test_questions_that_cannot_be_answered():
         do(net, {"X": 0})
     with pytest.raises(DataError, match="has probability 0"):
         moments(net, "X", {"A": 1})
-    with pytest.raises(DataError, match=r"A has the states 0 \.\. 1"):
+    with pytest.raises(DataError, match=r"a state 0 \.\. 1 of A, got 2"):
         moments(net, "X", {"A": 2})
 
 

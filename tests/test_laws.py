@@ -125,7 +125,10 @@ def trained(name: str) -> Any:
 
 @pytest.fixture(params=CASES, scope="module")
 def name(request):
-    return request.param
+    yield request.param
+    case_of.cache_clear()
+    trained.cache_clear()
+    jax.clear_caches()
 
 
 @pytest.fixture
