@@ -39,8 +39,6 @@ def forget():
     gc.collect()
 
 
-
-
 @dataclasses.dataclass(frozen=True)
 class ToyConfig:
     """A diagonal Gaussian, learnt by descent: small enough to be run a hundred times."""
