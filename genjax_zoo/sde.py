@@ -1,0 +1,307 @@
+"""Forward processes: how data become noise, from whichever side one looks at it.
+
+A process takes x to x_t = α(t) x + σ(t) ε with ε ~ N(0, I), and nothing else is needed to know it.
+It is a stochastic differential equation (Song et al. 2021, arXiv:2011.13456, equation 5)
+
+    dx = f(t) x dt + g(t) dw,      f = α'/α,      g² = (σ²)' - 2 f σ²,
+
+it is a Markov chain between any two times s < t (Ho et al. 2020, arXiv:2006.11239, equation 2)
+
+    x_t = α_ts x_s + σ_ts ε,       α_ts = α_t / α_s,      σ_ts² = σ_t² - α_ts² σ_s²,
+
+and with α = 1 it is noise of growing size (Song & Ermon 2019, arXiv:1907.05600). Time grows from
+the data to the noise. What a network tells at a time is one linear combination of x and ε, which
+one is its parametrisation; with x_t it gives both.
+
+Floor 1.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from genjax_zoo.contract import Array, Key
+
+Schedule = Callable[[Array], Array]
+"""(t) -> a number for each t, of the same shape; a smooth function."""
+
+
+class Process(NamedTuple):
+    """x_t = α(t) x + σ(t) ε.
+
+    Attributes:
+      alpha: t -> α(t), what is left of the data.
+      sigma: t -> σ(t), the standard deviation of the noise.
+      start: the smallest time, where x_t is as good as the data.
+      end: the largest time, where x_t is as good as N(0, σ(end)² I).
+    """
+
+    alpha: Schedule
+    sigma: Schedule
+    start: float = 0.0
+    end: float = 1.0
+
+    def log_snr(self, t: Array) -> Array:
+        """λ(t) = log(α² / σ²), which falls with t (Kingma et al. 2021, equation 3)."""
+        return 2 * (jnp.log(self.alpha(t)) - jnp.log(self.sigma(t)))
+
+    def rates(self, t: Array) -> tuple[Array, Array]:
+        """α'(t), σ'(t)."""
+        return _slope(self.alpha, t), _slope(self.sigma, t)
+
+    def drift(self, t: Array) -> Array:
+        """f(t) = α'(t) / α(t)."""
+        return _slope(lambda s: jnp.log(self.alpha(s)), t)
+
+    def diffusion(self, t: Array) -> Array:
+        """g(t)² = (σ²)'(t) - 2 f(t) σ²(t)."""
+        return _slope(lambda s: self.sigma(s) ** 2, t) - 2 * self.drift(t) * self.sigma(t) ** 2
+
+    def between(self, s: Array, t: Array) -> tuple[Array, Array]:
+        """α_ts and σ_ts² of x_t given x_s, for s < t."""
+        alpha = self.alpha(t) / self.alpha(s)
+        # σ_t² (1 - SNR_t / SNR_s): the difference of two near squares would lose its digits.
+        left = -jnp.expm1(self.log_snr(t) - self.log_snr(s))
+        return alpha, self.sigma(t) ** 2 * left
+
+    def noised(self, t: Array, x: Array, noise: Array) -> Array:
+        """x_t of x [B, ...] and ε [B, ...], at times t [B] or []."""
+        return like(self.alpha(t), x) * x + like(self.sigma(t), x) * noise
+
+    def time_of(self, log_snr: Array, rounds: int = 60) -> Array:
+        """t with λ(t) = `log_snr`, by bisection between `start` and `end`."""
+        low = jnp.full_like(log_snr, self.start)
+        high = jnp.full_like(log_snr, self.end)
+
+        def halve(_, ends: tuple[Array, Array]) -> tuple[Array, Array]:
+            low, high = ends
+            middle = 0.5 * (low + high)
+            later = self.log_snr(middle) > log_snr
+            return jnp.where(later, middle, low), jnp.where(later, high, middle)
+
+        low, high = jax.lax.fori_loop(0, rounds, halve, (low, high))
+        return 0.5 * (low + high)
+
+
+def _slope(of: Schedule, t: Array) -> Array:
+    """The derivative at every t."""
+    t = jnp.asarray(t, float)
+    return jax.jvp(of, (t,), (jnp.ones_like(t),))[1]
+
+
+def like(t: Array, x: Array) -> Array:
+    """t [B] or [] with as many axes as x [B, ...]."""
+    t = jnp.asarray(t)
+    return t.reshape(t.shape + (1,) * (x.ndim - t.ndim)) if t.ndim else t
+
+
+# --------------------------------------------------------------------------------- the processes
+
+
+def variance_preserving(
+    beta_min: float = 0.1, beta_max: float = 20.0, start: float = 1e-5
+) -> Process:
+    """dx = -½ β x dt + √β dw with β linear in t: Song et al. 2021, equations 11 and 33."""
+    alpha = lambda t: jnp.exp(_vp(beta_min, beta_max, t))
+    sigma = lambda t: jnp.sqrt(-jnp.expm1(2 * _vp(beta_min, beta_max, t)))
+    return Process(alpha, sigma, start)
+
+
+def sub_variance_preserving(
+    beta_min: float = 0.1, beta_max: float = 20.0, start: float = 1e-5
+) -> Process:
+    """The same mean and the square of the variance: Song et al. 2021, equation 12; σ = 1 - α²."""
+    alpha = lambda t: jnp.exp(_vp(beta_min, beta_max, t))
+    sigma = lambda t: -jnp.expm1(2 * _vp(beta_min, beta_max, t))
+    return Process(alpha, sigma, start)
+
+
+def _vp(beta_min: float, beta_max: float, t: Array) -> Array:
+    # log α = -½ ∫_0^t β(s) ds
+    return -0.25 * t**2 * (beta_max - beta_min) - 0.5 * t * beta_min
+
+
+def cosine(offset: float = 0.008, start: float = 1e-3, end: float = 0.9946) -> Process:
+    """α = cos(π/2 (t + s)/(1 + s)) over its first value: Nichol & Dhariwal 2021, equation 17.
+
+    The end is where the paper's bound on β, .999, stops a chain of 1000 steps.
+    """
+    angle = lambda t: 0.5 * math.pi * (t + offset) / (1 + offset)
+    first = math.cos(0.5 * math.pi * offset / (1 + offset))
+    alpha = lambda t: jnp.cos(angle(t)) / first
+    return Process(alpha, lambda t: jnp.sqrt(1 - alpha(t) ** 2), start, end)
+
+
+def variance_exploding(sigma_min: float = 0.01, sigma_max: float = 50.0) -> Process:
+    """α = 1, σ geometric from `sigma_min` to `sigma_max`: Song et al. 2021, equation 9."""
+    ratio = sigma_max / sigma_min
+    return Process(jnp.ones_like, lambda t: sigma_min * ratio**t)
+
+
+def edm(sigma_min: float = 0.002, sigma_max: float = 80.0) -> Process:
+    """α = 1, σ = t: Karras et al. 2022 (arXiv:2206.00364), table 1; time is the noise itself."""
+    return Process(jnp.ones_like, lambda t: t, sigma_min, sigma_max)
+
+
+def straight(start: float = 1e-3, end: float = 1.0) -> Process:
+    """α = 1 - t, σ = t: the straight path of Liu et al. 2023 (arXiv:2209.03003), reversed."""
+    return Process(lambda t: 1 - t, lambda t: t, start, end)
+
+
+def discrete(beta: Array) -> Process:
+    """The chain of T steps with variances β_1 .. β_T, read at times i / T: Ho et al. 2020.
+
+    Between those times log SNR is interpolated; the first step, from data without noise, has none.
+    """
+    # log ᾱ_i = Σ_{j ≤ i} log(1 - β_j)
+    log_alpha = 0.5 * jnp.cumsum(jnp.log1p(-beta))
+    at = (1 + jnp.arange(len(beta))) / len(beta)
+    log_snr = 2 * log_alpha - jnp.log(-jnp.expm1(2 * log_alpha))
+    snr = lambda t: jnp.interp(t, at, log_snr)
+    alpha = lambda t: jnp.sqrt(jax.nn.sigmoid(snr(t)))
+    return Process(alpha, lambda t: jnp.sqrt(jax.nn.sigmoid(-snr(t))), 1 / len(beta), 1.0)
+
+
+def linear_betas(steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> Array:
+    """β_1 .. β_T of Ho et al. 2020, section 4."""
+    return jnp.linspace(first, last, steps)
+
+
+PROCESSES: Mapping[str, Callable[..., Process]] = {
+    "variance_preserving": variance_preserving,
+    "sub_variance_preserving": sub_variance_preserving,
+    "variance_exploding": variance_exploding,
+    "cosine": cosine,
+    "edm": edm,
+    "straight": straight,
+    "ddpm": lambda steps=1000, first=1e-4, last=0.02: discrete(linear_betas(steps, first, last)),
+}
+"""The processes by the names that configs use."""
+
+
+# -------------------------------------------------------------------------- the parametrisations
+
+
+class Prediction(NamedTuple):
+    """What is known of x_t: the data and the noise it is made of, x_t = α x + σ ε.
+
+    Attributes:
+      x: E[x | x_t], [B, ...].
+      noise: E[ε | x_t], [B, ...].
+    """
+
+    x: Array
+    noise: Array
+
+
+Row = Callable[[Process, Array, float], tuple[Array, Array]]
+"""(process, t, σ_data) -> (a, b): the network tells a x + b ε."""
+
+
+def _noise(process: Process, t: Array, data_std: float) -> tuple[Array, Array]:
+    return jnp.zeros_like(t), jnp.ones_like(t)
+
+
+def _data(process: Process, t: Array, data_std: float) -> tuple[Array, Array]:
+    return jnp.ones_like(t), jnp.zeros_like(t)
+
+
+def _score(process: Process, t: Array, data_std: float) -> tuple[Array, Array]:
+    # ∇ log p(x_t) = -E[ε | x_t] / σ
+    return jnp.zeros_like(t), -1 / process.sigma(t)
+
+
+def _velocity(process: Process, t: Array, data_std: float) -> tuple[Array, Array]:
+    # v = α ε - σ x: Salimans & Ho 2022 (arXiv:2202.00512), section 4
+    return -process.sigma(t), process.alpha(t)
+
+
+def _flow(process: Process, t: Array, data_std: float) -> tuple[Array, Array]:
+    # dx_t/dt = α' x + σ' ε: Lipman et al. 2023 (arXiv:2210.02747), equation 14
+    return process.rates(t)
+
+
+def _preconditioned(process: Process, t: Array, data_std: float) -> tuple[Array, Array]:
+    # F with x = c_skip x_t + c_out F and E[F²] = 1: Karras et al. 2022, table 1, where α = 1
+    alpha, sigma = process.alpha(t), process.sigma(t)
+    total = (alpha * data_std) ** 2 + sigma**2
+    skip = alpha * data_std**2 / total
+    out = sigma * data_std / jnp.sqrt(total)
+    return (1 - skip * alpha) / out, -skip * sigma / out
+
+
+PARAMETRISATIONS: Mapping[str, Row] = {
+    "noise": _noise,
+    "data": _data,
+    "score": _score,
+    "velocity": _velocity,
+    "flow": _flow,
+    "preconditioned": _preconditioned,
+}
+"""What a network may tell, by the names that configs use."""
+
+
+def target(
+    process: Process, name: str, t: Array, x: Array, noise: Array, data_std: float = 0.5
+) -> Array:
+    """What the network should have told: a x + b ε, [B, ...] for t [B]."""
+    a, b = PARAMETRISATIONS[name](process, t, data_std)
+    return like(a, x) * x + like(b, x) * noise
+
+
+def prediction(
+    process: Process, name: str, t: Array, x_t: Array, told: Array, data_std: float = 0.5
+) -> Prediction:
+    """x and ε, from x_t = α x + σ ε and `told` = a x + b ε: two linear equations."""
+    a, b = (like(c, x_t) for c in PARAMETRISATIONS[name](process, t, data_std))
+    alpha, sigma = like(process.alpha(t), x_t), like(process.sigma(t), x_t)
+    det = alpha * b - sigma * a
+    return Prediction((b * x_t - sigma * told) / det, (alpha * told - a * x_t) / det)
+
+
+# -------------------------------------------------------------------------------- the weightings
+
+
+Weighting = Callable[[Process, Array, float], Array]
+"""(process, t, σ_data) -> w(t) of |ε - ε̂|², which is SNR(t) times the squared error of x."""
+
+
+def _simple(process: Process, t: Array, data_std: float) -> Array:
+    # Ho et al. 2020, equation 14
+    return jnp.ones_like(t)
+
+
+def _likelihood(process: Process, t: Array, data_std: float) -> Array:
+    # -λ'(t) / 2: the bound on log p(x) in nats, Kingma et al. 2021 (arXiv:2107.00630), equation 17
+    return -0.5 * _slope(process.log_snr, t)
+
+
+def _clipped(process: Process, t: Array, data_std: float) -> Array:
+    # min(SNR, 5) / SNR: Hang et al. 2023 (arXiv:2303.09556), section 3.4
+    snr = jnp.exp(process.log_snr(t))
+    return jnp.minimum(snr, 5.0) / snr
+
+
+def _edm(process: Process, t: Array, data_std: float) -> Array:
+    # (σ² + σ_data²) / (σ σ_data)² of x: Karras et al. 2022, table 1, whose σ is our σ / α
+    return 1 + jnp.exp(-process.log_snr(t)) / data_std**2
+
+
+WEIGHTINGS: Mapping[str, Weighting] = {
+    "simple": _simple,
+    "likelihood": _likelihood,
+    "clipped": _clipped,
+    "edm": _edm,
+}
+"""The weightings by the names that configs use."""
+
+
+def times(key: Key, process: Process, n: int) -> Array:
+    """n times over [start, end], each uniform, together evenly spread: Kingma et al. 2021, I.1."""
+    u = (jax.random.uniform(key) + jnp.arange(n) / n) % 1
+    return process.start + u * (process.end - process.start)
