@@ -5,6 +5,7 @@ Floor 1. Only here is flax.linen imported; a caller sees `(params, inputs) -> ou
 
 from genjax_zoo.nets import progressive
 from genjax_zoo.nets.conv import conv, conv_transpose
+from genjax_zoo.nets.denoisers import DENOISERS, Denoiser, denoiser
 from genjax_zoo.nets.dense import mlp
 from genjax_zoo.nets.image import (
     StatefulNet,
@@ -18,7 +19,9 @@ from genjax_zoo.nets.resample import upsample, upsample_conv
 
 __all__ = [
     "ACTIVATIONS",
+    "DENOISERS",
     "NETWORKS",
+    "Denoiser",
     "Net",
     "Network",
     "StatefulNet",
@@ -27,6 +30,7 @@ __all__ = [
     "conv_decoder",
     "conv_encoder",
     "conv_transpose",
+    "denoiser",
     "discriminator",
     "generator",
     "group_norm",
