@@ -1,9 +1,9 @@
 """Diffusion: one process, many names; process, parametrisation, weighting and sampler are free.
 
-    x_t = α(t) x + σ(t) ε                          the forward process          (sde.py)
-    F_θ(x_t, t) = a(t) x̂ + b(t) ε̂                  what the network tells       (sde.PARAMETRISATIONS)
-    L = E_t w(t) |ε - ε̂|²                          what it learns from          (sde.WEIGHTINGS)
-    x_end -> ... -> x_start                        how samples are drawn        (samplers.py)
+    x_t = α(t) x + σ(t) ε                the forward process        sde.PROCESSES
+    F_θ(x_t, t) = a(t) x̂ + b(t) ε̂        what the network tells     sde.PARAMETRISATIONS
+    L = E_t w(t) |ε - ε̂|²                what it learns from        sde.WEIGHTINGS
+    x_end -> ... -> x_start              how samples are drawn      samplers.SAMPLERS
 
 DDPM (Ho et al. 2020) is "ddpm", "noise", "simple", "ancestral"; NCSN (Song & Ermon 2019) is
 "variance_exploding", "score", "simple", "annealed_langevin"; score SDEs (Song et al. 2021) are
@@ -74,7 +74,7 @@ class Config:
     eta: float = 0.0
     variance: str = "small"
     data_std: float = 0.5
-    network: nets.Denoiser = nets.Denoiser()
+    network: nets.Denoiser = dataclasses.field(default_factory=nets.Denoiser)
     classes: int = 0
     unconditional: float = 0.1
     guidance: float = 0.0
@@ -139,39 +139,39 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         told = net.apply(params.network, x_t / like(scale, x_t), _clock(process, t), label)
         return sde.prediction(process, config.parametrisation, t, x_t, told, config.data_std)
 
-    def errors(key: Key, params: Params, x: Array, label: Array | None) -> tuple[Array, Array]:
-        """t [B] and |ε - ε̂|² [B]."""
-        key_t, key_noise = jax.random.split(key)
-        t = sde.times(key_t, process, len(x))
-        noise = jax.random.normal(key_noise, x.shape)
+    def error(key: Key, params: Params, t: Array, x: Array, label: Array | None) -> Array:
+        """|ε - ε̂|² [B] at times t [B]."""
+        noise = jax.random.normal(key, x.shape)
         seen = predict(params, t, process.noised(t, x, noise), label)
-        return t, jnp.sum((noise - seen.noise).reshape(len(x), -1) ** 2, -1)
+        return jnp.sum((noise - seen.noise).reshape(len(x), -1) ** 2, -1)
 
     def loss(key: Key, params: Params, memory: tuple[()], batch: Batch):
-        key_hide, key_error = jax.random.split(key)
+        key_hide, key_time, key_error = jax.random.split(key, 3)
         x, label = batch["x"], _labels(batch, config.classes)
         if label is not None:
             hidden = jax.random.bernoulli(key_hide, config.unconditional, label.shape)
             label = jnp.where(hidden, config.classes, label)
-        t, error = errors(key_error, params, x, label)
-        each = weighting(process, t, config.data_std) * error / x[0].size
-        info: Info = {"noise_error": jnp.mean(error) / x[0].size}
-        return jnp.mean(each), (memory, info)
-
-    # The loss of ε̂ = (x_t - α x̂) / σ at tiny σ asks for care: see _labels and tests.
+        t = sde.times(key_time, process, len(x))
+        mean_error = error(key_error, params, t, x, label) / x[0].size
+        info: Info = {"noise_error": jnp.mean(mean_error)}
+        return jnp.mean(weighting(process, t, config.data_std) * mean_error), (memory, info)
 
     def bound(key: Key, params: Params, batch: Batch) -> Array:
         """A lower bound on log p(x) [B] nats: Kingma et al. 2021, equations 12 to 17.
 
-        log p(x) >= E log p(x | x_0) - KL(q(x_T | x) || N(0, σ_T²)) - T ½ E_t[-λ'(t) |ε - ε̂|²]
+            log p(x) >= E log p(x | x_0) - KL(q(x_T | x) || N(0, σ_T²)) - ½ ∫ E|ε - ε̂|² dλ
+
+        λ is drawn evenly, for most of the integral lies at times near the start.
         """
         x, label = batch["x"], _labels(batch, config.classes)
         keys = jax.random.split(key, config.bound_samples)
-        span = process.end - process.start
+        most, least = process.log_snr(jnp.array([process.start, process.end]))
 
         def diffusion(key: Key) -> Array:
-            t, error = errors(key, params, x, label)
-            return span * WEIGHTINGS["likelihood"](process, t, config.data_std) * error
+            key_time, key_error = jax.random.split(key)
+            u = (jax.random.uniform(key_time) + jnp.arange(len(x)) / len(x)) % 1
+            t = process.time_of(least + (most - least) * u)
+            return 0.5 * (most - least) * error(key_error, params, t, x, label)
 
         # (1) the diffusion loss
         between = jax.lax.map(diffusion, keys).mean(0)
@@ -237,7 +237,8 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             if label is None:
                 drawn = jax.random.randint(key_label, (n,), 0, config.classes)
             else:
-                drawn = check_labels(label, n, config.classes)
+                check_labels(label, config.classes, "diffusion", n)
+                drawn = jnp.broadcast_to(jnp.asarray(label, jnp.int32), (n,))
 
         def guided(t: Array, x: Array) -> Prediction:
             at = jnp.full(len(x), t)
