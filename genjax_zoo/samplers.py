@@ -11,14 +11,17 @@ process; they differ in how many predictions they need. Floor 1.
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 from collections.abc import Callable
 from typing import Literal
 
 import jax
 import jax.numpy as jnp
 
-from genjax_zoo.contract import Array, Key
+from genjax_zoo.contract import Array, ConfigError, Key
 from genjax_zoo.sde import Prediction, Process
+from genjax_zoo.typed import choose
 
 Predict = Callable[[Array, Array], Prediction]
 """(t [], x_t [B, ...]) -> Prediction."""
@@ -125,13 +128,13 @@ def annealed_langevin(
     x: Array,
     times: Array,
     rate: float = 2e-5,
-    moves: int = 100,
+    moves: int = 1,
 ) -> Array:
     """Langevin moves at every noise, from the largest: Song & Ermon 2019, algorithm 1.
 
     Args:
       rate: ε; the step at noise σ is ε σ² / σ_last².
-      moves: T, at each noise.
+      moves: T, at each noise; the paper takes 100.
     """
     last = process.sigma(times[-1])
 
@@ -249,3 +252,56 @@ GRIDS: dict[str, Callable[..., Array]] = {
     "karras": karras,
 }
 """The grids of times by the names that configs use."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """How samples are drawn.
+
+    Attributes:
+      name: in SAMPLERS.
+      grid: in GRIDS, and `steps` how many it has.
+      eta: of "ddim".
+      variance: of "ancestral", "small" or "large".
+      rate: of "annealed_langevin".
+      snr: of "predictor_corrector".
+      moves: of the Langevin chains of either, at each noise.
+    """
+
+    name: str = "ancestral"
+    grid: str = "even"
+    steps: int = 200
+    eta: float = 0.0
+    variance: Literal["small", "large"] = "small"
+    rate: float = 2e-5
+    snr: float = 0.16
+    moves: int = 1
+
+    def __post_init__(self):
+        choose(self.name, SAMPLERS, "sampler")
+        choose(self.grid, GRIDS, "grid")
+        if min(self.steps, self.moves) < 1:
+            raise ConfigError(
+                f"sampling: steps and moves should be at least 1, got {self.steps}, {self.moves}."
+            )
+        if not 0 <= self.eta <= 1 or self.rate <= 0 or self.snr <= 0:
+            raise ConfigError(
+                "sampling: eta should lie in [0, 1], rate and snr be positive, got "
+                f"{self.eta}, {self.rate} and {self.snr}."
+            )
+
+
+def make(config: Config) -> Callable[[Key, Process, Predict, Array], Array]:
+    """(key, process, predict, x at the end) -> x at the start."""
+    sampler = SAMPLERS[config.name]
+    # Of the fields a sampler takes those that it names.
+    own = {
+        field.name: getattr(config, field.name)
+        for field in dataclasses.fields(config)
+        if field.name in inspect.signature(sampler).parameters
+    }
+
+    def draw(key: Key, process: Process, predict: Predict, x: Array) -> Array:
+        return sampler(key, process, predict, x, GRIDS[config.grid](process, config.steps), **own)
+
+    return draw

@@ -34,8 +34,7 @@ from genjax_zoo.contract import (
     Measure,
     Model,
 )
-from genjax_zoo.learn import descend, of_params
-from genjax_zoo.samplers import GRIDS, SAMPLERS
+from genjax_zoo.learn import descend, learnt, of_params
 from genjax_zoo.sde import PARAMETRISATIONS, PROCESSES, WEIGHTINGS, Prediction, like
 from genjax_zoo.typed import check_labels, choose
 
@@ -50,10 +49,7 @@ class Config:
       process: a name in sde.PROCESSES.
       parametrisation: a name in sde.PARAMETRISATIONS.
       weighting: a name in sde.WEIGHTINGS.
-      sampler: a name in samplers.SAMPLERS; `grid` a name in samplers.GRIDS.
-      steps: of the sampler.
-      eta: of "ddim".
-      variance: of "ancestral", "small" or "large".
+      sampling: how samples are drawn: sampler, grid of times and steps.
       data_std: σ_data, of the preconditioning and the weighting "edm".
       network: what the denoiser is made of.
       classes: how many labels condition the samples; 0 takes no notice of them.
@@ -68,11 +64,7 @@ class Config:
     process: str = "variance_preserving"
     parametrisation: str = "noise"
     weighting: str = "simple"
-    sampler: str = "ancestral"
-    grid: str = "even"
-    steps: int = 200
-    eta: float = 0.0
-    variance: str = "small"
+    sampling: samplers.Config = dataclasses.field(default_factory=samplers.Config)
     data_std: float = 0.5
     network: nets.Denoiser = dataclasses.field(default_factory=nets.Denoiser)
     classes: int = 0
@@ -87,17 +79,19 @@ class Config:
         choose(self.process, PROCESSES, "process")
         choose(self.parametrisation, PARAMETRISATIONS, "parametrisation")
         choose(self.weighting, WEIGHTINGS, "weighting")
-        choose(self.sampler, SAMPLERS, "sampler")
-        choose(self.grid, GRIDS, "grid")
-        for name in ("steps", "bound_samples", "ode_steps"):
+        for name in ("bound_samples", "ode_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(
                     f"diffusion: {name} should be at least 1, got {getattr(self, name)}."
                 )
         if min(self.classes, self.probes) < 0:
             raise ConfigError("diffusion: classes and probes should be at least 0.")
-        if not 0 <= self.unconditional <= 1 or not 0 <= self.eta <= 1:
-            raise ConfigError("diffusion: unconditional and eta should lie in [0, 1].")
+        if self.data_std <= 0:
+            raise ConfigError(f"diffusion: data_std should be positive, got {self.data_std}.")
+        if not 0 <= self.unconditional <= 1:
+            raise ConfigError(
+                f"diffusion: unconditional should lie in [0, 1], got {self.unconditional}."
+            )
         if not 0 <= self.average < 1:
             raise ConfigError(f"diffusion: average should lie in [0, 1), got {self.average}.")
         if self.guidance and not (self.classes and self.unconditional):
@@ -125,6 +119,8 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     process = PROCESSES[config.process]()
     net = nets.denoiser(config.network, classes=config.classes)
     weighting = WEIGHTINGS[config.weighting]
+    draw = samplers.make(config.sampling)
+    first, last = jnp.asarray(process.start), jnp.asarray(process.end)
 
     def init(key: Key, batch: Batch) -> tuple[Params, tuple[()]]:
         x = batch["x"]
@@ -176,11 +172,10 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         # (1) the diffusion loss
         between = jax.lax.map(diffusion, keys).mean(0)
         flat = x.reshape(len(x), -1)
-        start, end = jnp.asarray(process.start), jnp.asarray(process.end)
         # (2) the prior loss, KL(N(α x, σ²) || N(0, σ²))
-        prior = 0.5 * (process.alpha(end) / process.sigma(end)) ** 2 * jnp.sum(flat**2, -1)
+        prior = 0.5 * (process.alpha(last) / process.sigma(last)) ** 2 * jnp.sum(flat**2, -1)
         # (3) the reconstruction, p(x | x_0) = N(x_0 / α, (σ / α)²), in the mean over x_0
-        log_ratio = -0.5 * process.log_snr(start)
+        log_ratio = -0.5 * process.log_snr(first)
         mean = -flat.shape[-1] * (0.5 * math.log(2 * math.pi) + log_ratio + 0.5)
         return mean - prior - between
 
@@ -223,11 +218,25 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         """log p of x by the probability-flow ODE, whose start is x itself."""
         x = batch["x"]
         end, total = flow(key, params, x, _labels(batch, config.classes))
-        log_std = jnp.log(process.sigma(jnp.asarray(process.end)))
+        log_std = jnp.log(process.sigma(last))
         return distributions.gaussian(end.reshape(len(x), -1), 0.0, log_std) + total
 
+    def encode(key: Key, params: Params, batch: Batch) -> Array:
+        """Where the ODE takes x, of N(0, I) if x is of the data: [B, ...]."""
+        times = samplers.even_in_log_snr(process, config.ode_steps)[::-1]
+        seen = lambda t, x: predict(params, jnp.full(len(x), t), x, _labels(batch, config.classes))
+        return samplers.heun(key, process, seen, batch["x"], times) / process.sigma(last)
+
+    def decode(params: Params, latents: Array) -> Batch:
+        """Back along the ODE; without a label."""
+        label = jnp.full(len(latents), config.classes) if config.classes else None
+        times = samplers.even_in_log_snr(process, config.ode_steps)
+        seen = lambda t, x: predict(params, jnp.full(len(x), t), x, label)
+        noise = process.sigma(last) * latents
+        return {"x": samplers.heun(jax.random.key(0), process, seen, noise, times)}
+
     def start_of(params: Params, key: Key, n: int) -> Array:
-        return process.sigma(jnp.asarray(process.end)) * jax.random.normal(key, (n, *params.shape))
+        return process.sigma(last) * jax.random.normal(key, (n, *params.shape))
 
     def sample(key: Key, params: Params, n: int, label: Any = None) -> Batch:
         """x by the config's sampler; of `label`, a number or [n], where the model has classes."""
@@ -249,15 +258,9 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             mix = lambda a, b: (1 + config.guidance) * a - config.guidance * b
             return jax.tree.map(mix, seen, free)
 
-        times = GRIDS[config.grid](process, config.steps)
-        extra = {"ddim": {"eta": config.eta}, "ancestral": {"variance": config.variance}}
-        walk = SAMPLERS[config.sampler]
-        x = walk(
-            *(key_walk, process, guided, start_of(params, key_start, n), times),
-            **extra.get(config.sampler, {}),
-        )
+        x = draw(key_walk, process, guided, start_of(params, key_start, n))
         # What is left of noise at the last time is taken away: Jolicoeur-Martineau et al. 2021.
-        x = guided(times[-1], x).x
+        x = guided(jnp.asarray(process.start), x).x
         return {"x": x} if drawn is None else {"x": x, "label": drawn}
 
     return Model(
@@ -265,6 +268,8 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         sample=of_params(sample),
         log_prob=of_params(log_prob),
         evidence=Evidence.ESTIMATE,
+        encode=of_params(encode),
+        decode=lambda state, latents: decode(learnt(state), latents),
         measures={
             "bound": Measure(
                 of_params(bound),
