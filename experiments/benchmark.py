@@ -219,6 +219,7 @@ def workloads() -> dict[str, Workload]:
     sgd = optimizers.Config("sgd", 1e-2)
     rbm = {"hidden": 500, "base_rate": False}
     vae = {"latents": 50, "widths": (500,), "activation": "relu", "decoder": "bernoulli"}
+    conv_vae = {**vae, "network": "conv", "widths": (32, 64)}
     dcgan = {
         "generator": {"name": "conv", "widths": (256, 128, 64), "normalise": "batch"},
         "discriminator": {
@@ -241,6 +242,10 @@ def workloads() -> dict[str, Workload]:
     return {
         "vae": Workload(
             "MLP VAE 784-500-50, batch 128", "vae", vae, adam, (128, 784), True, twins.Vae
+        ),
+        "conv_vae": Workload(
+            "convolutional VAE 32-64 channels, 28x28, 50 latents, batch 128",
+            "vae", conv_vae, adam, (128, 28, 28, 1), True, twins.ConvVae,
         ),
         "dcgan": Workload(
             "DCGAN 64-128-256 channels, 28x28, both players, batch 64",
@@ -302,6 +307,82 @@ def compare(workload: Workload, steps: int, repeats: int, batches: int = 16) -> 
             times[name].append(timed(run) / steps)
     mine, other = (statistics.median(times[n]) for n in ("ours", "theirs"))
     return Row(workload.title, mine, other, ours.compile_seconds, ours.flops, disagreement)
+
+
+def epoch(data_dir: str, repeats: int) -> list[Row]:
+    """The MLP VAE over all of MNIST, in memory on both sides, shuffled and binarised anew.
+
+    Twice: against PyTorch's DataLoader in this process, and against indexing one tensor by hand,
+    which is the fastest that PyTorch has.
+    """
+    import torch
+
+    from genjax_zoo.run.data import open_source
+    from genjax_zoo.run.source import Data, feeds
+
+    known, size = workloads()["vae"], 100
+    fields = {"source": "tfds:mnist", "batch_size": size, "binarise": "dynamic"}
+    source = open_source(typed(Data, fields, "config.data"), 0, data_dir)
+    rows = slice(0, size)
+    model = family_model(known.family, known.fields, known.optimizer)
+    key, resident = jax.random.key(0), jax.device_put(source.resident)
+    batch = lambda key, fed: source.batch(key, resident, fed)
+    state = model.init(key, batch(key, source.feed(0, rows)))
+    chunk, done = 50, 0
+    steps = source.size // size
+
+    def call(state: Any, first: Array, fed: Any) -> tuple[Any, Any]:
+        def one(state, each):
+            number, fed = each
+            key_data, key_step = jax.random.split(jax.random.fold_in(key, number))
+            return model.step(key_step, state, batch(key_data, fed))
+
+        return jax.lax.scan(one, state, (first + jnp.arange(chunk), fed))
+
+    compiled = jax.jit(call, donate_argnums=0)
+    theirs = known.twin(jax.tree.map(np.asarray, state), known.fields, known.optimizer)
+    state = jax.tree.map(jnp.copy, state)
+
+    def run_ours() -> None:
+        nonlocal state, done
+        chunks = [(first, first + chunk) for first in range(done, done + steps, chunk)]
+        for fed in feeds(source, chunks, rows):
+            state, info = compiled(state, jnp.asarray(done, jnp.int32), fed)
+            done += chunk
+        jax.block_until_ready((state, info))
+
+    pixels = torch.from_numpy(np.array(jax.tree.leaves(resident)[0]).reshape(-1, 784))
+    loader = torch.utils.data.DataLoader(
+        torch.utils.data.TensorDataset(pixels), batch_size=size, shuffle=True, drop_last=True
+    )
+
+    def binarised(grey: torch.Tensor) -> torch.Tensor:
+        grey = grey.float() / 255 if grey.dtype == torch.uint8 else grey
+        return torch.bernoulli(grey)
+
+    def run_loader() -> None:
+        for (grey,) in loader:
+            theirs.step(binarised(grey))
+
+    def run_tensor() -> None:
+        for rows in torch.randperm(len(pixels)).split(size):
+            theirs.step(binarised(pixels[rows]))
+
+    sides = {"ours": run_ours, "DataLoader": run_loader, "one tensor, indexed": run_tensor}
+    times: dict[str, list[float]] = {name: [] for name in sides}
+    run_ours()
+    # An epoch is hundreds of steps: few of them say as much as many turns.
+    for _ in range(min(repeats, 3)):
+        for name, side in sides.items():
+            time.sleep(PAUSE)
+            times[name].append(timed(side) / steps)
+    seconds = {name: statistics.median(each) for name, each in times.items()}
+    title = "an epoch of MNIST with loading, MLP VAE, batch 100, against "
+    return [
+        Row(title + name, seconds["ours"], seconds[name], 0.0, 0.0, None)
+        for name in sides
+        if name != "ours"
+    ]
 
 
 def alone(title: str, model: Model, batch, steps: int, repeats: int) -> Row:
@@ -378,6 +459,7 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--only", default="", help="names of rows, with commas")
     parser.add_argument("--steps", type=int, default=20, help="steps in one compiled call")
     parser.add_argument("--repeats", type=int, default=9)
+    parser.add_argument("--data_dir", default="", help="of prepared TFDS sets: adds MNIST's epoch")
     parser.add_argument("--out", default="", help=f"where to write; the table's home is {PAGE}")
     given = parser.parse_args(arguments)
     if given.repeats < 1 or given.steps < 1:
@@ -404,6 +486,8 @@ def main(arguments: list[str] | None = None) -> int:
                 parser.error(f"--only knows {', '.join(known)}; got {name!r}")
             rows.append(compare(known[name], given.steps, given.repeats))
             print(table(rows[-1:], flops_a_second).splitlines()[-1], flush=True)
+        if given.data_dir:
+            rows += epoch(given.data_dir, given.repeats)
     words = sys.argv[1:] if arguments is None else arguments
     text = page(rows, flops_a_second, cores, " ".join(["python experiments/benchmark.py", *words]))
     print(text)

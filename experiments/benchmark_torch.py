@@ -63,12 +63,15 @@ class Vae:
     def prepare(self, x: torch.Tensor) -> torch.Tensor:
         return x
 
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        return F.linear(F.relu(F.linear(x, self.w[0], self.w[1])), self.w[2], self.w[3])
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        return F.linear(F.relu(F.linear(z, self.w[4], self.w[5])), self.w[6], self.w[7])
+
     def loss(self, x: torch.Tensor, noise: torch.Tensor) -> torch.Tensor:
-        w = self.w
-        h = F.linear(F.relu(F.linear(x, w[0], w[1])), w[2], w[3])
-        mean, log_std = h.chunk(2, 1)
-        z = mean + log_std.exp() * noise
-        logits = F.linear(F.relu(F.linear(z, w[4], w[5])), w[6], w[7])
+        mean, log_std = self.encode(x).chunk(2, 1)
+        logits = self.decode(mean + log_std.exp() * noise)
         kl = 0.5 * (mean.square() + (2 * log_std).exp() - 1 - 2 * log_std).sum()
         # No softplus of both signs: the fused form is PyTorch's fastest.
         cross_entropy = F.binary_cross_entropy_with_logits(logits, x, reduction="sum")
@@ -91,10 +94,42 @@ class Vae:
             noise = np.array(jax.random.normal(key, (table.shape[1], self.latents)))
             state, info = jax.jit(model.step)(key, state, {"x": table[i]})
             ours.append(float(info["loss"]))
-            theirs.append(
-                self.step(torch.tensor(np.array(table[i])), torch.from_numpy(noise)).item()
-            )
+            x = self.prepare(torch.tensor(np.array(table[i : i + 1])))[0]
+            theirs.append(self.step(x, torch.from_numpy(noise)).item())
         return differ(ours, theirs, "vae")
+
+
+class ConvVae(Vae):
+    """models/vae.py with two convolutions each way, of images whose sides are multiples of four."""
+
+    def __init__(self, state: Any, fields: dict[str, Any], optimizer: Any):
+        encoder, decoder = state.params.encoder, state.params.decoder
+        convolution = lambda layer: [leaf(layer["kernel"], 3, 2, 0, 1), leaf(layer["bias"])]
+        linear = lambda layer: [leaf(layer["kernel"], 1, 0), leaf(layer["bias"])]
+        self.w = [
+            *convolution(encoder["Conv_0"]),
+            *convolution(encoder["Conv_1"]),
+            *linear(encoder["Dense_0"]),
+            *linear(decoder["Dense_0"]),
+            *convolution(decoder["ConvTranspose_0"]),
+            *convolution(decoder["ConvTranspose_1"]),
+        ]
+        self.latents, self.shape = fields["latents"], state.params.shape
+        self.optimizer = adam(self.w, optimizer)
+
+    def prepare(self, x: torch.Tensor) -> Any:
+        return [b.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last) for b in x]
+
+    def encode(self, x: torch.Tensor) -> torch.Tensor:
+        w = self.w
+        h = F.relu(F.conv2d(F.relu(F.conv2d(x, w[0], w[1], 2, 1)), w[2], w[3], 2, 1))
+        return F.linear(h.permute(0, 2, 3, 1).flatten(1), w[4], w[5])
+
+    def decode(self, z: torch.Tensor) -> torch.Tensor:
+        w, top = self.w, self.shape[0] // 4
+        h = F.relu(F.linear(z, w[6], w[7])).view(len(z), top, top, -1).permute(0, 3, 1, 2)
+        h = F.relu(F.conv_transpose2d(h, w[8], w[9], 2, 1))
+        return F.conv_transpose2d(h, w[10], w[11], 2, 1)
 
 
 class Dcgan:

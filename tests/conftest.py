@@ -23,12 +23,17 @@ from genjax_zoo.run.config import read
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items):
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
     """Keeps together what shares compiled functions: a file, and of the laws those of a variant."""
-    for item in items:
-        case = getattr(item, "callspec", None) and item.callspec.params.get("name")
-        item.add_marker(pytest.mark.xdist_group(f"{item.path.stem}:{case or ''}"))
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            path, _, test = nodeid.partition("::")
+            return path + test[test.find("[") :] if path.endswith("test_laws.py") else path
+
+    return Together(config, log)
 
 
 @pytest.fixture(scope="module", autouse=True)

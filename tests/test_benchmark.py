@@ -68,11 +68,18 @@ def test_both_sides_compute_the_same(benchmark):
     }
     small = {
         "vae": {"latents": 3, "widths": (8,)},
+        "conv_vae": {"latents": 3, "widths": (4, 6)},
         "dcgan": {**narrow("batch"), "latents": 5},
         "wgan_gp": {**narrow("none"), "latents": 5},
         "rbm_cd": {"hidden": 30},
     }
-    shapes = {"vae": (8, 64), "dcgan": (8, 7, 7, 1), "wgan_gp": (20, 7, 7, 1), "rbm_cd": (8, 64)}
+    shapes = {
+        "vae": (8, 64),
+        "conv_vae": (8, 8, 8, 1),
+        "dcgan": (8, 7, 7, 1),
+        "wgan_gp": (20, 7, 7, 1),
+        "rbm_cd": (8, 64),
+    }
     for name, fields in small.items():
         workload = known[name]._replace(fields={**known[name].fields, **fields}, shape=shapes[name])
         row = benchmark.compare(workload, steps=2, repeats=1, batches=3)
