@@ -5,6 +5,7 @@ Floor 1. Only here is flax.linen imported; a caller sees `(params, inputs) -> ou
 
 from genjax_zoo.nets import progressive
 from genjax_zoo.nets.conv import conv, conv_transpose
+from genjax_zoo.nets.coupling import conv_same, made
 from genjax_zoo.nets.dense import mlp
 from genjax_zoo.nets.image import (
     StatefulNet,
@@ -26,10 +27,12 @@ __all__ = [
     "conv",
     "conv_decoder",
     "conv_encoder",
+    "conv_same",
     "conv_transpose",
     "discriminator",
     "generator",
     "group_norm",
+    "made",
     "mlp",
     "progressive",
     "upsample",
