@@ -25,7 +25,17 @@ from flax import struct
 
 from genjax_zoo import bijections, distributions, nets
 from genjax_zoo.bijections import Bijection
-from genjax_zoo.contract import Array, Batch, ConfigError, Evidence, Info, Key, Model, Support
+from genjax_zoo.contract import (
+    Array,
+    Batch,
+    ConfigError,
+    Evidence,
+    Info,
+    Key,
+    Measure,
+    Model,
+    Support,
+)
 from genjax_zoo.learn import descend, learnt, of_params
 from genjax_zoo.nets import ACTIVATIONS
 from genjax_zoo.typed import check_labels, choose
@@ -279,6 +289,9 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         whole = jnp.all(jnp.abs(k - jnp.round(k)).reshape(len(x), -1) < 1e-2, -1)
         return jnp.where(whole, bound, -jnp.inf)
 
+    def bits_per_dim(key: Key, params: Params, batch: Batch) -> Array:
+        return -log_prob(key, params, batch) / (batch["x"][0].size * math.log(2))
+
     def loss(key: Key, params: Params, memory: tuple[()], batch: Batch):
         info: Info = {}
         return -jnp.mean(log_prob(key, params, batch)), (memory, info)
@@ -322,6 +335,19 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         evidence=Evidence.LOWER_BOUND if config.levels else Evidence.EXACT,
         encode=of_params(encode),
         decode=lambda state, latents: decode(learnt(state), latents),
+        measures={
+            "bits_per_dim": Measure(
+                of_params(bits_per_dim),
+                Evidence.LOWER_BOUND,
+                "bits/dim",
+                better="lower",
+                detail="from above: it is the likelihood that is bounded from below, by "
+                + ("variational" if config.dequantisation_layers else "uniform")
+                + " dequantisation",
+            )
+        }
+        if config.levels
+        else {},
         support=Support.UNIT if config.levels or config.alpha else Support.REAL,
         classes=config.classes,
     )
