@@ -67,6 +67,7 @@ def train(run, seed: int):
 
 
 def main(argv=None) -> None:
+    """Runs the study and writes its page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=6000)

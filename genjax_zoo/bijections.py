@@ -12,8 +12,8 @@ shape of its input, [B, ..., C]; all act on the last axis, so that vectors and i
     z, log_det = flow.forward(params, x)
 
 Sources: NICE (Dinh, Krueger & Bengio 2015, arXiv:1410.8516), RealNVP (Dinh, Sohl-Dickstein & Bengio
-2017, arXiv:1605.08803), Glow (Kingma & Dhariwal 2018, arXiv:1807.03039), MAF (Papamakarios, Pavlakou
-& Murray 2017, arXiv:1705.07057), IAF (Kingma et al. 2016, arXiv:1606.04934), rational-quadratic
+2017, arXiv:1605.08803), Glow (Kingma & Dhariwal 2018, arXiv:1807.03039), MAF (Papamakarios,
+Pavlakou & Murray 2017, arXiv:1705.07057), IAF (Kingma et al. 2016, arXiv:1606.04934), rational-quadratic
 splines (Durkan, Bekasov, Murray & Papamakarios 2019, arXiv:1906.04032).
 """
 
@@ -266,7 +266,7 @@ def standardise() -> Bijection:
 
 
 def diagonal() -> Bijection:
-    """A scale for each number, 1 at first: the last layer of NICE (Dinh et al. 2015, equation 8)."""
+    """A scale for each number, 1 at first: the last layer of NICE (Dinh et al. 2015, eq. 8)."""
     return _elementwise(lambda x: (jnp.zeros(x.shape[1:]), jnp.zeros(x.shape[1:])))
 
 
@@ -400,7 +400,7 @@ def spline(bins: int = 8, bound: float = 4.0) -> Transformer:
         return tuple(found)
 
     def slope_at(xi: Array, w: Array, h: Array, d0: Array, d1: Array) -> tuple[Array, Array, Array]:
-        """The denominator of equation 4, dz/dx's logarithm (equation 5), and the bin's own slope."""
+        """The denominator of equation 4, log dz/dx (equation 5), and the bin's own slope."""
         s = h / w
         both = xi * (1 - xi)
         bottom = s + (d1 + d0 - 2 * s) * both

@@ -127,7 +127,7 @@ def test_walkback_averages_the_loss_of_every_step():
 
 def test_score_wants_gaussian_noise(line):
     _, _, state = line
-    with pytest.raises(ConfigError, match="got masking of 0.5"):
+    with pytest.raises(ConfigError, match=r"got masking of 0\.5"):
         autoencoder.score(
             autoencoder.Config(corruption="masking", noise=0.5), state.params, jnp.zeros((1, 1))
         )
@@ -152,5 +152,5 @@ def test_bad_configs_are_refused(fields, said):
 
 def test_convolutions_want_images():
     model = autoencoder.make(autoencoder.Config(network="conv", widths=(4,)), optax.sgd(0.1))
-    with pytest.raises(ConfigError, match="Set model.network to 'mlp'"):
+    with pytest.raises(ConfigError, match=r"Set model\.network to 'mlp'"):
         model.init(KEY, {"x": jnp.zeros((2, 5))})

@@ -156,7 +156,7 @@ def test_labels_condition_the_flow():
     drawn = model.sample(KEY, state, 300, label=1)
     assert np.all(drawn["label"] == 1)
     assert drawn["x"][:, 1].mean() > POINTS[:, 1].mean()
-    with pytest.raises(DataError, match="0 .. 1"):
+    with pytest.raises(DataError, match=r"0 \.\. 1"):
         model.sample(KEY, state, 3, label=2)
 
 
@@ -192,5 +192,5 @@ def test_bad_configs_are_refused(fields, said):
 
 
 def test_vectors_have_no_scales():
-    with pytest.raises(ConfigError, match="set model.scales to 0"):
+    with pytest.raises(ConfigError, match=r"set model\.scales to 0"):
         built(scales=1)

@@ -7,8 +7,8 @@ pass through the multi-scale scheme of Dinh et al. 2017, figure 4b:
 
     squeeze, layers, (squeeze, layers, (...) on half of the channels, unsqueeze) , unsqueeze
 
-The bijections and their papers: genjax_zoo/bijections.py. Variational dequantisation is of Ho, Chen,
-Srinivas, Duan & Abbeel, Flow++, 2019 (arXiv:1902.00275), section 3.1.
+The bijections and their papers: genjax_zoo/bijections.py. Variational dequantisation is of Ho,
+Chen, Srinivas, Duan & Abbeel, Flow++, 2019 (arXiv:1902.00275), section 3.1.
 """
 
 from __future__ import annotations
@@ -84,7 +84,9 @@ class Config:
         choose(self.architecture, ARCHITECTURES, "architecture of a flow")
         choose(self.activation, ACTIVATIONS, "activation")
         if not self.widths or min(self.widths) < 1:
-            raise ConfigError(f"flow: widths should be one or more of at least 1, got {self.widths}.")
+            raise ConfigError(
+                f"flow: widths should be one or more of at least 1, got {self.widths}."
+            )
         for name, least in (("layers", 1), ("scales", 0), ("classes", 0)):
             if getattr(self, name) < least:
                 raise ConfigError(
@@ -92,8 +94,8 @@ class Config:
                 )
         if self.scales and self.architecture in ("maf", "iaf"):
             raise ConfigError(
-                f"flow: {self.architecture} is a flow of vectors, and scales={self.scales} asks for "
-                "images; set scales to 0, or take realnvp, glow or spline."
+                f"flow: {self.architecture} is a flow of vectors, and scales={self.scales} asks "
+                "for images; set scales to 0, or take realnvp, glow or spline."
             )
         if self.levels == 1 or self.levels < 0:
             raise ConfigError(f"flow: levels should be 0, or at least 2, got {self.levels}.")
@@ -178,9 +180,7 @@ ARCHITECTURES: Mapping[str, Callable[[Config, int], Bijection]] = {
 def bijection(config: Config, shape: tuple[int, ...]) -> Bijection:
     """The whole map of examples of `shape` to noise."""
     layer = ARCHITECTURES[config.architecture]
-    layers = lambda scale: [
-        layer(config, scale * config.layers + k) for k in range(config.layers)
-    ]
+    layers = lambda scale: [layer(config, scale * config.layers + k) for k in range(config.layers)]
     first = [bijections.logit(config.alpha)] if config.alpha else []
     first.append(bijections.standardise())
     last = [bijections.diagonal()] if config.architecture == "nice" else []
