@@ -102,7 +102,7 @@ def _adaptive(rate: Rate, start: Any, times: Array, tolerance: float) -> Any:
     import diffrax
 
     solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(lambda t, y, _: rate(t, y)),
+        diffrax.ODETerm(lambda t, y, _: rate(jnp.asarray(t), y)),
         diffrax.Dopri5(),
         times[0],
         times[-1],

@@ -184,7 +184,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def loss(key: Key, params: Params, memory: Memory, batch: Batch):
         x = batch["x"]
-        total, seen = 0.0, x
+        total, seen = jnp.zeros(()), x
         for k in range(config.walkback + 1):
             key_corrupt, key_draw = jax.random.split(jax.random.fold_in(key, k))
             corrupted = corrupt(key_corrupt, seen)
