@@ -80,7 +80,7 @@ def discretised_logistic(x: Array, mean: Array, log_scale: Array, levels: int) -
 def categorical(x: Array, logits: Array) -> Array:
     """log Π_d P(x_d), x [..., D] on the grid {0, ..., K - 1} / (K - 1), logits [..., D, K].
 
-        log P(x) = l_k - log Σ_j exp(l_j),     k = x (K - 1)
+    log P(x) = l_k - log Σ_j exp(l_j),     k = x (K - 1)
     """
     levels = logits.shape[-1]
     k = jnp.round(x * (levels - 1)).astype(jnp.int32)

@@ -1,6 +1,7 @@
 """An inverse autoregressive flow: a posterior that is no diagonal Gaussian.
 
-    (m, s) = ARNN(z, h),    σ = sigmoid(s),    z' = σ ⊙ z + (1 - σ) ⊙ m,    log|det dz'/dz| = Σ log σ
+    (m, s) = ARNN(z, h),    σ = sigmoid(s)
+    z' = σ ⊙ z + (1 - σ) ⊙ m,    log|det dz'/dz| = Σ log σ
 
 with m_i and s_i functions of z_1 ... z_{i-1} and of the condition h alone, so that the Jacobian is
 triangular, and the dimensions reversed between two steps.
@@ -21,7 +22,7 @@ import numpy as np
 from genjax_zoo.contract import Array, Key
 
 _GATE = 2.0
-"""The start of s: σ = 0.88, so that a fresh flow nearly lets z through (the paper's section 4.1)."""
+"""s at the start: σ = 0.88, so that a fresh flow nearly lets z through (section 4 of the paper)."""
 
 
 class Bijection(NamedTuple):
