@@ -83,10 +83,10 @@ def categorical(x: Array, logits: Array) -> Array:
     log P(x) = l_k - log Σ_j exp(l_j),     k = x (K - 1)
     """
     levels = logits.shape[-1]
-    k = jnp.round(x * (levels - 1)).astype(jnp.int32)
-    k = jnp.broadcast_to(k, logits.shape[:-1])
-    chosen = jnp.take_along_axis(jax.nn.log_softmax(logits), k[..., None], axis=-1)
-    return jnp.sum(chosen[..., 0], axis=-1)
+    k = jnp.round(x * (levels - 1))[..., None]
+    # As a sum over all levels, for x and logits may each be broadcast.
+    chosen = jnp.where(k == jnp.arange(levels), jax.nn.log_softmax(logits), 0.0)
+    return jnp.sum(chosen, axis=(-2, -1))
 
 
 def is_level(x: Array, levels: int) -> Array:

@@ -147,11 +147,14 @@ class Params:
 
 
 class Posterior(NamedTuple):
-    """q(z | x), or where it starts: μ and log σ [B, L], and the flow's condition h [B, C]."""
+    """q(z | x), or where it starts: μ and log σ [B, L], and the flow's condition h [B, C].
+
+    Without a flow h is empty.
+    """
 
     mean: Array
     log_std: Array
-    condition: Array | None = None
+    condition: Array
 
 
 def make(config: Config, tx: optax.GradientTransformation) -> Model:
@@ -182,18 +185,17 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             )
         key_encoder, key_decoder = jax.random.split(key)
         shape = tuple(x.shape[1:])
-        z = jnp.zeros((1, config.latents))
+        z, y = jnp.zeros((1, config.latents)), jnp.zeros((1, config.classes))
+        start = None
+        if flow:
+            start = flow.init(jax.random.fold_in(key, 2), z, jnp.zeros((1, config.flow_width)))
         params = Params(
             encoder=encoder().init(key_encoder, seen(batch)),
-            decoder=decoder(shape).init(
-                key_decoder, jnp.zeros((1, config.latents + config.classes))
-            ),
+            decoder=decoder(shape).init(key_decoder, jnp.concatenate([z, y], axis=1)),
             log_std=likelihood.init(math.prod(shape)),
             shape=shape,
+            flow=start,
         )
-        if flow:
-            condition = jnp.zeros((1, config.flow_width))
-            params = params.replace(flow=flow.init(jax.random.fold_in(key, 2), z, condition))
         # The memory counts steps, where the objective asks for them.
         return params, jnp.zeros((), jnp.int32) if config.warmup_steps else ()
 
@@ -229,8 +231,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def posterior(params: Params, batch: Batch) -> Posterior:
         outputs = encoder().apply(params.encoder, seen(batch))
-        ends = [config.latents, 2 * config.latents] if flow else [config.latents]
-        return Posterior(*jnp.split(outputs, ends, axis=-1))
+        return Posterior(*jnp.split(outputs, [config.latents, 2 * config.latents], axis=-1))
 
     def draw(params: Params, q: Posterior, noise: Array) -> tuple[Array, Array]:
         """z [..., B, L] made of ε [..., B, L], and log q(z | x) [..., B]."""
