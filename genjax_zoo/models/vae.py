@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from genjax_zoo import decoders, distributions, nets, posterior_flow
+from genjax_zoo import bounds, decoders, distributions, nets, posterior_flow
 from genjax_zoo.contract import (
     Array,
     Batch,
@@ -280,13 +280,10 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     def negative_elbo(key: Key, params: Params, beta: Array | float, batch: Batch):
         kl, reconstruction = terms(key, params, batch, config.training_samples)
         kl_each, reconstruction = jnp.mean(kl, axis=0), jnp.mean(reconstruction)
-        charged = kl_each
-        if config.free_bits:
-            # (3)  Σ_j max(λ, E_batch[KL_j]): Kingma et al. 2016, equation 15
-            free = config.free_bits * config.latents / len(kl_each)
-            charged = jnp.maximum(free, kl_each)
+        # (3)  Σ_j max(λ, E_batch[KL_j]), which for λ = 0 is their sum
+        charged = bounds.free_bits(kl, config.free_bits * config.latents / len(kl_each))
         info = {"kl": jnp.sum(kl_each), "reconstruction": reconstruction}
-        return beta * jnp.sum(charged) - reconstruction, info
+        return beta * charged - reconstruction, info
 
     def log_weights(
         params: Params, batch: Batch, z: Array, log_q: Array, beta: Array | float = 1.0
@@ -301,10 +298,8 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         noise = jax.random.normal(key, (config.training_samples, *q.mean.shape))
         z, log_q = draw(params, q, noise)
         log_w = log_weights(params, batch, z, log_q, beta)
-        bound = jax.nn.logsumexp(log_w, axis=0) - math.log(config.training_samples)
-        # w̃_k = w_k / Σ_j w_j
-        share = jax.lax.stop_gradient(jax.nn.softmax(log_w, axis=0))
-        info = {"effective_samples": jnp.mean(1 / jnp.sum(share**2, axis=0))}
+        bound, share = bounds.log_mean(log_w), bounds.shares(log_w)
+        info = {"effective_samples": bounds.effective_samples(share)}
         if config.objective == "dreg":
             # ∇_θ = Σ_k w̃_k ∇_θ log w_k,  ∇_φ = Σ_k w̃_k² (∂ log w_k / ∂z_k) ∇_φ z_k
             # (Tucker et al. 2019, equations 7 and 8); φ within log q(z | x) itself is held still.
@@ -321,8 +316,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         if not config.warmup_steps:
             value, info = objective(key, params, config.beta, batch)
             return value, (memory, info)
-        # β_t = β min(1, t / warmup_steps): Sønderby et al. 2016, section 2.3
-        beta = config.beta * jnp.minimum(1.0, memory / config.warmup_steps)
+        beta = bounds.warm_up(config.beta, memory, config.warmup_steps)
         value, info = objective(key, params, beta, batch)
         return value, (memory + 1, {**info, "beta": beta})
 
@@ -333,30 +327,15 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         return reconstruction - jnp.sum(kl, axis=1)
 
     def iwae(key: Key, params: Params, batch: Batch) -> Array:
-        """log 1/K Σ_k p(x, z_k) / q(z_k | x),  z_k ~ q(z | x): Burda et al. 2016, equation 8.
-
-        The weights' sum runs over chunks of the K draws, so that any K fits the memory.
-        """
+        """log 1/K Σ_k p(x, z_k) / q(z_k | x),  z_k ~ q(z | x): Burda et al. 2016, equation 8."""
         q = posterior(params, batch)
-        draws = config.importance_samples
-        chunks = -(-draws // _CHUNK)
-        size = -(-draws // chunks)
 
-        def add(log_sum: Array, chunk: Array) -> tuple[Array, None]:
-            noise = jax.random.normal(jax.random.fold_in(key, chunk), (size, *q.mean.shape))
-            # The weights, and nothing from beyond the K-th draw
-            log_w = log_weights(params, batch, *draw(params, q, noise))
-            counts = (chunk * size + jnp.arange(size) < draws)[:, None]
-            log_w = jnp.where(counts, log_w, -jnp.inf)
-            return jnp.logaddexp(log_sum, jax.nn.logsumexp(log_w, axis=0)), None
+        def of_chunk(key: Key, draws: int) -> Array:
+            noise = jax.random.normal(key, (draws, *q.mean.shape))
+            return log_weights(params, batch, *draw(params, q, noise))
 
-        start = jnp.full(q.mean.shape[0], -jnp.inf)
-        log_sum, _ = jax.lax.scan(add, start, jnp.arange(chunks))
-        return likelihood.supported(_flat(batch["x"]), log_sum - math.log(draws))
-
-    def bits(key: Key, params: Params, batch: Batch) -> Array:
-        """-log₂ p(x) / D, with the estimate for p(x)."""
-        return -iwae(key, params, batch) / (math.prod(params.shape) * math.log(2))
+        estimate = bounds.importance(key, of_chunk, config.importance_samples, _CHUNK)
+        return likelihood.supported(_flat(batch["x"]), estimate)
 
     # ---------------------------------------------------------------------------- the samples
 
@@ -398,10 +377,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     draws = f"K = {config.importance_samples} importance samples"
     measures = {"iwae": Measure(of_params(iwae), Evidence.ESTIMATE, "nats", detail=draws)}
     if likelihood.levels:
-        of_levels = f"{draws}, {likelihood.levels} levels"
-        measures["bits"] = Measure(
-            of_params(bits), Evidence.ESTIMATE, "bits/dim", "lower", of_levels
-        )
+        measures["bits"] = bounds.bits(measures["iwae"], likelihood.levels)
     return Model(
         *descend(init, loss, tx, config.average),
         sample=of_params(sample),
