@@ -10,12 +10,13 @@ digits_flow  not measured yet           not measured yet (K = 64)
 toy          0.8                        -2.68, -2.56 (K = 64), a density
 mnist        1, and 2 of measuring      -96.8, -93.0 (K = 5000, all 10,000 test images)
 mnist_conv   not measured yet           not measured yet (K = 500)
-iwae         not measured yet           not measured yet (K = 5000)
+iwae         5, and 9 of measuring, on  -97.6, -90.8 (K = 5000, all 10,000 test images)
+             a core shared with others
 iwae_long    not measured yet, a GPU    not measured yet; published -84.78 (K = 5000)
 vae_long     not measured yet, a GPU    not measured yet; published -86.76 (K = 5000)
 
-The published numbers are those of Burda, Grosse & Salakhutdinov 2016, table 1 (IWAE with k = 5 and
-the VAE with k = 1, one stochastic layer).
+`iwae` learns from 5 samples, `iwae_long` from 50. The published numbers are those of Burda, Grosse
+& Salakhutdinov 2016, table 1, one stochastic layer, k = 50 and k = 1.
 Images are binarised dynamically, each pixel drawn anew at every access: a Bernoulli decoder gives
 no probability to grey values. `digits_grey` gives it to the grey levels themselves, for each label.
 """
@@ -44,7 +45,11 @@ MNIST = {
     "steps_per_call": 50,
 }
 
-IWAE = {**MNIST, "model": {**MNIST["model"], "objective": "iwae", "training_samples": 5}}
+
+def iwae(samples):
+    """Those steps on the bound with so many samples."""
+    return {**MNIST, "model": {**MNIST["model"], "objective": "iwae", "training_samples": samples}}
+
 
 # Section 5 of the same: 3^i epochs at 1e-3 · 10^(-i / 7), i = 0 ... 7, are 3280 in all. A cosine
 # goes as far down, and further.
@@ -132,8 +137,8 @@ VARIANTS = {
             "importance_samples": 500,  # each takes about nine times the mlp's products
         },
     },
-    "iwae": IWAE,
-    "iwae_long": {**IWAE, **LONG},
+    "iwae": iwae(5),
+    "iwae_long": {**iwae(50), **LONG},
     "vae_long": {**MNIST, **LONG},
 }
 
