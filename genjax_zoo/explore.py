@@ -252,7 +252,7 @@ class Subject(NamedTuple):
       pool: held-out examples, in a random order in which the first differ in their labels.
       number: which held-out example each of them is.
       folder: where the files go.
-      pair: the two codes that a sweep moves.
+      pair: the two codes that a sweep moves; None for those that move the decoding most.
     """
 
     model: Model
@@ -262,7 +262,7 @@ class Subject(NamedTuple):
     pool: Batch
     number: np.ndarray
     folder: pathlib.Path
-    pair: tuple[int, int] = (0, 1)
+    pair: tuple[int, int] | None = None
 
 
 class Encoded(NamedTuple):
@@ -289,7 +289,7 @@ def begin(
     source: Source,
     key: Key,
     folder: pathlib.Path,
-    pair: tuple[int, int] = (0, 1),
+    pair: tuple[int, int] | None = None,
 ) -> Subject:
     """Chooses the held-out examples; raises nothing."""
     key_data, key_order, key = jax.random.split(key, 3)
@@ -476,6 +476,14 @@ def _walk(subject: Subject, codes: Encoded) -> Iterator[Told]:
     )
 
 
+def _traversals(subject: Subject, codes: Encoded) -> tuple[np.ndarray, np.ndarray]:
+    """Decodings of each code over its quantiles [L, VALUES, ...], and how they vary [L]."""
+    at, base = quantiles(codes.cloud, VALUES), codes.z[0]
+    x = [codes.decode(sweep(base, (j,), (at[:, j],))) for j in range(len(base))]
+    shown = np.stack(x)
+    return shown, np.mean(shown.reshape(*shown.shape[:2], -1).var(1), axis=1)
+
+
 def _sweep(subject: Subject, codes: Encoded) -> Iterator[Told]:
     """Two codes over a grid of quantiles, all others at rest."""
     L = codes.z.shape[1]
@@ -483,19 +491,21 @@ def _sweep(subject: Subject, codes: Encoded) -> Iterator[Told]:
         raise ZooError(
             "sweep: needs two latents, and this model has one; look at --what=traversal."
         )
-    if max(subject.pair) >= L:
-        raise ConfigError(
-            f"--codes={subject.pair[0]},{subject.pair[1]}: this model has the codes 0 .. {L - 1}."
-        )
-    at = quantiles(codes.cloud, GRID)[:, list(subject.pair)]
+    pair = subject.pair
+    if pair is None:
+        moved = _traversals(subject, codes)[1] if L > 2 else np.zeros(L)
+        pair = tuple(sorted(np.argsort(-moved, kind="stable")[:2].tolist()))
+    if max(pair) >= L:
+        raise ConfigError(f"--codes={pair[0]},{pair[1]}: this model has the codes 0 .. {L - 1}.")
+    at = quantiles(codes.cloud, GRID)[:, list(pair)]
     # The second code grows upwards, as on a plot.
-    z = sweep(codes.z[0], subject.pair[::-1], (at[::-1, 1], at[:, 0]))
+    z = sweep(codes.z[0], pair[::-1], (at[::-1, 1], at[:, 0]))
     x = codes.decode(z.reshape(GRID * GRID, L)).reshape(GRID, GRID, *subject.pool["x"].shape[1:])
     rest = "" if L == 2 else f"; the others are those of held-out example {_named(subject, 0)}"
     yield (
         [_write(subject, "sweep", _picture(subject, x))],
-        f"A sweep of code {subject.pair[0]} (to the right, {at[0, 0]:.2f} to {at[-1, 0]:.2f}) and "
-        f"code {subject.pair[1]} (upwards, {at[0, 1]:.2f} to {at[-1, 1]:.2f}) over {GRID} "
+        f"A sweep of code {pair[0]} (to the right, {at[0, 0]:.2f} to {at[-1, 0]:.2f}) and "
+        f"code {pair[1]} (upwards, {at[0, 1]:.2f} to {at[-1, 1]:.2f}) over {GRID} "
         f"quantiles of {codes.of_cloud}{rest}.",
         {},
     )
@@ -503,17 +513,14 @@ def _sweep(subject: Subject, codes: Encoded) -> Iterator[Told]:
 
 def _traversal(subject: Subject, codes: Encoded) -> Iterator[Told]:
     """Single codes over their quantiles, those that move the decoding most first."""
-    at, base = quantiles(codes.cloud, VALUES), codes.z[0]
-    z = np.stack([sweep(base, (j,), (at[:, j],)) for j in range(len(base))])
-    x = codes.decode(z.reshape(-1, len(base))).reshape(*z.shape[:2], *subject.pool["x"].shape[1:])
-    moved = np.mean((x - x.mean(1, keepdims=True)).reshape(len(x), -1) ** 2, axis=1)
+    x, moved = _traversals(subject, codes)
     order = np.argsort(-moved, kind="stable")[:CODES]
     told = ", ".join(f"{j} ({moved[j]:.2g})" for j in order)
     yield (
         [_write(subject, "traversal", _picture(subject, x[order]))],
         f"Traversals: one code a row, over {VALUES} quantiles of {codes.of_cloud}, the others "
         f"those of held-out example {_named(subject, 0)}. From the top, with the variance a number "
-        f"that each gives: {told}; {len(order)} of {len(base)} codes.",
+        f"that each gives: {told}; {len(order)} of {len(x)} codes.",
         {},
     )
 
@@ -528,19 +535,20 @@ def _algebra(subject: Subject, codes: Encoded) -> Iterator[Told]:
         raise ZooError("algebra: needs examples of two labels, and the held-out data show one.")
     rows, told = [], []
     for k in range(min(SHOWN, len(known))):
-        plus, minus, to = (int(known[(k + j) % len(known)]) for j in (1, 0, 2))
-        start = int(np.flatnonzero(labels == to)[0])
+        plus, minus, third = (int(known[(k + j) % len(known)]) for j in (1, 0, 2))
         mean = lambda label: codes.z[labels == label].mean(0)
-        moved = algebra(codes.z, labels, plus, minus, codes.z[start])
-        z = np.stack([mean(plus), mean(minus), codes.z[start], moved])
-        rows.append(codes.decode(z))
-        told.append(f"{plus} - {minus} + example {_named(subject, start)}")
-    made = np.stack(rows)
+        first = [int(np.flatnonzero(labels == label)[0]) for label in (minus, third)]
+        moved = [algebra(codes.z, labels, plus, minus, codes.z[i]) for i in first]
+        z = [mean(plus), mean(minus), codes.z[first[0]], moved[0], codes.z[first[1]], moved[1]]
+        rows.append(codes.decode(np.stack(z)))
+        examples = " and ".join(_named(subject, i) for i in first)
+        told.append(f"{plus} - {minus}, added to {examples}")
     yield (
-        [_write(subject, "algebra", _picture(subject, *(made[:, [j]] for j in range(4))))],
-        "Algebra of labels: the decodings of the mean latents of one label, of those of another, "
-        "of one example's latents, and of first minus second plus third. Latents are those of "
-        f"{len(labels)} held-out examples, {codes.how}. From the top: {'; '.join(told)}.",
+        [_write(subject, "algebra", _picture(subject, *_columns(np.stack(rows))))],
+        "Algebra of labels: the decodings of the mean latents of two labels; of an example of the "
+        "second, and of it plus the first mean minus the second; the same of an example of a third "
+        f"label. Latents are those of {len(labels)} held-out examples, {codes.how}. From the top: "
+        f"{'; '.join(told)}.",
         {},
     )
 
@@ -598,8 +606,8 @@ def _neighbours(subject: Subject) -> Iterator[Told]:
                 ),
             ),
         ],
-        f"Samples{told_as} (left), each beside its {NEAREST} nearest of {size} training examples, by "
-        f"Euclid's distance of their numbers. To the nearest, from the top: {told}. Median over "
+        f"Samples{told_as} (left), each beside its {NEAREST} nearest of {size} training examples, "
+        f"by Euclid's distance of their numbers. To the nearest, from the top: {told}. Median over "
         f"{len(fake)} samples {median:.3f}, over {len(apart)} held-out examples {of_held_out:.3f}; "
         f"a sample is nearer than a held-out example with probability {nearer:.2f} (fresh ones .5, "
         f"copies 1), and {memorised:.0%} of the samples are nearer than all but 5% of these. "

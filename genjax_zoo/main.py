@@ -173,7 +173,9 @@ def _flags() -> flags.FlagValues:
         flag_values=known,
     )
     string("out", None, "explore: folder of the pictures; WORKDIR/explore if not given.")
-    string("codes", "0,1", "explore: the two latents that a sweep moves.")
+    string(
+        "codes", None, "explore: the latents that a sweep moves, as 0,1; the most telling if none."
+    )
     integer("seed", 0, "explore: the seed of examples, inversions and samples.", lower_bound=0)
     string("coordinator", None, "Address of process 0, host:port, for several processes.")
     integer("processes", None, "How many processes train together.", lower_bound=1)
@@ -444,7 +446,7 @@ def _explore(call: Call) -> None:
     known = call.flags
     for name in known.what:
         choose(name, {"all": None, **explore.EXPLORATIONS}, "exploration")
-    pair = _pair(known.codes)
+    pair = None if known.codes is None else _pair(known.codes)
     setup = loop.set_up(run, _data_dir(workdir, call), learning=False)
     step, state = loop.restore(run, setup.model, setup.like, workdir, known.checkpoint)
     key = jax.random.fold_in(jax.random.fold_in(setup.root, explore.STREAM), known.seed)
