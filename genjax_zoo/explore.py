@@ -319,13 +319,15 @@ def families() -> list[str]:
 
 def _check(model: Model, what: str) -> None:
     """Raises ZooError for what cannot be shown of a model."""
-    told = "" if what == "neighbours" else f"the families that have it: {', '.join(families())}."
     if what != "neighbours" and model.decode is None:
-        raise ZooError(f"{what}: this model has no decode to see its latents by; {told}")
+        raise ZooError(
+            "the model has no decode to see latents by; families that have it, with real latents: "
+            f"{', '.join(families())}."
+        )
     if what not in ("neighbours", "reconstructions") and model.codes != Support.REAL:
         raise ZooError(
-            f"{what}: the latents of this model are {model.codes}, and between such codes there is "
-            "no path; " + told.replace("have it", "have real ones")
+            f"the latents of this model are {model.codes}, and there is no path between such "
+            f"codes; families with real ones: {', '.join(families())}."
         )
 
 
@@ -528,11 +530,11 @@ def _traversal(subject: Subject, codes: Encoded) -> Iterator[Told]:
 def _algebra(subject: Subject, codes: Encoded) -> Iterator[Told]:
     """What makes a label, added to examples of another."""
     if "label" not in subject.pool:
-        raise ZooError("algebra: takes means over labels, and these data have none.")
+        raise ZooError("it takes means over labels, and these data have none.")
     labels = subject.pool["label"][: len(codes.z)]
     known = np.unique(labels)
     if len(known) < 2:
-        raise ZooError("algebra: needs examples of two labels, and the held-out data show one.")
+        raise ZooError("it needs examples of two labels, and the held-out data show one.")
     rows, told = [], []
     for k in range(min(SHOWN, len(known))):
         plus, minus, third = (int(known[(k + j) % len(known)]) for j in (1, 0, 2))
@@ -565,7 +567,7 @@ def _neighbours(subject: Subject) -> Iterator[Told]:
     fake = evaluate.draw(subject.model, subject.state, key_sample, min(SIZE, len(held_out)))
     if fake.shape[1:] != held_out.shape[1:]:
         raise ZooError(
-            f"neighbours: samples have the shape {list(fake.shape[1:])} and the data "
+            f"samples have the shape {list(fake.shape[1:])} and the data "
             f"{list(held_out.shape[1:])}; only samples of the data's shape can be compared."
         )
     told_as = ""
@@ -638,7 +640,7 @@ def explore(
       step: how long the model has learnt.
 
     Returns:
-      (what was written, a sentence for each exploration of "all" that was left out).
+      (what was written, a sentence for each reason why something of "all" was left out).
 
     Raises:
       ConfigError: for a name that is unknown.
@@ -647,7 +649,9 @@ def explore(
     everything = "all" in what
     for name in what:
         choose(name, {"all": None, **EXPLORATIONS}, "exploration")
-    entries, left_out, codes = [], [], None
+    entries: list[Entry] = []
+    why: dict[str, list[str]] = {}
+    codes = None
     for name, show in EXPLORATIONS.items():
         if not everything and name not in what:
             continue
@@ -656,10 +660,13 @@ def explore(
             if codes is None and name != "neighbours":
                 codes = encode(subject)
             entries += [Entry(name, *told) for told in show(subject, codes)]
+        except ConfigError:
+            raise
         except ZooError as error:
             if not everything:
-                raise
-            left_out.append(str(error))
+                raise ZooError(f"{name}: {error}") from error
+            why.setdefault(str(error), []).append(name)
+    left_out = [f"{', '.join(names)}: {reason}" for reason, names in why.items()]
     told = {"step": step, "entries": [entry._asdict() for entry in entries], "left_out": left_out}
     workdir.write_json(subject.folder / "explore.json", told)
     return entries, left_out

@@ -80,9 +80,7 @@ def test_a_sweep_sets_two_codes_and_leaves_the_others():
 def test_quantiles_of_normal_draws_are_those_of_the_normal():
     cloud = rng.normal(size=(40_000, 2))
     expected = np.asarray(jax.scipy.stats.norm.ppf((np.arange(9) + 0.5) / 9))
-    np.testing.assert_allclose(
-        explore.quantiles(cloud, 9), expected[:, None].repeat(2, 1), atol=0.05
-    )
+    np.testing.assert_allclose(explore.quantiles(cloud, 9).T, [expected, expected], atol=0.05)
 
 
 def test_flat_latents_come_back_as_they_were():
@@ -225,18 +223,18 @@ def test_a_model_with_prior_and_decode_is_inverted(digits, tmp_path, monkeypatch
 
 def test_what_a_model_cannot_show_is_one_sentence(digits, tmp_path):
     none = linear_model(encode=None, decode=None)
-    with pytest.raises(ZooError, match="no decode.*vae"):
+    with pytest.raises(ZooError, match=r"walk.*no decode.*vae"):
         shown(none, digits, tmp_path, ("walk",))
     entries, left_out = shown(none, digits, tmp_path)
     assert set(entries) == {"neighbours"} and len(left_out) == 1
     binary = linear_model(codes=Support.BINARY)
-    with pytest.raises(ZooError, match="binary.*no path"):
+    with pytest.raises(ZooError, match=r"binary.*no path"):
         shown(binary, digits, tmp_path, ("interpolation",))
     entries, left_out = shown(binary, digits, tmp_path)
     assert set(entries) == {"reconstructions", "neighbours"} and len(left_out) == 1
     with pytest.raises(ZooError, match="neither encode nor prior"):
         shown(linear_model(encode=None), digits, tmp_path, ("walk",))
-    with pytest.raises(ConfigError, match="codes 0 .. 2"):
+    with pytest.raises(ConfigError, match=r"codes 0 \.\. 2"):
         shown(linear_model(), digits, tmp_path, ("sweep",), pair=(0, 3))
     with pytest.raises(ConfigError, match="interpolation"):
         shown(linear_model(), digits, tmp_path, ("interpolatoin",))

@@ -207,7 +207,7 @@ def histograms(x: Mapping[str, np.ndarray], label: str, size: int = 640) -> np.n
     finite = {name: np.asarray(v, np.float64)[np.isfinite(v)] for name, v in x.items()}
     together = np.concatenate(list(finite.values()))
     low, high = (together.min(), together.max()) if len(together) else (0.0, 1.0)
-    edges = np.linspace(low, high if high > low else low + 1, 41)
+    edges = np.linspace(low, high if high > low else low + 1, 31)
     figure = Figure(figsize=(size / 100, size / 200), dpi=100, facecolor="white")
     axes = figure.add_axes((0.03, 0.17, 0.94, 0.8))
     for (name, values), colour in zip(finite.items(), LINES, strict=False):
