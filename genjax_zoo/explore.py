@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from genjax_zoo.contract import Array, Batch, ConfigError, Key, Model, Support, ZooError
+from genjax_zoo.contract import Array, ConfigError, Key, Model, Support, ZooError
 from genjax_zoo.models import ZOO
 from genjax_zoo.run import evaluate, images, workdir
 from genjax_zoo.run.source import Source
@@ -249,7 +249,7 @@ class Subject(NamedTuple):
 
     Attributes:
       model, state, source, key: as everywhere; `key` is the exploration's own.
-      pool: held-out examples, in a random order in which the first differ in their labels.
+      pool: held-out examples, as numpy arrays; in a random order, those of all labels first.
       number: which held-out example each of them is.
       folder: where the files go.
       pair: the two codes that a sweep moves; None for those that move the decoding most.
@@ -259,7 +259,7 @@ class Subject(NamedTuple):
     state: Any
     source: Source
     key: Key
-    pool: Batch
+    pool: Mapping[str, np.ndarray]
     number: np.ndarray
     folder: pathlib.Path
     pair: tuple[int, int] | None = None
@@ -333,9 +333,9 @@ def _check(model: Model, what: str) -> None:
 
 def encode(subject: Subject) -> Encoded:
     """The latents of the pool: by the model's encode, or else by inversion of its decode."""
-    model, state = subject.model, subject.state
+    model, state, decoded = subject.model, subject.state, subject.model.decode
+    assert decoded is not None
     key_encode, key_cloud = jax.random.split(subject.key)
-    assert model.decode is not None
     prior = None
     if model.prior is not None:
         prior = jax.jit(model.prior, static_argnums=2)(key_cloud, state, CLOUD)
@@ -351,7 +351,7 @@ def encode(subject: Subject) -> Encoded:
             "this model has decode, but neither encode nor prior: nothing tells what its latents "
             "look like; give the family's Model one of them."
         )
-    decode = jax.jit(lambda state, z: model.decode(state, own.back(z))["x"])
+    decode = jax.jit(lambda state, z: decoded(state, own.back(z))["x"])
     if latents is None:
         x = subject.pool["x"][:INVERTED]
         starts = own.of(prior)[: RESTARTS * len(x)].reshape(RESTARTS, len(x), own.size)
@@ -557,8 +557,8 @@ def _algebra(subject: Subject, codes: Encoded) -> Iterator[Told]:
 
 def _neighbours(subject: Subject) -> Iterator[Told]:
     """Samples beside the training examples nearest to them, and how near held-out ones are."""
-    source = subject.source
-    if source.training is None or source.size is None:
+    source, training = subject.source, subject.source.training
+    if training is None or source.size is None:
         raise ZooError(
             f"neighbours: {source.name or 'these data'} have no end of training examples."
         )
@@ -581,7 +581,7 @@ def _neighbours(subject: Subject) -> Iterator[Told]:
     def blocks() -> Iterator[np.ndarray]:
         for first in range(0, size, 2000):
             key = jax.random.fold_in(key_data, first)
-            yield np.asarray(source.training(key, first, min(first + 2000, size))["x"])
+            yield np.asarray(training(key, first, min(first + 2000, size))["x"])
 
     found, _, near = neighbours(fake, blocks(), NEAREST)
     _, _, apart = neighbours(held_out, blocks(), 1)
@@ -618,15 +618,15 @@ def _neighbours(subject: Subject) -> Iterator[Told]:
     )
 
 
-EXPLORATIONS: dict[str, Callable[[Subject, Encoded], Iterator[Told]]] = {
+SHOW: dict[str, Callable[[Subject, Encoded], Iterator[Told]]] = {
     "reconstructions": _reconstructions,
     "interpolation": _interpolation,
     "walk": _walk,
     "sweep": _sweep,
     "traversal": _traversal,
     "algebra": _algebra,
-    "neighbours": lambda subject, codes: _neighbours(subject),
 }
+EXPLORATIONS = (*SHOW, "neighbours")
 
 
 def explore(
@@ -648,18 +648,21 @@ def explore(
     """
     everything = "all" in what
     for name in what:
-        choose(name, {"all": None, **EXPLORATIONS}, "exploration")
+        choose(name, dict.fromkeys(("all", *EXPLORATIONS)), "exploration")
     entries: list[Entry] = []
     why: dict[str, list[str]] = {}
-    codes = None
-    for name, show in EXPLORATIONS.items():
+    codes: Encoded | None = None
+    for name in EXPLORATIONS:
         if not everything and name not in what:
             continue
         try:
             _check(subject.model, name)
-            if codes is None and name != "neighbours":
-                codes = encode(subject)
-            entries += [Entry(name, *told) for told in show(subject, codes)]
+            if name == "neighbours":
+                shown = _neighbours(subject)
+            else:
+                codes = codes or encode(subject)
+                shown = SHOW[name](subject, codes)
+            entries += [Entry(name, *told) for told in shown]
         except ConfigError:
             raise
         except ZooError as error:

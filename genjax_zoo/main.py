@@ -445,7 +445,7 @@ def _explore(call: Call) -> None:
 
     known = call.flags
     for name in known.what:
-        choose(name, {"all": None, **explore.EXPLORATIONS}, "exploration")
+        choose(name, dict.fromkeys(("all", *explore.EXPLORATIONS)), "exploration")
     pair = None if known.codes is None else _pair(known.codes)
     setup = loop.set_up(run, _data_dir(workdir, call), learning=False)
     step, state = loop.restore(run, setup.model, setup.like, workdir, known.checkpoint)
