@@ -33,7 +33,7 @@ COMMANDS = {
     "train": "train a model, or go on training it, in --workdir",
     "sample": "draw samples from the model in --workdir: a picture and an array",
     "evaluate": "measure the model in --workdir on held-out data, and its samples",
-    "explore": "pictures of the latents of the model in --workdir, and of its samples",
+    "explore": "pictures of the latents of the model in --workdir and its samples",
     "list": "the roster: every family, how it learns, what it can do, its configs",
 }
 QUICKSTART = "configs/vae.py:digits"
