@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -65,6 +65,13 @@ def grid(x: Any, columns: int | None = None, low: float = 0.0, high: float = 1.0
         top, left = SPACE + i // columns * (h + SPACE), SPACE + i % columns * (w + SPACE)
         picture[top : top + h, left : left + w] = image
     return picture
+
+
+def beside(*pictures: np.ndarray) -> np.ndarray:
+    """Pictures [H, W, 3] of one height side by side, parted by a white line."""
+    line = np.full((len(pictures[0]), SPACE, 3), 255, np.uint8)
+    parts = [part for picture in pictures for part in (line, picture)]
+    return np.concatenate(parts[1:], axis=1)
 
 
 def _bytes(x: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -184,6 +191,35 @@ def _line(axes: Any, y: np.ndarray, centre: float, half: float, **style: Any) ->
     inside = np.clip((np.clip(y, -1e300, 1e300) - centre) / half, -0.985, 0.985)
     # A number between two gaps would be a line of no length.
     axes.plot(times, inside, marker="." if np.isnan(y).any() else None, markersize=2, **style)
+
+
+def histograms(x: Mapping[str, np.ndarray], label: str, size: int = 640) -> np.ndarray:
+    """Histograms of several samples in one frame, as outlines of densities.
+
+    Args:
+      x: name -> numbers [N]; those that are not finite are left out.
+      label: of the axis that the numbers lie on.
+      size: pixels of the width.
+
+    Returns:
+      [H, size, 3] bytes.
+    """
+    finite = {name: np.asarray(v, np.float64)[np.isfinite(v)] for name, v in x.items()}
+    together = np.concatenate(list(finite.values()))
+    low, high = (together.min(), together.max()) if len(together) else (0.0, 1.0)
+    edges = np.linspace(low, high if high > low else low + 1, 31)
+    figure = Figure(figsize=(size / 100, size / 200), dpi=100, facecolor="white")
+    axes = figure.add_axes((0.03, 0.17, 0.94, 0.8))
+    for (name, values), colour in zip(finite.items(), LINES, strict=False):
+        height = np.histogram(values, edges)[0] / max(len(values), 1)
+        axes.stairs(height, edges, fill=True, color=colour, alpha=0.25)
+        axes.stairs(height, edges, color=colour, linewidth=1.5, label=name)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.set_yticks([])
+    axes.tick_params(labelsize=8)
+    axes.set_xlabel(label, fontsize=9)
+    axes.legend(frameon=False, fontsize=9)
+    return _drawn(figure)
 
 
 def _drawn(figure: Figure) -> np.ndarray:
