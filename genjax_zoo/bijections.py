@@ -13,8 +13,8 @@ shape of its input, [B, ..., C]; all act on the last axis, so that vectors and i
 
 Sources: NICE (Dinh, Krueger & Bengio 2015, arXiv:1410.8516), RealNVP (Dinh, Sohl-Dickstein & Bengio
 2017, arXiv:1605.08803), Glow (Kingma & Dhariwal 2018, arXiv:1807.03039), MAF (Papamakarios,
-Pavlakou & Murray 2017, arXiv:1705.07057), IAF (Kingma et al. 2016, arXiv:1606.04934), rational-quadratic
-splines (Durkan, Bekasov, Murray & Papamakarios 2019, arXiv:1906.04032).
+Pavlakou & Murray 2017, arXiv:1705.07057), IAF (Kingma et al. 2016, arXiv:1606.04934) and
+rational-quadratic splines (Durkan, Bekasov, Murray & Papamakarios 2019, arXiv:1906.04032).
 """
 
 from __future__ import annotations

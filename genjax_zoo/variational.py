@@ -115,9 +115,8 @@ def reconstruction_kl(
 
 
 def log_weights(q: Approximation, psi: Variational, log_joint: LogJoint, noise: Array) -> Array:
-    """log p(x, z_k) - log q(z_k), z_k ~ q: [K]. Its mean is the bound, log of its mean exp log p(x).
-
-    Its variance is 0 where q is the posterior.
+    """log p(x, z_k) - log q(z_k), z_k ~ q: [K]. The mean of it is the bound, of its
+    exponential p(x); the variance is 0 where q is the posterior.
     """
     z = jax.vmap(lambda e: q.draw(psi, e))(noise)
     return jax.vmap(log_joint)(z) - jax.vmap(lambda z: q.log_prob(psi, z))(z)
