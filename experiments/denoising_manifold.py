@@ -149,7 +149,8 @@ def _page(one, rows, floor) -> list[str]:
         "distance of the chains' ends to fresh draws of the spiral, without bias, from the "
         "model's own start and from N(0, 16 I); as many draws of the spiral itself are at "
         f"{floor:.4f}. Intervals: 95 % of the mean over seeds.",
-        f"From afar walkback with σ kept ends nearer to the data in {better} of {len(plain)} seeds. Where "
+        f"From afar walkback with σ kept ends nearer to the data in {better} of {len(plain)} "
+        "seeds. Where "
         "σ is learnt, it grows with the walks that it lengthens, and the chain leaves the data.",
         one.closing(f"0 to {len(plain) - 1}"),
     ]

@@ -368,6 +368,26 @@ def affine(most: float = 2.0) -> Transformer:
     return Transformer(2, forward, inverse)
 
 
+def gated(open: float = 2.0) -> Transformer:
+    """z = σ x + (1 - σ) m, σ = sigmoid(s + `open`): Kingma et al. 2016, algorithm 1.
+
+    A gate that is open at first (σ = .88 at θ = 0) nearly lets x through.
+    """
+
+    def log_gate(theta: Array) -> Array:
+        return jax.nn.log_sigmoid(theta[0] + open)
+
+    def forward(theta: Array, x: Array) -> tuple[Array, Array]:
+        gate = jnp.exp(log_gate(theta))
+        return gate * x + (1 - gate) * theta[1], log_gate(theta)
+
+    def inverse(theta: Array, z: Array) -> tuple[Array, Array]:
+        # (z - (1 - σ) m) / σ = m + (z - m) / σ
+        return theta[1] + (z - theta[1]) * jnp.exp(-log_gate(theta)), -log_gate(theta)
+
+    return Transformer(2, forward, inverse)
+
+
 def spline(bins: int = 8, bound: float = 4.0) -> Transformer:
     """Monotone rational-quadratic pieces on [-bound, bound], and the identity beyond.
 

@@ -42,6 +42,7 @@ CASES = {
     "spline": (b.coupling(dense, b.spline(6, 2.0)), VECTOR),
     "spline of images": (b.coupling(conv, b.spline(4, 2.0)), IMAGE),
     "maf": (b.autoregressive(made, b.affine()), VECTOR),
+    "gated": (b.autoregressive(made, b.gated()), VECTOR),
     "iaf": (b.invert(b.autoregressive(made, b.affine())), VECTOR),
     "autoregressive spline": (b.autoregressive(made, b.spline(5, 2.0)), VECTOR),
     "rest": (b.rest(b.coupling(conv, b.affine())), IMAGE),
@@ -50,7 +51,7 @@ CASES = {
         VECTOR,
     ),
 }
-CONDITIONED = ("affine", "affine of images", "spline", "maf", "rest", "chain")
+CONDITIONED = ("affine", "affine of images", "gated", "spline", "maf", "rest", "chain")
 
 
 def start(bijection, shape, condition=None, rows=7):

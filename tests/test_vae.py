@@ -10,7 +10,7 @@ import pytest
 from scipy import stats
 from sklearn.datasets import load_digits
 
-from genjax_zoo import bounds, distributions, posterior_flow
+from genjax_zoo import bounds, distributions
 from genjax_zoo.contract import ConfigError, DataError, Evidence, Support
 from genjax_zoo.models import vae
 
@@ -282,7 +282,7 @@ def test_the_kl_warms_up_step_by_step():
 
 @pytest.mark.parametrize("given", [0, 3])
 def test_the_flow_is_a_bijection_whose_jacobian_is_told(given):
-    flow = posterior_flow.chain(3, 16)
+    flow = vae.posterior_flow(3, 16)
     z = jax.random.normal(KEY, (6, 4))
     h = jax.random.normal(jax.random.key(1), (6, given)) if given else None
     params = flow.init(KEY, z, h)

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from genjax_zoo import bounds, decoders, distributions, nets, posterior_flow
+from genjax_zoo import bijections, bounds, decoders, distributions, nets
 from genjax_zoo.contract import (
     Array,
     Batch,
@@ -160,7 +160,7 @@ class Posterior(NamedTuple):
 def make(config: Config, tx: optax.GradientTransformation) -> Model:
     """A variational auto-encoder that learns by stochastic gradients on its bound."""
     likelihood = config.likelihood()
-    flow = posterior_flow.chain(config.flow_steps, config.flow_width) if config.flow_steps else None
+    flow = posterior_flow(config.flow_steps, config.flow_width) if config.flow_steps else None
 
     def encoder() -> Net:
         outputs = 2 * config.latents + (config.flow_width if flow else 0)
@@ -393,6 +393,18 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
 _CHUNK = 50
 """Draws of z per image that the estimate holds at once."""
+
+
+def posterior_flow(steps: int, width: int) -> bijections.Bijection:
+    """Inverse autoregressive steps of z [B, L] given h [B, C], z reversed after each.
+
+    Kingma, Salimans, Jozefowicz, Chen, Sutskever & Welling, Improving variational inference with
+    inverse autoregressive flow, 2016 (arXiv:1606.04934), algorithm 1: each step scores its own
+    draws in one pass, m and s of the dimensions before and of h.
+    """
+    network = lambda shape: nets.made((width,), shape[0], "tanh")
+    step = bijections.autoregressive(network, bijections.gated())
+    return bijections.chain(*(each for _ in range(steps) for each in (step, bijections.permute())))
 
 
 def _flat(x: Array) -> Array:
