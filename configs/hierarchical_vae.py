@@ -49,7 +49,6 @@ VARIANTS = {
             "activation": "swish",
             "warmup_steps": 500,
             "free_bits": 0.05,
-            "average": 0.999,
         },
         "optimizer": COSINE,
         "steps_per_call": 50,
