@@ -3,8 +3,9 @@
     genjax-zoo train --config=configs/hierarchical_vae.py:VARIANT --workdir=runs/hierarchical_vae
 
 variant          minutes on two cores   to expect on held-out data, nats: ELBO, K-draw estimate
-digits           not measured yet       not measured yet (K = 64)
-mnist            not measured yet       not measured yet (K = 500)
+digits           0.4                    -23.20, -22.67 (K = 64)
+mnist            7, and 6 of measuring, -98.9, -95.8 (K = 500, all 10,000 test images)
+                 on a busy core
 mnist_bottom_up  not measured yet       not measured yet (K = 500)
 
 `digits` and `mnist` are ladders. Images are binarised dynamically, each pixel drawn anew at every
@@ -49,7 +50,6 @@ VARIANTS = {
             "activation": "swish",
             "warmup_steps": 500,
             "free_bits": 0.05,
-            "average": 0.999,
         },
         "optimizer": COSINE,
         "steps_per_call": 50,

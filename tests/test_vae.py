@@ -384,6 +384,7 @@ CASES = {
         UNIT,
         {"decoder": "categorical", "levels": 17, "network": "conv", "widths": (8, 16)},
     ),
+    "flow": (BINARY, {"decoder": "bernoulli", "flow_steps": 2, "flow_width": 8}),
     "gaussian, conv": (UNIT, {"network": "conv", "widths": (8, 16), "activation": "relu"}),
 }
 
