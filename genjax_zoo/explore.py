@@ -390,7 +390,15 @@ def _picture(subject: Subject, *blocks: np.ndarray) -> np.ndarray:
             for x, block in zip(flattened, blocks, strict=True)
         ]
         return images.beside(*parts)
+    if flattened[0].shape[1:] == (2,):
+        # A row is a path; those of all blocks have the same colours.
+        return images.trails([row for block in blocks for row in block], subject.pool["x"])
     return images.picture(np.concatenate(flattened), subject.pool["x"], low, high)
+
+
+def _first(subject: Subject) -> str:
+    """Where a caption's list of rows begins."""
+    return "From the top" if _is_image(subject.pool["x"]) else "In turn"
 
 
 def _write(subject: Subject, name: str, pixels: np.ndarray) -> str:
@@ -454,7 +462,7 @@ def _interpolation(subject: Subject, codes: Encoded) -> Iterator[Told]:
         yield (
             written,
             f"{name.capitalize()} interpolation between the latents of held-out examples, "
-            f"{codes.how}; the examples themselves stand at the ends. From the top: {told}.",
+            f"{codes.how}; the examples themselves stand at the ends. {_first(subject)}: {told}.",
             {},
         )
 
@@ -463,10 +471,11 @@ def _walk(subject: Subject, codes: Encoded) -> Iterator[Told]:
     """Round a smooth closed path through several encodings."""
     n = min(SHOWN, len(codes.z))
     x = codes.decode(loop(codes.z[:n], TURN))
-    rows = x.reshape(n, TURN, *x.shape[1:])
-    written = [
-        _write(subject, "walk", _picture(subject, subject.pool["x"][:n, None], rows[:, ::2]))
-    ]
+    rows, ends = x.reshape(n, TURN, *x.shape[1:])[:, ::2], subject.pool["x"][:n, None]
+    if not _is_image(x):
+        # One line that closes.
+        rows = np.concatenate([x, x[:1]])[None]
+    written = [_write(subject, "walk", _picture(subject, ends, rows))]
     written += _animate(subject, "walk", x[:, None])
     told = ", ".join(_named(subject, i) for i in range(n))
     yield (
@@ -503,9 +512,11 @@ def _sweep(subject: Subject, codes: Encoded) -> Iterator[Told]:
     # The second code grows upwards, as on a plot.
     z = sweep(codes.z[0], pair[::-1], (at[::-1, 1], at[:, 0]))
     x = codes.decode(z.reshape(GRID * GRID, L)).reshape(GRID, GRID, *subject.pool["x"].shape[1:])
+    # Of the plane, the grid's other lines too.
+    lines = [x] if _is_image(x[0]) else [x, x.swapaxes(0, 1)]
     rest = "" if L == 2 else f"; the others are those of held-out example {_named(subject, 0)}"
     yield (
-        [_write(subject, "sweep", _picture(subject, x))],
+        [_write(subject, "sweep", _picture(subject, *lines))],
         f"A sweep of code {pair[0]} (to the right, {at[0, 0]:.2f} to {at[-1, 0]:.2f}) and "
         f"code {pair[1]} (upwards, {at[0, 1]:.2f} to {at[-1, 1]:.2f}) over {GRID} "
         f"quantiles of {codes.of_cloud}{rest}.",
@@ -521,8 +532,8 @@ def _traversal(subject: Subject, codes: Encoded) -> Iterator[Told]:
     yield (
         [_write(subject, "traversal", _picture(subject, x[order]))],
         f"Traversals: one code a row, over {VALUES} quantiles of {codes.of_cloud}, the others "
-        f"those of held-out example {_named(subject, 0)}. From the top, with the variance a number "
-        f"that each gives: {told}; {len(order)} of {len(x)} codes.",
+        f"those of held-out example {_named(subject, 0)}. {_first(subject)}, with the variance a "
+        f"number that each gives: {told}; {len(order)} of {len(x)} codes.",
         {},
     )
 
@@ -549,8 +560,8 @@ def _algebra(subject: Subject, codes: Encoded) -> Iterator[Told]:
         [_write(subject, "algebra", _picture(subject, *_columns(np.stack(rows))))],
         "Algebra of labels: the decodings of the mean latents of two labels; of an example of the "
         "second, and of it plus the first mean minus the second; the same of an example of a third "
-        f"label. Latents are those of {len(labels)} held-out examples, {codes.how}. From the top: "
-        f"{'; '.join(told)}.",
+        f"label. Latents are those of {len(labels)} held-out examples, {codes.how}. "
+        f"{_first(subject)}: {'; '.join(told)}.",
         {},
     )
 

@@ -125,6 +125,37 @@ def scatter(x: Any, reference: Any = None, size: int = 480) -> np.ndarray:
     return _drawn(figure)
 
 
+def trails(x: Sequence[np.ndarray], reference: Any, size: int = 480) -> np.ndarray:
+    """Paths of the plane, over points of the data.
+
+    Args:
+      x: paths [T, 2], each with a mark at its every place; of a few, each in its own colour.
+        What is not finite leaves a gap.
+      reference: [M, 2] points, drawn in grey underneath.
+      size: pixels a side.
+
+    Returns:
+      [size, size, 3] bytes. The frame holds the data, and the paths as far as they stray from it
+      by no more than its width.
+    """
+    points = np.asarray(reference, np.float64).reshape(-1, 2)
+    low, high = points.min(0), points.max(0)
+    centre, width = (low + high) / 2, max(float(np.max(high - low)), 1e-3)
+    inside = [np.clip((np.asarray(path) - centre) / width, -1.5, 1.5) for path in x]
+    farthest = max(np.max(np.abs(path[np.isfinite(path)]), initial=0) for path in inside)
+    figure = Figure(figsize=(size / 100, size / 100), dpi=100, facecolor="white")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    half = 1.05 * max(0.55, farthest)
+    axes.set(xlim=(-half, half), ylim=(-half, half))
+    axes.scatter(*_columns((points - centre) / width), s=5, color=GREY, linewidths=0)
+    colours = LINES if len(x) <= 3 * len(LINES) else LINES[:1]
+    for i, path in enumerate(inside):
+        colour = colours[i % len(colours)]
+        axes.plot(*_columns(path), color=colour, linewidth=1, marker=".", markersize=4)
+    return _drawn(figure)
+
+
 def _columns(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return points[:, 0], points[:, 1]
 
