@@ -54,8 +54,8 @@ class Config:
       blocks: residual blocks on the grid, in the encoder and in the decoder.
       activation: the nonlinearity, a name in nets.ACTIVATIONS.
       temperature: τ of the relaxation at the start.
-      temperature_end: τ after `anneal_steps`, and from then on; between them it falls geometrically.
-      anneal_steps: see above.
+      temperature_end: τ from `anneal_steps` on; until then it falls geometrically.
+      anneal_steps: how many steps the temperature falls.
       straight_through: the decoder sees one-hot codes, and only gradients see the relaxed ones.
       kl_weight: of the KL term in the training loss; 1 trains the bound itself.
       kl_steps: over so many steps that weight rises from zero in a straight line.
