@@ -7,6 +7,7 @@ from genjax_zoo.nets import progressive
 from genjax_zoo.nets.conv import conv, conv_transpose
 from genjax_zoo.nets.coupling import conv_same, made
 from genjax_zoo.nets.dense import mlp
+from genjax_zoo.nets.grid import causal, grid_decoder, grid_encoder, grid_shape
 from genjax_zoo.nets.image import (
     StatefulNet,
     conv_decoder,
@@ -24,6 +25,7 @@ __all__ = [
     "Network",
     "StatefulNet",
     "batch_norm",
+    "causal",
     "conv",
     "conv_decoder",
     "conv_encoder",
@@ -31,6 +33,9 @@ __all__ = [
     "conv_transpose",
     "discriminator",
     "generator",
+    "grid_decoder",
+    "grid_encoder",
+    "grid_shape",
     "group_norm",
     "made",
     "mlp",
