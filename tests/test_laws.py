@@ -317,6 +317,15 @@ def test_an_exact_density_integrates_to_one(name, case):
 # -------------------------------------------------------------------------------- latents
 
 
+def test_prior_is_of_what_decode_takes(name, case):
+    if case.model.prior is None:
+        pytest.skip("the model tells no prior of its latents")
+    drawn = jax.jit(case.model.prior, static_argnums=2)(jax.random.key(0), trained(name), 3)
+    x = jax.jit(case.model.decode)(trained(name), drawn)["x"]
+    assert x.shape == (3, *case.batch["x"].shape[1:])
+    assert finite(x)
+
+
 def test_encode_and_decode_agree(name, case):
     if case.model.encode is None:
         pytest.skip("the model has no encoder")

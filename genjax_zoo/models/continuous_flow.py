@@ -133,8 +133,12 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         x = move(params, z, forwards[::-1])
         return {"x": params.shift + jnp.exp(params.log_scale) * x}
 
+    def prior(key: Key, params: Params, n: int) -> Array:
+        """z ~ N(0, I): [n, ...]."""
+        return jax.random.normal(key, (n, *params.shift.shape))
+
     def sample(key: Key, params: Params, n: int) -> Batch:
-        return decode(params, jax.random.normal(key, (n, *params.shift.shape)))
+        return decode(params, prior(key, params, n))
 
     return Model(
         *descend(init, loss, tx, config.average),
@@ -143,6 +147,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         evidence=Evidence.ESTIMATE if config.probes else Evidence.EXACT,
         encode=of_params(encode),
         decode=lambda state, latents: decode(learnt(state), latents),
+        prior=of_params(prior),
     )
 
 

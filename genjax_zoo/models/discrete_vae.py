@@ -272,6 +272,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
                 of_params(kl_of), Evidence.EXACT, "nats", "lower", detail="KL(q(z | x) || p(z))"
             ),
         },
+        codes=Support.CATEGORICAL,
         support=supports.get(config.decoder, Support.UNIT),
     )
 

@@ -305,13 +305,17 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             x = jnp.clip(jnp.floor(x * config.levels), 0, config.levels - 1) / (config.levels - 1)
         return {"x": x}
 
+    def prior(key: Key, params: Params, n: int) -> Array:
+        """z ~ p(z): [n, ...]."""
+        draw = jax.random.normal if config.prior == "gaussian" else jax.random.logistic
+        return draw(key, (n, *params.shape))
+
     def sample(key: Key, params: Params, n: int, label: Any = None) -> Batch:
         """f⁻¹(z), z ~ p(z); with `classes`, of one label for all or one for each, else of any."""
         if label is not None and not config.classes:
             raise ConfigError("flow: label was given, and model.classes is 0; train with classes.")
         key_z, key_label = jax.random.split(key)
-        draw = jax.random.normal if config.prior == "gaussian" else jax.random.logistic
-        z = draw(key_z, (n, *params.shape))
+        z = prior(key_z, params, n)
         if not config.classes:
             return decode(params, z)
         drawn = jax.random.randint(key_label, (n,), 0, config.classes)
@@ -335,6 +339,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         evidence=Evidence.LOWER_BOUND if config.levels else Evidence.EXACT,
         encode=of_params(encode),
         decode=lambda state, latents: decode(learnt(state), latents),
+        prior=of_params(prior),
         measures={
             "bits_per_dim": Measure(
                 of_params(bits_per_dim),

@@ -353,14 +353,18 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         mean = likelihood.mean(params.log_std, outputs(params, z))
         return {"x": mean.reshape(-1, *params.shape)}
 
-    def sample(key: Key, params: Params, n: int, means: bool = config.sample_means) -> Batch:
-        """z_L, then each layer given the one above; the mean of p(x | z_1), or a draw from it."""
-        key_z, key_x = jax.random.split(key)
-        z = None
-        noise = noise_of(key_z, n, 1)
+    def lowest(key: Key, params: Params, n: int) -> Array:
+        """z_1 ~ p(z_1), by way of all layers above: [1, n, L_1]."""
+        z, noise = None, noise_of(key, n, 1)
         for l in reversed(layers):
             z = draw(prior(params, l, z), noise[l])
         assert z is not None
+        return z
+
+    def sample(key: Key, params: Params, n: int, means: bool = config.sample_means) -> Batch:
+        """z_L, then each layer given the one above; the mean of p(x | z_1), or a draw from it."""
+        key_z, key_x = jax.random.split(key)
+        z = lowest(key_z, params, n)
         if means:
             return mean_of(params, z)
         x = likelihood.draw(key_x, params.log_std, outputs(params, z))
@@ -382,6 +386,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         evidence=Evidence.LOWER_BOUND,
         encode=of_params(encode),
         decode=lambda state, latents: mean_of(learnt(state), latents),
+        prior=of_params(lambda key, params, n: lowest(key, params, n)[0]),
         measures=measures,
         support=likelihood.support,
     )

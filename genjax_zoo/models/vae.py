@@ -374,6 +374,15 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         q = posterior(params, batch)
         return with_label(draw(params, q, jnp.zeros_like(q.mean))[0], batch)
 
+    def prior(key: Key, state: Any, n: int) -> Array:
+        """z ~ p(z): [n, L], and y of any label at its end."""
+        del state
+        key_z, key_y = jax.random.split(key)
+        z = jax.random.normal(key_z, (n, config.latents))
+        if not config.classes:
+            return z
+        return with_label(z, {"label": jax.random.randint(key_y, (n,), 0, config.classes)})
+
     draws = f"K = {config.importance_samples} importance samples"
     measures = {"iwae": Measure(of_params(iwae), Evidence.ESTIMATE, "nats", detail=draws)}
     if likelihood.levels:
@@ -385,6 +394,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         evidence=Evidence.LOWER_BOUND,
         encode=of_params(encode),
         decode=lambda state, latents: mean_of(learnt(state), latents),
+        prior=prior,
         measures=measures,
         support=likelihood.support,
         classes=config.classes,

@@ -338,6 +338,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
                 once=usage,
             ),
         },
+        codes=Support.CATEGORICAL,
         support=Support.BINARY if config.decoder == "bernoulli" else Support.REAL,
     )
 
