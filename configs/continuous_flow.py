@@ -14,13 +14,13 @@ COSINE = {"name": "adam", "learning_rate": 5e-3, "schedule": "cosine"}
 VARIANTS = {
     "digits": {
         "steps": 3000,
-        "data": {"source": "digits", "batch_size": 200, "dequantise": True},
+        "data": {"source": "digits", "batch_size": 100, "dequantise": True},
         "model": {
             "name": "continuous_flow",
-            "widths": (256, 256),
+            "widths": (128, 128),
             "activation": "softplus",
             "probes": 1,
-            "steps": 6,
+            "steps": 4,
         },
         "optimizer": {**COSINE, "learning_rate": 1e-3},
         "steps_per_call": 10,
@@ -29,8 +29,8 @@ VARIANTS = {
     },
     "toy": {
         "steps": 2000,
-        "data": {"source": "density:eight_gaussians", "batch_size": 500},
-        "model": {"name": "continuous_flow", "widths": (64, 64, 64), "steps": 8},
+        "data": {"source": "density:eight_gaussians", "batch_size": 250},
+        "model": {"name": "continuous_flow", "widths": (64, 64), "steps": 6},
         "optimizer": COSINE,
         "samples": 1000,
         "steps_per_call": 20,

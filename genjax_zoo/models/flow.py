@@ -57,7 +57,8 @@ class Config:
       bins: pieces of a spline.
       bound: splines bend within [-bound, bound]; the data come to them with variance 1.
       prior: p(z), "gaussian" or "logistic" (of NICE), both standard.
-      alpha: data in [0, 1] pass through logit(α + (1 - 2α) x) first; 0 leaves them as they are.
+      alpha: data in [0, 1] pass through logit(α + (1 - 2α) x) first, and samples are cut to that
+        range; 0 leaves them as they are.
       levels: of discrete data in [0, 1], which the model dequantises itself: x is a multiple of
         1 / (levels - 1), and log_prob bounds the probability of x and not a density. 0 for data
         that have a density.
@@ -303,6 +304,9 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         x, _ = bijection(config, params.shape).inverse(params.flow, z, condition)
         if config.levels:
             x = jnp.clip(jnp.floor(x * config.levels), 0, config.levels - 1) / (config.levels - 1)
+        elif config.alpha:
+            # The logit of α + (1 - 2α) x leaves a wild z a little room beyond [0, 1].
+            x = jnp.clip(x, 0, 1)
         return {"x": x}
 
     def prior(key: Key, params: Params, n: int) -> Array:

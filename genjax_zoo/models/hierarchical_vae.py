@@ -354,7 +354,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         return {"x": mean.reshape(-1, *params.shape)}
 
     def lowest(key: Key, params: Params, n: int) -> Array:
-        """z_1 ~ p(z_1), by way of all layers above: [1, n, L_1]."""
+        """z_1 ~ p(z_1), by way of all layers above: [n, L_1]."""
         z, noise = None, noise_of(key, n, 1)
         for l in reversed(layers):
             z = draw(prior(params, l, z), noise[l])
@@ -386,7 +386,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         evidence=Evidence.LOWER_BOUND,
         encode=of_params(encode),
         decode=lambda state, latents: mean_of(learnt(state), latents),
-        prior=of_params(lambda key, params, n: lowest(key, params, n)[0]),
+        prior=of_params(lowest),
         measures=measures,
         support=likelihood.support,
     )

@@ -381,7 +381,8 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         z = jax.random.normal(key_z, (n, config.latents))
         if not config.classes:
             return z
-        return with_label(z, {"label": jax.random.randint(key_y, (n,), 0, config.classes)})
+        y = jax.random.randint(key_y, (n,), 0, config.classes)
+        return jnp.concatenate([z, jax.nn.one_hot(y, config.classes)], axis=-1)
 
     draws = f"K = {config.importance_samples} importance samples"
     measures = {"iwae": Measure(of_params(iwae), Evidence.ESTIMATE, "nats", detail=draws)}
