@@ -70,8 +70,8 @@ def test_samples_are_of_the_density():
 def test_no_flow_beats_the_entropy():
     """On fresh draws, by more than three standard errors; and splines come close in seconds."""
     truth = densities.make("eight_gaussians")
-    config = flow.Config(architecture="spline", layers=3, widths=(32,))
-    model = flow.make(config, optax.adam(5e-3))
+    config = flow.Config(architecture="spline", layers=4, widths=(64,))
+    model = flow.make(config, optax.adam(optax.cosine_decay_schedule(5e-3, 1200)))
     state = jax.jit(model.init)(KEY, {"x": truth.sample(KEY, 500)})
 
     @jax.jit
@@ -79,7 +79,7 @@ def test_no_flow_beats_the_entropy():
         def step(state, key):
             return model.step(key, state, {"x": truth.sample(key, 200)})[0], None
 
-        return jax.lax.scan(step, state, jax.random.split(KEY, 1500))[0]
+        return jax.lax.scan(step, state, jax.random.split(KEY, 1200))[0]
 
     fresh = truth.sample(jax.random.key(99), 10_000)
     nats = jax.jit(model.log_prob)(KEY, learn(state), {"x": fresh})
@@ -106,15 +106,14 @@ def test_scales_keep_the_shape_and_invert(architecture):
     assert nats.shape == (30,)
 
 
-@pytest.mark.parametrize("layers", [0, 2])
-def test_probabilities_of_levels_sum_to_at_most_one(layers):
+def test_probabilities_of_levels_sum_to_at_most_one():
     """All images of two pixels and three levels; the bound is averaged over the noise."""
     levels = 3
     everything = jnp.array(list(itertools.product((0, 0.5, 1), repeat=2)))
     # Of nine images, mostly these.
     logits = jnp.array([4.0, 0, 0, 0, 3, 0, 0, 0, 2])
     x = everything[jax.random.categorical(KEY, logits, shape=(300,))]
-    fields = {"levels": levels, "dequantisation_layers": layers, "architecture": "realnvp"}
+    fields = {"levels": levels, "dequantisation_layers": 2, "architecture": "realnvp"}
     model, state = trained(x, 60, **fields)
     assert model.evidence is Evidence.LOWER_BOUND
     keys = jax.random.split(jax.random.key(3), 2000)
