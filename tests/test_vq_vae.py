@@ -1,5 +1,6 @@
 """The vector-quantised VAE against brute force, closed forms and all codes one by one."""
 
+import functools
 import itertools
 import math
 
@@ -18,7 +19,9 @@ SMALL = {"codes": 5, "features": 3, "widths": (6,), "blocks": 1, "prior_width": 
 IMAGES = jax.random.bernoulli(KEY, 0.4, (12, 4, 4, 1)).astype(jnp.float32)
 
 
+@functools.cache
 def small(**fields):
+    """A model of 2 x 2 grids, and its first state."""
     config = vq_vae.Config(**{**SMALL, "decoder": "bernoulli", **fields})
     model = vq_vae.make(config, optax.adam(1e-2))
     return model, jax.jit(model.init)(KEY, {"x": IMAGES})
@@ -74,14 +77,13 @@ def test_perplexity_counts_the_codes_in_use():
 
 @pytest.mark.parametrize("codebook", ["ema", "loss"])
 def test_the_dead_are_replaced_and_the_living_left(codebook):
-    _, state = small(codebook=codebook)
-    before = vq_vae.codebook_of(state.params, state.memory)
-    even = state.memory.even
+    before, offers = jax.random.normal(KEY, (2, 5, 3))
+    even = jnp.array(4.0)
     counts = jnp.array([1.0, 0.001, 0.5, 0.0, 2.0]) * even
-    sums = None if codebook == "loss" else counts[:, None] * before
-    offers = jax.random.normal(jax.random.key(3), (5, 3))
-    memory = state.memory.replace(counts=counts, sums=sums, offers=offers)
-    params, memory, died = vq_vae.revive(state.params, memory, 0.03)
+    learnt = before if codebook == "loss" else None
+    params = vq_vae.Params((), (), (), learnt, None, (4, 4, 1))
+    memory = vq_vae.Memory(counts, counts[:, None] * before, offers, even)
+    params, memory, died = vq_vae.revive(params, memory, 0.03)
     after, dead = vq_vae.codebook_of(params, memory), jnp.array([1, 3])
     living = jnp.array([0, 2, 4])
     assert float(died) == 2
