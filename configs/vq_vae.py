@@ -3,8 +3,8 @@
     genjax-zoo train --config=configs/vq_vae.py:VARIANT --workdir=runs/vq_vae
 
 variant      minutes on two cores   to expect on held-out data: bound in nats, perplexity of codes
-digits       not measured yet       not measured yet
-digits_loss  not measured yet       not measured yet
+digits       1                      -26.6, 31.6 of 32
+digits_loss  1                      -26.6, 30.9 of 32
 mnist        not measured yet       not measured yet
 
 Images are binarised dynamically, each pixel drawn anew at every access: a Bernoulli decoder gives
@@ -42,7 +42,7 @@ VARIANTS = {
     "digits_loss": {**DIGITS, "model": {**DIGITS["model"], "codebook": "loss"}},
     "mnist": {
         **DIGITS,
-        "steps": 10_000,
+        "steps": 6000,
         "data": {"source": "tfds:mnist", "batch_size": 100, "binarise": "dynamic"},
         "model": {
             "name": "vq_vae",
