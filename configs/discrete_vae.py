@@ -40,14 +40,14 @@ VARIANTS = {
     "digits": DIGITS,
     "mnist": {
         **DIGITS,
-        "steps": 6000,
+        "steps": 3000,
         "data": {"source": "tfds:mnist", "batch_size": 100, "binarise": "dynamic"},
         "model": {
             **DIGITS["model"],
             "codes": 32,
             "widths": (16, 32, 64),
-            "anneal_steps": 5000,
-            "kl_steps": 2000,
+            "anneal_steps": 2500,
+            "kl_steps": 1000,
         },
         "eval_every": 0,
     },
