@@ -3,13 +3,13 @@
     genjax-zoo train --config=configs/vq_vae.py:VARIANT --workdir=runs/vq_vae
 
 variant      minutes on two cores   to expect on held-out data: bound in nats, perplexity of codes
-digits       not measured yet       not measured yet
-digits_loss  not measured yet       not measured yet
+digits       1                      -26.6, 31.6 of 32
 mnist        not measured yet       not measured yet
 
 Images are binarised dynamically, each pixel drawn anew at every access: a Bernoulli decoder gives
 no probability to grey values. The bound is log p(z) + log p(x | z) at the nearest codes z.
-`digits_loss` learns its codebook by gradients, the others by moving means.
+The codebook is made of moving means; on the digits --config.model.codebook=loss, which learns it by
+gradients, gave -26.6 and 30.9.
 """
 
 from genjax_zoo.run.config import assemble
@@ -39,18 +39,17 @@ DIGITS = {
 
 VARIANTS = {
     "digits": DIGITS,
-    "digits_loss": {**DIGITS, "model": {**DIGITS["model"], "codebook": "loss"}},
     "mnist": {
         **DIGITS,
-        "steps": 10_000,
+        "steps": 3000,
         "data": {"source": "tfds:mnist", "batch_size": 100, "binarise": "dynamic"},
         "model": {
             "name": "vq_vae",
             "decoder": "bernoulli",
-            "codes": 64,
+            "codes": 128,
             "features": 16,
-            "widths": (16, 32),
-            "blocks": 2,
+            "widths": (16, 32, 64),
+            "blocks": 1,
         },
         "eval_every": 0,
     },

@@ -1,5 +1,6 @@
 """The vector-quantised VAE against brute force, closed forms and all codes one by one."""
 
+import functools
 import itertools
 import math
 
@@ -18,10 +19,12 @@ SMALL = {"codes": 5, "features": 3, "widths": (6,), "blocks": 1, "prior_width": 
 IMAGES = jax.random.bernoulli(KEY, 0.4, (12, 4, 4, 1)).astype(jnp.float32)
 
 
+@functools.cache
 def small(**fields):
+    """A model of 2 x 2 grids, and its first state."""
     config = vq_vae.Config(**{**SMALL, "decoder": "bernoulli", **fields})
     model = vq_vae.make(config, optax.adam(1e-2))
-    return model, model.init(KEY, {"x": IMAGES})
+    return model, jax.jit(model.init)(KEY, {"x": IMAGES})
 
 
 # The mathematics
@@ -74,14 +77,13 @@ def test_perplexity_counts_the_codes_in_use():
 
 @pytest.mark.parametrize("codebook", ["ema", "loss"])
 def test_the_dead_are_replaced_and_the_living_left(codebook):
-    _, state = small(codebook=codebook)
-    before = vq_vae.codebook_of(state.params, state.memory)
-    even = state.memory.even
+    before, offers = jax.random.normal(KEY, (2, 5, 3))
+    even = jnp.array(4.0)
     counts = jnp.array([1.0, 0.001, 0.5, 0.0, 2.0]) * even
-    sums = None if codebook == "loss" else counts[:, None] * before
-    offers = jax.random.normal(jax.random.key(3), (5, 3))
-    memory = state.memory.replace(counts=counts, sums=sums, offers=offers)
-    params, memory, died = vq_vae.revive(state.params, memory, 0.03)
+    learnt = before if codebook == "loss" else None
+    params = vq_vae.Params((), (), (), learnt, None, (4, 4, 1))
+    memory = vq_vae.Memory(counts, counts[:, None] * before, offers, even)
+    params, memory, died = vq_vae.revive(params, memory, 0.03)
     after, dead = vq_vae.codebook_of(params, memory), jnp.array([1, 3])
     living = jnp.array([0, 2, 4])
     assert float(died) == 2
@@ -117,8 +119,8 @@ def test_the_prior_sees_what_precedes_and_nothing_else():
     """d y[i] / d x[j] is zero unless j < i in the order of rows, and not zero where it should."""
     net = nets.causal(2, width=6, layers=2, activation="tanh")
     x = jax.random.normal(KEY, (1, 4, 4, 3))
-    params = net.init(KEY, x)
-    jacobian = jax.jacrev(lambda x: net.apply(params, x).sum(-1).reshape(16))(x)
+    params = jax.jit(net.init)(KEY, x)
+    jacobian = jax.jit(jax.jacrev(lambda x: net.apply(params, x).sum(-1).reshape(16)))(x)
     seen = np.abs(np.asarray(jacobian).reshape(16, 16, 3)).sum(-1) > 0
     assert not np.triu(seen).any()
     assert seen[15, 14] and seen[15, 0] and seen[1, 0] and seen[4, 3]
@@ -136,7 +138,7 @@ def test_draws_of_the_prior_are_as_frequent_as_it_says_and_sum_to_one():
     np.testing.assert_allclose(p.sum(), 1, rtol=1e-5)
     n = 20_000
     drawn = jax.jit(model.sample, static_argnums=2)(KEY, state, n)["x"].reshape(n, -1)
-    decoded = np.asarray(model.decode(state, grids)["x"]).reshape(len(grids), -1)
+    decoded = np.asarray(jax.jit(model.decode)(state, grids)["x"]).reshape(len(grids), -1)
     # Each sample is the mean image of one grid: find which.
     distances = ((np.asarray(drawn)[:, None] - decoded[None]) ** 2).sum(-1)
     which = distances.argmin(1)
@@ -161,15 +163,15 @@ def test_the_bound_lies_below_the_exact_value_of_all_codes():
         nets.causal(3, 8, 1).apply(state.params.prior, jax.nn.one_hot(grids, 3))
     )
     log_p_z = np.asarray(jnp.take_along_axis(logs, grids[..., None], -1).sum((1, 2, 3)))
-    mean = np.asarray(model.decode(state, grids)["x"], np.float64).reshape(81, 1, -1)
+    mean = np.asarray(jax.jit(model.decode)(state, grids)["x"], np.float64).reshape(81, 1, -1)
     x = np.asarray(IMAGES).reshape(1, len(IMAGES), -1)
     joint = log_p_z[:, None] + (x * np.log(mean) + (1 - x) * np.log1p(-mean)).sum(-1)
     exact = np.logaddexp.reduce(joint, axis=0)
-    bound = np.asarray(model.log_prob(KEY, state, {"x": IMAGES}))
+    bound = np.asarray(jax.jit(model.log_prob)(KEY, state, {"x": IMAGES}))
     assert model.evidence is Evidence.LOWER_BOUND
     assert np.all(bound <= exact + 1e-4)
     # And it is the joint at the codes that `encode` tells.
-    codes = np.asarray(model.encode(KEY, state, {"x": IMAGES}))
+    codes = np.asarray(jax.jit(model.encode)(KEY, state, {"x": IMAGES}))
     place = codes.reshape(len(codes), -1) @ 3 ** np.arange(4)[::-1]
     np.testing.assert_allclose(bound, joint[place, np.arange(len(codes))], rtol=1e-4)
 
@@ -179,38 +181,40 @@ def test_the_encoder_learns_as_if_codes_were_not_there():
     fields = {"commitment": 0.0, "codebook": "loss", "revive_below": 0}
     config = vq_vae.Config(**SMALL, decoder="bernoulli", **fields)
     plain = vq_vae.make(config, optax.sgd(1.0))
-    state = plain.init(KEY, {"x": IMAGES})
-    moved, _ = plain.step(KEY, state, {"x": IMAGES})
+    state = jax.jit(plain.init)(KEY, {"x": IMAGES})
+    moved, _ = jax.jit(plain.step)(KEY, state, {"x": IMAGES})
     step = jax.tree.map(lambda new, old: old - new, moved.params.encoder, state.params.encoder)
     encoder = nets.grid_encoder((6,), 3, 1)
     decoder = nets.grid_decoder((6,), (4, 4, 1), 1)
-    z, pull = jax.vjp(lambda phi: encoder.apply(phi, IMAGES), state.params.encoder)
+    z, pull = jax.vjp(jax.jit(lambda phi: encoder.apply(phi, IMAGES)), state.params.encoder)
     e = state.params.codebook[vq_vae.nearest(z, state.params.codebook)]
 
     def nats(vectors):
         logits = decoder.apply(state.params.decoder, vectors)
         return -jnp.mean(jnp.sum(IMAGES * logits - jax.nn.softplus(logits), axis=(1, 2, 3)))
 
-    (expected,) = pull(jax.grad(nats)(e))
+    (expected,) = pull(jax.jit(jax.grad(nats))(e))
     for got, want in zip(jax.tree.leaves(step), jax.tree.leaves(expected), strict=True):
         np.testing.assert_allclose(got, want, rtol=2e-3, atol=2e-5)
 
 
-@pytest.mark.parametrize("codebook", ["ema", "loss"])
-@pytest.mark.parametrize("decoder", ["bernoulli", "gaussian"])
+@pytest.mark.parametrize(
+    ("codebook", "decoder"), [("ema", "bernoulli"), ("loss", "bernoulli"), ("ema", "gaussian")]
+)
 def test_every_codebook_and_decoder_learns(codebook, decoder):
     model, state = small(codebook=codebook, decoder=decoder)
     batch = {"x": IMAGES}
-    before = model.log_prob(KEY, state, batch).mean()
+    log_prob, sample = jax.jit(model.log_prob), jax.jit(model.sample, static_argnums=(2, 3))
+    before = log_prob(KEY, state, batch).mean()
     step = jax.jit(model.step)
     for i in range(60):
         state, info = step(jax.random.fold_in(KEY, i), state, batch)
-    assert model.log_prob(KEY, state, batch).mean() > before + 1
+    assert log_prob(KEY, state, batch).mean() > before + 1
     assert 1 <= float(info["perplexity"]) <= 5 + 1e-4 and 0 < float(info["usage"]) <= 1
-    codes = model.encode(KEY, state, batch)
+    codes = jax.jit(model.encode)(KEY, state, batch)
     assert codes.shape == (12, 2, 2) and codes.dtype == jnp.int32
     for means in (True, False):
-        drawn = model.sample(KEY, state, 3, means=means)["x"]
+        drawn = sample(KEY, state, 3, means)["x"]
         assert drawn.shape == (3, 4, 4, 1)
         if decoder == "bernoulli" and not means:
             assert set(np.unique(drawn)) <= {0.0, 1.0}
@@ -219,9 +223,9 @@ def test_every_codebook_and_decoder_learns(codebook, decoder):
 def test_surprise_is_the_cross_entropy_of_the_codes():
     model, state = small()
     measure = model.measures["code_surprise"]
-    once = measure.once(KEY, state)
+    once = jax.jit(measure.once)(KEY, state)
     assert float(once.told["perplexity"]) == pytest.approx(5, rel=1e-4)  # all alike at the start
-    value = measure(KEY, state, {"x": IMAGES})
+    value = jax.jit(measure.__call__)(KEY, state, {"x": IMAGES})
     np.testing.assert_allclose(value, math.log(5), rtol=1e-4)
 
 

@@ -143,14 +143,13 @@ class Memory:
 
     Attributes:
       counts: N [K], moving counts of the vectors that took each code in a batch.
-      sums: m [K, D], moving sums of those vectors; e = m / N. None for a codebook that gradients
-        teach.
+      sums: m [K, D], moving sums of those vectors. e = m / N, unless gradients teach the codebook.
       offers: [K, D], vectors of the last batch, one to stand in for each code that dies.
       even: [], the count of each code were all used alike: B h w / K.
     """
 
     counts: Array
-    sums: Array | None
+    sums: Array
     offers: Array
     even: Array
 
@@ -190,7 +189,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             codebook=None if means else e,
             log_std=jnp.full((), math.log(config.noise_std), jnp.float32) if learns_std else None,
             shape=shape,
-        ), Memory(counts, counts[:, None] * e if means else None, e, even)
+        ), Memory(counts, counts[:, None] * e, e, even)
 
     def outputs(params: Params, vectors: Array) -> Array:
         """g_θ, the logits or means of p(x | z): [B, h, w, D] -> [B, H, W, C]."""
@@ -237,7 +236,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
         vectors = still(z_e).reshape(-1, config.features)
         new = ema_update(memory, codes.reshape(-1), vectors, config.decay)
-        new = new.replace(offers=some_rows(key, vectors, config.codes))
+        new = dataclasses.replace(new, offers=some_rows(key, vectors, config.codes))
         used = jnp.bincount(codes.reshape(-1), length=config.codes) / codes.size
         info: Info = {
             "reconstruction": jnp.mean(reconstruction),
@@ -254,7 +253,8 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         """One step down the loss; then the codes that died are revived."""
         state, info = follow(key, state, batch)
         params, memory, revived = revive(state.params, state.memory, config.revive_below)
-        return state.replace(params=params, memory=memory), {**info, "revived": revived}
+        state = dataclasses.replace(state, params=params, memory=memory)
+        return state, {**info, "revived": revived}
 
     def quantised(state: State, batch: Batch) -> Array:
         """The codes of x, int32 [B, h, w]."""
@@ -370,8 +370,8 @@ def ema_update(memory: Memory, codes: Array, vectors: Array, decay: float) -> Me
     mix = lambda old, new: decay * old + (1 - decay) * new
     taken = jax.nn.one_hot(codes, memory.counts.size)  # [M, K]
     counts = mix(memory.counts, jnp.sum(taken, axis=0))
-    sums = None if memory.sums is None else mix(memory.sums, taken.T @ vectors)
-    return memory.replace(counts=counts, sums=sums)
+    sums = mix(memory.sums, taken.T @ vectors)
+    return dataclasses.replace(memory, counts=counts, sums=sums)
 
 
 def revive(params: Params, memory: Memory, below: float) -> tuple[Params, Memory, Array]:
@@ -382,13 +382,12 @@ def revive(params: Params, memory: Memory, below: float) -> tuple[Params, Memory
     """
     dead = memory.counts < below * memory.even
     counts = jnp.where(dead, memory.even, memory.counts)
+    sums = jnp.where(dead[:, None], memory.even * memory.offers, memory.sums)
     if params.codebook is not None:
         codebook = jnp.where(dead[:, None], memory.offers, params.codebook)
-        params = params.replace(codebook=codebook)
-    else:
-        sums = jnp.where(dead[:, None], memory.even * memory.offers, memory.sums)
-        memory = memory.replace(sums=sums)
-    return params, memory.replace(counts=counts), jnp.sum(dead).astype(jnp.float32)
+        params = dataclasses.replace(params, codebook=codebook)
+    memory = dataclasses.replace(memory, counts=counts, sums=sums)
+    return params, memory, jnp.sum(dead).astype(jnp.float32)
 
 
 def perplexity(shares: Array) -> Array:
