@@ -159,3 +159,41 @@ def test_full_rank_finds_the_posterior_of_a_regression():
 def test_unknown_gradients_are_refused():
     with pytest.raises(ConfigError, match="reparameterised"):
         v.fit(KEY, FAMILIES["mean_field"], JOINT, optax.sgd(0.1), 1, gradient="reparametrised")
+
+
+def test_amortised_inference_pays_for_what_its_network_cannot_say():
+    """One linear map of x for all posteriors: exact means, and so the mean field's gap alone.
+
+    A constant in its place, the same q for every x, is further away: that is the price of
+    amortising badly.
+    """
+    q = FAMILIES["mean_field"]
+    z = jax.random.normal(jax.random.key(4), (400, L))
+    data = z @ A.T + 0.8 * jax.random.normal(jax.random.key(5), (400, 5))
+
+    def bound(phi, noise, sees):
+        def one(x, noise):
+            psi = {"mean": sees * (phi["W"] @ x) + phi["b"], "log_std": phi["log_std"]}
+            return v.energy_entropy(q, psi, lambda z: MODEL.log_joint(x, z), noise)
+
+        return jnp.mean(jax.vmap(one)(data, noise))
+
+    @jax.jit
+    def gap(key, sees):
+        tx = optax.adam(optax.cosine_decay_schedule(0.02, 1000))
+        phi = {"W": jnp.zeros((L, 5)), "b": jnp.zeros(L), "log_std": jnp.zeros(L)}
+
+        def step(carry, key):
+            phi, state = carry
+            noise = jax.random.normal(key, (400, 4, L))
+            g = jax.grad(lambda phi: -bound(phi, noise, sees))(phi)
+            updates, state = tx.update(g, state)
+            return (optax.apply_updates(phi, updates), state), None
+
+        (phi, _), _ = jax.lax.scan(step, (phi, tx.init(phi)), jax.random.split(key, 1000))
+        noise = jax.random.normal(jax.random.fold_in(key, 1), (400, 500, L))
+        return jnp.mean(jax.vmap(MODEL.evidence)(data)) - bound(phi, noise, sees)
+
+    amortised, blind = gap(KEY, 1.0), gap(KEY, 0.0)
+    assert float(amortised) == pytest.approx(float(MODEL.mean_field_gap()), abs=0.03)
+    assert blind > amortised + 0.5
