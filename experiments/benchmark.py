@@ -220,6 +220,7 @@ def workloads() -> dict[str, Workload]:
     rbm = {"hidden": 500, "base_rate": False}
     vae = {"latents": 50, "widths": (500,), "activation": "relu", "decoder": "bernoulli"}
     conv_vae = {**vae, "network": "conv", "widths": (32, 64)}
+    flow = {"architecture": "realnvp", "layers": 6, "widths": (256, 256)}
     dcgan = {
         "generator": {"name": "conv", "widths": (256, 128, 64), "normalise": "batch"},
         "discriminator": {
@@ -246,6 +247,10 @@ def workloads() -> dict[str, Workload]:
         "conv_vae": Workload(
             "convolutional VAE 32-64 channels, 28x28, 50 latents, batch 128",
             "vae", conv_vae, adam, (128, 28, 28, 1), True, twins.ConvVae,
+        ),
+        "flow": Workload(
+            "RealNVP, 6 couplings by networks 256-256, 64 dimensions, batch 256",
+            "flow", flow, adam, (256, 64), False, twins.Flow,
         ),
         "dcgan": Workload(
             "DCGAN 64-128-256 channels, 28x28, both players, batch 64",

@@ -132,6 +132,85 @@ class ConvVae(Vae):
         return F.conv_transpose2d(h, w[10], w[11], 2, 1)
 
 
+class Flow:
+    """models/flow.py as RealNVP of vectors: affine couplings, each after an activation norm."""
+
+    def __init__(self, state: Any, fields: dict[str, Any], optimizer: Any):
+        self.fields, self.rule = fields, optimizer
+        first, *parts = state.params.flow
+        layers = [part for part in parts if part]
+        depth = len(fields["widths"]) + 1
+        self.norms = [
+            [leaf(norm["shift"]), leaf(norm["log_scale"])]
+            for norm in (first, *(n for n, _ in layers))
+        ]
+        self.nets = [
+            [
+                w
+                for i in range(depth)
+                for w in (
+                    leaf(c["net"][f"Dense_{i}"]["kernel"], 1, 0),
+                    leaf(c["net"][f"Dense_{i}"]["bias"]),
+                )
+            ]
+            for _, c in layers
+        ]
+        self.gains = [leaf(c["gain"]) for _, c in layers]
+        size = self.norms[0][0].numel()
+        self.order = torch.from_numpy(np.random.default_rng(0).permutation(size))
+        flat = [w for group in (*self.norms, *self.nets) for w in group]
+        self.optimizer = adam([*flat, *self.gains], optimizer)
+
+    def prepare(self, x: torch.Tensor) -> torch.Tensor:
+        return x
+
+    def loss(self, x: torch.Tensor) -> torch.Tensor:
+        (shift, log_scale), *norms = self.norms
+        x = ((x - shift) * torch.exp(-log_scale))[:, self.order]
+        log_det = -log_scale.sum()
+        for k, (net, gain) in enumerate(zip(self.nets, self.gains, strict=True)):
+            shift, log_scale = norms[k]
+            x = (x - shift) * torch.exp(-log_scale)
+            a, b = x.chunk(2, 1)
+            kept, moved = (b, a) if k % 2 else (a, b)
+            h = kept
+            for i in range(0, len(net), 2):
+                h = F.linear(h, net[i], net[i + 1])
+                h = F.relu(h) if i < len(net) - 2 else h * gain
+            raw, t = h.chunk(2, 1)
+            s = 2 * torch.tanh(raw / 2)
+            moved = moved * s.exp() + t
+            log_det = log_det - log_scale.sum() + s.sum(1)
+            x = torch.cat([moved, kept] if k % 2 else [kept, moved], 1)
+        normal = -0.5 * (x.square() + np.log(2 * np.pi)).sum(1)
+        return -(normal + log_det).mean()
+
+    def step(self, x: torch.Tensor) -> torch.Tensor:
+        loss = self.loss(x)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return loss
+
+    def check(self, model: Model, state: Any, table: jax.Array, steps: int = 3) -> float:
+        """The losses over `steps` steps, from elsewhere: a flow has no dice.
+
+        At the start the data have mean 0 and variance 1, so that the norms' gradients are rounding
+        errors, and Adam's first moves their signs.
+        """
+        leaves, tree = jax.tree.flatten(state.params)
+        rng = np.random.default_rng(0)
+        moved = [p + 0.1 * rng.normal(size=p.shape).astype(np.float32) for p in leaves]
+        state = state.replace(params=jax.tree.unflatten(tree, moved))
+        twin = Flow(jax.tree.map(np.asarray, state), self.fields, self.rule)
+        ours, theirs = [], []
+        for i in range(steps):
+            state, info = jax.jit(model.step)(jax.random.key(0), state, {"x": table[i]})
+            ours.append(float(info["loss"]))
+            theirs.append(twin.step(torch.tensor(np.array(table[i]))).item())
+        return differ(ours, theirs, "flow")
+
+
 class Dcgan:
     """models/gan.py with conv networks, both players moving at once; images are channels_last.
 

@@ -102,6 +102,10 @@ class Model(NamedTuple):
       evidence: what kind of number `log_prob` is.
       encode: (key, state, batch) -> latents, a pytree whose leading axis is B.
       decode: (state, latents) -> batch: the mean of p(x | latents).
+      prior: (key, state, n) -> n latents as `decode` takes them, drawn from p(latents). It tells
+        what one of them looks like where there is no `encode`; None where p(latents) is unknown.
+      codes: what the latents are. Between real ones there are paths; binary or categorical ones
+        (the means of units, the probabilities of classes) have none.
       measures: further numbers per example, each with its own evidence and unit.
       support: what the data must be; a run refuses others before it starts.
       classes: how many labels the model tells apart, 0 .. classes - 1; a run refuses others. 0 for
@@ -115,6 +119,8 @@ class Model(NamedTuple):
     evidence: Evidence = Evidence.NONE
     encode: Callable[[Key, State, Batch], Any] | None = None
     decode: Callable[[State, Any], Batch] | None = None
+    prior: Callable[[Key, State, int], Any] | None = None
+    codes: Support = Support.REAL
     measures: Mapping[str, Measure] = {}
     support: Support = Support.REAL
     classes: int = 0

@@ -52,3 +52,46 @@ def gaussian_kl(
     spread = jnp.exp(2 * (log_std - prior_log_std))
     shift = ((mean - prior_mean) * jnp.exp(-prior_log_std)) ** 2
     return 0.5 * jnp.sum(spread + shift - 1 + 2 * (prior_log_std - log_std), axis=-1)
+
+
+def discretised_logistic(x: Array, mean: Array, log_scale: Array, levels: int) -> Array:
+    """log Π_d P(x_d) on the grid {0, 1, ..., levels - 1} / (levels - 1): a logistic, rounded.
+
+        P(x) = σ((x + δ - μ) / s) - σ((x - δ - μ) / s),     δ = ½ / (levels - 1)
+
+    and what lies beyond the ends is theirs: no lower bin at 0, no upper one at 1 (Salimans et al.,
+    PixelCNN++, 2017, equation 2, with one logistic). With a and b the two arguments,
+
+        log P(x) = log σ(a) + log σ(-b) + log(1 - exp(b - a)),    a - b = 2δ / s
+
+    is that difference without a cancellation; at 0 only its first term is left, at 1 its second.
+    For x off the grid this is the logarithm of no probability: see `is_level`.
+    """
+    half = 0.5 / (levels - 1)
+    rate = jnp.exp(-log_scale)
+    up = jax.nn.log_sigmoid((x + half - mean) * rate)
+    down = jax.nn.log_sigmoid((mean - x + half) * rate)
+    inside = jnp.log(-jnp.expm1(-2 * half * rate))
+    bottom, top = x < half, x > 1 - half
+    nats = jnp.where(bottom, up, jnp.where(top, down, up + down + inside))
+    return jnp.sum(nats, axis=-1)
+
+
+def categorical(x: Array, logits: Array) -> Array:
+    """log Π_d P(x_d), x [..., D] on the grid {0, ..., K - 1} / (K - 1), logits [..., D, K].
+
+    log P(x) = l_k - log Σ_j exp(l_j),     k = x (K - 1)
+    """
+    levels = logits.shape[-1]
+    k = jnp.round(x * (levels - 1))[..., None]
+    # As a sum over all levels, for x and logits may each be broadcast.
+    chosen = jnp.where(k == jnp.arange(levels), jax.nn.log_softmax(logits), 0.0)
+    return jnp.sum(chosen, axis=(-2, -1))
+
+
+def is_level(x: Array, levels: int) -> Array:
+    """Whether x lies on {0, 1, ..., levels - 1}^D / (levels - 1): [..., D] -> bool [...]."""
+    k = x * (levels - 1)
+    # float32 divides and multiplies a level back to within a millionth of it.
+    on = (jnp.abs(k - jnp.round(k)) < 1e-3) & (k > -0.5) & (k < levels - 0.5)
+    return jnp.all(on, axis=-1)

@@ -1,4 +1,4 @@
-"""The command line: genjax-zoo train | sample | evaluate | list.
+"""The command line: genjax-zoo train | sample | evaluate | explore | list.
 
 Flags are read here and nowhere else. Floor 5.
 """
@@ -33,6 +33,7 @@ COMMANDS = {
     "train": "train a model, or go on training it, in --workdir",
     "sample": "draw samples from the model in --workdir: a picture and an array",
     "evaluate": "measure the model in --workdir on held-out data, and its samples",
+    "explore": "pictures of the latents of the model in --workdir and its samples",
     "list": "the roster: every family, how it learns, what it can do, its configs",
 }
 QUICKSTART = "configs/vae.py:digits"
@@ -71,9 +72,13 @@ def main(argv: Sequence[str]) -> int:
             print(usage())
         else:
             _start_jax(call.flags)
-            {"train": _train, "sample": _sample, "evaluate": _evaluate, "list": _list}[
-                call.command
-            ](call)
+            {
+                "train": _train,
+                "sample": _sample,
+                "evaluate": _evaluate,
+                "explore": _explore,
+                "list": _list,
+            }[call.command](call)
         return 0
     except ZooError as error:
         message = str(error)
@@ -136,7 +141,7 @@ def _flags() -> flags.FlagValues:
     string("workdir", None, "Folder of the run: config, checkpoints, metrics, report.")
     string("data_dir", None, "Folder of prepared TFDS data sets, for tfds:NAME.")
     switch("allow_config_change", False, "train: go on in a workdir with another config.")
-    string("checkpoint", "last", "sample, evaluate: last, best or a number of steps.")
+    string("checkpoint", "last", "sample, evaluate, explore: last, best or a number of steps.")
     integer("n", 64, "sample: how many samples.", lower_bound=1)
     flags.DEFINE_multi_string(
         "condition",
@@ -160,6 +165,18 @@ def _flags() -> flags.FlagValues:
         "evaluate: what samples are seen through, a file of experiments/extractors.py; for the "
         "digits and MNIST the zoo has one.",
     )
+    flags.DEFINE_list(
+        "what",
+        ["all"],
+        "explore: reconstructions, interpolation, walk, sweep, traversal, algebra, neighbours, "
+        "with commas; or all.",
+        flag_values=known,
+    )
+    string("out", None, "explore: folder of the pictures; WORKDIR/explore if not given.")
+    string(
+        "codes", None, "explore: the latents that a sweep moves, as 0,1; the most telling if none."
+    )
+    integer("seed", 0, "explore: the seed of examples, inversions and samples.", lower_bound=0)
     string("coordinator", None, "Address of process 0, host:port, for several processes.")
     integer("processes", None, "How many processes train together.", lower_bound=1)
     integer("process", None, "The number of this process, from 0.", lower_bound=0)
@@ -416,6 +433,40 @@ def _evaluate(call: Call) -> None:
     report.write(workdir.root)
     for result in results:
         print(evaluate.describe(result))
+
+
+def _explore(call: Call) -> None:
+    run, workdir = _config_of(_workdir(call), call), _workdir(call)
+    import jax
+
+    from genjax_zoo import explore
+    from genjax_zoo.run import loop, report
+    from genjax_zoo.typed import choose
+
+    known = call.flags
+    for name in known.what:
+        choose(name, dict.fromkeys(("all", *explore.EXPLORATIONS)), "exploration")
+    pair = None if known.codes is None else _pair(known.codes)
+    setup = loop.set_up(run, _data_dir(workdir, call), learning=False)
+    step, state = loop.restore(run, setup.model, setup.like, workdir, known.checkpoint)
+    key = jax.random.fold_in(jax.random.fold_in(setup.root, explore.STREAM), known.seed)
+    folder = pathlib.Path(known.out).expanduser() if known.out else workdir.explore
+    subject = explore.begin(setup.model, state, setup.source, key, folder, pair)
+    entries, left_out = explore.explore(subject, known.what, step)
+    report.write(workdir.root)
+    for entry in entries:
+        print(*(folder / name for name in entry.files))
+        print(textwrap.fill(entry.caption, 99, initial_indent="  ", subsequent_indent="  "))
+    for sentence in left_out:
+        print(f"left out: {sentence}")
+
+
+def _pair(word: str) -> tuple[int, int]:
+    """The two codes that `--codes=I,J` names."""
+    if not re.fullmatch(r"\d+,\d+", word) or len(set(word.split(","))) < 2:
+        raise ConfigError(f"--codes={word}: expected two different numbers from 0, such as 0,1.")
+    first, second = word.split(",")
+    return int(first), int(second)
 
 
 def _extractor(call: Call, setup: Any) -> Any:

@@ -11,6 +11,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # too small to be slowed by many.
 os.environ.setdefault("PJRT_NPROC", "16")
 
+# Most tests compile far longer than they compute.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+
 import jax
 import jax.numpy as jnp
 import pytest

@@ -69,6 +69,7 @@ def test_both_sides_compute_the_same(benchmark):
     small = {
         "vae": {"latents": 3, "widths": (8,)},
         "conv_vae": {"latents": 3, "widths": (4, 6)},
+        "flow": {"layers": 3, "widths": (8, 6)},
         "dcgan": {**narrow("batch"), "latents": 5},
         "wgan_gp": {**narrow("none"), "latents": 5},
         "rbm_cd": {"hidden": 30},
@@ -76,6 +77,7 @@ def test_both_sides_compute_the_same(benchmark):
     shapes = {
         "vae": (8, 64),
         "conv_vae": (8, 8, 8, 1),
+        "flow": (8, 10),
         "dcgan": (8, 7, 7, 1),
         "wgan_gp": (20, 7, 7, 1),
         "rbm_cd": (8, 64),

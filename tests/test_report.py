@@ -46,6 +46,19 @@ def test_a_grid_lays_images_out_row_by_row():
     assert (picture[top : top + 50, left + 60 + gap : -gap] == images.GAP).all()
 
 
+def test_pictures_beside_one_another_are_parted_by_white():
+    parts = [np.full((6, width, 3), width, np.uint8) for width in (5, 7)]
+    picture = images.beside(*parts)
+    assert picture.shape == (6, 5 + images.SPACE + 7, 3)
+    assert (picture[:, 5:-7] == 255).all() and (picture[:, -7:] == 7).all()
+
+
+@pytest.mark.parametrize("values", [[0.1, 0.5, np.nan, np.inf], [2.0, 2.0], []])
+def test_histograms_of_whatever_numbers(values):
+    drawn = images.histograms({"samples": np.array(values), "data": np.ones(3)}, "distance")
+    assert drawn.shape == (320, 640, 3) and drawn.min() < 128
+
+
 def test_small_images_are_enlarged_by_a_whole_factor():
     x = np.random.default_rng(0).integers(0, 2, (1, 8, 8, 1)).astype(float)
     picture = images.grid(x)

@@ -333,6 +333,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         evidence=Evidence.LOWER_BOUND if exact else Evidence.NONE,
         encode=encode,
         decode=decode,
+        codes=Support.BINARY,
         measures=measures,
         support=Support.BINARY,
     )

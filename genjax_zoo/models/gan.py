@@ -139,17 +139,22 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         generator, memory = learnt(state)["generator"], state.memory["generator"]
         return {"x": generate(config.generator, config.output, generator, memory, z, False)[0]}
 
-    def sample(key: Key, state: Learner, n: int, label: Array | None = None) -> Batch:
-        """x = G(z, y), z ~ p(z); labels [n] or one for all, drawn evenly where none are given."""
+    def prior(key: Key, state: Learner, n: int, label: Array | None = None) -> Array:
+        """(z, y), z ~ p(z): [n, L + classes]; labels drawn evenly where none are given."""
         key_z, key_label = jax.random.split(key)
         z = PRIORS[config.prior](key_z, (n, config.latents))
-        if not config.classes:
-            return decode(state, z)
         if label is None:
-            label = jax.random.randint(key_label, (n,), 0, config.classes)
+            label = jax.random.randint(key_label, (n,), 0, max(config.classes, 1))
         label = jnp.broadcast_to(jnp.asarray(label, jnp.int32), (n,))
-        y = jax.nn.one_hot(label, config.classes)
-        return {**decode(state, jnp.concatenate([z, y], axis=1)), "label": label}
+        return jnp.concatenate([z, jax.nn.one_hot(label, config.classes)], axis=1)
+
+    def sample(key: Key, state: Learner, n: int, label: Array | None = None) -> Batch:
+        """x = G(z, y), z ~ p(z); labels [n] or one for all, drawn evenly where none are given."""
+        latents = prior(key, state, n, label)
+        if not config.classes:
+            return decode(state, latents)
+        of_label = jnp.argmax(latents[:, config.latents :], axis=1).astype(jnp.int32)
+        return {**decode(state, latents), "label": of_label}
 
     return Model(
         *play(
@@ -161,6 +166,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         ),
         sample=sample,
         decode=decode,
+        prior=prior,
         support=SUPPORTS[config.output],
         classes=config.classes,
     )

@@ -38,6 +38,7 @@ from genjax_zoo.contract import (
     Key,
     Measure,
     Model,
+    Support,
 )
 from genjax_zoo.learn import em, learnt, of_params
 
@@ -489,6 +490,7 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         evidence=Evidence.EXACT,
         encode=of_params(encode),
         decode=lambda state, latents: decode(learnt(state), latents),
+        codes=Support.CATEGORICAL,
         measures=measures if config.classes > 1 else {},
     )
 

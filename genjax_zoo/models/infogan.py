@@ -244,5 +244,6 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         sample=sample,
         encode=encode,
         decode=decode,
+        prior=lambda key, state, n: prior(config, key, n),
         support=SUPPORTS[config.output],
     )

@@ -381,6 +381,7 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         evidence=Evidence.EXACT,
         encode=of_params(encode),
         decode=lambda state, latents: decode(learnt(state), latents),
+        codes=Support.CATEGORICAL,
         measures=measures if config.classes > 1 else {},
         support=_SUPPORT[config.kind],
     )

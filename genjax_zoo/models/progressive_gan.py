@@ -210,6 +210,7 @@ def at_resolution(config: Config, tx: optax.GradientTransformation, side: int, s
         ),
         sample=lambda key, state, n: decode(state, prior(config, key, n)),
         decode=decode,
+        prior=lambda key, state, n: prior(config, key, n),
     )
 
 

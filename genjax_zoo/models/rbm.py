@@ -496,6 +496,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         evidence=evidence,
         encode=of_params(encode),
         decode=lambda state, latents: decode(learnt(state), latents),
+        codes=Support.BINARY,
         measures=measures,
         support=Support.REAL if gaussian else Support.BINARY,
         classes=config.classes,

@@ -1,40 +1,41 @@
 """Variational auto-encoder: a latent Gaussian, a network, and a network that inverts it.
 
     p(z)     = N(z; 0, I)                                  the prior
-    p(x | z) = Bernoulli(x; sigmoid(f_θ(z)))  or  N(x; f_θ(z), σ²)       the decoder
-    q(z | x) = N(z; μ_φ(x), diag σ_φ(x)²)                  the encoder
+    p(x | z) = Bernoulli(x; sigmoid(f_θ(z)))  or  N(x; f_θ(z), σ²)  ...   the decoder (decoders.py)
+    q(z | x) = N(z; μ_φ(x), diag σ_φ(x)²)                  the encoder, or a flow that starts there
 
-Kingma & Welling, Auto-encoding variational Bayes, 2014 (arXiv:1312.6114); the estimate with many
+Kingma & Welling, Auto-encoding variational Bayes, 2014 (arXiv:1312.6114); the bound with many
 samples is from Burda, Grosse & Salakhutdinov, Importance weighted autoencoders, 2016
-(arXiv:1509.00519).
+(arXiv:1509.00519), and its gradient for φ from Tucker et al., Doubly reparameterized gradient
+estimators, 2019 (arXiv:1810.04152); β from Higgins et al., β-VAE, 2017; the warm-up from Sønderby
+et al. 2016 (arXiv:1602.02282), free bits and the flow from Kingma et al. 2016 (arXiv:1606.04934);
+with labels all is given y (Sohn, Lee & Yan, Learning structured output representation, 2015).
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 
-from genjax_zoo import distributions, nets
+from genjax_zoo import bijections, bounds, decoders, distributions, nets
 from genjax_zoo.contract import (
     Array,
     Batch,
     ConfigError,
     Evidence,
-    Info,
     Key,
     Measure,
     Model,
-    Support,
 )
 from genjax_zoo.learn import descend, learnt, of_params
 from genjax_zoo.nets import ACTIVATIONS, Net
-from genjax_zoo.typed import choose
+from genjax_zoo.typed import check_labels, choose
 
 VERB = "descend"
 
@@ -49,12 +50,25 @@ class Config:
       widths: hidden units (mlp) or channels (conv) of the encoder, data first; the decoder has
         the same in reverse. () makes both linear.
       activation: the nonlinearity, a name in nets.ACTIVATIONS.
-      decoder: "bernoulli" for data that are exactly 0 or 1, "gaussian" for real numbers.
+      decoder: "bernoulli" for data that are exactly 0 or 1, "gaussian" for real numbers,
+        "discretised_logistic" or "categorical" for grey levels.
       mean: a Gaussian decoder's mean is the network's output ("linear") or, for data in [0, 1],
         its sigmoid (Kingma & Welling, section 5).
-      variance: a Gaussian decoder's σ² stays as it is ("fixed"), or is learnt, one for all
-        dimensions of x ("scalar") or one for each ("diagonal").
+      variance: a Gaussian decoder's σ² stays as it is ("fixed"), is learnt, one for all
+        dimensions of x ("scalar") or one for each ("diagonal"), or is said by the network.
       noise_std: σ at the start, in units of x.
+      levels: K, the grey levels of the last two decoders; 256 for 8 bits.
+      classes: how many labels y the model is given beside x and beside z; 0 leaves labels out.
+      flow_steps: steps of the inverse autoregressive flow that ends q(z | x); 0 is none.
+      flow_width: hidden units of each of them, and length of the condition that the encoder
+        gives them.
+      objective: "elbo"; "iwae", the bound with `training_samples`; "dreg", the same bound, whose
+        gradient for φ is reparameterised twice.
+      training_samples: K of the objective; the "elbo" is averaged over them.
+      beta: β, the weight of the KL in the objective. Measures have it at 1.
+      warmup_steps: steps in which that weight rises linearly from 0 to β.
+      free_bits: λ, nats of KL that each latent dimension has for nothing, on average over a batch;
+        with a flow the L dimensions have λ L together.
       importance_samples: K of the estimate `iwae`.
       sample_means: `sample` returns the decoder's means, which is how images are usually shown;
         False returns draws from p(x), which is what a density is judged by.
@@ -65,27 +79,52 @@ class Config:
     network: Literal["mlp", "conv"] = "mlp"
     widths: tuple[int, ...] = (200, 200)
     activation: str = "tanh"
-    decoder: Literal["bernoulli", "gaussian"] = "gaussian"
-    mean: Literal["linear", "sigmoid"] = "linear"
-    variance: Literal["fixed", "scalar", "diagonal"] = "scalar"
+    decoder: decoders.Name = "gaussian"
+    mean: decoders.Mean = "linear"
+    variance: decoders.Variance = "scalar"
     noise_std: float = 1.0
+    levels: int = 256
+    classes: int = 0
+    flow_steps: int = 0
+    flow_width: int = 64
+    objective: Literal["elbo", "iwae", "dreg"] = "elbo"
+    training_samples: int = 1
+    beta: float = 1.0
+    warmup_steps: int = 0
+    free_bits: float = 0.0
     importance_samples: int = 64
     sample_means: bool = True
     average: float = 0.0
 
     def __post_init__(self):
         choose(self.activation, ACTIVATIONS, "activation")
-        for name in ("latents", "importance_samples"):
+        for name in ("latents", "importance_samples", "training_samples", "flow_width"):
             if getattr(self, name) < 1:
                 raise ConfigError(f"vae: {name} should be at least 1, got {getattr(self, name)}.")
+        for name in ("classes", "flow_steps", "beta", "warmup_steps", "free_bits"):
+            if getattr(self, name) < 0:
+                raise ConfigError(f"vae: {name} should not be negative, got {getattr(self, name)}.")
         if min(self.widths, default=1) < 1:
             raise ConfigError(f"vae: widths should all be at least 1, got {self.widths}.")
         if self.network == "conv" and not self.widths:
             raise ConfigError("vae: a convolutional network needs at least one width, got none.")
-        if self.noise_std <= 0:
-            raise ConfigError(f"vae: noise_std should be positive, got {self.noise_std}.")
+        if self.free_bits and self.objective != "elbo":
+            raise ConfigError(
+                f"vae: free bits are bits of a KL, which objective {self.objective!r} does not "
+                "have; set free_bits to 0 or objective to 'elbo'."
+            )
+        if self.flow_steps and self.objective == "dreg":
+            raise ConfigError(
+                "vae: objective 'dreg' needs the density of q(z | x) at a given z, and a flow "
+                "tells only that of its own draws; set flow_steps to 0 or objective to 'iwae'."
+            )
         if not 0 <= self.average < 1:
             raise ConfigError(f"vae: average should lie in [0, 1), got {self.average}.")
+        self.likelihood()
+
+    def likelihood(self) -> decoders.Decoder:
+        """p(x | f), f the decoder network's outputs."""
+        return decoders.make(self.decoder, self.mean, self.variance, self.noise_std, self.levels)
 
 
 @struct.dataclass
@@ -93,36 +132,51 @@ class Params:
     """What a variational auto-encoder learns.
 
     Attributes:
-      encoder: φ, of the network x -> (μ, log σ) of q(z | x).
-      decoder: θ, of the network z -> logits or means of p(x | z).
-      log_std: log σ of a Gaussian decoder, [] or [D]; None where σ is not learnt.
+      encoder: φ, of the network x -> (μ, log σ) of q(z | x), and the flow's condition.
+      decoder: θ, of the network z -> f, the outputs that p(x | z) is made of.
+      log_std: log σ of a Gaussian decoder, [] or [D]; None where it is not a parameter.
       shape: of one example, without the batch.
+      flow: φ too, of the flow that ends q(z | x); None where there is none.
     """
 
     encoder: Any
     decoder: Any
     log_std: Array | None
     shape: tuple[int, ...] = struct.field(pytree_node=False)
+    flow: Any = None
+
+
+class Posterior(NamedTuple):
+    """q(z | x), or where it starts: μ and log σ [B, L], and the flow's condition h [B, C].
+
+    Without a flow h is empty.
+    """
+
+    mean: Array
+    log_std: Array
+    condition: Array
 
 
 def make(config: Config, tx: optax.GradientTransformation) -> Model:
-    """A variational auto-encoder that learns by stochastic gradients on the ELBO."""
+    """A variational auto-encoder that learns by stochastic gradients on its bound."""
+    likelihood = config.likelihood()
+    flow = posterior_flow(config.flow_steps, config.flow_width) if config.flow_steps else None
 
     def encoder() -> Net:
-        outputs = 2 * config.latents
+        outputs = 2 * config.latents + (config.flow_width if flow else 0)
         if config.network == "conv":
             return nets.conv_encoder(config.widths, outputs, config.activation)
         return nets.mlp(config.widths, outputs, config.activation)
 
     def decoder(shape: tuple[int, ...]) -> Net:
-        widths = config.widths[::-1]
+        widths, shape = config.widths[::-1], likelihood.shape(shape)
         if config.network == "conv":
             height, width, channels = shape
             return nets.conv_decoder(widths, (height, width, channels), config.activation)
         return nets.mlp(widths, shape, config.activation)
 
-    def init(key: Key, batch: Batch) -> tuple[Params, tuple[()]]:
-        """Raises ConfigError for data that do not fit the network."""
+    def init(key: Key, batch: Batch) -> tuple[Params, Any]:
+        """Raises ConfigError for data that do not fit the network, or lack labels."""
         x = batch["x"]
         if config.network == "conv" and x.ndim != 4:
             raise ConfigError(
@@ -131,111 +185,209 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             )
         key_encoder, key_decoder = jax.random.split(key)
         shape = tuple(x.shape[1:])
-        size = () if config.variance == "scalar" else (math.prod(shape),)
-        learns_std = config.decoder == "gaussian" and config.variance != "fixed"
-        return Params(
-            encoder=encoder().init(key_encoder, x),
-            decoder=decoder(shape).init(key_decoder, jnp.zeros((1, config.latents))),
-            log_std=jnp.full(size, math.log(config.noise_std), jnp.float32) if learns_std else None,
+        z, y = jnp.zeros((1, config.latents)), jnp.zeros((1, config.classes))
+        start = None
+        if flow:
+            start = flow.init(jax.random.fold_in(key, 2), z, jnp.zeros((1, config.flow_width)))
+        params = Params(
+            encoder=encoder().init(key_encoder, seen(batch)),
+            decoder=decoder(shape).init(key_decoder, jnp.concatenate([z, y], axis=1)),
+            log_std=likelihood.init(math.prod(shape)),
             shape=shape,
-        ), ()
+            flow=start,
+        )
+        # The memory counts steps, where the objective asks for them.
+        return params, jnp.zeros((), jnp.int32) if config.warmup_steps else ()
 
-    def posterior(params: Params, x: Array) -> tuple[Array, Array]:
-        """μ, log σ of q(z | x): two [B, L]."""
-        mean, log_std = jnp.split(encoder().apply(params.encoder, x), 2, axis=-1)
-        return mean, log_std
+    # ---------------------------------------------------------------- p(x | z, y), q(z | x, y)
+
+    def labels(batch: Batch) -> Array:
+        """y [B, classes], one hot."""
+        if "label" not in batch:
+            raise ConfigError(
+                f"vae: a model of {config.classes} classes needs labelled data; set "
+                "config.model.classes to 0 or choose data with labels."
+            )
+        check_labels(batch["label"], config.classes, "vae", len(batch["x"]))
+        return jax.nn.one_hot(batch["label"], config.classes)
+
+    def seen(batch: Batch) -> Array:
+        """What the encoder looks at: x, and y beside it; beside every pixel of a convolution."""
+        x = batch["x"]
+        if not config.classes:
+            return x
+        y = labels(batch)
+        if config.network == "mlp":
+            return jnp.concatenate([_flat(x), y], axis=1)
+        planes = jnp.broadcast_to(y[:, None, None], (*x.shape[:3], config.classes))
+        return jnp.concatenate([x, planes], axis=-1)
+
+    def with_label(z: Array, batch: Batch) -> Array:
+        """What the decoder looks at: z [..., B, L], and y beside it."""
+        if not config.classes:
+            return z
+        y = jnp.broadcast_to(labels(batch), (*z.shape[:-1], config.classes))
+        return jnp.concatenate([z, y], axis=-1)
+
+    def posterior(params: Params, batch: Batch) -> Posterior:
+        outputs = encoder().apply(params.encoder, seen(batch))
+        return Posterior(*jnp.split(outputs, [config.latents, 2 * config.latents], axis=-1))
+
+    def draw(params: Params, q: Posterior, noise: Array) -> tuple[Array, Array]:
+        """z [..., B, L] made of ε [..., B, L], and log q(z | x) [..., B]."""
+        # z = μ + σ ⊙ ε,  ε ~ N(0, I)
+        z = q.mean + jnp.exp(q.log_std) * noise
+        log_q = distributions.gaussian(z, q.mean, q.log_std)
+        if flow is None:
+            return z, log_q
+        # log q(z_T) = log q(z_0) - Σ_t log|det dz_t / dz_{t-1}|: Rezende & Mohamed 2015, eq. 7
+        h = jnp.broadcast_to(q.condition, (*z.shape[:-1], config.flow_width))
+        start = (z.reshape(-1, config.latents), h.reshape(-1, config.flow_width))
+        end, log_det = flow.forward(params.flow, *start)
+        return end.reshape(z.shape), log_q - log_det.reshape(log_q.shape)
 
     def outputs(params: Params, z: Array) -> Array:
-        """f_θ(z), the logits or means of p(x | z): [..., L] -> [..., D]."""
-        flat = decoder(params.shape).apply(params.decoder, z.reshape(-1, config.latents))
-        f = flat.reshape(*z.shape[:-1], -1)
-        squash = config.decoder == "gaussian" and config.mean == "sigmoid"
-        return jax.nn.sigmoid(f) if squash else f
+        """f_θ(z), what p(x | z) is made of: z and y [..., L + classes] -> [..., D n]."""
+        flat = decoder(params.shape).apply(params.decoder, z.reshape(-1, z.shape[-1]))
+        return flat.reshape(*z.shape[:-1], -1)
 
-    def noise_log_std(params: Params) -> Array | float:
-        """log σ of the Gaussian decoder, learnt or not."""
-        return math.log(config.noise_std) if params.log_std is None else params.log_std
+    def log_likelihood(params: Params, batch: Batch, z: Array) -> Array:
+        """log p(x | z) in nats, z [..., B, L] -> [..., B]."""
+        f = outputs(params, with_label(z, batch))
+        return likelihood.log_prob(params.log_std, f, _flat(batch["x"]))
 
-    def log_likelihood(params: Params, x: Array, z: Array) -> Array:
-        """log p(x | z) in nats, x [B, D] and z [..., B, L] -> [..., B]."""
-        f = outputs(params, z)
-        if config.decoder == "bernoulli":
-            return distributions.bernoulli(x, f)
-        return distributions.gaussian(x, f, noise_log_std(params))
+    # ------------------------------------------------------------------------- the objectives
 
-    def supported(x: Array, nats: Array) -> Array:
-        """`nats` [B], and -inf where x [B, D] lies outside the decoder's support."""
-        if config.decoder == "bernoulli":
-            return jnp.where(distributions.is_binary(x), nats, -jnp.inf)
-        return nats
+    def terms(key: Key, params: Params, batch: Batch, draws: int = 1) -> tuple[Array, Array]:
+        """The two terms of the ELBO: Kingma & Welling 2014, equation 7.
 
-    def terms(key: Key, params: Params, batch: Batch) -> tuple[Array, Array]:
-        """The two terms of the ELBO, [B] nats each: Kingma & Welling 2014, equation 7, one draw."""
-        x = _flat(batch["x"])
-        mean, log_std = posterior(params, batch["x"])
-        # z = μ + σ ⊙ ε,  ε ~ N(0, I)
-        z = mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
-        # (1)  KL(q(z | x) || p(z)), in closed form
-        kl = distributions.gaussian_kl(mean, log_std)
+        The KL in nats [B, L], by dimension; by all of them together, [B, 1], with a flow.
+        log p(x | z) in nats, [B].
+        """
+        q = posterior(params, batch)
+        shape = q.mean.shape if draws == 1 else (draws, *q.mean.shape)
+        z, log_q = draw(params, q, jax.random.normal(key, shape))
+        if flow is None:
+            # (1)  KL(q(z | x) || p(z)), in closed form
+            kl = distributions.gaussian_kl(q.mean[..., None], q.log_std[..., None])
+        else:
+            # (1)  the same, estimated by the draw: log q(z | x) - log p(z)
+            kl = _over_draws(log_q - distributions.gaussian(z, 0.0, 0.0))[:, None]
         # (2)  E_q[log p(x | z)]
-        reconstruction = supported(x, log_likelihood(params, x, z))
-        return kl, reconstruction
+        reconstruction = _over_draws(log_likelihood(params, batch, z))
+        return kl, likelihood.supported(_flat(batch["x"]), reconstruction)
 
-    def loss(key: Key, params: Params, memory: tuple[()], batch: Batch):
-        kl, reconstruction = (jnp.mean(term) for term in terms(key, params, batch))
-        info: Info = {"kl": kl, "reconstruction": reconstruction}
-        return kl - reconstruction, (memory, info)
+    def negative_elbo(key: Key, params: Params, beta: Array | float, batch: Batch):
+        kl, reconstruction = terms(key, params, batch, config.training_samples)
+        kl_each, reconstruction = jnp.mean(kl, axis=0), jnp.mean(reconstruction)
+        # (3)  Σ_j max(λ, E_batch[KL_j]), which for λ = 0 is their sum
+        charged = bounds.free_bits(kl, config.free_bits * config.latents / len(kl_each))
+        info = {"kl": jnp.sum(kl_each), "reconstruction": reconstruction}
+        return beta * charged - reconstruction, info
+
+    def log_weights(
+        params: Params, batch: Batch, z: Array, log_q: Array, beta: Array | float = 1.0
+    ) -> Array:
+        """log w = log p(x | z) + β [log p(z) - log q(z | x)]: [K, B]."""
+        log_ratio = distributions.gaussian(z, 0.0, 0.0) - log_q
+        return log_likelihood(params, batch, z) + beta * log_ratio
+
+    def negative_iwae(key: Key, params: Params, beta: Array | float, batch: Batch):
+        """-log 1/K Σ_k w_k: Burda et al. 2016, equation 8."""
+        q = posterior(params, batch)
+        noise = jax.random.normal(key, (config.training_samples, *q.mean.shape))
+        z, log_q = draw(params, q, noise)
+        log_w = log_weights(params, batch, z, log_q, beta)
+        bound, share = bounds.log_mean(log_w), bounds.shares(log_w)
+        info = {"effective_samples": bounds.effective_samples(share)}
+        if config.objective == "dreg":
+            # ∇_θ = Σ_k w̃_k ∇_θ log w_k,  ∇_φ = Σ_k w̃_k² (∂ log w_k / ∂z_k) ∇_φ z_k
+            # (Tucker et al. 2019, equations 7 and 8); φ within log q(z | x) itself is held still.
+            still = jax.lax.stop_gradient
+            of_theta = log_weights(params, batch, still(z), still(log_q), beta)
+            held = distributions.gaussian(z, *still((q.mean, q.log_std)))
+            of_phi = log_weights(still(params), batch, z, held, beta)
+            climb = jnp.sum(share * of_theta + share**2 * of_phi, axis=0)
+            bound = still(bound) + climb - still(climb)
+        return -jnp.mean(likelihood.supported(_flat(batch["x"]), bound)), info
+
+    def loss(key: Key, params: Params, memory: Any, batch: Batch):
+        objective = negative_elbo if config.objective == "elbo" else negative_iwae
+        if not config.warmup_steps:
+            value, info = objective(key, params, config.beta, batch)
+            return value, (memory, info)
+        beta = bounds.warm_up(config.beta, memory, config.warmup_steps)
+        value, info = objective(key, params, beta, batch)
+        return value, (memory + 1, {**info, "beta": beta})
+
+    # ---------------------------------------------------------------------------- the numbers
 
     def elbo(key: Key, params: Params, batch: Batch) -> Array:
         kl, reconstruction = terms(key, params, batch)
-        return reconstruction - kl
+        return reconstruction - jnp.sum(kl, axis=1)
 
     def iwae(key: Key, params: Params, batch: Batch) -> Array:
-        """log 1/K Σ_k p(x, z_k) / q(z_k | x),  z_k ~ q(z | x): Burda et al. 2016, equation 8.
+        """log 1/K Σ_k p(x, z_k) / q(z_k | x),  z_k ~ q(z | x): Burda et al. 2016, equation 8."""
+        q = posterior(params, batch)
 
-        The weights' sum runs over chunks of the K draws, so that any K fits the memory.
-        """
-        x = _flat(batch["x"])
-        mean, log_std = posterior(params, batch["x"])
-        draws = config.importance_samples
-        chunks = -(-draws // _CHUNK)
-        size = -(-draws // chunks)
+        def of_chunk(key: Key, draws: int) -> Array:
+            noise = jax.random.normal(key, (draws, *q.mean.shape))
+            return log_weights(params, batch, *draw(params, q, noise))
 
-        def add(log_sum: Array, chunk: Array) -> tuple[Array, None]:
-            noise = jax.random.normal(jax.random.fold_in(key, chunk), (size, *mean.shape))
-            z = mean + jnp.exp(log_std) * noise
-            # log w = log p(x | z) + log p(z) - log q(z | x), and nothing from beyond the K-th draw
-            log_w = log_likelihood(params, x, z)
-            log_w += distributions.gaussian(z, 0.0, 0.0)
-            log_w -= distributions.gaussian(z, mean, log_std)
-            counts = (chunk * size + jnp.arange(size) < draws)[:, None]
-            log_w = jnp.where(counts, log_w, -jnp.inf)
-            return jnp.logaddexp(log_sum, jax.nn.logsumexp(log_w, axis=0)), None
+        estimate = bounds.importance(key, of_chunk, config.importance_samples, _CHUNK)
+        return likelihood.supported(_flat(batch["x"]), estimate)
 
-        start = jnp.full(mean.shape[0], -jnp.inf)
-        log_sum, _ = jax.lax.scan(add, start, jnp.arange(chunks))
-        return supported(x, log_sum - math.log(draws))
+    # ---------------------------------------------------------------------------- the samples
 
     def mean_of(params: Params, z: Array) -> Batch:
-        f = outputs(params, z)
-        mean = jax.nn.sigmoid(f) if config.decoder == "bernoulli" else f
+        mean = likelihood.mean(params.log_std, outputs(params, z))
         return {"x": mean.reshape(-1, *params.shape)}
 
-    def sample(key: Key, params: Params, n: int, means: bool = config.sample_means) -> Batch:
-        """z ~ p(z), then the mean of p(x | z), or with `means=False` a draw from it."""
+    def sample(
+        key: Key,
+        params: Params,
+        n: int,
+        means: bool = config.sample_means,
+        label: Array | None = None,
+    ) -> Batch:
+        """z ~ p(z), then the mean of p(x | z, y), or with `means=False` a draw from it.
+
+        Labels are [n] or one for all, and drawn evenly where none are given.
+        """
         key_z, key_x = jax.random.split(key)
-        x = mean_of(params, jax.random.normal(key_z, (n, config.latents)))["x"]
+        z = jax.random.normal(key_z, (n, config.latents))
+        told: dict[str, Array] = {}
+        if label is not None:
+            check_labels(label, config.classes, "vae", n)
+        if config.classes:
+            if label is None:
+                label = jax.random.randint(jax.random.fold_in(key, 2), (n,), 0, config.classes)
+            told = {"label": jnp.broadcast_to(jnp.asarray(label, jnp.int32), (n,))}
+            z = jnp.concatenate([z, jax.nn.one_hot(told["label"], config.classes)], axis=1)
         if means:
-            return {"x": x}
-        if config.decoder == "bernoulli":
-            return {"x": jax.random.bernoulli(key_x, x).astype(x.dtype)}
-        noise = jnp.exp(noise_log_std(params)) * jax.random.normal(key_x, (n, x[0].size))
-        return {"x": x + noise.reshape(x.shape)}
+            return {**mean_of(params, z), **told}
+        x = likelihood.draw(key_x, params.log_std, outputs(params, z))
+        return {"x": x.reshape(-1, *params.shape), **told}
 
     def encode(key: Key, params: Params, batch: Batch) -> Array:
-        """The posterior mean μ_φ(x): [B, L]."""
-        return posterior(params, batch["x"])[0]
+        """The posterior mean μ_φ(x), or where a flow takes it: [B, L], and y at its end."""
+        q = posterior(params, batch)
+        return with_label(draw(params, q, jnp.zeros_like(q.mean))[0], batch)
 
+    def prior(key: Key, state: Any, n: int) -> Array:
+        """z ~ p(z): [n, L], and y of any label at its end."""
+        del state
+        key_z, key_y = jax.random.split(key)
+        z = jax.random.normal(key_z, (n, config.latents))
+        if not config.classes:
+            return z
+        y = jax.random.randint(key_y, (n,), 0, config.classes)
+        return jnp.concatenate([z, jax.nn.one_hot(y, config.classes)], axis=-1)
+
+    draws = f"K = {config.importance_samples} importance samples"
+    measures = {"iwae": Measure(of_params(iwae), Evidence.ESTIMATE, "nats", detail=draws)}
+    if likelihood.levels:
+        measures["bits"] = bounds.bits(measures["iwae"], likelihood.levels)
     return Model(
         *descend(init, loss, tx, config.average),
         sample=of_params(sample),
@@ -243,15 +395,10 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         evidence=Evidence.LOWER_BOUND,
         encode=of_params(encode),
         decode=lambda state, latents: mean_of(learnt(state), latents),
-        measures={
-            "iwae": Measure(
-                of_params(iwae),
-                Evidence.ESTIMATE,
-                "nats",
-                detail=f"K = {config.importance_samples} importance samples",
-            )
-        },
-        support=Support.BINARY if config.decoder == "bernoulli" else Support.REAL,
+        prior=prior,
+        measures=measures,
+        support=likelihood.support,
+        classes=config.classes,
     )
 
 
@@ -259,5 +406,22 @@ _CHUNK = 50
 """Draws of z per image that the estimate holds at once."""
 
 
+def posterior_flow(steps: int, width: int) -> bijections.Bijection:
+    """Inverse autoregressive steps of z [B, L] given h [B, C], z reversed after each.
+
+    Kingma, Salimans, Jozefowicz, Chen, Sutskever & Welling, Improving variational inference with
+    inverse autoregressive flow, 2016 (arXiv:1606.04934), algorithm 1: each step scores its own
+    draws in one pass, m and s of the dimensions before and of h.
+    """
+    network = lambda shape: nets.made((width,), shape[0], "tanh")
+    step = bijections.autoregressive(network, bijections.gated())
+    return bijections.chain(*(each for _ in range(steps) for each in (step, bijections.permute())))
+
+
 def _flat(x: Array) -> Array:
     return x.reshape(x.shape[0], -1)
+
+
+def _over_draws(nats: Array) -> Array:
+    """[B], or [K, B] averaged over the draws -> [B]."""
+    return nats if nats.ndim == 1 else jnp.mean(nats, axis=0)

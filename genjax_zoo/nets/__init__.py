@@ -5,8 +5,10 @@ Floor 1. Only here is flax.linen imported; a caller sees `(params, inputs) -> ou
 
 from genjax_zoo.nets import progressive
 from genjax_zoo.nets.conv import conv, conv_transpose
+from genjax_zoo.nets.coupling import conv_same, made
 from genjax_zoo.nets.denoisers import DENOISERS, Denoiser, denoiser
 from genjax_zoo.nets.dense import mlp
+from genjax_zoo.nets.grid import causal, grid_decoder, grid_encoder, grid_shape
 from genjax_zoo.nets.image import (
     StatefulNet,
     conv_decoder,
@@ -26,14 +28,20 @@ __all__ = [
     "Network",
     "StatefulNet",
     "batch_norm",
+    "causal",
     "conv",
     "conv_decoder",
     "conv_encoder",
+    "conv_same",
     "conv_transpose",
     "denoiser",
     "discriminator",
     "generator",
+    "grid_decoder",
+    "grid_encoder",
+    "grid_shape",
     "group_norm",
+    "made",
     "mlp",
     "progressive",
     "upsample",

@@ -27,6 +27,7 @@ from genjax_zoo.run.source import (
     drawn,
     fixed,
     interval,
+    level,
     order,
     preprocess,
     resident,
@@ -97,6 +98,7 @@ def _table(
         preprocess(data, levels),
         preprocessing=describe(data, levels, train.x.shape[1:]),
         interval=interval(data, levels),
+        level=level(data, levels),
     )
 
 
@@ -291,6 +293,7 @@ def _records(data: Data, seed: int, train: Any, test: Any, split: str) -> Source
         size=size,
         preprocessing=describe(data, 256, shape),
         interval=interval(data, 256),
+        level=level(data, 256),
         training=lambda key, first, last: batch_of(key, read(train, kept[first:last])),
     )
 

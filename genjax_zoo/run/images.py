@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import math
 import pathlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -67,6 +67,13 @@ def grid(x: Any, columns: int | None = None, low: float = 0.0, high: float = 1.0
     return picture
 
 
+def beside(*pictures: np.ndarray) -> np.ndarray:
+    """Pictures [H, W, 3] of one height side by side, parted by a white line."""
+    line = np.full((len(pictures[0]), SPACE, 3), 255, np.uint8)
+    parts = [part for picture in pictures for part in (line, picture)]
+    return np.concatenate(parts[1:], axis=1)
+
+
 def _bytes(x: np.ndarray, low: float, high: float) -> np.ndarray:
     """[..., 1 or 3] numbers -> [..., 3] bytes; a pixel with a NaN in it is red."""
     x = x.astype(np.float64)
@@ -115,6 +122,37 @@ def scatter(x: Any, reference: Any = None, size: int = 480) -> np.ndarray:
     if not finite.all():
         lost = f"{np.sum(~finite)} of {len(x)} not finite"
         axes.text(-0.97, 0.97, lost, color=RED / 255, va="top", fontsize=11)
+    return _drawn(figure)
+
+
+def trails(x: Sequence[np.ndarray], reference: Any, size: int = 480) -> np.ndarray:
+    """Paths of the plane, over points of the data.
+
+    Args:
+      x: paths [T, 2], each with a mark at its every place; of a few, each in its own colour.
+        What is not finite leaves a gap.
+      reference: [M, 2] points, drawn in grey underneath.
+      size: pixels a side.
+
+    Returns:
+      [size, size, 3] bytes. The frame holds the data, and the paths as far as they stray from it
+      by no more than its width.
+    """
+    points = np.asarray(reference, np.float64).reshape(-1, 2)
+    low, high = points.min(0), points.max(0)
+    centre, width = (low + high) / 2, max(float(np.max(high - low)), 1e-3)
+    inside = [np.clip((np.asarray(path) - centre) / width, -1.5, 1.5) for path in x]
+    farthest = max(np.max(np.abs(path[np.isfinite(path)]), initial=0) for path in inside)
+    figure = Figure(figsize=(size / 100, size / 100), dpi=100, facecolor="white")
+    axes = figure.add_axes((0, 0, 1, 1))
+    axes.set_axis_off()
+    half = 1.05 * max(0.55, farthest)
+    axes.set(xlim=(-half, half), ylim=(-half, half))
+    axes.scatter(*_columns((points - centre) / width), s=5, color=GREY, linewidths=0)
+    colours = LINES if len(x) <= 3 * len(LINES) else LINES[:1]
+    for i, path in enumerate(inside):
+        colour = colours[i % len(colours)]
+        axes.plot(*_columns(path), color=colour, linewidth=1, marker=".", markersize=4)
     return _drawn(figure)
 
 
@@ -184,6 +222,35 @@ def _line(axes: Any, y: np.ndarray, centre: float, half: float, **style: Any) ->
     inside = np.clip((np.clip(y, -1e300, 1e300) - centre) / half, -0.985, 0.985)
     # A number between two gaps would be a line of no length.
     axes.plot(times, inside, marker="." if np.isnan(y).any() else None, markersize=2, **style)
+
+
+def histograms(x: Mapping[str, np.ndarray], label: str, size: int = 640) -> np.ndarray:
+    """Histograms of several samples in one frame, as outlines of densities.
+
+    Args:
+      x: name -> numbers [N]; those that are not finite are left out.
+      label: of the axis that the numbers lie on.
+      size: pixels of the width.
+
+    Returns:
+      [H, size, 3] bytes.
+    """
+    finite = {name: np.asarray(v, np.float64)[np.isfinite(v)] for name, v in x.items()}
+    together = np.concatenate(list(finite.values()))
+    low, high = (together.min(), together.max()) if len(together) else (0.0, 1.0)
+    edges = np.linspace(low, high if high > low else low + 1, 31)
+    figure = Figure(figsize=(size / 100, size / 200), dpi=100, facecolor="white")
+    axes = figure.add_axes((0.03, 0.17, 0.94, 0.8))
+    for (name, values), colour in zip(finite.items(), LINES, strict=False):
+        height = np.histogram(values, edges)[0] / max(len(values), 1)
+        axes.stairs(height, edges, fill=True, color=colour, alpha=0.25)
+        axes.stairs(height, edges, color=colour, linewidth=1.5, label=name)
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    axes.set_yticks([])
+    axes.tick_params(labelsize=8)
+    axes.set_xlabel(label, fontsize=9)
+    axes.legend(frameon=False, fontsize=9)
+    return _drawn(figure)
 
 
 def _drawn(figure: Figure) -> np.ndarray:

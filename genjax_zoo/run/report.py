@@ -1,8 +1,8 @@
 """report.html: what a run learnt, on one self-contained page, built from its workdir alone.
 
 Floor 4. Reads `config.json`, `run.json`, `metrics.jsonl`, `samples/step_*.png` (of clips, the GIF
-beside the last one too) and `eval/metrics.json`; whatever is missing or damaged is left out, and
-the page says so.
+beside the last one too), `eval/metrics.json`, and `explore/explore.json` with the pictures that it
+names; whatever is missing or damaged is left out, and the page says so.
 """
 
 from __future__ import annotations
@@ -45,6 +45,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
         _hero(told, _moving(workdir / "samples", pictures)),
         _section("Curves", _charts(curves)),
         _section("Samples through time", _strip(pictures)),
+        _exploration(workdir / "explore"),
         _section("Config", _config(config)),
         _section("What ran, on what", _facts(config, starts)),
         _section("How to run it again", _again(starts)),
@@ -261,6 +262,30 @@ def _strip(pictures: Sequence[tuple[int, bytes]]) -> Html:
     if not pictures:
         return _quiet("No samples drawn yet.")
     return tag("div", *(_figure(*picture) for picture in pictures), class_="strip")
+
+
+def _exploration(folder: pathlib.Path) -> Html | None:
+    """The pictures of `genjax-zoo explore`, each with what it is; None where there are none."""
+    told = _mapping(_json(folder / "explore.json"))
+    figures = []
+    for entry in map(_mapping, _list(told.get("entries"))):
+        for name in _list(entry.get("files")):
+            try:
+                picture = (folder / pathlib.PurePath(str(name)).name).read_bytes()
+            except OSError:
+                continue
+            kind = "gif" if picture.startswith(GIF) else "png"
+            written = base64.b64encode(picture).decode()
+            caption = str(entry.get("caption", ""))
+            shown = void("img", src=f"data:image/{kind};base64,{written}", alt=caption)
+            heading = tag("h3", pathlib.PurePath(str(name)).stem.replace("_", " "))
+            figures.append(tag("figure", heading, shown, tag("figcaption", caption), class_="card"))
+    if not figures:
+        return None
+    step = (
+        _quiet(f"Of the model after {told['step']:,} steps.") if _is_count(told, "step") else None
+    )
+    return _section("Exploration", step, tag("div", *figures, class_="columns"))
 
 
 def _config(config: Mapping) -> Html:

@@ -106,6 +106,8 @@ class Source(NamedTuple):
       size: how many training examples there are; None for a density.
       preprocessing: in words, for every number that is measured on it.
       interval: the range of the values, for pictures and for what looks at them.
+      level: the width of a level of discrete data, in units of x, over which uniform noise spreads
+        each value; 0 for data that are not dequantised.
       name: of the data, however they are preprocessed: digits, mnist, ring.
       training: (key, first, last) -> batch of the training examples first <= i < last; not
         jitted. None where they have no end.
@@ -123,6 +125,7 @@ class Source(NamedTuple):
     size: int | None
     preprocessing: str
     interval: tuple[float, float] = (0.0, 1.0)
+    level: float = 0.0
     name: str = ""
     training: Callable[[Key, int, int], Batch] | None = None
     density: Density | None = None
@@ -213,6 +216,12 @@ def interval(data: Data, levels: int) -> tuple[float, float]:
     return {"unit": (0.0, 1.0), "symmetric": (-1.0, 1.0), "raw": (0.0, top)}[data.scale]
 
 
+def level(data: Data, levels: int) -> float:
+    """The width of a level in units of x; 0 where the data are not dequantised."""
+    low, high = interval(data, levels)
+    return (high - low) / levels if data.dequantise else 0.0
+
+
 def describe(data: Data, levels: int, shape: Sequence[int]) -> str:
     """The preprocessing in words."""
     *image, channels = shape
@@ -270,6 +279,7 @@ def resident(
     process: Callable[[Key, Any], jax.Array],
     preprocessing: str,
     interval: tuple[float, float] = (0.0, 1.0),
+    level: float = 0.0,
 ) -> Source:
     """Examples, for training and held out, that rest on the device, whatever they are."""
     train, test = parts
@@ -298,6 +308,7 @@ def resident(
         size=size,
         preprocessing=preprocessing,
         interval=interval,
+        level=level,
         training=lambda key, first, last: batch_of(key, *part(train, first, last)),
         classes=classes,
     )

@@ -1,7 +1,7 @@
 """A workdir: everything a run leaves behind, and nothing else. It can be deleted without regret.
 
     config.json  run.json  example.json  metrics.jsonl  events/  checkpoints/  damaged/
-    samples/  eval/  report.html
+    samples/  eval/  explore/  report.html
 
 Floor 4.
 """
@@ -31,6 +31,7 @@ class Workdir:
         self.checkpoints = self.root / "checkpoints"
         self.samples = self.root / "samples"
         self.eval = self.root / "eval"
+        self.explore = self.root / "explore"
         self.events = self.root / "events"
         self.example = self.root / "example.json"
 

@@ -1,0 +1,369 @@
+"""Normalising flow: bijections that carry data to noise, one after another.
+
+    z = f(x),   z ~ p(z)             log p(x) = log p(f(x)) + log |det ∂f/∂x|
+
+One family, and its architectures are what each layer is: see ARCHITECTURES. With `scales`, images
+pass through the multi-scale scheme of Dinh et al. 2017, figure 4b:
+
+    squeeze, layers, (squeeze, layers, (...) on half of the channels, unsqueeze) , unsqueeze
+
+The bijections and their papers: genjax_zoo/bijections.py. Variational dequantisation is of Ho,
+Chen, Srinivas, Duan & Abbeel, Flow++, 2019 (arXiv:1902.00275), section 3.1.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from genjax_zoo import bijections, distributions, nets
+from genjax_zoo.bijections import Bijection
+from genjax_zoo.contract import (
+    Array,
+    Batch,
+    ConfigError,
+    Evidence,
+    Info,
+    Key,
+    Measure,
+    Model,
+    Support,
+)
+from genjax_zoo.learn import descend, learnt, of_params
+from genjax_zoo.nets import ACTIVATIONS
+from genjax_zoo.typed import check_labels, choose
+
+VERB = "descend"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A normalising flow.
+
+    Attributes:
+      architecture: what a layer is, a name in ARCHITECTURES.
+      layers: of them; at every scale, for images.
+      scales: 0 takes an example for a vector, and networks are fully connected; of images, each
+        scale squeezes once more, and networks are convolutional.
+      widths: hidden units or channels of a layer's network.
+      activation: the nonlinearity, a name in nets.ACTIVATIONS.
+      bins: pieces of a spline.
+      bound: splines bend within [-bound, bound]; the data come to them with variance 1.
+      prior: p(z), "gaussian" or "logistic" (of NICE), both standard.
+      alpha: data in [0, 1] pass through logit(α + (1 - 2α) x) first, and samples are cut to that
+        range; 0 leaves them as they are.
+      levels: of discrete data in [0, 1], which the model dequantises itself: x is a multiple of
+        1 / (levels - 1), and log_prob bounds the probability of x and not a density. 0 for data
+        that have a density.
+      dequantisation_layers: with levels, couplings of q(u | x); 0 makes it uniform.
+      classes: labels that condition every layer; 0 takes no notice of them.
+      average: decay of the moving average of the parameters; 0 keeps none.
+    """
+
+    architecture: str = "realnvp"
+    layers: int = 6
+    scales: int = 0
+    widths: tuple[int, ...] = (128, 128)
+    activation: str = "relu"
+    bins: int = 8
+    bound: float = 4.0
+    prior: Literal["gaussian", "logistic"] = "gaussian"
+    alpha: float = 0.0
+    levels: int = 0
+    dequantisation_layers: int = 0
+    classes: int = 0
+    average: float = 0.0
+
+    def __post_init__(self):
+        choose(self.architecture, ARCHITECTURES, "architecture of a flow")
+        choose(self.activation, ACTIVATIONS, "activation")
+        if not self.widths or min(self.widths) < 1:
+            raise ConfigError(
+                f"flow: widths should be one or more of at least 1, got {self.widths}."
+            )
+        for name, least in (("layers", 1), ("scales", 0), ("classes", 0)):
+            if getattr(self, name) < least:
+                raise ConfigError(
+                    f"flow: {name} should be at least {least}, got {getattr(self, name)}."
+                )
+        if self.scales and self.architecture in ("maf", "iaf"):
+            raise ConfigError(
+                f"flow: {self.architecture} is a flow of vectors, and scales={self.scales} asks "
+                "for images; set scales to 0, or take realnvp, glow or spline."
+            )
+        if self.levels == 1 or self.levels < 0:
+            raise ConfigError(f"flow: levels should be 0, or at least 2, got {self.levels}.")
+        if self.dequantisation_layers and not self.levels:
+            raise ConfigError(
+                "flow: dequantisation_layers wants discrete data, and levels says that there are "
+                "none; set levels to how many there are (256 for 8 bits), with data.dequantise "
+                "False."
+            )
+        if self.dequantisation_layers < 0:
+            raise ConfigError(
+                "flow: dequantisation_layers should be at least 0, got "
+                f"{self.dequantisation_layers}."
+            )
+        if not 0 <= self.alpha < 0.5 or not 0 <= self.average < 1:
+            raise ConfigError(
+                "flow: alpha should lie in [0, .5) and average in [0, 1), got "
+                f"{self.alpha} and {self.average}."
+            )
+        bijections.spline(self.bins, self.bound)
+
+
+def _conditioner(config: Config) -> bijections.Conditioner:
+    """Networks for couplings of vectors or, with scales, of images."""
+
+    def network(shape: tuple[int, ...]) -> nets.Net:
+        if len(shape) == 1:
+            return nets.mlp(config.widths, shape, config.activation)
+        return nets.conv_same(config.widths, shape[-1], config.activation)
+
+    return network
+
+
+def _nice(config: Config, k: int) -> Bijection:
+    return bijections.coupling(_conditioner(config), bijections.additive(), swap=k % 2)
+
+
+def _realnvp(config: Config, k: int) -> Bijection:
+    return bijections.chain(
+        bijections.actnorm(),
+        bijections.coupling(_conditioner(config), bijections.affine(), swap=k % 2),
+    )
+
+
+def _glow(config: Config, k: int) -> Bijection:
+    return bijections.chain(
+        bijections.actnorm(),
+        bijections.linear(seed=k),
+        bijections.coupling(_conditioner(config), bijections.affine()),
+    )
+
+
+def _spline(config: Config, k: int) -> Bijection:
+    return bijections.chain(
+        bijections.linear(seed=k),
+        bijections.coupling(
+            _conditioner(config), bijections.spline(config.bins, config.bound), swap=k % 2
+        ),
+    )
+
+
+def _maf(config: Config, k: int) -> Bijection:
+    network = lambda shape: nets.made(config.widths, math.prod(shape), config.activation)
+    return bijections.chain(
+        bijections.actnorm(),
+        bijections.autoregressive(network, bijections.affine()),
+        bijections.permute(None if k % 2 == 0 else k),
+    )
+
+
+ARCHITECTURES: Mapping[str, Callable[[Config, int], Bijection]] = {
+    "nice": _nice,
+    "realnvp": _realnvp,
+    "glow": _glow,
+    "spline": _spline,
+    "maf": _maf,
+    "iaf": lambda config, k: bijections.invert(_maf(config, k)),
+}
+"""Layer k of a flow, by name."""
+
+
+def bijection(config: Config, shape: tuple[int, ...]) -> Bijection:
+    """The whole map of examples of `shape` to noise."""
+    layer = ARCHITECTURES[config.architecture]
+    layers = lambda scale: [layer(config, scale * config.layers + k) for k in range(config.layers)]
+    first = [bijections.logit(config.alpha)] if config.alpha else []
+    first.append(bijections.standardise())
+    last = [bijections.diagonal()] if config.architecture == "nice" else []
+    if not config.scales:
+        size = math.prod(shape)
+        mixed = [bijections.permute(seed=0)] if size > 2 else []
+        flat = [bijections.reshape(shape, (size,)), *mixed, *layers(0), *last]
+        return bijections.chain(*first, *flat, bijections.reshape((size,), shape))
+
+    def scale(s: int) -> Bijection:
+        inner = [bijections.rest(scale(s + 1))] if s + 1 < config.scales else []
+        squeeze = bijections.squeeze()
+        return bijections.chain(
+            *(squeeze, bijections.checkerboard(), *layers(s), *inner), bijections.invert(squeeze)
+        )
+
+    return bijections.chain(*first, scale(0), *last)
+
+
+@struct.dataclass
+class Params:
+    """What a flow learns.
+
+    Attributes:
+      flow: of the bijection from x to z.
+      dequantisation: of the bijection from ε to the noise within a level; () without one.
+      shape: of one example, without the batch.
+    """
+
+    flow: Any
+    dequantisation: Any
+    shape: tuple[int, ...] = struct.field(pytree_node=False)
+
+
+def make(config: Config, tx: optax.GradientTransformation) -> Model:
+    """A flow that follows the gradient of its likelihood, or of a bound on it."""
+
+    def noise_of(shape: tuple[int, ...]) -> Bijection:
+        """ε -> logit u, of q(u | x): affine couplings that see x."""
+        own = dataclasses.replace(
+            config, architecture="realnvp", layers=config.dequantisation_layers, alpha=0.0
+        )
+        return bijection(dataclasses.replace(own, scales=min(config.scales, 1)), shape)
+
+    def condition_of(batch: Batch, n: int) -> Array | None:
+        """One-hot labels [n, classes], zeros where they are not known."""
+        if not config.classes:
+            return None
+        if "label" not in batch:
+            return jnp.zeros((n, config.classes))
+        check_labels(batch["label"], config.classes, "flow", n)
+        return jax.nn.one_hot(jnp.broadcast_to(batch["label"], (n,)), config.classes)
+
+    def init(key: Key, batch: Batch) -> tuple[Params, tuple[()]]:
+        """Starts from the batch's moments: Kingma & Dhariwal 2018, section 3.1."""
+        x = batch["x"]
+        shape = tuple(x.shape[1:])
+        if config.scales and len(shape) != 3:
+            raise ConfigError(
+                f"flow: scales={config.scales} asks for images [B, H, W, C], and the data have "
+                f"shape {x.shape}; set model.scales to 0."
+            )
+        key_flow, key_u, key_noise = jax.random.split(key, 3)
+        noise: Any = ()
+        if config.dequantisation_layers:
+            start = jax.random.normal(key_u, x.shape)
+            noise = noise_of(shape).init(key_noise, start, _context(x, config.scales))
+        if config.levels:
+            u = jax.random.uniform(key_u, x.shape)
+            x = (x * (config.levels - 1) + u) / config.levels
+        flow = bijection(config, shape).init(key_flow, x, condition_of(batch, len(x)))
+        return Params(flow, noise, shape), ()
+
+    def density(params: Params, x: Array, condition: Array | None) -> Array:
+        """log p(x) of real x, in nats per unit of volume: [B]."""
+        z, log_det = bijection(config, params.shape).forward(params.flow, x, condition)
+        z = z.reshape(len(z), -1)
+        if config.prior == "gaussian":
+            return distributions.gaussian(z, 0.0, 0.0) + log_det
+        # log of the logistic density, -z - 2 log(1 + e^-z): Dinh et al. 2015, equation 9
+        return -jnp.sum(jax.nn.softplus(z) + jax.nn.softplus(-z), -1) + log_det
+
+    def dequantise(key: Key, params: Params, x: Array) -> tuple[Array, Array]:
+        """u ~ q(u | x) in [0, 1) like x, and log q(u | x) [B]."""
+        if not config.dequantisation_layers:
+            return jax.random.uniform(key, x.shape), jnp.zeros(len(x))
+        noise = jax.random.normal(key, x.shape)
+        context = _context(x, config.scales)
+        v, log_det = noise_of(params.shape).forward(params.dequantisation, noise, context)
+        log_q = distributions.gaussian(noise.reshape(len(x), -1), 0.0, 0.0) - log_det
+        # u = sigmoid(v),  log du/dv = -log(1 + e^v) - log(1 + e^-v)
+        rate = jax.nn.softplus(v) + jax.nn.softplus(-v)
+        return jax.nn.sigmoid(v), log_q + jnp.sum(rate.reshape(len(x), -1), -1)
+
+    def log_prob(key: Key, params: Params, batch: Batch) -> Array:
+        """log p(x) [B] nats, or for discrete data log p(x + u) - log q(u | x), u ~ q: a bound."""
+        x = batch["x"]
+        condition = condition_of(batch, len(x))
+        if not config.levels:
+            return density(params, x, condition)
+        u, log_q = dequantise(key, params, x)
+        # Of y = k + u, k = 0 .. levels - 1: the density of x in [0, 1], less D log levels.
+        k = x * (config.levels - 1)
+        nats = density(params, (k + u) / config.levels, condition)
+        bound = nats - x[0].size * math.log(config.levels) - log_q
+        whole = jnp.all(jnp.abs(k - jnp.round(k)).reshape(len(x), -1) < 1e-2, -1)
+        return jnp.where(whole, bound, -jnp.inf)
+
+    def bits_per_dim(key: Key, params: Params, batch: Batch) -> Array:
+        return -log_prob(key, params, batch) / (batch["x"][0].size * math.log(2))
+
+    def loss(key: Key, params: Params, memory: tuple[()], batch: Batch):
+        info: Info = {}
+        return -jnp.mean(log_prob(key, params, batch)), (memory, info)
+
+    def decode(params: Params, z: Array, condition: Array | None = None) -> Batch:
+        """x = f⁻¹(z)."""
+        if condition is None:
+            condition = condition_of({}, len(z))
+        x, _ = bijection(config, params.shape).inverse(params.flow, z, condition)
+        if config.levels:
+            x = jnp.clip(jnp.floor(x * config.levels), 0, config.levels - 1) / (config.levels - 1)
+        elif config.alpha:
+            # The logit of α + (1 - 2α) x leaves a wild z a little room beyond [0, 1].
+            x = jnp.clip(x, 0, 1)
+        return {"x": x}
+
+    def prior(key: Key, params: Params, n: int) -> Array:
+        """z ~ p(z): [n, ...]."""
+        draw = jax.random.normal if config.prior == "gaussian" else jax.random.logistic
+        return draw(key, (n, *params.shape))
+
+    def sample(key: Key, params: Params, n: int, label: Any = None) -> Batch:
+        """f⁻¹(z), z ~ p(z); with `classes`, of one label for all or one for each, else of any."""
+        if label is not None and not config.classes:
+            raise ConfigError("flow: label was given, and model.classes is 0; train with classes.")
+        key_z, key_label = jax.random.split(key)
+        z = prior(key_z, params, n)
+        if not config.classes:
+            return decode(params, z)
+        drawn = jax.random.randint(key_label, (n,), 0, config.classes)
+        told = drawn if label is None else jnp.broadcast_to(jnp.asarray(label), (n,))
+        told = told.astype(jnp.int32)
+        return {**decode(params, z, condition_of({"label": told}, n)), "label": told}
+
+    def encode(key: Key, params: Params, batch: Batch) -> Array:
+        """z = f(x): [B, ...], like x. Of discrete data, from the middle of their level."""
+        del key
+        x = batch["x"]
+        if config.levels:
+            x = (x * (config.levels - 1) + 0.5) / config.levels
+        condition = condition_of(batch, len(x))
+        return bijection(config, params.shape).forward(params.flow, x, condition)[0]
+
+    return Model(
+        *descend(init, loss, tx, config.average),
+        sample=of_params(sample),
+        log_prob=of_params(log_prob),
+        evidence=Evidence.LOWER_BOUND if config.levels else Evidence.EXACT,
+        encode=of_params(encode),
+        decode=lambda state, latents: decode(learnt(state), latents),
+        prior=of_params(prior),
+        measures={
+            "bits_per_dim": Measure(
+                of_params(bits_per_dim),
+                Evidence.LOWER_BOUND,
+                "bits/dim",
+                better="lower",
+                detail="from above: it is the likelihood that is bounded from below, by "
+                + ("variational" if config.dequantisation_layers else "uniform")
+                + " dequantisation",
+            )
+        }
+        if config.levels
+        else {},
+        support=Support.UNIT if config.levels or config.alpha else Support.REAL,
+        classes=config.classes,
+    )
+
+
+def _context(x: Array, scales: int) -> Array:
+    """x as a condition for a flow of noise of its shape: squeezed once for images, else flat."""
+    if scales:
+        return bijections.squeeze().forward((), x)[0] - 0.5
+    return x.reshape(len(x), -1) - 0.5
