@@ -70,6 +70,7 @@ class Measure(NamedTuple):
       better: "higher" or "lower".
       detail: what else one must know to quote it, such as the number of importance samples.
       once: (key, state) -> Once, computed once for a whole measurement; None if nothing is.
+      density: whether it is a log-density of x, of which bits per dimension can be told.
     """
 
     value: Callable[..., Array]
@@ -78,6 +79,7 @@ class Measure(NamedTuple):
     better: str = "higher"
     detail: str = ""
     once: Callable[[Key, State], Once] | None = None
+    density: bool = False
 
     def __call__(self, key: Key, state: State, batch: Batch) -> Array:
         """The numbers [B] of one batch alone."""

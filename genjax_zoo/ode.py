@@ -133,7 +133,7 @@ def with_divergence(field: Field, probes: Array | None = None) -> Callable[..., 
         flat = lambda y: y.reshape(len(x), -1)
         inner = lambda e: jnp.sum(flat(e * push(e)), -1)
         if probes is not None:
-            return v, jax.vmap(inner)(probes).mean(0)
+            return v, jax.vmap(inner)(probes.astype(x.dtype)).mean(0)
         size = x[0].size
         if size <= _UNROLLED:
             units = jnp.eye(size).reshape(size, 1, *x.shape[1:])

@@ -14,11 +14,12 @@ from __future__ import annotations
 import dataclasses
 import inspect
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 
+from genjax_zoo import ode
 from genjax_zoo.contract import Array, ConfigError, Key
 from genjax_zoo.sde import Prediction, Process
 from genjax_zoo.typed import choose
@@ -235,6 +236,82 @@ def dpm_solver(key: Key, process: Process, predict: Predict, x: Array, times: Ar
     return jax.lax.scan(step, start, (times[:-1], times[1:]))[0][0]
 
 
+def adaptive(
+    key: Key,
+    process: Process,
+    predict: Predict,
+    x: Array,
+    times: Array,
+    tolerance: float = 1e-4,
+) -> Array:
+    """The same between the ends of the grid, by Dormand and Prince's method of order 5.
+
+    It chooses its own steps, six predictions each: Song et al. 2021, section 4.3.
+
+    Args:
+      tolerance: relative and absolute, of a step.
+    """
+    ends = jnp.stack([times[0], times[-1]])
+    return ode.integrate(velocity(process, predict), x, ends, "dopri5", tolerance)
+
+
+# ------------------------------------------------------------------------- what is drawn, and not
+
+
+def classifier_guided(
+    process: Process, predict: Predict, log_likelihood: Callable[[Array, Array], Array], w: float
+) -> Predict:
+    """Predicts what also pleases a classifier: Dhariwal & Nichol 2021 (arXiv:2105.05233), alg. 2.
+
+    Args:
+      log_likelihood: (t [], x_t [B, ...]) -> log p(y | x_t) [B] nats.
+      w: how much; 1 is Bayes' rule.
+    """
+
+    def guided(t: Array, x_t: Array) -> Prediction:
+        slope = jax.grad(lambda x: jnp.sum(log_likelihood(t, x)))(x_t)
+        # ε̂ - w σ ∇ log p(y | x_t)
+        noise = predict(t, x_t).noise - w * process.sigma(t) * slope
+        return Prediction((x_t - process.sigma(t) * noise) / process.alpha(t), noise)
+
+    return guided
+
+
+def inpaint(
+    key: Key,
+    process: Process,
+    predict: Predict,
+    x: Array,
+    times: Array,
+    known: Array,
+    mask: Array,
+    moves: int = 1,
+) -> Array:
+    """Ancestral sampling of what is not known: RePaint, Lugmayr et al. 2022, algorithm 1.
+
+    Args:
+      known: an x [B, ...], looked at where the mask is 1.
+      mask: like it, 1 where it is known and 0 where it is to be drawn.
+      moves: U, how often each step is taken, with noise put back between; 1 is the replacement
+        method of Song et al. 2021, appendix I.2, whose two parts know less of each other.
+    """
+
+    def step(key: Key, x_t: Array, t: Array, s: Array) -> Array:
+        def one(x_t: Array, each: tuple[Key, Array]) -> tuple[Array, None]:
+            key_known, key_drawn, key_back = jax.random.split(each[0], 3)
+            kept = process.noised(s, known, jax.random.normal(key_known, x.shape))
+            drawn = ancestral(key_drawn, process, predict, x_t, jnp.stack([t, s]))
+            x_s = mask * kept + (1 - mask) * drawn
+            alpha, variance = process.between(s, t)
+            again = alpha * x_s + jnp.sqrt(variance) * jax.random.normal(key_back, x.shape)
+            return jnp.where(each[1], x_s, again), None
+
+        last = jnp.arange(moves) == moves - 1
+        return jax.lax.scan(one, x_t, (jax.random.split(key, moves), last))[0]
+
+    return _down(step, key, x, times)
+
+
 SAMPLERS: dict[str, Sampler] = {
     "ancestral": ancestral,
     "ddim": ddim,
@@ -244,6 +321,7 @@ SAMPLERS: dict[str, Sampler] = {
     "euler": euler,
     "heun": heun,
     "dpm_solver": dpm_solver,
+    "adaptive": adaptive,
 }
 """The samplers by the names that configs use."""
 GRIDS: dict[str, Callable[..., Array]] = {
@@ -265,7 +343,9 @@ class Config:
       variance: of "ancestral", "small" or "large".
       rate: of "annealed_langevin".
       snr: of "predictor_corrector".
-      moves: of the Langevin chains of either, at each noise.
+      moves: of the Langevin chains of either, at each noise; and of inpainting at each step.
+      tolerance: of "adaptive", which of the grid takes the ends alone.
+      rho: of the grid "karras".
     """
 
     name: str = "ancestral"
@@ -276,6 +356,8 @@ class Config:
     rate: float = 2e-5
     snr: float = 0.16
     moves: int = 1
+    tolerance: float = 1e-4
+    rho: float = 7.0
 
     def __post_init__(self):
         choose(self.name, SAMPLERS, "sampler")
@@ -284,24 +366,31 @@ class Config:
             raise ConfigError(
                 f"sampling: steps and moves should be at least 1, got {self.steps}, {self.moves}."
             )
-        if not 0 <= self.eta <= 1 or self.rate <= 0 or self.snr <= 0:
-            raise ConfigError(
-                "sampling: eta should lie in [0, 1], rate and snr be positive, got "
-                f"{self.eta}, {self.rate} and {self.snr}."
-            )
+        if not 0 <= self.eta <= 1:
+            raise ConfigError(f"sampling: eta should lie in [0, 1], got {self.eta}.")
+        for name in ("rate", "snr", "tolerance", "rho"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(
+                    f"sampling: {name} should be positive, got {getattr(self, name)}."
+                )
+
+    def times(self, process: Process) -> Array:
+        """The grid [steps + 1], from the end to the start."""
+        return GRIDS[self.grid](process, self.steps, **self.own(GRIDS[self.grid]))
+
+    def own(self, of: Callable) -> dict[str, Any]:
+        """Of the fields those that a sampler or a grid names."""
+        named = inspect.signature(of).parameters
+        fields = [f.name for f in dataclasses.fields(self) if f.name not in ("name", "steps")]
+        return {name: getattr(self, name) for name in fields if name in named}
 
 
 def make(config: Config) -> Callable[[Key, Process, Predict, Array], Array]:
     """(key, process, predict, x at the end) -> x at the start."""
     sampler = SAMPLERS[config.name]
-    # Of the fields a sampler takes those that it names.
-    own = {
-        field.name: getattr(config, field.name)
-        for field in dataclasses.fields(config)
-        if field.name in inspect.signature(sampler).parameters
-    }
+    own = config.own(sampler)
 
     def draw(key: Key, process: Process, predict: Predict, x: Array) -> Array:
-        return sampler(key, process, predict, x, GRIDS[config.grid](process, config.steps), **own)
+        return sampler(key, process, predict, x, config.times(process), **own)
 
     return draw

@@ -18,14 +18,18 @@ Floor 1.
 
 from __future__ import annotations
 
+import dataclasses
+import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from flax import struct
 
-from genjax_zoo.contract import Array, Key
+from genjax_zoo.contract import Array, ConfigError, Key
+from genjax_zoo.typed import choose
 
 Schedule = Callable[[Array], Array]
 """(t) -> a number for each t, of the same shape; a smooth function."""
@@ -148,8 +152,11 @@ def edm(sigma_min: float = 0.002, sigma_max: float = 80.0) -> Process:
     return Process(jnp.ones_like, lambda t: t, sigma_min, sigma_max)
 
 
-def straight(start: float = 1e-3, end: float = 1.0) -> Process:
-    """α = 1 - t, σ = t: the straight path of Liu et al. 2023 (arXiv:2209.03003), reversed."""
+def straight(start: float = 1e-3, end: float = 0.999) -> Process:
+    """α = 1 - t, σ = t: the straight path of Liu et al. 2023 (arXiv:2209.03003), reversed.
+
+    The end is short of 1, where nothing is left of the data and λ is infinite.
+    """
     return Process(lambda t: 1 - t, lambda t: t, start, end)
 
 
@@ -172,6 +179,60 @@ def linear_betas(steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> 
     return jnp.linspace(first, last, steps)
 
 
+def of_log_snr(log_snr: Schedule, start: float = 0.0, end: float = 1.0) -> Process:
+    """α² = sigmoid(λ), σ² = sigmoid(-λ): the process that preserves variance and has this λ(t)."""
+    alpha = lambda t: jnp.exp(0.5 * jax.nn.log_sigmoid(log_snr(t)))
+    return Process(alpha, lambda t: jnp.exp(0.5 * jax.nn.log_sigmoid(-log_snr(t))), start, end)
+
+
+@struct.dataclass
+class Monotone:
+    """η, of a learnt schedule: Kingma et al. 2021, appendix H.
+
+    Attributes:
+      slope: [] of the straight part, through exp.
+      height: [H] of the waves, through exp.
+      width: [H] of them, through exp.
+      place: [H] where they rise.
+    """
+
+    slope: Array
+    height: Array
+    width: Array
+    place: Array
+
+
+def monotone(waves: int = 32) -> Monotone:
+    """A straight line, nearly, whose waves rise at even distances."""
+    return Monotone(
+        jnp.zeros(()),
+        jnp.full(waves, -8.0),
+        jnp.full(waves, math.log(waves)),
+        (jnp.arange(waves) + 0.5) / waves,
+    )
+
+
+def learnt(eta: Monotone, most: float = 13.3, least: float = -9.0) -> Process:
+    """λ falls from `most` to `least` in a shape that is learnt: Kingma et al. 2021, equation 4.
+
+    The ends stay: with noise added to the data the likelihood would rise for ever with `most`.
+    """
+
+    def rise(t: Array) -> Array:
+        waves = jax.nn.sigmoid(jnp.exp(eta.width) * (t[..., None] - eta.place))
+        return jnp.exp(eta.slope) * t + jnp.sum(jnp.exp(eta.height) * waves, -1)
+
+    first, last = rise(jnp.zeros(())), rise(jnp.ones(()))
+    part = lambda t: (rise(jnp.asarray(t, float)) - first) / (last - first)
+    return of_log_snr(lambda t: most + (least - most) * part(t))
+
+
+def tangent(t: Array, log_snr: Array, slope: Array) -> Process:
+    """The variance-preserving process with λ(t_i) = `log_snr`_i and λ'(t_i) = `slope`_i: all that
+    a loss at the times t [B] sees of it."""
+    return of_log_snr(lambda s: log_snr + slope * (s - t))
+
+
 PROCESSES: Mapping[str, Callable[..., Process]] = {
     "variance_preserving": variance_preserving,
     "sub_variance_preserving": sub_variance_preserving,
@@ -181,7 +242,56 @@ PROCESSES: Mapping[str, Callable[..., Process]] = {
     "straight": straight,
     "ddpm": lambda steps=1000, first=1e-4, last=0.02: discrete(linear_betas(steps, first, last)),
 }
-"""The processes by the names that configs use."""
+"""The processes that are given, by the names that configs use; "learnt" is the one that is not."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Ends:
+    """The numbers that a process is made of; None leaves the process its own.
+
+    Attributes:
+      beta_min, beta_max: of "variance_preserving" and "sub_variance_preserving".
+      sigma_min, sigma_max: of "variance_exploding" and "edm".
+      start, end: times, of "cosine", "straight" and, start alone, the first two.
+      steps, first, last: of "ddpm": T, β_1 and β_T.
+      most, least: λ at the ends of "learnt".
+    """
+
+    beta_min: float | None = None
+    beta_max: float | None = None
+    sigma_min: float | None = None
+    sigma_max: float | None = None
+    start: float | None = None
+    end: float | None = None
+    steps: int | None = None
+    first: float | None = None
+    last: float | None = None
+    most: float | None = None
+    least: float | None = None
+
+    def given(self) -> dict[str, Any]:
+        """Those that are not None."""
+        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        return {name: value for name, value in fields.items() if value is not None}
+
+
+def make(name: str, ends: Ends = Ends()) -> Callable[..., Process]:
+    """The process of that name with these numbers, as a function of η, which only "learnt" takes.
+
+    Raises:
+      ConfigError: for another name, or numbers that it is not made of.
+    """
+    process = choose(name, {**PROCESSES, "learnt": learnt}, "process")
+    own = [p for p in inspect.signature(process).parameters if p != "eta"]
+    strangers = sorted(set(ends.given()) - set(own))
+    if strangers:
+        raise ConfigError(
+            f"process {name!r} is not made of {', '.join(strangers)}; it takes {', '.join(own)}."
+        )
+    if name == "learnt":
+        return lambda eta: learnt(eta, **ends.given())
+    made = process(**ends.given())
+    return lambda eta=None: made
 
 
 # -------------------------------------------------------------------------- the parametrisations
@@ -292,11 +402,19 @@ def _edm(process: Process, t: Array, data_std: float) -> Array:
     return 1 + jnp.exp(-process.log_snr(t)) / data_std**2
 
 
+def _flow_matching(process: Process, t: Array, data_std: float) -> Array:
+    # |v - v̂|² of v = α' x + σ' ε, for an error of ε that leaves x_t as it is: equation 14 of
+    # Lipman et al. 2023 in Ho's letters
+    alpha_rate, sigma_rate = process.rates(t)
+    return (sigma_rate - alpha_rate * process.sigma(t) / process.alpha(t)) ** 2
+
+
 WEIGHTINGS: Mapping[str, Weighting] = {
     "simple": _simple,
     "likelihood": _likelihood,
     "clipped": _clipped,
     "edm": _edm,
+    "flow": _flow_matching,
 }
 """The weightings by the names that configs use."""
 
@@ -305,3 +423,32 @@ def times(key: Key, process: Process, n: int) -> Array:
     """n times over [start, end], each uniform, together evenly spread: Kingma et al. 2021, I.1."""
     u = (jax.random.uniform(key) + jnp.arange(n) / n) % 1
     return process.start + u * (process.end - process.start)
+
+
+def mean_and_least_variance(
+    of: Callable[[Any, Any], Array], params: Any, schedule: Any
+) -> tuple[Array, Array]:
+    """The mean of of(params, schedule) [B], and each; the schedule learns to make them equal.
+
+    A bound does not depend on the shape of λ(t), but how far its estimates scatter does. The mean
+    is returned with a gradient that is its own for `params`, and for `schedule`, whose leaves are
+    [B], that of the mean square over twice the mean: Kingma et al. 2021, appendix I.2.
+    """
+
+    @jax.custom_vjp
+    def mean(params: Any, schedule: Any) -> tuple[Array, Array]:
+        each = of(params, schedule)
+        return jnp.mean(each), each
+
+    def forward(params: Any, schedule: Any):
+        each, back = jax.vjp(of, params, schedule)
+        return (jnp.mean(each), each), (each, back)
+
+    def backward(kept: tuple[Array, Callable], slope: tuple[Array, Array]):
+        each, back = kept
+        of_params, of_schedule = back(jnp.full_like(each, 1 / len(each)) * slope[0])
+        scale = each / jnp.mean(each)
+        return of_params, jax.tree.map(lambda g: scale * g, of_schedule)
+
+    mean.defvjp(forward, backward)
+    return mean(params, schedule)

@@ -9,25 +9,28 @@ DDPM (Ho et al. 2020) is "ddpm", "noise", "simple", "ancestral"; NCSN (Song & Er
 "variance_exploding", "score", "simple", "annealed_langevin"; score SDEs (Song et al. 2021) are
 "variance_preserving", "noise", "likelihood" and any sampler; EDM (Karras et al. 2022) is "edm",
 "preconditioned", "edm", "heun" on the grid "karras"; rectified flow (Liu et al. 2023) is
-"straight", "flow", "flow", "euler". Each of the four is one field of the config.
+"straight", "flow", "flow", "euler"; a variational diffusion model (Kingma et al. 2021) is "learnt",
+"noise", "likelihood" and any sampler. Each of the four is one field of the config.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 
-from genjax_zoo import distributions, nets, samplers, sde
+from genjax_zoo import distributions, nets, ode, samplers, sde
 from genjax_zoo.contract import (
     Array,
     Batch,
     ConfigError,
+    DataError,
     Evidence,
     Info,
     Key,
@@ -35,7 +38,7 @@ from genjax_zoo.contract import (
     Model,
 )
 from genjax_zoo.learn import descend, learnt, of_params
-from genjax_zoo.sde import PARAMETRISATIONS, PROCESSES, WEIGHTINGS, Prediction, like
+from genjax_zoo.sde import PARAMETRISATIONS, WEIGHTINGS, Prediction, Process, like
 from genjax_zoo.typed import check_labels, choose
 
 VERB = "descend"
@@ -46,22 +49,32 @@ class Config:
     """A diffusion model.
 
     Attributes:
-      process: a name in sde.PROCESSES.
+      process: a name in sde.PROCESSES, or "learnt".
+      ends: the numbers that the process is made of, where they are not its own.
       parametrisation: a name in sde.PARAMETRISATIONS.
-      weighting: a name in sde.WEIGHTINGS.
+      weighting: a name in sde.WEIGHTINGS; a process that is learnt needs "likelihood".
       sampling: how samples are drawn: sampler, grid of times and steps.
       data_std: σ_data, of the preconditioning and the weighting "edm".
       network: what the denoiser is made of.
       classes: how many labels condition the samples; 0 takes no notice of them.
-      unconditional: the part of examples whose label is hidden in training, which guidance needs.
-      guidance: w of ε̂ = (1 + w) ε̂(label) - w ε̂: Ho & Salimans 2022, equation 6; 0 is none.
+      unconditional: the part of examples whose label is hidden in training.
+      guide: what guides samples to their label: "free" is the network itself, without its label
+        (Ho & Salimans 2022); "classifier" is another network, which learns beside it to tell the
+        label of x_t (Dhariwal & Nichol 2021).
+      guidance: w of either; 0 is none.
+      classifier: what the classifier is made of.
       bound_samples: times and noises per example for `bound`.
-      ode_steps: of the probability-flow ODE for `log_prob`, two predictions and slopes each.
+      bound_steps: T of the chain that `bound` is of; 0 is for T without end.
+      ode: of the probability-flow ODE for `log_prob`, `encode` and `decode`: a name in ode.FIXED
+        or "dopri5".
+      ode_steps: of a fixed method, evenly in log SNR.
+      tolerance: of "dopri5".
       probes: of Hutchinson's trace; 0 takes the exact one, of D slopes.
-      average: decay of the moving average of the parameters.
+      average: decay of the moving average of the parameters, which samples and numbers are of.
     """
 
     process: str = "variance_preserving"
+    ends: sde.Ends = dataclasses.field(default_factory=sde.Ends)
     parametrisation: str = "noise"
     weighting: str = "simple"
     sampling: samplers.Config = dataclasses.field(default_factory=samplers.Config)
@@ -69,36 +82,57 @@ class Config:
     network: nets.Denoiser = dataclasses.field(default_factory=nets.Denoiser)
     classes: int = 0
     unconditional: float = 0.1
+    guide: Literal["free", "classifier"] = "free"
     guidance: float = 0.0
+    classifier: nets.Denoiser = dataclasses.field(default_factory=nets.Denoiser)
     bound_samples: int = 16
+    bound_steps: int = 0
+    ode: str = "heun"
     ode_steps: int = 50
+    tolerance: float = 1e-4
     probes: int = 1
     average: float = 0.999
 
     def __post_init__(self):
-        choose(self.process, PROCESSES, "process")
+        sde.make(self.process, self.ends)
         choose(self.parametrisation, PARAMETRISATIONS, "parametrisation")
         choose(self.weighting, WEIGHTINGS, "weighting")
+        choose(self.ode, {name: None for name in (*ode.FIXED, *ode.ADAPTIVE)}, "ode")
         for name in ("bound_samples", "ode_steps"):
             if getattr(self, name) < 1:
                 raise ConfigError(
                     f"diffusion: {name} should be at least 1, got {getattr(self, name)}."
                 )
-        if min(self.classes, self.probes) < 0:
-            raise ConfigError("diffusion: classes and probes should be at least 0.")
-        if self.data_std <= 0:
-            raise ConfigError(f"diffusion: data_std should be positive, got {self.data_std}.")
+        for name in ("classes", "probes", "bound_steps"):
+            if getattr(self, name) < 0:
+                raise ConfigError(
+                    f"diffusion: {name} should not be negative, got {getattr(self, name)}."
+                )
+        for name in ("data_std", "tolerance"):
+            if getattr(self, name) <= 0:
+                raise ConfigError(
+                    f"diffusion: {name} should be positive, got {getattr(self, name)}."
+                )
         if not 0 <= self.unconditional <= 1:
             raise ConfigError(
                 f"diffusion: unconditional should lie in [0, 1], got {self.unconditional}."
             )
         if not 0 <= self.average < 1:
             raise ConfigError(f"diffusion: average should lie in [0, 1), got {self.average}.")
-        if self.guidance and not (self.classes and self.unconditional):
+        if self.process == "learnt" and self.weighting != "likelihood":
             raise ConfigError(
-                "diffusion: guidance needs classes and a network that has seen examples without "
-                "their label; set model.classes and model.unconditional."
+                "diffusion: a learnt process is learnt from the bound; set weighting to "
+                f"'likelihood', got {self.weighting!r}."
             )
+        if self.guidance and not self.classes:
+            raise ConfigError("diffusion: guidance leads to a label; set model.classes.")
+        if self.guidance and self.guide == "free" and not self.unconditional:
+            raise ConfigError(
+                "diffusion: guidance without a classifier needs a network that has seen examples "
+                "without their label; set model.unconditional above 0, or guide to 'classifier'."
+            )
+        if self.guide == "classifier" and not self.classes:
+            raise ConfigError("diffusion: a classifier needs labels; set model.classes.")
 
 
 @struct.dataclass
@@ -108,161 +142,270 @@ class Params:
     Attributes:
       network: θ, of (x_t, t, label) -> F_θ.
       shape: of one example.
+      schedule: η, of a learnt process; None where it is given.
+      classifier: φ, of (x_t, t) -> the logits of its label; None without one.
     """
 
     network: Any
     shape: tuple[int, ...] = struct.field(pytree_node=False)
+    schedule: sde.Monotone | None = None
+    classifier: Any = None
 
 
 def make(config: Config, tx: optax.GradientTransformation) -> Model:
     """A diffusion model that learns by weighted denoising."""
-    process = PROCESSES[config.process]()
+    process_of = sde.make(config.process, config.ends)
     net = nets.denoiser(config.network, classes=config.classes)
+    judge = nets.denoiser(config.classifier, outputs=config.classes) if config.classes else None
     weighting = WEIGHTINGS[config.weighting]
     draw = samplers.make(config.sampling)
-    first, last = jnp.asarray(process.start), jnp.asarray(process.end)
 
     def init(key: Key, batch: Batch) -> tuple[Params, tuple[()]]:
-        x = batch["x"]
+        x, t = batch["x"], jnp.zeros(len(batch["x"]))
         label = _labels(batch, config.classes)
-        return Params(net.init(key, x, jnp.zeros(len(x)), label), tuple(x.shape[1:])), ()
+        classifier = None
+        if config.guide == "classifier":
+            assert judge is not None
+            classifier = judge.init(jax.random.fold_in(key, 1), x, t, None)
+        return Params(
+            network=net.init(key, x, t, label),
+            shape=tuple(x.shape[1:]),
+            schedule=sde.monotone() if config.process == "learnt" else None,
+            classifier=classifier,
+        ), ()
 
-    def predict(params: Params, t: Array, x_t: Array, label: Array | None) -> Prediction:
+    # ------------------------------------------------------------------ what the networks tell
+
+    def shown(process: Process, t: Array, x_t: Array) -> tuple[Array, Array]:
+        """Numbers of size one, and λ(t) instead of the time, as VDM's network sees it."""
+        scale = jnp.sqrt((process.alpha(t) * config.data_std) ** 2 + process.sigma(t) ** 2)
+        return x_t / like(scale, x_t), _clock(process, t)
+
+    def predict(
+        params: Params, process: Process, t: Array, x_t: Array, label: Array | None
+    ) -> Prediction:
         """x̂ and ε̂ of x_t [B, ...] at times t [B]."""
-        # The network sees numbers of size one, and λ(t) instead of the time, as VDM's does.
-        alpha, sigma = process.alpha(t), process.sigma(t)
-        scale = jnp.sqrt((alpha * config.data_std) ** 2 + sigma**2)
-        told = net.apply(params.network, x_t / like(scale, x_t), _clock(process, t), label)
+        told = net.apply(params.network, *shown(process, t, x_t), label)
         return sde.prediction(process, config.parametrisation, t, x_t, told, config.data_std)
 
-    def error(key: Key, params: Params, t: Array, x: Array, label: Array | None) -> Array:
+    def error(
+        key: Key, params: Params, process: Process, t: Array, x: Array, label: Array | None
+    ) -> Array:
         """|ε - ε̂|² [B] at times t [B]."""
         noise = jax.random.normal(key, x.shape)
-        seen = predict(params, t, process.noised(t, x, noise), label)
+        seen = predict(params, process, t, process.noised(t, x, noise), label)
         return jnp.sum((noise - seen.noise).reshape(len(x), -1) ** 2, -1)
+
+    def logits(params: Params, process: Process, t: Array, x_t: Array) -> Array:
+        """Of p(label | x_t), [B, classes]: the mean over places of an image."""
+        assert judge is not None
+        each = judge.apply(params.classifier, *shown(process, t, x_t), None)
+        return each.reshape(len(x_t), -1, config.classes).mean(1)
+
+    # ---------------------------------------------------------------------------- what is learnt
 
     def loss(key: Key, params: Params, memory: tuple[()], batch: Batch):
         key_hide, key_time, key_error = jax.random.split(key, 3)
         x, label = batch["x"], _labels(batch, config.classes)
+        told = label
         if label is not None:
             hidden = jax.random.bernoulli(key_hide, config.unconditional, label.shape)
-            label = jnp.where(hidden, config.classes, label)
+            told = jnp.where(hidden, config.classes, label)
+        process = process_of(params.schedule)
         t = sde.times(key_time, process, len(x))
-        mean_error = error(key_error, params, t, x, label) / x[0].size
-        info: Info = {"noise_error": jnp.mean(mean_error)}
-        return jnp.mean(weighting(process, t, config.data_std) * mean_error), (memory, info)
 
-    def bound(key: Key, params: Params, batch: Batch) -> Array:
-        """A lower bound on log p(x) [B] nats: Kingma et al. 2021, equations 12 to 17.
+        # (1)  E_t w(t) |ε - ε̂|² / D
+        def denoising(params: Params, process: Process) -> tuple[Array, Array]:
+            mean_error = error(key_error, params, process, t, x, told) / x[0].size
+            return weighting(process, t, config.data_std) * mean_error, mean_error
 
-            log p(x) >= E log p(x | x_0) - KL(q(x_T | x) || N(0, σ_T²)) - ½ ∫ E|ε - ε̂|² dλ
+        if params.schedule is None:
+            weighted, mean_error = denoising(params, process)
+            value = jnp.mean(weighted)
+            info: Info = {"noise_error": jnp.mean(mean_error)}
+        else:
+            slope = jax.vmap(jax.grad(process.log_snr))(t)
+            value, weighted = sde.mean_and_least_variance(
+                lambda params, seen: denoising(params, sde.tangent(t, *seen))[0],
+                dataclasses.replace(params, schedule=None),
+                (process.log_snr(t), slope),
+            )
+            info = {"loss_std": jnp.std(weighted)}
+        if config.guide == "classifier":
+            # (2)  E_t -log p(label | x_t), of parameters of its own
+            noise = jax.random.normal(jax.random.fold_in(key_error, 1), x.shape)
+            still = process_of(jax.lax.stop_gradient(params.schedule))
+            told_logits = logits(params, still, t, still.noised(t, x, noise))
+            each = optax.softmax_cross_entropy_with_integer_labels(told_logits, label)
+            info["cross_entropy"] = jnp.mean(each)
+            value = value + jnp.mean(each)
+        return value, (memory, info)
 
-        λ is drawn evenly, for most of the integral lies at times near the start.
+    # ----------------------------------------------------------------------------- likelihood
+
+    def terms(key: Key, params: Params, batch: Batch) -> tuple[Array, Array, Array]:
+        """What the bound is made of, each [B] nats: Kingma et al. 2021, equations 12 to 17.
+
+        log p(x) >= E log p(x | x_0) - KL(q(x_T | x) || N(0, σ_T²)) - ½ ∫ E|ε - ε̂|² dλ
         """
         x, label = batch["x"], _labels(batch, config.classes)
-        keys = jax.random.split(key, config.bound_samples)
-        most, least = process.log_snr(jnp.array([process.start, process.end]))
+        process = process_of(params.schedule)
+        flat = x.reshape(len(x), -1)
+        first, last = jnp.asarray(process.start), jnp.asarray(process.end)
+        most, least = process.log_snr(first), process.log_snr(last)
 
         def diffusion(key: Key) -> Array:
             key_time, key_error = jax.random.split(key)
             u = (jax.random.uniform(key_time) + jnp.arange(len(x)) / len(x)) % 1
-            t = process.time_of(least + (most - least) * u)
-            return 0.5 * (most - least) * error(key_error, params, t, x, label)
+            if not config.bound_steps:
+                # Evenly in λ, for most of the integral lies at times near the start.
+                t = process.time_of(least + (most - least) * u)
+                return 0.5 * (most - least) * error(key_error, params, process, t, x, label)
+            # ½ (SNR_s / SNR_t - 1) |ε - ε̂|² of one of the T steps t -> s: equation 13
+            times = samplers.even_in_log_snr(process, config.bound_steps)
+            i = (u * config.bound_steps).astype(jnp.int32)
+            t, s = times[i], times[i + 1]
+            gain = jnp.expm1(process.log_snr(s) - process.log_snr(t))
+            each = error(key_error, params, process, t, x, label)
+            return 0.5 * config.bound_steps * gain * each
 
         # (1) the diffusion loss
+        keys = jax.random.split(key, config.bound_samples)
         between = jax.lax.map(diffusion, keys).mean(0)
-        flat = x.reshape(len(x), -1)
         # (2) the prior loss, KL(N(α x, σ²) || N(0, σ²))
         prior = 0.5 * (process.alpha(last) / process.sigma(last)) ** 2 * jnp.sum(flat**2, -1)
-        # (3) the reconstruction, p(x | x_0) = N(x_0 / α, (σ / α)²), in the mean over x_0
+        # (3) the reconstruction loss of p(x | x_0) = N(x_0 / α, (σ / α)²), in the mean over x_0
         log_ratio = -0.5 * process.log_snr(first)
-        mean = -flat.shape[-1] * (0.5 * math.log(2 * math.pi) + log_ratio + 0.5)
-        return mean - prior - between
+        reconstruction = flat.shape[-1] * (0.5 * math.log(2 * math.pi) + log_ratio + 0.5)
+        return between, prior, jnp.full_like(prior, reconstruction)
 
-    def field(params: Params, label: Array | None):
-        """(t [], x) -> dx/dt of the probability-flow ODE."""
+    def bound(key: Key, params: Params, batch: Batch) -> Array:
+        """The lower bound of log p(x) [B] nats."""
+        between, first, last = terms(key, params, batch)
+        return -(between + first + last)
 
-        def seen(t: Array, x: Array) -> Prediction:
-            return predict(params, jnp.full(len(x), t), x, label)
+    def in_bits(which: int):
+        """A term alone, in bits for each dimension of x."""
 
-        return samplers.velocity(process, seen)
+        def term(key: Key, params: Params, batch: Batch) -> Array:
+            return terms(key, params, batch)[which] / batch["x"][0].size / math.log(2)
 
-    def flow(key: Key, params: Params, x: Array, label: Array | None) -> tuple[Array, Array]:
-        """x at the end of the ODE and ∫ ∇·v dt [B]: Song et al. 2021, equations 39 and 40."""
-        move = field(params, label)
-        dims = x[0].size
-        # One probe for the whole path, as in Grathwohl et al. 2019, section 3.1.
-        probes = jax.random.rademacher(key, (max(config.probes, 1), *x.shape), x.dtype)
+        return of_params(term)
 
-        def rate(t: Array, x: Array) -> tuple[Array, Array]:
-            v, push = jax.linearize(lambda x: move(t, x), x)
-            inner = lambda e: jnp.sum((e * push(e)).reshape(len(x), -1), -1)
-            if config.probes:
-                return v, jax.vmap(inner)(probes).mean(0)
-            units = jnp.eye(dims).reshape(dims, 1, *x.shape[1:])
-            each = jax.lax.map(lambda e: inner(jnp.broadcast_to(e, x.shape)), units)
-            return v, each.sum(0)
+    def seen_by(params: Params, process: Process, label: Array | None) -> samplers.Predict:
+        """(t [], x_t [B, ...]) -> x̂ and ε̂, for a solver or a sampler."""
+        return lambda t, x: predict(params, process, jnp.full(len(x), t), x, label)
 
-        def step(carry: tuple[Array, Array], each: tuple[Array, Array]):
-            (x, total), (t, s) = carry, each
-            v1, d1 = rate(t, x)
-            v2, d2 = rate(s, x + (s - t) * v1)
-            half = 0.5 * (s - t)
-            return (x + half * (v1 + v2), total + half * (d1 + d2)), None
+    def flow(params: Params, label: Array | None) -> tuple[Process, ode.Field]:
+        """The probability-flow ODE: Song et al. 2021, equation 13."""
+        process = process_of(params.schedule)
+        return process, samplers.velocity(process, seen_by(params, process, label))
 
-        times = samplers.even_in_log_snr(process, config.ode_steps)[::-1]
-        (end, total), _ = jax.lax.scan(step, (x, jnp.zeros(len(x))), (times[:-1], times[1:]))
-        return end, total
+    def along(process: Process, steps: int) -> Array:
+        """The times of the ODE, from the data to the noise."""
+        return samplers.even_in_log_snr(process, steps)[::-1]
+
+    def density(key: Key, params: Params, batch: Batch, steps: int, tolerance: float) -> Array:
+        """log p(x) = log N(x_T; 0, σ_T²) + ∫ ∇·v dt: Song et al. 2021, equation 39."""
+        x = batch["x"]
+        process, field = flow(params, _labels(batch, config.classes))
+        probes = ode.probes_of(key, config.probes, x.shape) if config.probes else None
+        times = along(process, steps)
+        end, log_det = ode.transport(field, x, times, probes, config.ode, tolerance)
+        log_std = jnp.log(process.sigma(times[-1]))
+        return distributions.gaussian(end.reshape(len(x), -1), 0.0, log_std) + log_det
 
     def log_prob(key: Key, params: Params, batch: Batch) -> Array:
-        """log p of x by the probability-flow ODE, whose start is x itself."""
-        x = batch["x"]
-        end, total = flow(key, params, x, _labels(batch, config.classes))
-        log_std = jnp.log(process.sigma(last))
-        return distributions.gaussian(end.reshape(len(x), -1), 0.0, log_std) + total
+        return density(key, params, batch, config.ode_steps, config.tolerance)
+
+    def solver_error(key: Key, params: Params, batch: Batch) -> Array:
+        """|log p(x) - log p(x) with coarser steps| [B] nats, more than what is left of error."""
+        coarse = density(key, params, batch, (config.ode_steps + 1) // 2, 10 * config.tolerance)
+        return jnp.abs(log_prob(key, params, batch) - coarse)
+
+    # -------------------------------------------------------------------------------- samples
 
     def encode(key: Key, params: Params, batch: Batch) -> Array:
         """Where the ODE takes x, of N(0, I) if x is of the data: [B, ...]."""
-        times = samplers.even_in_log_snr(process, config.ode_steps)[::-1]
-        seen = lambda t, x: predict(params, jnp.full(len(x), t), x, _labels(batch, config.classes))
-        return samplers.heun(key, process, seen, batch["x"], times) / process.sigma(last)
+        del key
+        process, field = flow(params, _labels(batch, config.classes))
+        times = along(process, config.ode_steps)
+        end = ode.integrate(field, batch["x"], times, config.ode, config.tolerance)
+        return end / process.sigma(times[-1])
 
     def decode(params: Params, latents: Array) -> Batch:
         """Back along the ODE; without a label."""
         label = jnp.full(len(latents), config.classes) if config.classes else None
-        times = samplers.even_in_log_snr(process, config.ode_steps)
-        seen = lambda t, x: predict(params, jnp.full(len(x), t), x, label)
-        noise = process.sigma(last) * latents
-        return {"x": samplers.heun(jax.random.key(0), process, seen, noise, times)}
+        process, field = flow(params, label)
+        times = along(process, config.ode_steps)[::-1]
+        noise = process.sigma(times[0]) * latents
+        return {"x": ode.integrate(field, noise, times, config.ode, config.tolerance)}
 
-    def start_of(params: Params, key: Key, n: int) -> Array:
-        return process.sigma(last) * jax.random.normal(key, (n, *params.shape))
+    def prior(key: Key, params: Params, n: int) -> Array:
+        """N(0, I), [n, ...]."""
+        return jax.random.normal(key, (n, *params.shape))
 
-    def sample(key: Key, params: Params, n: int, label: Any = None) -> Batch:
-        """x by the config's sampler; of `label`, a number or [n], where the model has classes."""
+    def guided(params: Params, process: Process, label: Array | None) -> samplers.Predict:
+        told = seen_by(params, process, label)
+        if not config.guidance or label is None:
+            return told
+        if config.guide == "classifier":
+
+            def log_likelihood(t: Array, x: Array) -> Array:
+                each = jax.nn.log_softmax(logits(params, process, jnp.full(len(x), t), x))
+                return jnp.take_along_axis(each, label[:, None], 1)[:, 0]
+
+            return samplers.classifier_guided(process, told, log_likelihood, config.guidance)
+        free = seen_by(params, process, jnp.full_like(label, config.classes))
+        # (1 + w) ε̂(label) - w ε̂: Ho & Salimans 2022, equation 6
+        mix = lambda a, b: (1 + config.guidance) * a - config.guidance * b
+        return lambda t, x: jax.tree.map(mix, told(t, x), free(t, x))
+
+    def sample(
+        key: Key,
+        params: Params,
+        n: int,
+        label: Any = None,
+        known: Any = None,
+        mask: Any = None,
+    ) -> Batch:
+        """x by the config's sampler.
+
+        Args:
+          label: one or [n], where the model has classes; drawn evenly where none is given.
+          known: an example, or [n] of them, to be completed ...
+          mask: ... where this, which broadcasts to it, is 0; x is as known where it is 1.
+        """
         key_label, key_start, key_walk = jax.random.split(key, 3)
         drawn = None
+        if label is not None:
+            check_labels(label, config.classes, "diffusion", n)
         if config.classes:
             if label is None:
-                drawn = jax.random.randint(key_label, (n,), 0, config.classes)
-            else:
-                check_labels(label, config.classes, "diffusion", n)
-                drawn = jnp.broadcast_to(jnp.asarray(label, jnp.int32), (n,))
-
-        def guided(t: Array, x: Array) -> Prediction:
-            at = jnp.full(len(x), t)
-            seen = predict(params, at, x, drawn)
-            if not config.guidance:
-                return seen
-            free = predict(params, at, x, jnp.full(len(x), config.classes))
-            mix = lambda a, b: (1 + config.guidance) * a - config.guidance * b
-            return jax.tree.map(mix, seen, free)
-
-        x = draw(key_walk, process, guided, start_of(params, key_start, n))
+                label = jax.random.randint(key_label, (n,), 0, config.classes)
+            drawn = jnp.broadcast_to(jnp.asarray(label, jnp.int32), (n,))
+        process = process_of(params.schedule)
+        seen = guided(params, process, drawn)
+        x = process.sigma(jnp.asarray(process.end)) * prior(key_start, params, n)
+        if (known is None) != (mask is None):
+            raise DataError("diffusion: inpainting needs both what is known and its mask.")
+        if known is not None:
+            known, mask = _shaped("known", known, x), _shaped("mask", mask, x)
+            times = config.sampling.times(process)
+            x = samplers.inpaint(
+                key_walk, process, seen, x, times, known, mask, config.sampling.moves
+            )
+        else:
+            x = draw(key_walk, process, seen, x)
         # What is left of noise at the last time is taken away: Jolicoeur-Martineau et al. 2021.
-        x = guided(jnp.asarray(process.start), x).x
+        x = seen(jnp.asarray(process.start), x).x
+        if known is not None:
+            x = mask * known + (1 - mask) * x
         return {"x": x} if drawn is None else {"x": x, "label": drawn}
 
+    bits = "bits/dim"
+    chain = f"a chain of {config.bound_steps} steps" if config.bound_steps else "continuous time"
+    draws = f"{chain}, {config.bound_samples} times and noises an example"
     return Model(
         *descend(init, loss, tx, config.average),
         sample=of_params(sample),
@@ -270,13 +413,21 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         evidence=Evidence.ESTIMATE,
         encode=of_params(encode),
         decode=lambda state, latents: decode(learnt(state), latents),
+        prior=of_params(prior),
         measures={
             "bound": Measure(
-                of_params(bound),
-                Evidence.LOWER_BOUND,
+                of_params(bound), Evidence.LOWER_BOUND, "nats", detail=draws, density=True
+            ),
+            "diffusion_loss": Measure(in_bits(0), Evidence.EXACT, bits, "lower", draws),
+            "prior_loss": Measure(in_bits(1), Evidence.EXACT, bits, "lower"),
+            "reconstruction_loss": Measure(in_bits(2), Evidence.EXACT, bits, "lower"),
+            "solver_error": Measure(
+                of_params(solver_error),
+                Evidence.EXACT,
                 "nats",
-                detail=f"{config.bound_samples} times and noises an example",
-            )
+                "lower",
+                detail="of log_prob, against half the steps or ten times the tolerance",
+            ),
         },
         classes=config.classes,
     )
@@ -289,4 +440,23 @@ def _clock(process: sde.Process, t: Array) -> Array:
 
 
 def _labels(batch: Batch, classes: int) -> Array | None:
-    return batch["label"] if classes else None
+    if not classes:
+        return None
+    if "label" not in batch:
+        raise ConfigError(
+            f"diffusion: a model of {classes} classes needs labelled data; set "
+            "config.model.classes to 0 or choose data with labels."
+        )
+    check_labels(batch["label"], classes, "diffusion", len(batch["x"]))
+    return batch["label"]
+
+
+def _shaped(name: str, given: Any, x: Array) -> Array:
+    """`given` as many and as large as x."""
+    try:
+        return jnp.broadcast_to(jnp.asarray(given, x.dtype), x.shape)
+    except ValueError:
+        raise DataError(
+            f"diffusion: {name} should be of shape {x.shape[1:]} or {x.shape}, got "
+            f"{np.shape(given)}."
+        ) from None

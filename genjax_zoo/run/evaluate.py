@@ -70,7 +70,7 @@ def measures_of(model: Model) -> dict[str, Measure]:
     """All numbers per example that a model can tell: its log_prob first."""
     own = {}
     if model.log_prob is not None:
-        own["log_prob"] = Measure(model.log_prob, model.evidence, "nats")
+        own["log_prob"] = Measure(model.log_prob, model.evidence, "nats", density=True)
     return own | dict(model.measures)
 
 
@@ -150,7 +150,7 @@ def evaluate(
                 detail=detail,
             )
         )
-        if name == "log_prob" and source.level and only is None:
+        if measure.density and source.level and only is None:
             results.append(bits_per_dim(results[-1], batch["x"][0].size, source.level))
     return results
 
@@ -172,7 +172,7 @@ def bits_per_dim(nats: Result, dims: int, level: float) -> Result:
     assert nats.standard_error is not None
     exact = nats.evidence == Evidence.EXACT
     return nats._replace(
-        name="bits_per_dim",
+        name="bits_per_dim" if nats.name == "log_prob" else f"{nats.name}_bits_per_dim",
         value=-(nats.value / dims + math.log(level)) / math.log(2),
         standard_error=nats.standard_error / dims / math.log(2),
         evidence=str(Evidence.LOWER_BOUND) if exact else nats.evidence,
