@@ -6,6 +6,7 @@ import numpy as np
 import optax
 import pytest
 
+from genjax_zoo import samplers, sde
 from genjax_zoo.contract import ConfigError, DataError, Evidence
 from genjax_zoo.models import diffusion
 from genjax_zoo.nets import DENOISERS, Denoiser, Net, denoiser
@@ -170,6 +171,193 @@ def test_a_label_that_does_not_exist_is_refused():
             model.sample(KEY, state, 4, label=2)
 
 
+def test_a_chain_of_twice_the_steps_loses_half_as_much_of_the_bound(monkeypatch):
+    """Kingma et al. 2021, equation 13 and appendix F: more steps are better, by O(1/T)."""
+    x = {"x": draws(jax.random.key(1), 500)}
+
+    def bound(steps):
+        model, state = known(monkeypatch, bound_steps=steps, bound_samples=300)
+        return jax.jit(model.measures["bound"].__call__)(KEY, state, x).mean()
+
+    endless, lost = bound(0), []
+    for steps in (100, 200):
+        lost.append(float(endless - bound(steps)))
+    assert lost[1] > 0.1
+    assert lost[0] / lost[1] == pytest.approx(2, rel=0.15)
+
+
+def test_the_terms_of_the_bound_are_the_bound(monkeypatch):
+    model, state = known(monkeypatch, bound_samples=4)
+    x = {"x": draws(KEY, 10)}
+    of = lambda name: model.measures[name](KEY, state, x)
+    parts = sum(of(f"{name}_loss") for name in ("diffusion", "prior", "reconstruction"))
+    np.testing.assert_allclose(of("bound"), -parts * 2 * np.log(2), rtol=1e-9)
+
+
+def test_the_adaptive_solver_agrees_and_the_error_is_told(monkeypatch):
+    fixed, state = known(monkeypatch, probes=0, ode="rk4", ode_steps=100)
+    adaptive, _ = known(monkeypatch, probes=0, ode="dopri5", tolerance=1e-7)
+    x = {"x": draws(jax.random.key(1), 8)}
+    want = jax.jit(fixed.log_prob)(KEY, state, x)
+    np.testing.assert_allclose(jax.jit(adaptive.log_prob)(KEY, state, x), want, atol=1e-4)
+    # A coarse solver is further from it, and says by how much or more.
+    coarse, _ = known(monkeypatch, probes=0, ode_steps=12)
+    off = jnp.abs(jax.jit(coarse.log_prob)(KEY, state, x) - want)
+    told = jax.jit(coarse.measures["solver_error"].__call__)(KEY, state, x)
+    assert float(off.mean()) > 1e-3
+    assert bool(jnp.all(told > 0.9 * off))
+
+
+def test_a_learnt_schedule_scatters_less_and_leaves_the_bound_alone():
+    """Kingma et al. 2021, table 4: what is learnt is how to estimate, not what."""
+    with jax.enable_x64(False):
+        config = diffusion.Config(
+            process="learnt",
+            weighting="likelihood",
+            network=Denoiser(width=32, blocks=1),
+            data_std=1.0,
+            average=0.0,
+        )
+        model = diffusion.make(config, optax.adam(3e-3))
+        state = model.init(KEY, {"x": draws(KEY, 4).astype(jnp.float32)})
+
+        @jax.jit
+        def train(state):
+            def step(state, key):
+                key_data, key = jax.random.split(key)
+                return model.step(key, state, {"x": draws(key_data, 256).astype(jnp.float32)})
+
+            return jax.lax.scan(step, state, jax.random.split(KEY, 1500))
+
+        state, _ = train(state)
+        params = state.params
+        x = draws(jax.random.key(2), 4000).astype(jnp.float32)
+
+        def scatter(schedule):
+            """Of the loss, at independent times, with one network."""
+            process = sde.learnt(schedule)
+            t = jnp.linspace(0, 1, 4000)
+            seen, slope = process.log_snr(t), jax.vmap(jax.grad(process.log_snr))(t)
+            tangent = sde.tangent(t, seen, slope)
+            net = denoiser(config.network)
+            noise = jax.random.normal(KEY, x.shape)
+            x_t = tangent.noised(t, x, noise)
+            told = net.apply(params.network, x_t, diffusion._clock(tangent, t), None)
+            each = -0.5 * slope * jnp.sum((noise - told) ** 2, -1)
+            return float(each.mean()), float(each.std())
+
+        (mean, spread), (mean_before, before) = scatter(params.schedule), scatter(sde.monotone())
+        assert spread < 0.9 * before
+        assert mean == pytest.approx(mean_before, rel=0.15)
+        assert float(sde.learnt(params.schedule).log_snr(jnp.asarray(0.0))) == pytest.approx(13.3)
+
+
+def test_the_gradient_of_a_learnt_schedule_is_that_of_the_variance():
+    of = lambda theta, eta: (theta * jnp.arange(1.0, 6.0) + eta) ** 2
+    theta, eta = jnp.asarray(0.7), jnp.linspace(-1.0, 1.0, 5)
+    value, pull = jax.value_and_grad(
+        lambda a, b: sde.mean_and_least_variance(of, a, b)[0], argnums=(0, 1)
+    )(theta, eta)
+    each = of(theta, eta)
+    assert float(value) == pytest.approx(float(each.mean()))
+    np.testing.assert_allclose(pull[0], jax.grad(lambda a: of(a, eta).mean())(theta), rtol=1e-9)
+    want = jax.grad(lambda b: (of(theta, b) ** 2).mean())(eta) / (2 * each.mean())
+    np.testing.assert_allclose(pull[1], want, rtol=1e-9)
+
+
+def test_a_classifier_guides_by_bayes_rule(monkeypatch):
+    """p(x_t) = ½ Σ N(±α, v): with the exact classifier and w = 1, E[x | x_t, y] of one Gaussian."""
+    process, v = PROCESSES["variance_preserving"](), 0.09
+    moments = lambda t: (process.alpha(t), process.alpha(t) ** 2 * v + process.sigma(t) ** 2)
+
+    def one(t, x, sign):
+        alpha, total = moments(t)
+        mean = sign + alpha * v / total * (x - alpha * sign)
+        return sde.Prediction(mean, (x - alpha * mean) / process.sigma(t))
+
+    def log_joint(t, x, sign):
+        alpha, total = moments(t)
+        return (-0.5 * (x - alpha * sign) ** 2 / total)[:, 0]
+
+    def both(t, x):
+        share = jax.nn.sigmoid(log_joint(t, x, 1) - log_joint(t, x, -1))[:, None]
+        mix = lambda a, b: share * a + (1 - share) * b
+        return jax.tree.map(mix, one(t, x, 1), one(t, x, -1))
+
+    def likelihood(t, x):
+        return jax.nn.log_sigmoid(log_joint(t, x, 1) - log_joint(t, x, -1))
+
+    x = jnp.linspace(-2, 2, 7)[:, None]
+    for t in (0.05, 0.3, 0.8):
+        t = jnp.asarray(t)
+        got = samplers.classifier_guided(process, both, likelihood, 1.0)(t, x)
+        np.testing.assert_allclose(got.x, one(t, x, 1).x, rtol=1e-6)
+        np.testing.assert_allclose(got.noise, one(t, x, 1).noise, rtol=1e-6, atol=1e-9)
+
+
+def test_a_learnt_classifier_leads_to_its_label():
+    """The network itself never sees a label, so what follows it is the classifier's work."""
+    with jax.enable_x64(False):
+        fields = {"unconditional": 1.0, "guide": "classifier", "guidance": 2.0}
+        model = conditional(classifier=Denoiser(width=32, blocks=1), **fields)
+        batch = labelled()
+        state = model.init(KEY, batch)
+
+        @jax.jit
+        def train(state):
+            step = lambda state, key: model.step(key, state, batch)
+            return jax.lax.scan(step, state, jax.random.split(KEY, 500))
+
+        state, info = train(state)
+        assert float(info["cross_entropy"][-50:].mean()) < 0.6
+        for label, want in ((0, -1.0), (1, 1.0)):
+            x = model.sample(KEY, state, 200, label=label)["x"]
+            assert float(jnp.mean(jnp.sign(x) == want)) > 0.9
+
+
+def test_inpainting_draws_what_is_missing_given_the_rest():
+    """Of x with covariance [[1, r], [r, 1]] the second, where the first is known."""
+    process, r, n = PROCESSES["variance_preserving"](), 0.8, 4000
+    cov = jnp.array([[1, r], [r, 1]])
+
+    def predict(t, x):
+        alpha, sigma = process.alpha(t), process.sigma(t)
+        total = alpha**2 * cov + sigma**2 * jnp.eye(2)
+        mean = alpha * x @ jnp.linalg.solve(total, cov)
+        return sde.Prediction(mean, (x - alpha * mean) / sigma)
+
+    known = jnp.full((n, 2), 1.5)
+    mask = jnp.array([1.0, 0.0])
+    times = samplers.even_in_log_snr(process, 60)
+    x = jax.random.normal(KEY, (n, 2))
+    off = []
+    for moves in (1, 10):
+        drawn = samplers.inpaint(KEY, process, predict, x, times, known, mask, moves)
+        np.testing.assert_allclose(drawn[:, 0], 1.5, atol=0.05)
+        off.append(abs(float(drawn[:, 1].mean()) - r * 1.5))
+    # Replacement alone is known to be off; going back and forth mends it.
+    assert off[1] < 0.1 < off[0]
+
+
+def test_inpainting_keeps_what_is_known_and_refuses_other_shapes(monkeypatch):
+    model, state = known(monkeypatch, sampling=Sampling(steps=10))
+    mask = np.array([1.0, 0.0])
+    x = model.sample(KEY, state, 5, known=np.array([0.25, 9.0]), mask=mask)["x"]
+    np.testing.assert_allclose(x[:, 0], 0.25)
+    assert float(jnp.abs(x[:, 1]).max()) < 4
+    with pytest.raises(DataError, match="both"):
+        model.sample(KEY, state, 5, known=np.zeros(2))
+    with pytest.raises(DataError, match=r"\(2,\)"):
+        model.sample(KEY, state, 5, known=np.zeros(3), mask=mask)
+
+
+def test_a_process_refuses_numbers_it_is_not_made_of():
+    with pytest.raises(ConfigError, match=r"sigma_max.*beta_min"):
+        diffusion.Config(ends=sde.Ends(sigma_max=3.0))
+    process = sde.make("variance_exploding", sde.Ends(sigma_max=3.0))()
+    assert float(process.sigma(jnp.asarray(1.0))) == pytest.approx(3.0)
+
+
 @pytest.mark.parametrize("name", DENOISERS)
 @pytest.mark.parametrize("told", ["nothing", "label", "words"])
 def test_networks_are_silent_at_first_and_hear_what_they_are_told(name, told):
@@ -208,6 +396,10 @@ def test_networks_are_silent_at_first_and_hear_what_they_are_told(name, told):
         {"weighting": "x"},
         {"ode_steps": 0},
         {"guidance": 1.0},
+        {"process": "learnt"},
+        {"guide": "classifier"},
+        {"ode": "x"},
+        {"bound_steps": -1},
         {"classes": 3, "guidance": 1.0, "unconditional": 0.0},
         {"average": 1.0},
         {"data_std": 0.0},

@@ -224,6 +224,16 @@ def test_the_ode_s_solvers_converge_at_their_order(sampler, order, name):
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.35)
 
 
+@pytest.mark.parametrize("name", ["variance_preserving", "variance_exploding", "straight"])
+def test_the_adaptive_solver_ends_where_the_flow_does(name):
+    process, variance = PROCESSES[name](), 0.3
+    spread = lambda t: jnp.sqrt(process.alpha(t) ** 2 * variance + process.sigma(t) ** 2)
+    times = samplers.even(process, 1)
+    x = spread(times[0]) * jnp.array([-1.0, 0.5, 2.0])
+    end = samplers.adaptive(KEY, process, exact(process, variance), x, times, tolerance=1e-7)
+    np.testing.assert_allclose(end, spread(times[1]) * jnp.array([-1.0, 0.5, 2.0]), rtol=1e-4)
+
+
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("name", PROCESSES)
 def test_grids_go_down_from_end_to_start(grid, name):

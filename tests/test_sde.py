@@ -131,6 +131,28 @@ def test_weightings():
     np.testing.assert_allclose(named["edm"] * snr, want, rtol=1e-9)
 
 
+@pytest.mark.parametrize("process", ["straight", "variance_preserving"])
+def test_flow_matching_is_a_weighting(process):
+    """|v - v̂|² of the velocity that any ε̂ with its x̂ makes."""
+    process = PROCESSES[process]()
+    x, noise, told = jax.random.normal(KEY, (3, 3, 4))
+    x_t = process.noised(T, x, noise)
+    seen = prediction(process, "noise", T, x_t, told)
+    off = target(process, "flow", T, x, noise) - target(process, "flow", T, seen.x, seen.noise)
+    want = WEIGHTINGS["flow"](process, T, 0.5) * jnp.sum((noise - told) ** 2, -1)
+    np.testing.assert_allclose(jnp.sum(off**2, -1), want, rtol=1e-9)
+
+
+def test_a_learnt_schedule_falls_between_its_ends():
+    eta = sde.monotone(8)
+    stirred = jax.tree.map(lambda e: e + jax.random.normal(KEY, e.shape), eta)
+    process, t = sde.learnt(stirred, most=9.0, least=-4.0), jnp.linspace(0, 1, 50)
+    log_snr = process.log_snr(t)
+    np.testing.assert_allclose(log_snr[jnp.array([0, -1])], [9.0, -4.0], rtol=1e-6)
+    assert bool(jnp.all(jnp.diff(log_snr) < 0))
+    np.testing.assert_allclose(process.alpha(t) ** 2 + process.sigma(t) ** 2, 1, rtol=1e-9)
+
+
 def test_times_are_spread_evenly_and_each_is_uniform():
     process = PROCESSES["variance_preserving"]()
     drawn = np.sort(times(KEY, process, 16))
