@@ -6,8 +6,8 @@ variant          minutes on two cores   to expect on held-out data
 digits           0.5                    85.98 nats, a density; 2.15 bits/dim
 toy              0.5                    -2.831 nats (entropy 2.8314)
 toy_checkerboard 0.5                    -3.566 nats (entropy 3.4657)
-mnist_nice       not measured yet       not measured yet
-mnist_realnvp    not measured yet       not measured yet
+mnist_nice       3                      4.324 bits/dim (published, with wider layers: 4.34)
+mnist_realnvp    18                     1.925 bits/dim
 mnist_glow       not measured yet       not measured yet
 
 Images are dequantised by uniform noise of one level, which bits/dim of discrete data count in. The
