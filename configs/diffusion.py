@@ -43,8 +43,7 @@ MNIST = {
     "steps_per_call": 20,
 }
 
-# Ho et al. 2020, appendix B: 35.7 million parameters, 800,000 steps. On eight H200 or a TPU v3-8
-# some ten hours; the learning rate is reached in 5000 steps.
+# Ho et al. 2020, appendix B, without its random flips: 10.6 hours on a TPU v3-8, the paper says.
 CIFAR10 = {
     "steps": 800_000,
     "data": {
@@ -122,13 +121,12 @@ VARIANTS = {
         },
     },
     "cifar10": CIFAR10,
-    # Song et al. 2021: the same in continuous time, weighted for likelihood, drawn by the ODE.
+    # Song et al. 2021: the same in continuous time, and its likelihood by the ODE.
     "cifar10_sde": {
         **CIFAR10,
         "model": {
             **CIFAR10["model"],
             "process": "variance_preserving",
-            "weighting": "likelihood",
             "sampling": {"name": "predictor_corrector", "steps": 1000},
             "ode": "dopri5",
             "tolerance": 1e-5,
