@@ -37,7 +37,7 @@ import jax  # noqa: E402  (XLA reads its flags when it starts)
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
-from genjax_zoo import optimizers  # noqa: E402
+from genjax_zoo import optimizers, samplers, sde  # noqa: E402
 from genjax_zoo.contract import Array, Batch, Key, Model, ZooError  # noqa: E402
 from genjax_zoo.models import ZOO  # noqa: E402
 from genjax_zoo.run import provenance  # noqa: E402
@@ -240,6 +240,7 @@ def workloads() -> dict[str, Workload]:
         "generator": {"name": "conv", "widths": (128, 64), "normalise": "batch"},
         "discriminator": {"name": "conv", "widths": (64, 128), "activation": "leaky_relu"},
     }
+    unet = {"network": {"name": "unet", "width": 32, "multiples": (1, 2, 2), "blocks": 1}}
     return {
         "vae": Workload(
             "MLP VAE 784-500-50, batch 128", "vae", vae, adam, (128, 784), True, twins.Vae
@@ -251,6 +252,10 @@ def workloads() -> dict[str, Workload]:
         "flow": Workload(
             "RealNVP, 6 couplings by networks 256-256, 64 dimensions, batch 256",
             "flow", flow, adam, (256, 64), False, twins.Flow,
+        ),
+        "unet": Workload(
+            "diffusion, U-Net 32-64-64 channels, 28x28, batch 32",
+            "diffusion", {**unet, "average": 0.0}, adam, (32, 28, 28, 1), False, twins.Unet,
         ),
         "dcgan": Workload(
             "DCGAN 64-128-256 channels, 28x28, both players, batch 64",
@@ -390,6 +395,53 @@ def epoch(data_dir: str, repeats: int) -> list[Row]:
     ]
 
 
+def sampling(workload: Workload, steps: int, repeats: int) -> Row:
+    """A step of DDIM with the workload's network: a whole chain of `steps`, both ways."""
+    import torch
+
+    own = {"name": "ddim", "grid": "even_in_log_snr", "steps": steps}
+    fields = {**workload.fields, "sampling": own}
+    model = family_model(workload.family, fields, workload.optimizer)
+    first = {"x": jnp.zeros(workload.shape)}
+    state = model.init(jax.random.key(0), first)
+    theirs = workload.twin(jax.tree.map(np.asarray, state), fields, workload.optimizer)
+    state, theirs = theirs.elsewhere(state)
+    n, key = workload.shape[0], jax.random.key(1)
+    start = time.perf_counter()
+    call = jax.jit(model.sample, static_argnums=2).lower(key, state, n).compile()
+    compile_seconds = time.perf_counter() - start
+    process = sde.variance_preserving()
+    times = np.asarray(samplers.even_in_log_snr(process, steps))
+    # The start is the second of the three keys that `sample` makes of its own.
+    noise = jax.random.normal(jax.random.split(key, 3)[1], workload.shape)
+    noise = theirs.prepare(torch.tensor(np.array(noise * process.sigma(jnp.ones(()))))[None])[0]
+
+    def ours() -> np.ndarray:
+        return np.asarray(call(key, state)["x"])
+
+    def other() -> np.ndarray:
+        return theirs.sample(noise, times).permute(0, 2, 3, 1).numpy()
+
+    mine, his = ours(), other()
+    disagreement = float(np.abs(mine - his).max() / np.abs(his).max())
+    if not disagreement < 1e-2:
+        raise ZooError(f"sampling: the two sides disagree by {disagreement:.2g} of the largest.")
+    taken: dict[str, list[float]] = {"ours": [], "theirs": []}
+    for _ in range(repeats):
+        for name, run in (("ours", ours), ("theirs", other)):
+            time.sleep(PAUSE)
+            # A chain of `steps` has one prediction more, at its end.
+            taken[name].append(timed(run) / (steps + 1))
+    cost = call.cost_analysis() or {}
+    return Row(
+        f"sampling, {workload.title}",
+        *(statistics.median(taken[name]) for name in ("ours", "theirs")),
+        compile_seconds,
+        float(cost.get("flops", 0.0)),
+        disagreement,
+    )
+
+
 def alone(title: str, model: Model, batch, steps: int, repeats: int) -> Row:
     """Ours, against nothing but the machine."""
     ours = Ours(model, batch, steps, seed=0)
@@ -486,10 +538,14 @@ def main(arguments: list[str] | None = None) -> int:
             rows.append(alone(spec, model, batch, steps, given.repeats))
     else:
         known = workloads()
-        for name in given.only.split(",") if given.only else known:
-            if name not in known:
-                parser.error(f"--only knows {', '.join(known)}; got {name!r}")
-            rows.append(compare(known[name], given.steps, given.repeats))
+        names = (*known, "sampling")
+        for name in given.only.split(",") if given.only else names:
+            if name not in names:
+                parser.error(f"--only knows {', '.join(names)}; got {name!r}")
+            if name == "sampling":
+                rows.append(sampling(known["unet"], given.steps, given.repeats))
+            else:
+                rows.append(compare(known[name], given.steps, given.repeats))
             print(table(rows[-1:], flops_a_second).splitlines()[-1], flush=True)
         if given.data_dir:
             rows += epoch(given.data_dir, given.repeats)

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from genjax_zoo import sde
 from genjax_zoo.contract import Model, ZooError
 
 TOLERANCE = 2e-3
@@ -209,6 +210,142 @@ class Flow:
             ours.append(float(info["loss"]))
             theirs.append(twin.step(torch.tensor(np.array(table[i]))).item())
         return differ(ours, theirs, "flow")
+
+
+class Unet:
+    """models/diffusion.py with a U-Net without attention, noise predicted, variance preserved."""
+
+    def __init__(self, state: Any, fields: dict[str, Any], optimizer: Any):
+        self.fields, self.rule = fields, optimizer
+        network = fields["network"]
+        self.width, self.blocks = network["width"], network["blocks"]
+        self.levels = len(network["multiples"])
+
+        def convert(tree: Any) -> Any:
+            if isinstance(tree, dict):
+                return {name: convert(part) for name, part in tree.items()}
+            order = {4: (3, 2, 0, 1), 2: (1, 0), 1: ()}[np.ndim(tree)]
+            return leaf(tree, *order)
+
+        self.w = convert(jax.tree.map(np.asarray, state.params.network))
+        self.parameters = jax.tree.leaves(self.w, is_leaf=torch.is_tensor)
+        self.optimizer = adam(self.parameters, optimizer)
+        half = 2 * self.width
+        self.rates = torch.exp(-np.log(1e4) * torch.arange(half) / half)
+
+    def prepare(self, x: torch.Tensor) -> list[torch.Tensor]:
+        return [b.permute(0, 3, 1, 2).contiguous(memory_format=torch.channels_last) for b in x]
+
+    def conv(self, at: dict, x: torch.Tensor, stride: int = 1) -> torch.Tensor:
+        # SAME padding: nothing before and one after where the stride is 2 and the side even.
+        if stride == 2 and x.shape[-1] % 2 == 0:
+            return F.conv2d(F.pad(x, (0, 1, 0, 1)), at["kernel"], at["bias"], 2)
+        return F.conv2d(x, at["kernel"], at["bias"], stride, at["kernel"].shape[-1] // 2)
+
+    def norm(self, at: dict, x: torch.Tensor) -> torch.Tensor:
+        channels = x.shape[1]
+        groups = np.gcd(channels, 32) if channels >= 32 else np.gcd(channels, 8)
+        return F.group_norm(x, int(groups), at["scale"], at["shift"])
+
+    def residual(self, at: dict, x: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
+        h = self.conv(at["Conv_0"], F.silu(self.norm(at["GroupNorm_0"], x)))
+        both = F.linear(told, at["Dense_0"]["kernel"], at["Dense_0"]["bias"])
+        scale, shift = both[:, :, None, None].chunk(2, 1)
+        h = F.silu(self.norm(at["GroupNorm_1"], h) * (1 + scale) + shift)
+        h = self.conv(at["Conv_1"], h)
+        return h + (self.conv(at["Conv_2"], x) if "Conv_2" in at else x)
+
+    def network(self, x: torch.Tensor, clock: torch.Tensor) -> torch.Tensor:
+        w, angles = self.w, clock[:, None] * self.rates
+        linear = lambda at, a: F.linear(a, at["kernel"], at["bias"])
+        told = linear(w["Told_0"]["Dense_0"], torch.cat([angles.cos(), angles.sin()], 1))
+        told = F.silu(linear(w["Told_0"]["Dense_1"], F.silu(told)))
+        residuals = iter(w[f"_Residual_{i}"] for i in range(1000))
+        convs = iter(w[f"Conv_{i}"] for i in range(1000))
+        ups = iter(w[f"_UpConv_{i}"] for i in range(1000))
+        h = self.conv(next(convs), x)
+        kept = [h]
+        for k in range(self.levels):
+            for _ in range(self.blocks):
+                h = self.residual(next(residuals), h, told)
+                kept.append(h)
+            if k + 1 < self.levels:
+                h = self.conv(next(convs), h, stride=2)
+                kept.append(h)
+        h = self.residual(next(residuals), self.residual(next(residuals), h, told), told)
+        for k in reversed(range(self.levels)):
+            for _ in range(self.blocks + 1):
+                h = self.residual(next(residuals), torch.cat([h, kept.pop()], 1), told)
+            if k:
+                height, width = kept[-1].shape[2:]
+                large = F.interpolate(h, scale_factor=2, mode="nearest")
+                h = self.conv(next(ups), large)[:, :, :height, :width]
+        return self.conv(next(convs), F.silu(self.norm(w["GroupNorm_0"], h)))
+
+    def noised(self, t: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+        """α, σ and the clock at t [B]."""
+        log_alpha = -0.25 * t**2 * 19.9 - 0.05 * t
+        alpha, sigma = log_alpha.exp(), (-torch.expm1(2 * log_alpha)).sqrt()
+        return alpha, sigma, 1000 / (1 + (alpha / sigma).sqrt())
+
+    def told(self, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        """ε̂ of x_t at t [B]."""
+        alpha, sigma, clock = self.noised(t)
+        scale = (0.25 * alpha**2 + sigma**2).sqrt()[:, None, None, None]
+        return self.network(x_t / scale, clock)
+
+    def step(
+        self, x: torch.Tensor, t: torch.Tensor | None = None, noise: torch.Tensor | None = None
+    ) -> torch.Tensor:
+        if t is None or noise is None:
+            t = 1e-5 + (torch.rand(1) + torch.arange(len(x)) / len(x)) % 1 * (1 - 1e-5)
+            noise = torch.randn_like(x)
+        alpha, sigma, _ = self.noised(t)
+        column = lambda a: a[:, None, None, None]
+        loss = F.mse_loss(self.told(column(alpha) * x + column(sigma) * noise, t), noise)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return loss
+
+    @torch.no_grad()
+    def sample(self, x: torch.Tensor, times: np.ndarray) -> torch.Tensor:
+        """DDIM with η = 0 down the grid, and x̂ at its end."""
+        times = torch.from_numpy(np.array(times, np.float32))
+        for t, s in zip(times, [*times[1:], None], strict=True):
+            at = t.expand(len(x))
+            noise = self.told(x, at)
+            alpha, sigma = self.noised(t)[:2]
+            seen = (x - sigma * noise) / alpha
+            if s is None:
+                return seen
+            alpha, sigma = self.noised(s)[:2]
+            x = alpha * seen + sigma * noise
+        raise ZooError("a grid of no times.")
+
+    def elsewhere(self, state: Any) -> tuple[Any, Unet]:
+        """The two sides at weights that are not zero, where the network begins."""
+        leaves, tree = jax.tree.flatten(state.params)
+        rng = np.random.default_rng(0)
+        moved = [p + 0.03 * rng.normal(size=p.shape).astype(np.float32) for p in leaves]
+        state = state.replace(params=jax.tree.unflatten(tree, moved))
+        return state, Unet(state, self.fields, self.rule)
+
+    def check(self, model: Model, state: Any, table: jax.Array, steps: int = 3) -> float:
+        """The losses over `steps` steps, with the zoo's times and noise."""
+        state, twin = self.elsewhere(state)
+        process = sde.variance_preserving()
+        ours, theirs = [], []
+        for i in range(steps):
+            key = jax.random.key(100 + i)
+            _, key_time, key_noise = jax.random.split(key, 3)
+            t = sde.times(key_time, process, table.shape[1])
+            noise = jax.random.normal(key_noise, table[i].shape)
+            state, info = jax.jit(model.step)(key, state, {"x": table[i]})
+            ours.append(float(info["loss"]))
+            x, noise = (self.prepare(torch.tensor(np.array(a))[None])[0] for a in (table[i], noise))
+            theirs.append(twin.step(x, torch.tensor(np.array(t)), noise).item())
+        return differ(ours, theirs, "diffusion")
 
 
 class Dcgan:
