@@ -70,6 +70,7 @@ def test_both_sides_compute_the_same(benchmark):
         "vae": {"latents": 3, "widths": (8,)},
         "conv_vae": {"latents": 3, "widths": (4, 6)},
         "flow": {"layers": 3, "widths": (8, 6)},
+        "unet": {"network": {"name": "unet", "width": 8, "multiples": (1, 2), "blocks": 1}},
         "dcgan": {**narrow("batch"), "latents": 5},
         "wgan_gp": {**narrow("none"), "latents": 5},
         "rbm_cd": {"hidden": 30},
@@ -78,6 +79,7 @@ def test_both_sides_compute_the_same(benchmark):
         "vae": (8, 64),
         "conv_vae": (8, 8, 8, 1),
         "flow": (8, 10),
+        "unet": (4, 7, 7, 1),
         "dcgan": (8, 7, 7, 1),
         "wgan_gp": (20, 7, 7, 1),
         "rbm_cd": (8, 64),
@@ -86,6 +88,9 @@ def test_both_sides_compute_the_same(benchmark):
         workload = known[name]._replace(fields={**known[name].fields, **fields}, shape=shapes[name])
         row = benchmark.compare(workload, steps=2, repeats=1, batches=3)
         assert row.disagreement < 1e-4 and row.theirs > 0
+        if name == "unet":
+            row = benchmark.sampling(workload, steps=3, repeats=1)
+            assert row.disagreement < 1e-4 and row.theirs > 0
 
 
 def test_sides_that_differ_are_refused(benchmark):
