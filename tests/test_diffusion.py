@@ -61,7 +61,7 @@ def known(monkeypatch, wrong=0.0, **fields):
 
 
 def test_the_ode_s_log_density_is_the_exact_one(monkeypatch):
-    model, state = known(monkeypatch, probes=0, ode_steps=400)
+    model, state = known(monkeypatch, probes=0, ode_steps=60)
     assert model.evidence is Evidence.ESTIMATE
     x = draws(jax.random.key(1), 30)
     got = jax.jit(model.log_prob)(KEY, state, {"x": x})
@@ -79,8 +79,8 @@ def test_the_ode_s_log_density_is_the_exact_one(monkeypatch):
 
 
 def test_hutchinson_s_trace_is_unbiased(monkeypatch):
-    model, state = known(monkeypatch, probes=1, ode_steps=30)
-    exact, _ = known(monkeypatch, probes=0, ode_steps=30)
+    model, state = known(monkeypatch, probes=1, ode="heun", ode_steps=30)
+    exact, _ = known(monkeypatch, probes=0, ode="heun", ode_steps=30)
     x = draws(jax.random.key(1), 5)
     keys = jax.random.split(KEY, 400)
     many = jax.jit(jax.vmap(lambda k: model.log_prob(k, state, {"x": x})))(keys)
@@ -104,7 +104,7 @@ def test_the_bound_is_met_by_the_exact_score_and_missed_by_another(monkeypatch, 
 
 
 def test_latents_are_normal_and_lead_back(monkeypatch):
-    model, state = known(monkeypatch, ode_steps=300)
+    model, state = known(monkeypatch, ode_steps=60)
     x = draws(jax.random.key(1), 2000)
     latents = jax.jit(model.encode)(KEY, state, {"x": x})
     back = jax.jit(model.decode)(state, latents)["x"]
@@ -195,13 +195,13 @@ def test_the_terms_of_the_bound_are_the_bound(monkeypatch):
 
 
 def test_the_adaptive_solver_agrees_and_the_error_is_told(monkeypatch):
-    fixed, state = known(monkeypatch, probes=0, ode="rk4", ode_steps=100)
+    fixed, state = known(monkeypatch, probes=0, ode_steps=60)
     adaptive, _ = known(monkeypatch, probes=0, ode="dopri5", tolerance=1e-7)
     x = {"x": draws(jax.random.key(1), 8)}
     want = jax.jit(fixed.log_prob)(KEY, state, x)
-    np.testing.assert_allclose(jax.jit(adaptive.log_prob)(KEY, state, x), want, atol=1e-4)
+    np.testing.assert_allclose(jax.jit(adaptive.log_prob)(KEY, state, x), want, atol=5e-4)
     # A coarse solver is further from it, and says by how much or more.
-    coarse, _ = known(monkeypatch, probes=0, ode_steps=12)
+    coarse, _ = known(monkeypatch, probes=0, ode="heun", ode_steps=12)
     off = jnp.abs(jax.jit(coarse.log_prob)(KEY, state, x) - want)
     told = jax.jit(coarse.measures["solver_error"].__call__)(KEY, state, x)
     assert float(off.mean()) > 1e-3

@@ -87,8 +87,8 @@ class Config:
     classifier: nets.Denoiser = dataclasses.field(default_factory=nets.Denoiser)
     bound_samples: int = 16
     bound_steps: int = 0
-    ode: str = "heun"
-    ode_steps: int = 50
+    ode: str = "rk4"
+    ode_steps: int = 25
     tolerance: float = 1e-4
     probes: int = 1
     average: float = 0.999
@@ -254,9 +254,13 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         first, last = jnp.asarray(process.start), jnp.asarray(process.end)
         most, least = process.log_snr(first), process.log_snr(last)
 
-        def diffusion(key: Key) -> Array:
-            key_time, key_error = jax.random.split(key)
-            u = (jax.random.uniform(key_time) + jnp.arange(len(x)) / len(x)) % 1
+        key_time, key_errors = jax.random.split(key)
+        offset = jax.random.uniform(key_time)
+
+        def diffusion(each: tuple[Array, Key]) -> Array:
+            # Evenly spread over the draws of an example, and between them over the examples.
+            k, key_error = each
+            u = (offset + (k + jnp.arange(len(x)) / len(x)) / config.bound_samples) % 1
             if not config.bound_steps:
                 # Evenly in λ, for most of the integral lies at times near the start.
                 t = process.time_of(least + (most - least) * u)
@@ -270,8 +274,8 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             return 0.5 * config.bound_steps * gain * each
 
         # (1) the diffusion loss
-        keys = jax.random.split(key, config.bound_samples)
-        between = jax.lax.map(diffusion, keys).mean(0)
+        keys = jax.random.split(key_errors, config.bound_samples)
+        between = jax.lax.map(diffusion, (jnp.arange(len(keys)), keys)).mean(0)
         # (2) the prior loss, KL(N(α x, σ²) || N(0, σ²))
         prior = 0.5 * (process.alpha(last) / process.sigma(last)) ** 2 * jnp.sum(flat**2, -1)
         # (3) the reconstruction loss of p(x | x_0) = N(x_0 / α, (σ / α)²), in the mean over x_0
