@@ -518,7 +518,8 @@ def _list(call: Call) -> None:
     table = Table(box=box.SIMPLE_HEAD)
     for head in ("family", "verb", "evidence"):
         table.add_column(head, no_wrap=head != "evidence")
-    table.add_column("can")
+    # As wide as the longest name of a measure.
+    table.add_column("can", min_width=20)
     configs = Table.grid(padding=(0, 2))
     for name, family in sorted(ZOO.items()):
         path = CONFIGS / f"{name}.py"

@@ -11,8 +11,6 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # too small to be slowed by many.
 os.environ.setdefault("PJRT_NPROC", "16")
 
-# Most tests compile far longer than they compute.
-os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 
 import jax
 import jax.numpy as jnp
@@ -40,8 +38,13 @@ def pytest_xdist_make_scheduler(config, log):
 
 
 @pytest.fixture(scope="module", autouse=True)
-def forget():
-    """Frees what a file compiled: a process may hold some 65,000 maps of memory, and then dies."""
+def compiler(request):
+    """Most tests compile far longer than they compute; a file with TRAINS does not, and says so.
+
+    What a file compiled is freed: a process may hold some 65,000 maps of memory, and then dies.
+    """
+    hasty = not getattr(request.module, "TRAINS", False)
+    jax.config.update("jax_disable_most_optimizations", hasty)
     yield
     jax.clear_caches()
     gc.collect()
