@@ -257,9 +257,9 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         key_time, key_errors = jax.random.split(key)
         offset = jax.random.uniform(key_time)
 
-        def diffusion(each: tuple[Array, Key]) -> Array:
+        def diffusion(draw: tuple[Array, Key]) -> Array:
             # Evenly spread over the draws of an example, and between them over the examples.
-            k, key_error = each
+            k, key_error = draw
             u = (offset + (k + jnp.arange(len(x)) / len(x)) / config.bound_samples) % 1
             if not config.bound_steps:
                 # Evenly in λ, for most of the integral lies at times near the start.
