@@ -329,18 +329,21 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     # -------------------------------------------------------------------------------- samples
 
+    def without_label(n: int) -> Array | None:
+        return jnp.full(n, config.classes) if config.classes else None
+
     def encode(key: Key, params: Params, batch: Batch) -> Array:
-        """Where the ODE takes x, of N(0, I) if x is of the data: [B, ...]."""
+        """Where the ODE takes x, of N(0, I) if x is of the data: [B, ...]. Labels are left out."""
         del key
-        process, field = flow(params, _labels(batch, config.classes))
+        x = batch["x"]
+        process, field = flow(params, without_label(len(x)))
         times = along(process, config.ode_steps)
-        end = ode.integrate(field, batch["x"], times, config.ode, config.tolerance)
+        end = ode.integrate(field, x, times, config.ode, config.tolerance)
         return end / process.sigma(times[-1])
 
     def decode(params: Params, latents: Array) -> Batch:
-        """Back along the ODE; without a label."""
-        label = jnp.full(len(latents), config.classes) if config.classes else None
-        process, field = flow(params, label)
+        """Back along the same ODE."""
+        process, field = flow(params, without_label(len(latents)))
         times = along(process, config.ode_steps)[::-1]
         noise = process.sigma(times[0]) * latents
         return {"x": ode.integrate(field, noise, times, config.ode, config.tolerance)}
@@ -407,17 +410,20 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             x = mask * known + (1 - mask) * x
         return {"x": x} if drawn is None else {"x": x, "label": drawn}
 
+    # A network that has always seen a label has no flow without one.
+    reversible = not config.classes or config.unconditional > 0
     bits = "bits/dim"
     chain = f"a chain of {config.bound_steps} steps" if config.bound_steps else "continuous time"
     draws = f"{chain}, {config.bound_samples} times and noises an example"
+    draws += ", given its label" if config.classes else ""
     return Model(
         *descend(init, loss, tx, config.average),
         sample=of_params(sample),
         log_prob=of_params(log_prob),
         evidence=Evidence.ESTIMATE,
-        encode=of_params(encode),
-        decode=lambda state, latents: decode(learnt(state), latents),
-        prior=of_params(prior),
+        encode=of_params(encode) if reversible else None,
+        decode=(lambda state, latents: decode(learnt(state), latents)) if reversible else None,
+        prior=of_params(prior) if reversible else None,
         measures={
             "bound": Measure(
                 of_params(bound), Evidence.LOWER_BOUND, "nats", detail=draws, density=True
