@@ -24,6 +24,18 @@ from genjax_zoo.run.config import read
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
 
+def pytest_addoption(parser):
+    parser.addoption("--slow", action="store_true", help="also the tests that are marked slow")
+
+
+def pytest_collection_modifyitems(config, items):
+    """Leaves out what says little that other tests do not, and takes long, unless it is asked for."""
+    if not config.getoption("--slow"):
+        slow = [item for item in items if item.get_closest_marker("slow")]
+        config.hook.pytest_deselected(items=slow)
+        items[:] = [item for item in items if item not in set(slow)]
+
+
 @pytest.hookimpl(optionalhook=True)
 def pytest_xdist_make_scheduler(config, log):
     """Keeps together what shares compiled functions: a file, and of the laws those of a variant."""

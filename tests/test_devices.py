@@ -58,7 +58,7 @@ def alone(tmp_path_factory):
 @pytest.mark.parametrize(
     "devices, more",
     [
-        (2, ()),
+        pytest.param(2, (), marks=pytest.mark.slow),
         (8, ()),
         (8, ("--config.devices.fsdp=4", "--config.devices.min_split=64")),
     ],

@@ -43,7 +43,7 @@ def learnt(y, steps, **config):
 @pytest.mark.parametrize(
     "config, missing",
     [
-        ({"states": 2}, 0.0),
+        pytest.param({"states": 2}, 0.0, marks=pytest.mark.slow),
         ({"states": 2, "noise": "isotropic", "start": "random"}, 0.2),
         ({"states": 2, "noise": "full"}, 0.2),
         ({"structure": "local_level"}, 0.2),
@@ -70,7 +70,7 @@ def test_an_autoregression_learns_its_coefficients():
     np.testing.assert_allclose(info["spectral_radius"], 0.5**0.5, atol=0.05)
 
 
-@pytest.mark.parametrize("noise", ["diagonal", "full"])
+@pytest.mark.parametrize("noise", [pytest.param("diagonal", marks=pytest.mark.slow), "full"])
 def test_what_is_kept_adds_up_to_one_step_of_all(noise):
     """Two batches by stepwise EM with keep = 1 are one batch of both, by the same parameters."""
     with jax.enable_x64(True):

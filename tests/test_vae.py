@@ -138,6 +138,7 @@ def test_linear_vae_reaches_ppca_and_never_passes_it(linear_digits):
     assert best - 0.05 < elbo.mean() <= exact.mean() <= best
 
 
+@pytest.mark.slow
 def test_ten_latents_reach_ppca_too():
     _, state = learnt_linear(10, 8000)
     exact, elbo = by_hand(state.params, SCALED)
