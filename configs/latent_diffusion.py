@@ -17,22 +17,25 @@ COSINE = {"name": "adam", "learning_rate": 1e-3, "schedule": "cosine"}
 SOLVER = {"name": "dpm_solver", "grid": "even_in_log_snr", "steps": 50}
 
 DIGITS = {
-    "steps": 6000,
+    "steps": 4000,
     "data": {"source": "digits", "batch_size": 100, "binarise": "dynamic"},
     "model": {
         "name": "latent_diffusion",
-        "first_steps": 3000,
+        "first_steps": 1500,
+        "measure_steps": 50,
         "vae": {
             "decoder": "bernoulli",
             "latents": 8,
-            "widths": (256, 256),
+            "widths": (128, 128),
             "activation": "swish",
             "average": 0.99,
         },
         "diffusion": {
-            "network": {"width": 128, "blocks": 2},
+            "network": {"width": 96, "blocks": 2},
             "sampling": SOLVER,
+            "parametrisation": "velocity",
             "classes": 10,
+            "bound_samples": 8,
             "average": 0.99,
         },
     },
@@ -83,6 +86,7 @@ VARIANTS = {
             },
             "diffusion": {
                 "network": {"name": "unet", "width": 32, "multiples": (1, 2), "blocks": 1},
+                "parametrisation": "velocity",
                 "sampling": SOLVER,
                 "classes": 10,
             },

@@ -5,13 +5,13 @@
     diffuse        p_ψ(u | y)                           models/diffusion.py, y a label if there is
 
 Rombach, Blattmann, Lorenz, Esser & Ommer, High-resolution image synthesis with latent diffusion
-models, 2022 (arXiv:2112.10752), section 3; the scale s is that of its appendix G, here one for
-each channel, with a mean. The latents of the VQ-VAE are diffused before they are quantised, which
-the decoder then does ("VQ-reg", section 3.1).
+models, 2022 (arXiv:2112.10752), section 3; its appendix G takes one scale from the first batch,
+here s is of each channel, with a mean, from many. The latents of the VQ-VAE are diffused before
+they are quantised, which the decoder then does ("VQ-reg", section 3.1).
 
-With the diffusion for a prior the VAE keeps its bound (Vahdat, Kreis & Kautz, Score-based generative
-modeling in latent space, 2021, arXiv:2106.05931, equation 1; they learn all at once, here nothing
-goes back to the auto-encoder):
+With the diffusion for a prior the VAE keeps its bound (Vahdat, Kreis & Kautz, Score-based
+generative modeling in latent space, 2021, arXiv:2106.05931, equation 1; they learn all at once,
+here nothing goes back to the auto-encoder):
 
     log p(x | y) >= E_q[log p(x | z)] + H[q(z | x)] + E_q[log p(z | y)]
 """
@@ -204,7 +204,6 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         return {**auto.decode(state.states[0], z), **told}
 
     dense = config.first == "vae"
-    measures = dict(auto.model.measures)
     if dense:
         measures = {
             "gaussian_prior": Measure(
