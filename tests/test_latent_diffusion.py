@@ -21,7 +21,7 @@ SOLVER = Sampling(name="dpm_solver", grid="even_in_log_snr", steps=15)
 
 # ------------------------------------------------------------------------------------- the bound
 
-WEIGHT, SHIFT, NOISE = 1.5, 0.4, 0.6
+WEIGHT, SHIFT, NOISE = 1.5, 0.4, 2.0
 """x = WEIGHT z + SHIFT + NOISE ε; both are scalars."""
 TRUE_MEAN, TRUE_STD = 0.8, 2.0
 """p(z), which is not the VAE's N(0, 1)."""
@@ -133,7 +133,7 @@ def of_bars(first):
         first=first,
         vae=vae.Config(latents=4, widths=(32,), decoder="bernoulli"),
         vq_vae=vq_vae.Config(
-            *(8, 3, (8, 16), 1),
+            *(8, 3, (4, 8), 0),
             decoder="bernoulli",
             prior_width=8,
             prior_layers=1,
