@@ -369,10 +369,14 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         x = likelihood.draw(key_x, params.log_std, outputs(params, z))
         return {"x": x.reshape(-1, *params.shape), **told}
 
-    def encode(key: Key, params: Params, batch: Batch) -> Array:
-        """The posterior mean μ_φ(x), or where a flow takes it: [B, L], and y at its end."""
+    def encode(key: Key, params: Params, batch: Batch, means: bool = True) -> Array:
+        """The posterior mean μ_φ(x), or where a flow takes it: [B, L], and y at its end.
+
+        With `means=False` a draw z ~ q(z | x).
+        """
         q = posterior(params, batch)
-        return with_label(draw(params, q, jnp.zeros_like(q.mean))[0], batch)
+        noise = jnp.zeros_like(q.mean) if means else jax.random.normal(key, q.mean.shape)
+        return with_label(draw(params, q, noise)[0], batch)
 
     def prior(key: Key, state: Any, n: int) -> Array:
         """z ~ p(z): [n, L], and y of any label at its end."""

@@ -156,7 +156,7 @@ class Memory:
 
 def make(config: Config, tx: optax.GradientTransformation) -> Model:
     """A VQ-VAE: gradients teach the networks, and gradients or moving means the codebook."""
-    encoder = nets.grid_encoder(config.widths, config.features, config.blocks, config.activation)
+    encoder = encoder_of(config)
     prior = nets.causal(config.codes, config.prior_width, config.prior_layers)
 
     def decoder(shape: tuple[int, int, int]) -> Net:
@@ -341,6 +341,11 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         codes=Support.CATEGORICAL,
         support=Support.BINARY if config.decoder == "bernoulli" else Support.REAL,
     )
+
+
+def encoder_of(config: Config) -> Net:
+    """The network x [B, H, W, C] -> z_e(x) [B, h, w, D]."""
+    return nets.grid_encoder(config.widths, config.features, config.blocks, config.activation)
 
 
 def codebook_of(params: Params, memory: Memory) -> Array:

@@ -1,0 +1,294 @@
+"""Latent diffusion: an auto-encoder first, then a diffusion of what it makes of the data.
+
+    auto-encode    z ~ q(z | x), x̂ = D(z)               models/vae.py or models/vq_vae.py
+    measure        u = (z - m) / s, of variance one     m, s of every channel of the latents
+    diffuse        p_ψ(u | y)                           models/diffusion.py, y a label if there is
+
+Rombach, Blattmann, Lorenz, Esser & Ommer, High-resolution image synthesis with latent diffusion
+models, 2022 (arXiv:2112.10752), section 3; its appendix G takes one scale from the first batch,
+here s is of each channel, with a mean, from many. The latents of the VQ-VAE are diffused before
+they are quantised, which the decoder then does ("VQ-reg", section 3.1).
+
+With the diffusion for a prior the VAE keeps its bound (Vahdat, Kreis & Kautz, Score-based
+generative modeling in latent space, 2021, arXiv:2106.05931, equation 1; they learn all at once,
+here nothing goes back to the auto-encoder):
+
+    log p(x | y) >= E_q[log p(x | z)] + H[q(z | x)] + E_q[log p(z | y)]
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+
+from genjax_zoo import distributions, optimizers
+from genjax_zoo.contract import (
+    Array,
+    Batch,
+    ConfigError,
+    Evidence,
+    Info,
+    Key,
+    Measure,
+    Model,
+    State,
+)
+from genjax_zoo.learn import Learner, Stage, Staged, em, learnt, staged
+from genjax_zoo.models import diffusion, vae, vq_vae
+
+VERB = "staged"
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """A latent diffusion model.
+
+    Attributes:
+      first: the auto-encoder, "vae" (latents [L]) or "vq_vae" (latents [h, w, D], of images).
+      vae: of the first; its labels are the diffusion's, and its `classes` 0.
+      vq_vae: of the second; its own prior learns along, and is not used.
+      diffusion: of the latents, whose standard deviation σ_data is 1.
+      first_steps: steps of the auto-encoder.
+      measure_steps: batches from which the mean and the scale of the latents are taken; the
+        diffusion has all steps after those.
+    """
+
+    first: Literal["vae", "vq_vae"] = "vae"
+    vae: vae.Config = dataclasses.field(default_factory=vae.Config)
+    vq_vae: vq_vae.Config = dataclasses.field(default_factory=vq_vae.Config)
+    diffusion: diffusion.Config = dataclasses.field(
+        default_factory=lambda: diffusion.Config(data_std=1.0)
+    )
+    first_steps: int = 2000
+    measure_steps: int = 100
+
+    def __post_init__(self):
+        if min(self.first_steps, self.measure_steps) < 1:
+            raise ConfigError(
+                "latent_diffusion: first_steps and measure_steps should be at least 1, got "
+                f"{self.first_steps} and {self.measure_steps}."
+            )
+        if self.vae.classes:
+            raise ConfigError(
+                "latent_diffusion: labels are given to the diffusion, and the auto-encoder takes "
+                f"none, got vae.classes={self.vae.classes}; set diffusion.classes instead."
+            )
+        if not getattr(self, self.first).sample_means:
+            raise ConfigError(
+                f"latent_diffusion: samples are means of p(x | z); {self.first}.sample_means "
+                "should be True, got False."
+            )
+        if self.first == "vae" and self.diffusion.network.name != "mlp":
+            raise ConfigError(
+                "latent_diffusion: the latents of a vae are vectors, for which "
+                f"diffusion.network.name should be 'mlp', got {self.diffusion.network.name!r}."
+            )
+
+
+@struct.dataclass
+class Scale:
+    """What standardises the latents.
+
+    Attributes:
+      mean: m [C], of each channel: each dimension of a vector.
+      std: s [C].
+    """
+
+    mean: Array
+    std: Array
+
+
+@struct.dataclass
+class Sums:
+    """Of all latents seen.
+
+    Attributes:
+      count: Σ 1 [], over examples and places.
+      first: Σ z [C].
+      second: Σ z² [C].
+    """
+
+    count: Array
+    first: Array
+    second: Array
+
+
+class AutoEncoder(NamedTuple):
+    """The first stage.
+
+    Attributes:
+      model: as the zoo has it.
+      draw: (key, state, batch) -> z [B, ..., C], what is diffused.
+      encode: the same, its mean.
+      decode: (state, z) -> batch, the mean of p(x | z).
+    """
+
+    model: Model
+    draw: Callable[[Key, State, Batch], Array]
+    encode: Callable[[Key, State, Batch], Array]
+    decode: Callable[[State, Array], Batch]
+
+
+def make(config: Config, tx: optax.GradientTransformation) -> Model:
+    """An auto-encoder, the scale of its latents, and their diffusion, one after another."""
+    auto = AUTO_ENCODERS[config.first](config, tx)
+    prior = diffusion.make(config.diffusion, tx)
+
+    # ----------------------------------------------------------------------------- the stages
+
+    def see_latents(key: Key, below: tuple[State, ...], batch: Batch) -> Batch:
+        return {**batch, "x": auto.draw(key, below[0], batch)}
+
+    def see_standard(key: Key, below: tuple[State, ...], batch: Batch) -> Batch:
+        latents = auto.draw(key, below[0], batch)
+        return {**batch, "x": standard(learnt(below[1]), latents)}
+
+    def begin_diffusion(own: Learner, below: tuple[State, ...]) -> Learner:
+        """The schedule of the learning rate is the run's: it goes on where it is."""
+        done = config.first_steps + config.measure_steps
+        return dataclasses.replace(own, optimizer=optimizers.at_step(own.optimizer, done))
+
+    init, step = staged(
+        [
+            Stage(auto.model, config.first_steps, see=lambda key, below, batch: batch),
+            Stage(
+                Model(*em(no_sums, expect, maximise), sample=lambda key, state, n: {}),
+                config.measure_steps,
+                see=see_latents,
+            ),
+            Stage(prior, 1, see=see_standard, begin=begin_diffusion),
+        ]
+    )
+
+    # -------------------------------------------------------------------------- the functions
+
+    def bound(key: Key, state: Staged, batch: Batch) -> Array:
+        """A lower bound on log p(x), or on log p(x | y) with classes: [B] nats.
+
+        With z ~ q(z | x), once,
+
+            ELBO + log p(z | y) - log N(z; 0, I)
+
+        whose first two terms hold the VAE's own prior once each, with either sign.
+        """
+        key_elbo, key_z, key_prior = jax.random.split(key, 3)
+        first, scale, last = state.states
+        z = auto.draw(key_z, first, batch)
+        # (1)  E_q[log p(x | z)] + H[q(z | x)] + E_q[log N(z; 0, I)]
+        elbo = auto.model.log_prob(key_elbo, first, batch)  # type: ignore[misc]
+        # (2)  log p(z | y) = log p(u | y) - Σ log s, the diffusion's bound of it
+        s = learnt(scale)
+        seen = {**batch, "x": standard(s, z)}
+        log_prior = prior.measures["bound"](key_prior, last, seen) - jnp.sum(jnp.log(s.std))
+        # (3)  log N(z; 0, I), the prior that the VAE learnt with
+        return elbo + log_prior - distributions.gaussian(z, 0.0, jnp.zeros(()))
+
+    def drawn(key: Key, state: Staged, n: int, label: Any = None) -> tuple[Array, Batch]:
+        """n latents [n, ..., C] of the diffusion, and their labels if it has classes."""
+        _, scale, last = state.states
+        u = dict(prior.sample(key, last, n, label=label))
+        return back(learnt(scale), u.pop("x")), u
+
+    def sample(key: Key, state: Staged, n: int, label: Any = None) -> Batch:
+        """z ~ p(z | y), then the mean of p(x | z).
+
+        Labels are [n] or one for all, and drawn evenly where none are given.
+        """
+        z, told = drawn(key, state, n, label)
+        return {**auto.decode(state.states[0], z), **told}
+
+    dense = config.first == "vae"
+    if dense:
+        measures = {
+            "gaussian_prior": Measure(
+                lambda key, state, batch: auto.model.log_prob(key, state.states[0], batch),  # type: ignore[misc]
+                Evidence.LOWER_BOUND,
+                "nats",
+                detail="the auto-encoder alone, whose prior is N(0, I)",
+            )
+        }
+    else:
+        distortion = auto.model.measures["distortion"]
+        of_first = lambda key, state, batch: distortion.value(key, state.states[0], batch)
+        measures = {"distortion": distortion._replace(value=of_first)}
+    return Model(
+        init,
+        step,
+        sample=sample,
+        # Of the quantised x no density is known: the volume of z that a code stands for is not.
+        log_prob=bound if dense else None,
+        evidence=Evidence.LOWER_BOUND if dense else Evidence.NONE,
+        encode=lambda key, state, batch: auto.encode(key, state.states[0], batch),
+        decode=lambda state, z: auto.decode(state.states[0], z),
+        prior=lambda key, state, n: drawn(key, state, n)[0],
+        measures=measures,
+        support=auto.model.support,
+        classes=config.diffusion.classes,
+    )
+
+
+# -------------------------------------------------------------------------------- the first stage
+
+
+def _vae(config: Config, tx: optax.GradientTransformation) -> AutoEncoder:
+    """z ~ q(z | x) [B, L]."""
+    model = vae.make(config.vae, tx)
+    draw = lambda key, state, batch: model.encode(key, state, batch, means=False)  # type: ignore[misc,call-arg]
+    return AutoEncoder(model, draw, model.encode, model.decode)  # type: ignore[arg-type]
+
+
+def _vq_vae(config: Config, tx: optax.GradientTransformation) -> AutoEncoder:
+    """z = z_e(x) [B, h, w, D]; the decoder takes the nearest codes."""
+    model, encoder = vq_vae.make(config.vq_vae, tx), vq_vae.encoder_of(config.vq_vae)
+
+    def vectors(key: Key, state: Learner, batch: Batch) -> Array:
+        return encoder.apply(learnt(state).encoder, batch["x"])
+
+    def decode(state: Learner, z: Array) -> Batch:
+        codebook = vq_vae.codebook_of(learnt(state), state.memory)
+        return model.decode(state, vq_vae.nearest(z, codebook))  # type: ignore[misc]
+
+    return AutoEncoder(model, vectors, vectors, decode)
+
+
+AUTO_ENCODERS = {"vae": _vae, "vq_vae": _vq_vae}
+
+
+# ---------------------------------------------------------------------------------- the scale
+
+
+def standard(scale: Scale, z: Array) -> Array:
+    """u = (z - m) / s: [B, ..., C]."""
+    return (z - scale.mean) / scale.std
+
+
+def back(scale: Scale, u: Array) -> Array:
+    """z = m + s u: [B, ..., C]."""
+    return scale.mean + scale.std * u
+
+
+def no_sums(key: Key, batch: Batch) -> tuple[Scale, Sums]:
+    """Of no example yet: a scale that leaves all as it is."""
+    zero = jnp.zeros(batch["x"].shape[-1])
+    return Scale(zero, jnp.ones_like(zero)), Sums(jnp.zeros(()), zero, zero)
+
+
+def expect(key: Key, scale: Scale, batch: Batch) -> tuple[Sums, Info]:
+    """The sums of a batch of latents, and how well the scale already fits them, as a Gaussian's."""
+    z = batch["x"].reshape(-1, batch["x"].shape[-1])
+    sums = Sums(jnp.full((), len(z), z.dtype), jnp.sum(z, 0), jnp.sum(z**2, 0))
+    nats = distributions.gaussian(z, scale.mean, jnp.log(scale.std))
+    return sums, {"loss": -jnp.mean(nats)}
+
+
+def maximise(sums: Sums) -> Scale:
+    """m and s of all latents seen; a channel that is constant keeps a little width."""
+    mean = sums.first / sums.count
+    variance = sums.second / sums.count - mean**2
+    return Scale(mean, jnp.sqrt(jnp.maximum(variance, 1e-8)))
