@@ -79,7 +79,7 @@ ALIKE = {
     "rbm:digits_tempering": "rbm:digits",
     "vae:toy": "vae:digits_grey",
 }
-"""Variants that differ from another in data, numbers or a part that has tests of its own: --slow."""
+"""Variants that differ from another in data, numbers or a part with tests of its own: --slow."""
 
 
 CASES = [

@@ -188,7 +188,7 @@ class _Look(nn.Module):
         h = GroupNorm()(x).reshape(batch, -1, channels)
         h = x.reshape(h.shape) + Attention(self.heads)(h)
         if words is not None:
-            h = h + Attention(self.heads)(LayerNorm()(h), words)
+            h = h + Attention(self.heads)(_whiten(h), words)
         return h.reshape(batch, height, width, channels)
 
 
