@@ -20,6 +20,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 
@@ -28,6 +29,7 @@ from genjax_zoo.contract import (
     Array,
     Batch,
     ConfigError,
+    DataError,
     Evidence,
     Info,
     Key,
@@ -53,7 +55,9 @@ class Config:
       data_std: σ_data, of the preconditioning and the weighting "edm".
       network: what the denoiser is made of.
       classes: how many labels condition the samples; 0 takes no notice of them.
-      unconditional: the part of examples whose label is hidden in training, which guidance needs.
+      text: the encoder of the tokens [B, T] in batch["text"], if texts condition the samples.
+      unconditional: the part of examples whose label or text is hidden in training, which guidance
+        needs.
       guidance: w of ε̂ = (1 + w) ε̂(label) - w ε̂: Ho & Salimans 2022, equation 6; 0 is none.
       bound_samples: times and noises per example for `bound`.
       ode_steps: of the probability-flow ODE for `log_prob`, two predictions and slopes each.
@@ -68,6 +72,7 @@ class Config:
     data_std: float = 0.5
     network: nets.Denoiser = dataclasses.field(default_factory=nets.Denoiser)
     classes: int = 0
+    text: nets.Text = dataclasses.field(default_factory=nets.Text)
     unconditional: float = 0.1
     guidance: float = 0.0
     bound_samples: int = 16
@@ -94,10 +99,16 @@ class Config:
             )
         if not 0 <= self.average < 1:
             raise ConfigError(f"diffusion: average should lie in [0, 1), got {self.average}.")
-        if self.guidance and not (self.classes and self.unconditional):
+        if self.classes and self.text.vocabulary:
             raise ConfigError(
-                "diffusion: guidance needs classes and a network that has seen examples without "
-                "their label; set model.classes and model.unconditional."
+                "diffusion: either labels or texts condition the samples; set model.classes or "
+                "model.text.vocabulary to 0."
+            )
+        told = self.classes or self.text.vocabulary
+        if self.guidance and not (told and self.unconditional):
+            raise ConfigError(
+                "diffusion: guidance needs labels or texts and a network that has seen examples "
+                "without them; set model.classes or model.text, and model.unconditional."
             )
 
 
@@ -117,14 +128,14 @@ class Params:
 def make(config: Config, tx: optax.GradientTransformation) -> Model:
     """A diffusion model that learns by weighted denoising."""
     process = PROCESSES[config.process]()
-    net = nets.denoiser(config.network, classes=config.classes)
+    net = nets.worded(nets.denoiser(config.network, classes=config.classes), config.text)
     weighting = WEIGHTINGS[config.weighting]
     draw = samplers.make(config.sampling)
     first, last = jnp.asarray(process.start), jnp.asarray(process.end)
 
     def init(key: Key, batch: Batch) -> tuple[Params, tuple[()]]:
         x = batch["x"]
-        label = _labels(batch, config.classes)
+        label = _labels(batch, config)
         return Params(net.init(key, x, jnp.zeros(len(x)), label), tuple(x.shape[1:])), ()
 
     def predict(params: Params, t: Array, x_t: Array, label: Array | None) -> Prediction:
@@ -143,10 +154,10 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def loss(key: Key, params: Params, memory: tuple[()], batch: Batch):
         key_hide, key_time, key_error = jax.random.split(key, 3)
-        x, label = batch["x"], _labels(batch, config.classes)
+        x, label = batch["x"], _labels(batch, config)
         if label is not None:
-            hidden = jax.random.bernoulli(key_hide, config.unconditional, label.shape)
-            label = jnp.where(hidden, config.classes, label)
+            hidden = jax.random.bernoulli(key_hide, config.unconditional, (len(x),))
+            label = jnp.where(like(hidden, label), config.classes, label)
         t = sde.times(key_time, process, len(x))
         mean_error = error(key_error, params, t, x, label) / x[0].size
         info: Info = {"noise_error": jnp.mean(mean_error)}
@@ -159,7 +170,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
         λ is drawn evenly, for most of the integral lies at times near the start.
         """
-        x, label = batch["x"], _labels(batch, config.classes)
+        x, label = batch["x"], _labels(batch, config)
         keys = jax.random.split(key, config.bound_samples)
         most, least = process.log_snr(jnp.array([process.start, process.end]))
 
@@ -217,19 +228,19 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     def log_prob(key: Key, params: Params, batch: Batch) -> Array:
         """log p of x by the probability-flow ODE, whose start is x itself."""
         x = batch["x"]
-        end, total = flow(key, params, x, _labels(batch, config.classes))
+        end, total = flow(key, params, x, _labels(batch, config))
         log_std = jnp.log(process.sigma(last))
         return distributions.gaussian(end.reshape(len(x), -1), 0.0, log_std) + total
 
     def encode(key: Key, params: Params, batch: Batch) -> Array:
         """Where the ODE takes x, of N(0, I) if x is of the data: [B, ...]."""
         times = samplers.even_in_log_snr(process, config.ode_steps)[::-1]
-        seen = lambda t, x: predict(params, jnp.full(len(x), t), x, _labels(batch, config.classes))
+        seen = lambda t, x: predict(params, jnp.full(len(x), t), x, _labels(batch, config))
         return samplers.heun(key, process, seen, batch["x"], times) / process.sigma(last)
 
     def decode(params: Params, latents: Array) -> Batch:
         """Back along the ODE; without a label."""
-        label = jnp.full(len(latents), config.classes) if config.classes else None
+        label = _unsaid(len(latents), config)
         times = samplers.even_in_log_snr(process, config.ode_steps)
         seen = lambda t, x: predict(params, jnp.full(len(x), t), x, label)
         noise = process.sigma(last) * latents
@@ -238,10 +249,18 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     def start_of(params: Params, key: Key, n: int) -> Array:
         return process.sigma(last) * jax.random.normal(key, (n, *params.shape))
 
-    def sample(key: Key, params: Params, n: int, label: Any = None) -> Batch:
-        """x by the config's sampler; of `label`, a number or [n], where the model has classes."""
+    def sample(key: Key, params: Params, n: int, label: Any = None, text: Any = None) -> Batch:
+        """x by the config's sampler.
+
+        Of `label`, a number or [n], where the model has classes; of `text`, tokens [T] or [n, T],
+        where it reads texts, and of none where none is given.
+        """
         key_label, key_start, key_walk = jax.random.split(key, 3)
-        drawn = None
+        drawn = _unsaid(n, config)
+        if text is not None:
+            _check_text(text, config.text.vocabulary, n)
+            tokens = jnp.asarray(text, jnp.int32)
+            drawn = jnp.broadcast_to(tokens, (n, tokens.shape[-1]))
         if config.classes:
             if label is None:
                 drawn = jax.random.randint(key_label, (n,), 0, config.classes)
@@ -254,14 +273,14 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             seen = predict(params, at, x, drawn)
             if not config.guidance:
                 return seen
-            free = predict(params, at, x, jnp.full(len(x), config.classes))
+            free = predict(params, at, x, _unsaid(len(x), config))
             mix = lambda a, b: (1 + config.guidance) * a - config.guidance * b
             return jax.tree.map(mix, seen, free)
 
         x = draw(key_walk, process, guided, start_of(params, key_start, n))
         # What is left of noise at the last time is taken away: Jolicoeur-Martineau et al. 2021.
         x = guided(jnp.asarray(process.start), x).x
-        return {"x": x} if drawn is None else {"x": x, "label": drawn}
+        return {"x": x} if drawn is None else {"x": x, "label" if config.classes else "text": drawn}
 
     return Model(
         *descend(init, loss, tx, config.average),
@@ -288,5 +307,39 @@ def _clock(process: sde.Process, t: Array) -> Array:
     return 1000 / (1 + jnp.exp(0.25 * log_snr))
 
 
-def _labels(batch: Batch, classes: int) -> Array | None:
-    return batch["label"] if classes else None
+def _labels(batch: Batch, config: Config) -> Array | None:
+    """What conditions a batch: labels [B], tokens [B, T], or nothing."""
+    if config.text.vocabulary:
+        return batch["text"]
+    return batch["label"] if config.classes else None
+
+
+def _unsaid(n: int, config: Config) -> Array | None:
+    """What stands for no condition, [n] or [n, 1]: the label after the last, or padding, which is
+    0 as the classes of a model of texts are."""
+    if config.text.vocabulary:
+        return jnp.zeros((n, 1), jnp.int32)
+    return jnp.full(n, config.classes) if config.classes else None
+
+
+def _check_text(text: Any, vocabulary: int, n: int) -> None:
+    """Raises DataError for what are no tokens [T] or [n, T] of the vocabulary, if not traced."""
+    if not vocabulary:
+        raise DataError(
+            "diffusion: this model reads no text; train one with model.text.vocabulary and "
+            "captions, such as configs/diffusion.py:captions."
+        )
+    if isinstance(text, jax.core.Tracer):
+        return
+    seen = np.asarray(text)
+    shaped = seen.ndim in (1, 2) and (seen.ndim == 1 or len(seen) in (1, n))
+    if not (shaped and seen.size and np.issubdtype(seen.dtype, np.integer)):
+        raise DataError(
+            f"diffusion: expected the tokens of a text [T], or of {n} texts [{n}, T], as integers, "
+            f"got {seen.dtype} of shape {list(seen.shape)}."
+        )
+    if seen.min() < 0 or seen.max() >= vocabulary:
+        raise DataError(
+            f"diffusion: tokens should lie in 0 .. {vocabulary - 1}, got {seen.min()} .. "
+            f"{seen.max()}; they are those of another vocabulary."
+        )
