@@ -1,15 +1,15 @@
 """Caption match: a picture is drawn from a caption, read back, and the two are compared.
 
 The reader knows where things may stand and how colours look, so only the digits are left to a
-network, the zoo's own classifier of grey digits (measure/extractors.py). It has never seen a colour,
-and so is no better on the combinations that training shows than on those it holds out:
+network, the zoo's own classifier of grey digits (measure/extractors.py). It has never seen a
+colour, and so is no better on the combinations that training shows than on those it holds out:
 
     arrangement   where light is along the rows, and along the columns: low, middle, high, or both
     colour        the palette's nearest to the colour of a thing's light
     digit         the classifier, on the brightest channel of a thing's square
 
-A match is a scene of which all is right. Real scenes are read too: what the reader fails on there is
-the most that any model can reach. Floor 4.
+A match is a scene of which all is right. Real scenes are read too: what the reader gets right of
+them is the most that any model can reach. Floor 4.
 """
 
 from __future__ import annotations
@@ -75,7 +75,12 @@ def reader(source: str, side: int) -> Callable[[np.ndarray], Scene]:
     """
     name = source.removeprefix("captions:").removeprefix("tfds:")
     extractor = bundled(name)
-    return lambda x: read(x, extractor, side)
+
+    def look(x: np.ndarray) -> Scene:
+        return read(x, extractor, side)
+
+    look.__name__ = f"{extractor.name} {extractor.sha256[:8]}"
+    return look
 
 
 def read(x: np.ndarray, extractor: Extractor, side: int) -> Scene:
@@ -115,9 +120,7 @@ def _along(light: np.ndarray) -> np.ndarray:
     ]
     # Two digits stand S apart; what lies in the two halves of one digit is half of that apart.
     both = (share.min(1) > LIT) & (halves[1] - halves[0] > 0.75 * side)
-    place = np.where(
-        centre < 0.75 * side, _LOW, np.where(centre > 1.25 * side, _HIGH, _MIDDLE)
-    )
+    place = np.where(centre < 0.75 * side, _LOW, np.where(centre > 1.25 * side, _HIGH, _MIDDLE))
     return np.where(both, _BOTH, place)
 
 

@@ -15,7 +15,6 @@ from flax import linen as nn
 
 from genjax_zoo.contract import Array, ConfigError, Key
 from genjax_zoo.nets.dense import Dense
-from genjax_zoo.nets.image import LayerNorm
 from genjax_zoo.nets.net import Net, Params, net
 
 
@@ -79,6 +78,19 @@ def _places(length: int, features: int) -> Array:
     return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], -1)
 
 
+class _Norm(nn.Module):
+    """Layer norm of each word by itself: one that saw the whole text would see its padding."""
+
+    @nn.compact
+    def __call__(self, h: Array) -> Array:
+        features = h.shape[-1]
+        scale = self.param("scale", nn.initializers.ones, (features,))
+        shift = self.param("shift", nn.initializers.zeros, (features,))
+        apart = h - h.mean(-1, keepdims=True)
+        whitened = apart * jax.lax.rsqrt(jnp.square(apart).mean(-1, keepdims=True) + 1e-6)
+        return whitened * scale + shift
+
+
 class _Look(nn.Module):
     """Words [B, T, E] look at all that are words."""
 
@@ -105,6 +117,6 @@ class _Encoder(nn.Module):
         h = self.param("table", nn.initializers.normal(1.0), shape)[tokens]
         h = h + _places(tokens.shape[1], config.width)
         for _ in range(config.blocks):
-            h = h + _Look(config.heads)(LayerNorm()(h), real)
-            h = h + Dense(config.width)(nn.gelu(Dense(4 * config.width)(LayerNorm()(h))))
-        return jnp.where(real[..., None], LayerNorm()(h), 0.0)
+            h = h + _Look(config.heads)(_Norm()(h), real)
+            h = h + Dense(config.width)(nn.gelu(Dense(4 * config.width)(_Norm()(h))))
+        return jnp.where(real[..., None], _Norm()(h), 0.0)
