@@ -12,7 +12,7 @@ dice are handed in.
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -49,7 +49,7 @@ UNSEEN = np.flatnonzero(UNSAID.any(0)).astype(np.int32)
 
 
 class Scene(NamedTuple):
-    """What is to be drawn; numbers [] or [B].
+    """What is to be drawn; integers [] or [B], of jax or of numpy.
 
     Attributes:
       arrangement: in 0 .. 8, one of ARRANGEMENTS.
@@ -58,9 +58,9 @@ class Scene(NamedTuple):
         nothing.
     """
 
-    arrangement: Array
-    colour: Array
-    digit: Array
+    arrangement: Any
+    colour: Any
+    digit: Any
 
 
 def pairs(arrangement: Array) -> Array:
@@ -92,7 +92,7 @@ def tokens(scene: Scene) -> Array:
     return jnp.where(said < 0, filled, said).astype(jnp.int32)
 
 
-def say(caption: Array) -> str:
+def say(caption: Any) -> str:
     """Tokens [T] -> the words."""
     return " ".join(WORDS[int(k)] for k in np.asarray(caption) if k)
 
@@ -112,7 +112,7 @@ def read(text: str) -> np.ndarray:
     return np.array(said + [0] * (LENGTH - len(said)), np.int32)
 
 
-def parse(caption: Array) -> Scene:
+def parse(caption: Any) -> Scene:
     """The scene of a caption [T]; raises DataError for one that is not of the grammar."""
     said = np.asarray(caption)
     for arrangement, template in enumerate(_TEMPLATES):
