@@ -150,6 +150,11 @@ def _flags() -> flags.FlagValues:
         ".npy is a file of an array. May be given several times.",
         flag_values=known,
     )
+    string(
+        "text",
+        None,
+        "sample: a caption, such as 'a red seven above a blue two', for a model that reads them.",
+    )
     integer("sample_seed", 0, "sample: the seed of the draw.", lower_bound=0)
     integer("examples", None, "evaluate: held-out examples; all if not given.", lower_bound=1)
     flags.DEFINE_list(
@@ -354,12 +359,13 @@ def _sample(call: Call) -> None:
     import jax
     import numpy as np
 
-    from genjax_zoo.run import files, images, loop, sharding
+    from genjax_zoo.run import data, files, images, loop, sharding
     from genjax_zoo.run.config import make_model
 
     # From the workdir alone: neither the data nor the devices of the training are needed.
     known, model = call.flags, make_model(run)
-    condition = _conditions(model.sample, known.condition)
+    asked_for = [*known.condition, *([f"text={known.text}"] if known.text is not None else [])]
+    condition = _conditions(model.sample, asked_for, data.tokeniser(run.data))
     example, interval = loop.read_example(workdir)
     like = loop.state_like(run, model, sharding.make_mesh(sharding.Devices()), example)
     step, state = loop.restore(run, model, like, workdir, known.checkpoint)
@@ -368,7 +374,7 @@ def _sample(call: Call) -> None:
     key = jax.random.fold_in(key, known.sample_seed)
     drawn = jax.jit(lambda k, s: model.sample(k, s, known.n, **condition))(key, state)
     arrays: dict[str, Any] = {name: np.asarray(value) for name, value in drawn.items()}
-    asked = "".join(f"_{re.sub('[^A-Za-z0-9-]+', '_', word)}" for word in known.condition)
+    asked = "".join(f"_{re.sub('[^A-Za-z0-9-]+', '_', word)}" for word in asked_for)
     name = f"sample_step_{step:08d}_seed_{known.sample_seed}_n_{known.n}{asked}"
     stem = workdir.samples / name[:200]
     packed = io.BytesIO()
@@ -380,12 +386,18 @@ def _sample(call: Call) -> None:
     print(f"{stem}.npz: " + ", ".join(f"{k} {v.shape}" for k, v in arrays.items()))
 
 
-def _conditions(sample: Callable[..., Any], words: Sequence[str]) -> dict[str, Any]:
+def _conditions(
+    sample: Callable[..., Any],
+    words: Sequence[str],
+    tokeniser: Callable[[str], Any] | None = None,
+) -> dict[str, Any]:
     """What `--condition` asks of a model's `sample`; raises ConfigError for what it does not take.
 
     Args:
       sample: (key, state, n, ...) -> batch; what it takes besides can be asked for.
       words: each NAME=VALUE.
+      tokeniser: makes tokens of the words of a text, where the data have captions; raises DataError
+        for a word that is not known.
     """
     import numpy as np
 
@@ -395,8 +407,11 @@ def _conditions(sample: Callable[..., Any], words: Sequence[str]) -> dict[str, A
         name, _, value = word.partition("=")
         if name not in takes:
             raise ConfigError(nearest(name, takes, "condition of this model:"))
+        is_file = value.endswith(".npy")
+        if name == "text" and tokeniser is not None and not is_file:
+            asked[name] = tokeniser(value)
+            continue
         try:
-            is_file = value.endswith(".npy")
             asked[name] = np.load(value) if is_file else ast.literal_eval(value)
         except (ValueError, SyntaxError, OSError) as error:
             raise ConfigError(
@@ -417,11 +432,13 @@ def _evaluate(call: Call) -> None:
 
     own = evaluate.measures_of(make_model(run))
     asked = tuple(call.flags.measures or ())
+    of_any = (*modes.OF_MODES, *scores.OF_FEATURES, *evaluate.CAPTIONED)
     for name in asked:
-        choose(name, {**own, **dict.fromkeys((*modes.OF_MODES, *scores.OF_FEATURES))}, "measure")
+        choose(name, {**own, **dict.fromkeys(of_any)}, "measure")
     setup = loop.set_up(run, _data_dir(workdir, call), learning=False)
     extractor = _extractor(call, setup)
     of_samples = evaluate.applicable(setup.source, extractor)
+    of_samples += evaluate.matches(setup.model, setup.like, setup.source)
     _check_measures(run, asked, (*own, *of_samples))
     step, state = loop.restore(run, setup.model, setup.like, workdir, call.flags.checkpoint)
     key = jax.random.fold_in(setup.root, loop.EVALUATE)
@@ -429,6 +446,7 @@ def _evaluate(call: Call) -> None:
     only = asked or None
     results = evaluate.evaluate(*told, call.flags.examples, only, progress=_say)
     results += evaluate.score(*told, extractor, call.flags.fake, only, progress=_say)
+    results += evaluate.caption_matches(*told, call.flags.fake, only, progress=_say)
     loop.write_results(workdir, results)
     report.write(workdir.root)
     for result in results:

@@ -57,8 +57,9 @@ class Config:
       data_std: σ_data, of the preconditioning and the weighting "edm".
       network: what the denoiser is made of.
       classes: how many labels condition the samples; 0 takes no notice of them.
-      unconditional: the part of examples whose label is hidden in training.
-      guide: what guides samples to their label: "free" is the network itself, without its label
+      text: the encoder of the tokens [B, T] in batch["text"], if texts condition the samples.
+      unconditional: the part of examples whose label or text is hidden in training.
+      guide: what guides samples to their label or text: "free" is the network itself, told neither
         (Ho & Salimans 2022); "classifier" is another network, which learns beside it to tell the
         label of x_t (Dhariwal & Nichol 2021).
       guidance: w of either; 0 is none.
@@ -81,6 +82,7 @@ class Config:
     data_std: float = 0.5
     network: nets.Denoiser = dataclasses.field(default_factory=nets.Denoiser)
     classes: int = 0
+    text: nets.Text = dataclasses.field(default_factory=nets.Text)
     unconditional: float = 0.1
     guide: Literal["free", "classifier"] = "free"
     guidance: float = 0.0
@@ -124,12 +126,19 @@ class Config:
                 "diffusion: a learnt process is learnt from the bound; set weighting to "
                 f"'likelihood', got {self.weighting!r}."
             )
-        if self.guidance and not self.classes:
-            raise ConfigError("diffusion: guidance leads to a label; set model.classes.")
+        if self.classes and self.text.vocabulary:
+            raise ConfigError(
+                "diffusion: either labels or texts condition the samples; set model.classes or "
+                "model.text.vocabulary to 0."
+            )
+        if self.guidance and not (self.classes or self.text.vocabulary):
+            raise ConfigError(
+                "diffusion: guidance leads to a label or a text; set model.classes or model.text."
+            )
         if self.guidance and self.guide == "free" and not self.unconditional:
             raise ConfigError(
                 "diffusion: guidance without a classifier needs a network that has seen examples "
-                "without their label; set model.unconditional above 0, or guide to 'classifier'."
+                "without what they are; set model.unconditional above 0, or guide to 'classifier'."
             )
         if self.guide == "classifier" and not self.classes:
             raise ConfigError("diffusion: a classifier needs labels; set model.classes.")
@@ -155,14 +164,14 @@ class Params:
 def make(config: Config, tx: optax.GradientTransformation) -> Model:
     """A diffusion model that learns by weighted denoising."""
     process_of = sde.make(config.process, config.ends)
-    net = nets.denoiser(config.network, classes=config.classes)
+    net = nets.worded(nets.denoiser(config.network, classes=config.classes), config.text)
     judge = nets.denoiser(config.classifier, outputs=config.classes) if config.classes else None
     weighting = WEIGHTINGS[config.weighting]
     draw = samplers.make(config.sampling)
 
     def init(key: Key, batch: Batch) -> tuple[Params, tuple[()]]:
         x, t = batch["x"], jnp.zeros(len(batch["x"]))
-        label = _labels(batch, config.classes)
+        label = _labels(batch, config)
         classifier = None
         if config.guide == "classifier":
             assert judge is not None
@@ -206,11 +215,11 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def loss(key: Key, params: Params, memory: tuple[()], batch: Batch):
         key_hide, key_time, key_error = jax.random.split(key, 3)
-        x, label = batch["x"], _labels(batch, config.classes)
+        x, label = batch["x"], _labels(batch, config)
         told = label
         if label is not None:
-            hidden = jax.random.bernoulli(key_hide, config.unconditional, label.shape)
-            told = jnp.where(hidden, config.classes, label)
+            hidden = jax.random.bernoulli(key_hide, config.unconditional, (len(x),))
+            told = jnp.where(like(hidden, label), config.classes, label)
         process = process_of(params.schedule)
         t = sde.times(key_time, process, len(x))
 
@@ -248,7 +257,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
         log p(x) >= E log p(x | x_0) - KL(q(x_T | x) || N(0, σ_T²)) - ½ ∫ E|ε - ε̂|² dλ
         """
-        x, label = batch["x"], _labels(batch, config.classes)
+        x, label = batch["x"], _labels(batch, config)
         process = process_of(params.schedule)
         flat = x.reshape(len(x), -1)
         first, last = jnp.asarray(process.start), jnp.asarray(process.end)
@@ -312,7 +321,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     def density(key: Key, params: Params, batch: Batch, steps: int, tolerance: float) -> Array:
         """log p(x) = log N(x_T; 0, σ_T²) + ∫ ∇·v dt: Song et al. 2021, equation 39."""
         x = batch["x"]
-        process, field = flow(params, _labels(batch, config.classes))
+        process, field = flow(params, _labels(batch, config))
         probes = ode.probes_of(key, config.probes, x.shape) if config.probes else None
         times = along(process, steps)
         end, log_det = ode.transport(field, x, times, probes, config.ode, tolerance)
@@ -329,21 +338,18 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     # -------------------------------------------------------------------------------- samples
 
-    def without_label(n: int) -> Array | None:
-        return jnp.full(n, config.classes) if config.classes else None
-
     def encode(key: Key, params: Params, batch: Batch) -> Array:
-        """Where the ODE takes x, of N(0, I) if x is of the data: [B, ...]. Labels are left out."""
+        """Where the ODE takes x, of N(0, I) if x is of the data: [B, ...]. Nothing is said of it."""
         del key
         x = batch["x"]
-        process, field = flow(params, without_label(len(x)))
+        process, field = flow(params, _unsaid(len(x), config))
         times = along(process, config.ode_steps)
         end = ode.integrate(field, x, times, config.ode, config.tolerance)
         return end / process.sigma(times[-1])
 
     def decode(params: Params, latents: Array) -> Batch:
         """Back along the same ODE."""
-        process, field = flow(params, without_label(len(latents)))
+        process, field = flow(params, _unsaid(len(latents), config))
         times = along(process, config.ode_steps)[::-1]
         noise = process.sigma(times[0]) * latents
         return {"x": ode.integrate(field, noise, times, config.ode, config.tolerance)}
@@ -363,7 +369,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
                 return jnp.take_along_axis(each, label[:, None], 1)[:, 0]
 
             return samplers.classifier_guided(process, told, log_likelihood, config.guidance)
-        free = seen_by(params, process, jnp.full_like(label, config.classes))
+        free = seen_by(params, process, _unsaid(len(label), config))
         # (1 + w) ε̂(label) - w ε̂: Ho & Salimans 2022, equation 6
         mix = lambda a, b: (1 + config.guidance) * a - config.guidance * b
         return lambda t, x: jax.tree.map(mix, told(t, x), free(t, x))
@@ -373,6 +379,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         params: Params,
         n: int,
         label: Any = None,
+        text: Any = None,
         known: Any = None,
         mask: Any = None,
     ) -> Batch:
@@ -380,11 +387,16 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
         Args:
           label: one or [n], where the model has classes; drawn evenly where none is given.
+          text: tokens [T] or [n, T], where the model reads texts; nothing is said where none is.
           known: an example, or [n] of them, to be completed ...
           mask: ... where this, which broadcasts to it, is 0; x is as known where it is 1.
         """
         key_label, key_start, key_walk = jax.random.split(key, 3)
-        drawn = None
+        drawn = _unsaid(n, config)
+        if text is not None:
+            _check_text(text, config.text.vocabulary, n)
+            tokens = jnp.asarray(text, jnp.int32)
+            drawn = jnp.broadcast_to(tokens, (n, tokens.shape[-1]))
         if label is not None:
             check_labels(label, config.classes, "diffusion", n)
         if config.classes:
@@ -408,14 +420,15 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         x = seen(jnp.asarray(process.start), x).x
         if known is not None:
             x = mask * known + (1 - mask) * x
-        return {"x": x} if drawn is None else {"x": x, "label": drawn}
+        return {"x": x} if drawn is None else {"x": x, "label" if config.classes else "text": drawn}
 
-    # A network that has always seen a label has no flow without one.
-    reversible = not config.classes or config.unconditional > 0
+    # A network that has always been told something has no flow without it.
+    reversible = not (config.classes or config.text.vocabulary) or config.unconditional > 0
     bits = "bits/dim"
     chain = f"a chain of {config.bound_steps} steps" if config.bound_steps else "continuous time"
     draws = f"{chain}, {config.bound_samples} times and noises an example"
     draws += ", given its label" if config.classes else ""
+    draws += ", given its text" if config.text.vocabulary else ""
     return Model(
         *descend(init, loss, tx, config.average),
         sample=of_params(sample),
@@ -449,16 +462,50 @@ def _clock(process: sde.Process, t: Array) -> Array:
     return 1000 / (1 + jnp.exp(0.25 * log_snr))
 
 
-def _labels(batch: Batch, classes: int) -> Array | None:
-    if not classes:
+def _labels(batch: Batch, config: Config) -> Array | None:
+    """What conditions a batch: labels [B], tokens [B, T], or nothing."""
+    told = "text" if config.text.vocabulary else "label" if config.classes else None
+    if told is None:
         return None
-    if "label" not in batch:
+    if told not in batch:
         raise ConfigError(
-            f"diffusion: a model of {classes} classes needs labelled data; set "
-            "config.model.classes to 0 or choose data with labels."
+            f"diffusion: the model is told a {told}, which the data lack; set config.model.classes "
+            "and config.model.text.vocabulary to 0, or choose other data."
         )
-    check_labels(batch["label"], classes, "diffusion", len(batch["x"]))
-    return batch["label"]
+    if told == "label":
+        check_labels(batch["label"], config.classes, "diffusion", len(batch["x"]))
+    return batch[told]
+
+
+def _unsaid(n: int, config: Config) -> Array | None:
+    """What stands for no condition, [n] or [n, 1]: the label after the last, or padding, which is
+    0 as the classes of a model of texts are."""
+    if config.text.vocabulary:
+        return jnp.zeros((n, 1), jnp.int32)
+    return jnp.full(n, config.classes) if config.classes else None
+
+
+def _check_text(text: Any, vocabulary: int, n: int) -> None:
+    """Raises DataError for what are no tokens [T] or [n, T] of the vocabulary, if not traced."""
+    if not vocabulary:
+        raise DataError(
+            "diffusion: this model reads no text; train one with model.text.vocabulary and "
+            "captions, such as configs/diffusion.py:captions."
+        )
+    if isinstance(text, jax.core.Tracer):
+        return
+    seen = np.asarray(text)
+    shaped = seen.ndim in (1, 2) and (seen.ndim == 1 or len(seen) in (1, n))
+    if not (shaped and seen.size and np.issubdtype(seen.dtype, np.integer)):
+        raise DataError(
+            f"diffusion: expected the tokens of a text [T], or of {n} texts [{n}, T], as integers, "
+            f"got {seen.dtype} of shape {list(seen.shape)}."
+        )
+    if seen.min() < 0 or seen.max() >= vocabulary:
+        raise DataError(
+            f"diffusion: tokens should lie in 0 .. {vocabulary - 1}, got {seen.min()} .. "
+            f"{seen.max()}; they are those of another vocabulary."
+        )
 
 
 def _shaped(name: str, given: Any, x: Array) -> Array:

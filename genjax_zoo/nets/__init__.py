@@ -18,6 +18,7 @@ from genjax_zoo.nets.net import ACTIVATIONS, Net
 from genjax_zoo.nets.norm import batch_norm, group_norm
 from genjax_zoo.nets.players import NETWORKS, Network, discriminator, generator
 from genjax_zoo.nets.resample import upsample, upsample_conv
+from genjax_zoo.nets.text import Text, text_encoder, worded
 
 __all__ = [
     "ACTIVATIONS",
@@ -27,6 +28,7 @@ __all__ = [
     "Net",
     "Network",
     "StatefulNet",
+    "Text",
     "batch_norm",
     "causal",
     "conv",
@@ -44,6 +46,8 @@ __all__ = [
     "made",
     "mlp",
     "progressive",
+    "text_encoder",
     "upsample",
     "upsample_conv",
+    "worded",
 ]

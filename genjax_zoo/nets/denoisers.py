@@ -43,7 +43,7 @@ class Denoiser:
       blocks: residual blocks of an MLP, at each resolution of a U-Net, or of a transformer.
       attention: sides of the images at which a U-Net attends to itself and to a text.
       heads: of every attention.
-      patch: side of a token of a transformer.
+      patch: side of a token of a transformer; a U-Net takes the pixels of a patch together.
     """
 
     name: str = "mlp"
@@ -52,7 +52,7 @@ class Denoiser:
     blocks: int = 2
     attention: tuple[int, ...] = ()
     heads: int = 4
-    patch: int = 2
+    patch: int = 1
 
     def __post_init__(self):
         choose(self.name, DENOISERS, "denoiser")
@@ -134,6 +134,22 @@ class Attention(nn.Module):
         weights = jax.nn.softmax(q @ k.swapaxes(-1, -2) / math.sqrt(q.shape[-1]), -1)
         mixed = (weights @ v).swapaxes(1, 2).reshape(batch, -1, channels)
         return Dense(channels, initialiser=ZERO)(mixed)
+
+
+def cut(x: Array, p: int) -> Array:
+    """Images [B, H, W, C] -> their p x p patches, [B, H / p, W / p, p p C]."""
+    batch, height, width, channels = x.shape
+    if height % p or width % p:
+        raise ConfigError(f"patches of {p} do not divide an image of {height}x{width}.")
+    parts = x.reshape(batch, height // p, p, width // p, p, channels).swapaxes(2, 3)
+    return parts.reshape(batch, height // p, width // p, -1)
+
+
+def joined(patches: Array, p: int) -> Array:
+    """What `cut` has cut."""
+    batch, rows, columns, features = patches.shape
+    parts = patches.reshape(batch, rows, columns, p, p, features // p**2).swapaxes(2, 3)
+    return parts.reshape(batch, rows * p, columns * p, -1)
 
 
 # ------------------------------------------------------------------------------------------- mlp
@@ -220,7 +236,7 @@ class _Unet(nn.Module):
             return _Look(config.heads)(h, words) if look else h
 
         widths = [config.width * m for m in config.multiples]
-        h = Conv(config.width)(x)
+        h = Conv(config.width)(cut(x, config.patch))
         kept = [h]
         for k, channels in enumerate(widths):
             for _ in range(config.blocks):
@@ -237,10 +253,10 @@ class _Unet(nn.Module):
                 h = level(h, channels, h.shape[1] in config.attention)
             if k:
                 # An odd side was rounded up on the way down.
-                height, width = kept[-1].shape[1:3]
-                h = _UpConv(channels)(h)[:, :height, :width]
-        outputs = self.outputs or x.shape[-1]
-        return Conv(outputs, initialiser=ZERO)(nn.swish(GroupNorm()(h)))
+                rows, columns = kept[-1].shape[1:3]
+                h = _UpConv(channels)(h)[:, :rows, :columns]
+        outputs = (self.outputs or x.shape[-1]) * config.patch**2
+        return joined(Conv(outputs, initialiser=ZERO)(nn.swish(GroupNorm()(h))), config.patch)
 
 
 # ----------------------------------------------------------------------------------- transformer
@@ -289,25 +305,21 @@ class _Transformer(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array, t: Array, condition: Array | None = None) -> Array:
-        config, p = self.config, self.config.patch
-        batch, height, width, channels = x.shape
-        if height % p or width % p:
-            raise ConfigError(f"patches of {p} do not divide an image of {height}x{width}.")
-        rows, columns = height // p, width // p
+        config = self.config
+        patches = cut(x, config.patch)
+        batch, rows, columns, _ = patches.shape
         told = Told(config.width, self.classes)(t, condition)
         words = None if self.classes else condition
-        cut = x.reshape(batch, rows, p, columns, p, channels).swapaxes(2, 3)
         place = self.param("place", nn.initializers.normal(0.02), (1, rows * columns, config.width))
-        h = Dense(config.width)(cut.reshape(batch, rows * columns, -1)) + place
+        h = Dense(config.width)(patches.reshape(batch, rows * columns, -1)) + place
         for _ in range(config.blocks):
             h = _Block(config.heads)(h, told, words)
         scale, shift = jnp.split(
             Dense(2 * config.width, initialiser=ZERO)(told)[:, None], 2, axis=-1
         )
-        outputs = self.outputs or channels
-        h = Dense(p * p * outputs, initialiser=ZERO)(_whiten(h) * (1 + scale) + shift)
-        h = h.reshape(batch, rows, columns, p, p, outputs).swapaxes(2, 3)
-        return h.reshape(batch, height, width, outputs)
+        outputs = (self.outputs or x.shape[-1]) * config.patch**2
+        h = Dense(outputs, initialiser=ZERO)(_whiten(h) * (1 + scale) + shift)
+        return joined(h.reshape(batch, rows, columns, outputs), config.patch)
 
 
 DENOISERS: Mapping[str, Callable[..., Any]] = {

@@ -6,6 +6,7 @@ Floor 4. What a source is, and in what order it is read, stands in run/source.py
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -15,6 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from genjax_zoo import captions
 from genjax_zoo.contract import Batch, ConfigError, DataError, Key
 from genjax_zoo.densities import DENSITIES
 from genjax_zoo.run import tables
@@ -40,8 +42,10 @@ RESIDENT_BYTES = 2**30
 """A data set up to this size rests on the device."""
 IMAGE_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
 HELD_OUT_DRAWS = 10_000
+HELD_OUT_SCENES = 2000
 KINDS = (
-    "digits, density:NAME, table:NAME, series:PATH, clip:PATH, tfds:NAME, folder:PATH, text:PATH"
+    "digits, density:NAME, table:NAME, series:PATH, clip:PATH, tfds:NAME, folder:PATH, text:PATH, "
+    "captions:digits, captions:tfds:NAME"
 )
 
 
@@ -57,6 +61,7 @@ def open_source(data: Data, seed: int, data_dir: str | None = None) -> Source:
         "tfds": lambda: _tfds(data, seed, name, data_dir),
         "folder": lambda: _folder(data, seed, name),
         "text": lambda: _text(data, seed, _read_text(name), data.source),
+        "captions": lambda: _captions(data, seed, name, data_dir),
     }
     if kind not in openers or bool(name) != (kind != "digits"):
         raise ConfigError(f"config.data.source={data.source!r} is none of {KINDS}.")
@@ -161,6 +166,74 @@ def _density(data: Data, name: str) -> Source:
         preprocessing=f"{data.source}, as drawn",
         density=density,
     )
+
+
+def _captions(data: Data, seed: int, name: str, data_dir: str | None) -> Source:
+    """Scenes of coloured digits and their captions (captions.py), drawn inside the step.
+
+    Every scene of the training part is of training digits, and has no held-out pair of colour and
+    digit; every held-out one is of test digits, and has one.
+    """
+    side = data.resize or (14 if name == "tfds:mnist" else 0)
+    plain = dataclasses.replace(data, source=name, scale="unit", resize=side)
+    digits = open_source(plain, seed, data_dir)
+    if digits.training is None or digits.size is None or digits.classes != 10:
+        raise DataError(
+            f"captions:{name} needs labelled images of the ten digits; choose captions:digits or "
+            "captions:tfds:mnist."
+        )
+    parts = []
+    for take, size in ((digits.training, digits.size), (digits.held_out, digits.held_out_size)):
+        whole = jax.tree.map(np.asarray, take(jax.random.key(0), 0, size))
+        x = whole["x"]
+        if x.shape[1] != x.shape[2] or x.shape[1] % 2 or x.shape[3] != 1:
+            raise DataError(
+                f"captions:{name} needs grey squares of an even side, got {list(x.shape[1:])}; set "
+                "config.data.resize to an even side."
+            )
+        parts.append(Examples(np.asarray(x[..., 0], np.float32), whole["label"]))
+    train, test = parts
+    low, high = interval(data, 2)
+
+    def drawn_of(key: Key, images: Any, label: Any, unseen: Any) -> Batch:
+        scene = captions.scenes(key, jnp.asarray(label, jnp.int32), unseen)
+        x = low + (high - low) * captions.draw(scene, jnp.asarray(images))
+        return {"x": x, "text": captions.tokens(scene)}
+
+    def batch(key: Key, rest: Examples, rows: Any) -> Batch:
+        return drawn_of(key, rest.x[rows], rest.label[rows], jnp.zeros(rows.shape, bool))
+
+    @functools.cache
+    def held() -> Batch:
+        # The same for every run and seed, like any other test set.
+        n = HELD_OUT_SCENES
+        dice = np.random.default_rng(0)
+        any_digit = dice.integers(0, len(test.x), (n, 2))
+        rare = dice.choice(np.flatnonzero(np.isin(test.label, captions.UNSEEN)), (n, 2))
+        unseen = np.asarray(captions.hidden(n))
+        rows = np.where(unseen, rare, any_digit)
+        made = drawn_of(jax.random.key(2**31 - 1), test.x[rows], test.label[rows], unseen)
+        return jax.tree.map(np.asarray, made)
+
+    two = dataclasses.replace(plain, stack=2)
+    shape = (2 * train.x.shape[1], 2 * train.x.shape[1], 3)
+    return Source(
+        resident=train,
+        feed=lambda step, rows: drawn(two, seed, len(train.x), step)[rows],
+        batch=batch,
+        held_out=lambda key, first, last: {k: v[first:last] for k, v in held().items()},
+        held_out_split=f"held-out combinations of {digits.held_out_split} digits",
+        held_out_size=HELD_OUT_SCENES,
+        size=None,
+        preprocessing=f"{data.source}, scenes {'x'.join(map(str, shape))} in [{low:g}, {high:g}]",
+        interval=(low, high),
+        words=captions.WORDS,
+    )
+
+
+def tokeniser(data: Data) -> Callable[[str], np.ndarray] | None:
+    """What makes tokens [T] of words where the data have captions, or None."""
+    return captions.read if data.source.startswith("captions:") else None
 
 
 def _tfds(data: Data, seed: int, name: str, data_dir: str | None) -> Source:

@@ -13,7 +13,9 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
+from genjax_zoo import captions
 from genjax_zoo.contract import DataError, Evidence, Key, Measure, Model
+from genjax_zoo.measure import captions as matching
 from genjax_zoo.measure import distances, modes, scores
 from genjax_zoo.measure.extractors import Extractor
 from genjax_zoo.run.source import Source
@@ -21,6 +23,9 @@ from genjax_zoo.run.source import Source
 EVAL_BATCH = 500
 FAKE_MODES, FAKE_FEATURES = 2500, 2000
 """Samples that mode coverage (Lin et al. 2018) and the measures of features look at."""
+FAKE_CAPTIONS = 1000
+CAPTIONED = {"caption_match": False, "caption_match_held_out": True}
+"""The measures of captions, and whether they ask for what training holds out."""
 TRAINING = 100_000
 """Training examples that samples are searched for among, at most: the first so many."""
 PAIRS = 256
@@ -254,6 +259,70 @@ def score(
             only=of_features,
         )
     return [_result(one, source, step) for one in found]
+
+
+def matches(model: Model, state: Any, source: Source) -> tuple[str, ...]:
+    """The names of the caption matches that a model can be asked: it reads texts, the data have
+    captions."""
+    drawn = jax.eval_shape(lambda key, state: model.sample(key, state, 1), jax.random.key(0), state)
+    return tuple(CAPTIONED) if source.words and "text" in drawn else ()
+
+
+def caption_matches(
+    model: Model,
+    state: Any,
+    source: Source,
+    key: Key,
+    step: int,
+    fake: int | None = None,
+    only: tuple[str, ...] | None = None,
+    progress: Callable[[str, int, int], None] = lambda name, done, of: None,
+) -> list[Result]:
+    """How many samples show what their captions say, in percent.
+
+    Args:
+      model, state, source, key, step, progress: as those of `evaluate`.
+      fake: captions a measure; by default `FAKE_CAPTIONS`.
+      only: names of the measures wanted, of CAPTIONED; None takes both.
+    """
+    names = [n for n in matches(model, state, source) if only is None or n in only]
+    if not names:
+        return []
+    real = source.held_out(key, 0, source.held_out_size)
+    side = real["x"].shape[1] // 2
+    look = matching.reader(source.name, side)
+    scenes = [captions.parse(text) for text in np.asarray(real["text"])]
+    shown = jax.tree.map(lambda *parts: np.stack(parts), *scenes)
+    most = matching.match(shown, look(_seen(np.asarray(real["x"]), source.interval)))
+    sample = jax.jit(lambda key, text: model.sample(key, state, len(text), text=text)["x"])
+    results = []
+    for name in names:
+        unseen = CAPTIONED[name]
+        own = jax.random.fold_in(jax.random.fold_in(key, 2**32 - 2), unseen)
+        n = fake or FAKE_CAPTIONS
+        found = matching.caption_match(
+            *(sample, look, own, n, unseen, source.interval), progress=progress
+        )
+        results.append(
+            Result(
+                name=name,
+                value=found.value,
+                standard_error=None,
+                evidence=str(Evidence.ESTIMATE),
+                unit="%",
+                split="held-out combinations" if unseen else "seen combinations",
+                n=found.n,
+                preprocessing=source.preprocessing,
+                step=step,
+                better="higher",
+                detail=f"arrangement {found.arrangement:.1f}, colour {found.colour:.1f}, digit "
+                f"{found.digit:.1f}; the reader has {most.value:.1f} on {most.n} real scenes",
+                low=found.low,
+                high=found.high,
+                protocol={"reader": look.__name__, "n": found.n, "unseen": unseen},
+            )
+        )
+    return results
 
 
 def _result(score: scores.Score, source: Source, step: int) -> Result:

@@ -33,7 +33,8 @@ class Data:
 
     Attributes:
       source: digits | density:NAME | table:NAME | series:PATH | clip:PATH | tfds:NAME |
-        folder:PATH | text:PATH. A series and a clip are one example each.
+        folder:PATH | text:PATH | captions:digits | captions:tfds:NAME. A series and a clip are one
+        example each; of captions, `resize` is the side of a digit, half that of a scene.
       batch_size: examples in a step, over all devices and processes.
       scale: range of pixel values: unit [0, 1], symmetric [-1, 1], raw (0 to the highest level).
       resize: side in pixels that images are resized to (bilinear, squared); 0 leaves them alone.
@@ -67,6 +68,13 @@ class Data:
             raise ConfigError(
                 f"config.data.stack should lie in 1 .. 9, got {self.stack}: it is how many images "
                 "make an example, and as many decimal digits its label."
+            )
+        if self.source.startswith("captions:") and (
+            self.stack > 1 or self.dequantise or self.binarise != "none" or self.scale == "raw"
+        ):
+            raise ConfigError(
+                "config.data.source=captions:NAME draws scenes of its own; leave stack, dequantise "
+                "and binarise as they are, and scale at 'unit' or 'symmetric'."
             )
         changed = [f for f, default in _OF_IMAGES.items() if getattr(self, f) != default]
         if self.source.startswith("clip:"):
@@ -114,6 +122,7 @@ class Source(NamedTuple):
       density: what draws the data, with its modes, if it is one of densities.DENSITIES.
       classes: the labels lie in 0 .. classes - 1; 0 without labels, or where that is not known
         before all of them are read.
+      words: of the captions in batch["text"], by their tokens; () for data without captions.
     """
 
     resident: Any
@@ -130,6 +139,7 @@ class Source(NamedTuple):
     training: Callable[[Key, int, int], Batch] | None = None
     density: Density | None = None
     classes: int = 0
+    words: tuple[str, ...] = ()
 
 
 def order(seed: int, size: int, batch_size: int, step: int) -> np.ndarray:

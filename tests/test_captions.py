@@ -1,0 +1,299 @@
+"""Captions: the grammar, the drawing, what is held out, the text encoder, and the measure."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from genjax_zoo import captions, nets
+from genjax_zoo.captions import ARRANGEMENTS, COLOURS, PLACES, UNSAID, Scene
+from genjax_zoo.contract import ConfigError, DataError
+from genjax_zoo.main import _conditions
+from genjax_zoo.measure import captions as matching
+from genjax_zoo.models import diffusion
+from genjax_zoo.run.data import open_source, tokeniser
+from genjax_zoo.run.source import Data
+
+KEY = jax.random.key(0)
+
+
+def every_scene():
+    """All scenes of one thing, and for each relation a few hundred of two."""
+    rng = np.random.default_rng(0)
+    rows = [(k, c, 0, d, 0) for k in range(len(PLACES)) for c in range(4) for d in range(10)]
+    for k in range(len(PLACES), len(ARRANGEMENTS)):
+        rows += [(k, *rng.integers(0, 4, 2), *rng.integers(0, 10, 2)) for _ in range(200)]
+    k, c1, c2, d1, d2 = np.array(rows).T
+    return Scene(k, np.stack([c1, c2], 1), np.stack([d1, d2], 1))
+
+
+# ----------------------------------------------------------------------------------- the grammar
+
+
+def test_a_caption_is_what_a_person_would_say():
+    scene = Scene(jnp.array(5), jnp.array([0, 2]), jnp.array([7, 2]))
+    assert captions.say(captions.tokens(scene)) == "a red seven above a blue two"
+    assert captions.say(captions.tokens(scene._replace(arrangement=jnp.array(0)))) == "a red seven"
+    place = scene._replace(arrangement=jnp.array(1))
+    assert captions.say(captions.tokens(place)) == "a red seven at the top"
+
+
+def test_scenes_go_through_tokens_and_through_words():
+    scenes = every_scene()
+    for i, said in enumerate(np.asarray(captions.tokens(scenes))):
+        assert np.array_equal(captions.read(captions.say(said)), said)
+        back = captions.parse(said)
+        things = 2 if scenes.arrangement[i] >= len(PLACES) else 1
+        assert back.arrangement == scenes.arrangement[i]
+        assert np.array_equal(back.colour[:things], scenes.colour[i, :things])
+        assert np.array_equal(back.digit[:things], scenes.digit[i, :things])
+
+
+def test_captions_are_told_apart():
+    said = np.asarray(captions.tokens(every_scene()))
+    assert len(np.unique(said[:200], axis=0)) == 200
+    assert set(np.unique(said)) == set(range(len(captions.WORDS)))
+
+
+@pytest.mark.parametrize(
+    "text, told",
+    [
+        ("a rad seven", "Did you mean 'red'"),
+        ("a red seven above a blue two right of it", "'it'"),
+        ("a red seven above a blue two at the top", "at most 8 words"),
+    ],
+)
+def test_what_cannot_be_read_is_said(text, told):
+    with pytest.raises(DataError, match=told):
+        captions.read(text)
+
+
+def test_what_is_no_sentence_is_not_parsed():
+    for text in ("seven red a", "a red seven above", "a red seven above a two blue", ""):
+        with pytest.raises(DataError, match="is no caption"):
+            captions.parse(captions.read(text))
+
+
+# ---------------------------------------------------------------------------------- what is drawn
+
+
+def test_each_colour_lacks_a_digit_and_each_digit_has_a_colour():
+    assert UNSAID.sum(1).tolist() == [1] * len(COLOURS)
+    assert UNSAID.sum(0).max() == 1
+    assert len(captions.UNSEEN) == 4
+
+
+def test_scenes_of_either_part_are_of_that_part():
+    for unseen in (False, True):
+        scenes = captions.asked(KEY, 4000, unseen)
+        assert bool(jnp.all(captions.held_out(scenes) == unseen))
+        # Everything that may be said is said.
+        assert len(np.unique(scenes.arrangement)) == len(ARRANGEMENTS)
+        things = np.concatenate([scenes.colour[:, :1], scenes.digit[:, :1]], 1)
+        assert len(np.unique(things, axis=0)) == (40 if unseen else 36)
+
+
+@pytest.fixture(scope="module")
+def source():
+    return open_source(Data(source="captions:digits", batch_size=100, scale="symmetric"), 0)
+
+
+def test_training_never_shows_a_held_out_pair(source):
+    assert source.words == captions.WORDS
+    batch = jax.jit(source.batch)
+    for step in range(20):
+        fed = source.feed(step, slice(0, 100))
+        made = batch(jax.random.key(step), source.resident, fed)
+        for said in np.asarray(made["text"]):
+            assert not captions.held_out(captions.parse(said)), captions.say(said)
+    held = source.held_out(KEY, 0, 500)
+    assert all(captions.held_out(captions.parse(said)) for said in held["text"])
+    assert held["x"].shape == (500, 16, 16, 3)
+    assert made["x"].min() == -1 and made["x"].max() == 1
+
+
+def test_the_picture_is_what_the_caption_says(source):
+    """By pixels: every thing has its colour's channels, where the words say, and no other light."""
+    held = source.held_out(KEY, 0, 300)
+    for x, said in zip((held["x"] + 1) / 2, held["text"], strict=True):
+        words = captions.say(said).split()
+        rest = np.array(x)
+        found = captions.parse(said)
+        boxes = {
+            "": [(4, 4)], "at the top": [(0, 4)], "at the bottom": [(8, 4)],
+            "on the left": [(4, 0)], "on the right": [(4, 8)],
+            "above": [(0, 4), (8, 4)], "below": [(8, 4), (0, 4)],
+            "left of": [(4, 0), (4, 8)], "right of": [(4, 8), (4, 0)],
+        }[ARRANGEMENTS[int(found.arrangement)]]  # fmt: skip
+        colours = [word for word in words if word in COLOURS]
+        for (row, column), colour in zip(boxes, colours, strict=True):
+            thing = rest[row : row + 8, column : column + 8]
+            lit = thing.sum((0, 1)) > 1
+            assert lit.tolist() == [level > 0 for level in COLOURS[colour]], words
+            thing[:] = 0
+        assert rest.max() == 0, words
+
+
+def test_drawing_is_pasting():
+    rng = np.random.default_rng(1)
+    images = rng.random((900, 2, 4, 4), np.float32)
+    scenes = every_scene()
+    scenes = Scene(*(a[:900] for a in scenes))
+    got = np.asarray(captions.draw(scenes, jnp.asarray(images)))
+    palette = np.array(list(COLOURS.values()))
+    for i in range(0, 900, 7):
+        canvas = np.zeros((8, 8, 3))
+        corners = np.asarray(captions.corners(scenes.arrangement[i], 4))
+        for k in range(2 if scenes.arrangement[i] >= len(PLACES) else 1):
+            row, column = corners[k]
+            thing = images[i, k][..., None] * palette[scenes.colour[i, k]]
+            canvas[row : row + 4, column : column + 4] += thing
+        np.testing.assert_allclose(got[i], canvas, atol=1e-6)
+
+
+def test_sources_without_digits_are_refused():
+    with pytest.raises(DataError, match="ten digits"):
+        open_source(Data(source="captions:density:ring"), 0)
+    with pytest.raises(ConfigError, match="scenes of its own"):
+        Data(source="captions:digits", binarise="threshold")
+
+
+# ------------------------------------------------------------------------------------- the text
+
+
+def test_no_word_looks_at_padding():
+    """Proved by gradients: those of the words by the padding's vector and by its number are 0."""
+    encoder = nets.text_encoder(nets.Text(vocabulary=12, width=16, blocks=2, heads=2))
+    said = jnp.array([[3, 5, 7, 0, 0], [0, 0, 0, 0, 0]])
+    params = encoder.init(KEY, said)
+    words = encoder.apply(params, said)
+    assert bool(jnp.all(words[0, 3:] == 0)) and bool(jnp.all(words[1] == 0))
+    slope = jax.grad(lambda p: jnp.sum(jnp.sin(encoder.apply(p, said)[0])))(params)["table"]
+    assert bool(jnp.all(slope[0] == 0))
+    assert bool(jnp.all(jnp.abs(slope[jnp.array([3, 5, 7])]).max(-1) > 0))
+    # More padding changes nothing; another order of the words does.
+    longer = encoder.apply(params, jnp.array([[3, 5, 7, 0, 0, 0, 0]]))
+    np.testing.assert_allclose(longer[0, :3], words[0, :3], atol=1e-5)
+    turned = encoder.apply(params, jnp.array([[7, 5, 3, 0, 0]]))
+    assert float(jnp.abs(turned[0, 1] - words[0, 1]).max()) > 1e-3
+
+
+def reading_model(**fields):
+    config = diffusion.Config(
+        network=nets.Denoiser(name="transformer", width=16, patch=2, blocks=1, heads=2),
+        text=nets.Text(vocabulary=5, width=16, blocks=1, heads=2),
+        sampling=diffusion.samplers.Config(name="dpm_solver", grid="even_in_log_snr", steps=10),
+        parametrisation="velocity",
+        average=0.0,
+        **fields,
+    )
+    return diffusion.make(config, optax.adam(5e-3))
+
+
+def test_texts_are_learnt_guidance_follows_them_and_without_one_both_are_drawn():
+    """A word of two says whether the picture is bright; another only fills the place before it."""
+    model = reading_model(guidance=1.0, unconditional=0.2)
+    bright = jnp.arange(64) % 2
+    text = jnp.stack([jnp.full(64, 3), 1 + bright, jnp.zeros(64, jnp.int32)], 1)
+    noise = 0.1 * jax.random.normal(KEY, (64, 2, 2, 1))
+    batch = {"x": noise + jnp.where(bright, 1.0, -1.0)[:, None, None, None], "text": text}
+    state = model.init(KEY, batch)
+
+    @jax.jit
+    def train(state):
+        body = lambda state, key: (model.step(key, state, batch)[0], None)
+        return jax.lax.scan(body, state, jax.random.split(KEY, 400))[0]
+
+    state = train(state)
+    sample = jax.jit(lambda key, text: model.sample(key, state, 40, text=text))
+    for word, sign in ((1, -1.0), (2, 1.0)):
+        drawn = sample(KEY, jnp.array([3, word, 0]))
+        assert drawn["text"].shape == (40, 3)
+        assert float((jnp.sign(drawn["x"].mean((1, 2, 3))) == sign).mean()) > 0.95
+    free = jnp.sign(model.sample(KEY, state, 40)["x"].mean((1, 2, 3)))
+    assert 0.1 < float((free > 0).mean()) < 0.9
+    value = model.measures["bound"](KEY, state, batch)
+    swapped = {**batch, "text": text.at[:, 1].set(2 - bright)}
+    assert float((value - model.measures["bound"](KEY, state, swapped)).mean()) > 1
+
+
+def test_a_text_that_is_none_is_refused():
+    model = reading_model()
+    x = jnp.zeros((4, 2, 2, 1))
+    state = model.init(KEY, {"x": x, "text": jnp.ones((4, 3), jnp.int32)})
+    with pytest.raises(DataError, match=r"0 \.\. 4"):
+        model.sample(KEY, state, 4, text=np.array([1, 5]))
+    with pytest.raises(DataError, match="as integers"):
+        model.sample(KEY, state, 4, text=np.array([1.0, 2.0]))
+    deaf = diffusion.make(diffusion.Config(network=nets.Denoiser(width=8)), optax.sgd(0.1))
+    state = deaf.init(KEY, {"x": x})
+    with pytest.raises(DataError, match="reads no text"):
+        deaf.sample(KEY, state, 4, text=np.array([1, 2]))
+    with pytest.raises(ConfigError, match="either labels or texts"):
+        diffusion.Config(classes=10, text=nets.Text(vocabulary=5))
+
+
+def test_the_command_line_reads_words():
+    takes = lambda key, state, n, label=None, text=None: None
+    own = tokeniser(Data(source="captions:digits"))
+    asked = _conditions(takes, ["text=a red seven above a blue two"], own)
+    assert captions.say(asked["text"]) == "a red seven above a blue two"
+    with pytest.raises(DataError, match="Did you mean 'seven'"):
+        _conditions(takes, ["text=a red sevn"], own)
+    assert tokeniser(Data(source="digits")) is None
+
+
+# ----------------------------------------------------------------------------------- the measure
+
+
+def real(source, n=1000):
+    held = source.held_out(KEY, 0, n)
+    scenes = [captions.parse(said) for said in np.asarray(held["text"])]
+    return (held["x"] + 1) / 2, Scene(*(np.stack(part) for part in zip(*scenes, strict=True)))
+
+
+def test_the_reader_reads_real_scenes(source):
+    x, scenes = real(source)
+    found = matching.match(scenes, matching.reader("captions:digits", 8)(x))
+    assert found.value > 95
+    assert found.arrangement > 99 and found.colour > 99
+    assert found.low < found.value < found.high
+
+
+def test_the_reader_is_not_fooled(source):
+    """Of pictures in another's place as many match as two scenes are alike by chance: few."""
+    x, scenes = real(source, 400)
+    look = matching.reader("captions:digits", 8)
+    assert matching.match(scenes, look(np.roll(x, 1, 0))).value < 5
+    # Another colour, another place, another order of things: each is seen.
+    assert matching.match(scenes, look(x[..., [1, 2, 0]])).colour < 1
+    assert matching.match(scenes, look(np.swapaxes(x, 1, 2))).arrangement < 20
+    empty = matching.match(scenes, look(np.zeros_like(x)))
+    assert empty.value < 5
+
+
+def test_below_is_above_seen_from_the_other():
+    above = Scene(np.array([5]), np.array([[0, 1]]), np.array([[3, 4]]))
+    below = Scene(np.array([6]), np.array([[1, 0]]), np.array([[4, 3]]))
+    for one, other in ((above, below), (below, above)):
+        same = zip(matching.upright(one), matching.upright(other), strict=True)
+        assert all(np.array_equal(a, b) for a, b in same)
+
+
+def test_the_match_counts_what_follows_the_text(source):
+    """A sampler that draws what it is told matches as real scenes do; one that does not, hardly."""
+    look = matching.reader("captions:digits", 8)
+    test = open_source(Data(source="digits"), 0).held_out(KEY, 0, 300)
+    grey, label = np.asarray(test["x"][..., 0]), np.asarray(test["label"])
+
+    def obedient(key, said):
+        scenes = [captions.parse(row) for row in np.asarray(said)]
+        scenes = Scene(*(np.stack(part) for part in zip(*scenes, strict=True)))
+        rows = [[np.flatnonzero(label == d)[i % 14] for d in ds] for i, ds in enumerate(scenes[2])]
+        return captions.draw(scenes, jnp.asarray(grey[np.array(rows)]))
+
+    deaf = lambda key, said: obedient(key, said[::-1])
+    for unseen in (False, True):
+        assert matching.caption_match(obedient, look, KEY, 300, unseen, batch=100).value > 95
+        assert matching.caption_match(deaf, look, KEY, 300, unseen, batch=100).value < 10
