@@ -13,8 +13,8 @@ cifar10       not measured, a GPU    not measured; published FID 3.17 (DDPM)
 cifar10_sde   not measured, a GPU    not measured; published FID 3.24, 3.28 bits/dim (score SDE, VP)
 
 Of captioned scenes (genjax_zoo/captions.py): genjax-zoo sample --workdir=runs/diffusion
---text="a red seven above a blue two". The published numbers are those of Ho, Jain & Abbeel 2020 and of Song et al. 2021
-(third_party/published/diffusion.json).
+--text="a red seven above a blue two". The published numbers are those of Ho, Jain & Abbeel 2020
+and of Song et al. 2021 (third_party/published/diffusion.json).
 """
 
 from genjax_zoo import captions

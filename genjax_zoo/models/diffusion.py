@@ -339,7 +339,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     # -------------------------------------------------------------------------------- samples
 
     def encode(key: Key, params: Params, batch: Batch) -> Array:
-        """Where the ODE takes x, of N(0, I) if x is of the data: [B, ...]. Nothing is said of it."""
+        """Where the ODE takes x, of N(0, I) if x is of the data: [B, ...]; nothing is told."""
         del key
         x = batch["x"]
         process, field = flow(params, _unsaid(len(x), config))
