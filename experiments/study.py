@@ -30,7 +30,9 @@ import matplotlib
 import numpy as np
 
 from genjax_zoo import platform
+from genjax_zoo.contract import Model
 from genjax_zoo.run import config as configs
+from genjax_zoo.run.source import Source
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results"
@@ -131,6 +133,24 @@ def run(config: str, variant: str, **changed: Any) -> configs.Run:
     for place, value in changed.items():
         fields.update_from_flattened_dict({place.replace("__", "."): value})
     return configs.read(fields)
+
+
+def learn(run: configs.Run, source: Source) -> tuple[Model, Any]:
+    """The model of a run and its state after all steps, in one compiled call, without a workdir."""
+    model, root = configs.make_model(run), jax.random.key(run.seed)
+    rows = slice(0, run.data.batch_size)
+    feed = np.stack([source.feed(step, rows) for step in range(run.steps)])
+
+    @jax.jit
+    def whole(state: Any, resident: Any, feed: Any) -> Any:
+        def step(state: Any, each: tuple[Any, Any]) -> tuple[Any, None]:
+            key_data, key = jax.random.split(jax.random.fold_in(root, each[0]))
+            return model.step(key, state, source.batch(key_data, resident, each[1]))[0], None
+
+        return jax.lax.scan(step, state, (np.arange(run.steps), feed))[0]
+
+    first = source.batch(root, source.resident, feed[0])
+    return model, whole(jax.jit(model.init)(root, first), source.resident, feed)
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

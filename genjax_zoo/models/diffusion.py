@@ -161,10 +161,40 @@ class Params:
     classifier: Any = None
 
 
+def _network(config: Config) -> nets.Net:
+    return nets.worded(nets.denoiser(config.network, classes=config.classes), config.text)
+
+
+def _shown(config: Config, process: Process, t: Array, x_t: Array) -> tuple[Array, Array]:
+    """Numbers of size one, and λ(t) instead of the time, as VDM's network sees it."""
+    scale = jnp.sqrt((process.alpha(t) * config.data_std) ** 2 + process.sigma(t) ** 2)
+    return x_t / like(scale, x_t), _clock(process, t)
+
+
+def prediction(
+    config: Config,
+    params: Params,
+    process: Process,
+    t: Array,
+    x_t: Array,
+    label: Array | None = None,
+) -> Prediction:
+    """x̂ and ε̂ of x_t [B, ...] at times t [B]; told a label [B] or a text [B, T], if it is.
+
+    With it and `process_of` one can write a sampler of one's own (samplers.py).
+    """
+    told = _network(config).apply(params.network, *_shown(config, process, t, x_t), label)
+    return sde.prediction(process, config.parametrisation, t, x_t, told, config.data_std)
+
+
+def process_of(config: Config, params: Params) -> Process:
+    """The forward process, of which η is the parameters' where it is learnt."""
+    return sde.make(config.process, config.ends)(params.schedule)
+
+
 def make(config: Config, tx: optax.GradientTransformation) -> Model:
     """A diffusion model that learns by weighted denoising."""
-    process_of = sde.make(config.process, config.ends)
-    net = nets.worded(nets.denoiser(config.network, classes=config.classes), config.text)
+    net = _network(config)
     judge = nets.denoiser(config.classifier, outputs=config.classes) if config.classes else None
     weighting = WEIGHTINGS[config.weighting]
     draw = samplers.make(config.sampling)
@@ -185,17 +215,10 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     # ------------------------------------------------------------------ what the networks tell
 
-    def shown(process: Process, t: Array, x_t: Array) -> tuple[Array, Array]:
-        """Numbers of size one, and λ(t) instead of the time, as VDM's network sees it."""
-        scale = jnp.sqrt((process.alpha(t) * config.data_std) ** 2 + process.sigma(t) ** 2)
-        return x_t / like(scale, x_t), _clock(process, t)
-
     def predict(
         params: Params, process: Process, t: Array, x_t: Array, label: Array | None
     ) -> Prediction:
-        """x̂ and ε̂ of x_t [B, ...] at times t [B]."""
-        told = net.apply(params.network, *shown(process, t, x_t), label)
-        return sde.prediction(process, config.parametrisation, t, x_t, told, config.data_std)
+        return prediction(config, params, process, t, x_t, label)
 
     def error(
         key: Key, params: Params, process: Process, t: Array, x: Array, label: Array | None
@@ -208,7 +231,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     def logits(params: Params, process: Process, t: Array, x_t: Array) -> Array:
         """Of p(label | x_t), [B, classes]: the mean over places of an image."""
         assert judge is not None
-        each = judge.apply(params.classifier, *shown(process, t, x_t), None)
+        each = judge.apply(params.classifier, *_shown(config, process, t, x_t), None)
         return each.reshape(len(x_t), -1, config.classes).mean(1)
 
     # ---------------------------------------------------------------------------- what is learnt
@@ -220,7 +243,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         if label is not None:
             hidden = jax.random.bernoulli(key_hide, config.unconditional, (len(x),))
             told = jnp.where(like(hidden, label), config.classes, label)
-        process = process_of(params.schedule)
+        process = process_of(config, params)
         t = sde.times(key_time, process, len(x))
 
         # (1)  E_t w(t) |ε - ε̂|² / D
@@ -243,7 +266,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         if config.guide == "classifier":
             # (2)  E_t -log p(label | x_t), of parameters of its own
             noise = jax.random.normal(jax.random.fold_in(key_error, 1), x.shape)
-            still = process_of(jax.lax.stop_gradient(params.schedule))
+            still = process_of(config, jax.lax.stop_gradient(params))
             told_logits = logits(params, still, t, still.noised(t, x, noise))
             each = optax.softmax_cross_entropy_with_integer_labels(told_logits, label)
             info["cross_entropy"] = jnp.mean(each)
@@ -258,7 +281,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         log p(x) >= E log p(x | x_0) - KL(q(x_T | x) || N(0, σ_T²)) - ½ ∫ E|ε - ε̂|² dλ
         """
         x, label = batch["x"], _labels(batch, config)
-        process = process_of(params.schedule)
+        process = process_of(config, params)
         flat = x.reshape(len(x), -1)
         first, last = jnp.asarray(process.start), jnp.asarray(process.end)
         most, least = process.log_snr(first), process.log_snr(last)
@@ -311,7 +334,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def flow(params: Params, label: Array | None) -> tuple[Process, ode.Field]:
         """The probability-flow ODE: Song et al. 2021, equation 13."""
-        process = process_of(params.schedule)
+        process = process_of(config, params)
         return process, samplers.velocity(process, seen_by(params, process, label))
 
     def along(process: Process, steps: int) -> Array:
@@ -403,7 +426,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             if label is None:
                 label = jax.random.randint(key_label, (n,), 0, config.classes)
             drawn = jnp.broadcast_to(jnp.asarray(label, jnp.int32), (n,))
-        process = process_of(params.schedule)
+        process = process_of(config, params)
         seen = guided(params, process, drawn)
         x = process.sigma(jnp.asarray(process.end)) * prior(key_start, params, n)
         if (known is None) != (mask is None):
