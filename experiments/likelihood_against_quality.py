@@ -171,9 +171,8 @@ def _page(one, rows) -> list[str]:
         f"{says(memory < best)}.",
         "Bits/dim of the 17 grey levels of the 359 held-out digits: the VAE's by its bound on the "
         "levels themselves, the flow's and the diffusion's by the density of uniformly "
-        "dequantised ones, the diffusion's by the probability-flow ODE; the VAE and the diffusion are "
-        "told the label. "
-        "Quality is that of the zoo's classifier of digits, "
+        "dequantised ones, the diffusion's by the probability-flow ODE; the VAE and the diffusion "
+        "are told the label. Quality is that of the zoo's classifier of digits, "
         f"{one.args.samples} samples against all held-out digits.",
         one.closing(str(one.args.seed)),
     ]
