@@ -129,9 +129,10 @@ def with_divergence(field: Field, probes: Array | None = None) -> Callable[..., 
     """
 
     def rate(t: Array, x: Array) -> tuple[Array, Array]:
-        v, push = jax.linearize(lambda x: field(t, x), x)
+        # From the left, εᵀJ, and not Jε: our convolutions have derivatives of that kind only.
+        v, pull = jax.vjp(lambda x: field(t, x), x)
         flat = lambda y: y.reshape(len(x), -1)
-        inner = lambda e: jnp.sum(flat(e * push(e)), -1)
+        inner = lambda e: jnp.sum(flat(e * pull(e)[0]), -1)
         if probes is not None:
             return v, jax.vmap(inner)(probes.astype(x.dtype)).mean(0)
         size = x[0].size

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from genjax_zoo import samplers, sde
+from genjax_zoo import ode, samplers, sde
 from genjax_zoo.contract import ConfigError, DataError, Evidence
 from genjax_zoo.models import diffusion
 from genjax_zoo.nets import DENOISERS, Denoiser, Net, denoiser
@@ -386,6 +386,24 @@ def test_networks_are_silent_at_first_and_hear_what_they_are_told(name, told):
         # No example sees another.
         alone = apply(stirred, x[:1], t[:1], None if condition is None else condition[:1])
         np.testing.assert_allclose(alone, y[:1], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", DENOISERS)
+def test_the_ode_knows_the_divergence_of_every_network(name):
+    config = Denoiser(name, width=8, multiples=(1, 2), blocks=1, attention=(2,), patch=1)
+    shape = (2, 3) if name == "mlp" else (2, 4, 4, 1)
+    x, t = jax.random.normal(KEY, shape), jnp.array(300.0)
+    net = denoiser(config, classes=0)
+    params = jax.jit(net.init)(KEY, x, jnp.full(2, t), None)
+    keys = iter(jax.random.split(KEY, len(jax.tree.leaves(params))))
+    params = jax.tree.map(lambda w: w + 0.1 * jax.random.normal(next(keys), w.shape), params)
+    field = jax.jit(lambda t, x: net.apply(params, x, jnp.full(len(x), t), None))
+    _, trace = ode.with_divergence(field)(t, x)
+    size, h = x[0].size, 1e-5
+    units = jnp.eye(size).reshape(size, 1, *shape[1:])
+    slopes = [(field(t, x + h * e) - field(t, x - h * e)) * e / (2 * h) for e in units]
+    expected = sum(s.reshape(2, -1).sum(-1) for s in slopes)
+    np.testing.assert_allclose(trace, expected, rtol=1e-3, atol=1e-5)
 
 
 @pytest.mark.parametrize(

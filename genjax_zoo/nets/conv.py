@@ -1,4 +1,4 @@
-"""The convolution and its transpose, fast on every platform and differentiable to any order.
+"""The convolution and its transpose, fast on every platform and with gradients of any order.
 
 A convolution is one trilinear form of an image x, a kernel w and an output y,
 
@@ -10,7 +10,7 @@ with stride s, padding p, output position i and kernel offset j. Its three parti
 
 are the convolution, the transposed convolution (the gradient by the image) and the gradient by the
 kernel. Each is bilinear, and the derivatives of each are the other two: so three functions, each
-other's `custom_vjp`, are closed under differentiation.
+other's `custom_vjp`, are closed under differentiation (in reverse mode only).
 
 On a CPU the two that are not `forward` are spelt out as plain convolutions of operands transposed
 by hand. XLA's own gradients keep an uncanonical layout, which a CPU runs naively: inside

@@ -6,7 +6,7 @@ The claims, of one trained model and all samplers:
   2. At twenty predictions the best sampler is as good as ancestral sampling with a thousand, and
      so gives some fifty times as many samples a second.
 
-    python experiments/sampler_budget.py
+    python experiments/samplers.py
 
 Quality is the Frechet distance to the held-out digits, seen through the zoo's own classifier, and
 on the eight Gaussians the part of the samples within three standard deviations of a mode.
