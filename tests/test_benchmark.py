@@ -54,10 +54,8 @@ def test_the_work_of_a_step_is_that_of_its_products(benchmark):
     assert products < ours.flops < 1.4 * products
 
 
-def test_both_sides_compute_the_same(benchmark):
-    pytest.importorskip("torch", reason="the bench extra is not installed")
-    known = benchmark.workloads()
-    narrow = lambda normalise: {
+def narrow(normalise):
+    return {
         "generator": {"name": "conv", "widths": (8, 4), "normalise": "batch"},
         "discriminator": {
             "name": "conv",
@@ -66,31 +64,34 @@ def test_both_sides_compute_the_same(benchmark):
             "normalise": normalise,
         },
     }
-    small = {
-        "vae": {"latents": 3, "widths": (8,)},
-        "conv_vae": {"latents": 3, "widths": (4, 6)},
-        "flow": {"layers": 3, "widths": (8, 6)},
-        "unet": {"network": {"name": "unet", "width": 8, "multiples": (1, 2), "blocks": 1}},
-        "dcgan": {**narrow("batch"), "latents": 5},
-        "wgan_gp": {**narrow("none"), "latents": 5},
-        "rbm_cd": {"hidden": 30},
-    }
-    shapes = {
-        "vae": (8, 64),
-        "conv_vae": (8, 8, 8, 1),
-        "flow": (8, 10),
-        "unet": (4, 7, 7, 1),
-        "dcgan": (8, 7, 7, 1),
-        "wgan_gp": (20, 7, 7, 1),
-        "rbm_cd": (8, 64),
-    }
-    for name, fields in small.items():
-        workload = known[name]._replace(fields={**known[name].fields, **fields}, shape=shapes[name])
-        row = benchmark.compare(workload, steps=2, repeats=1, batches=3)
+
+
+SMALL = {
+    # name: (fields, shape of a batch)
+    "vae": ({"latents": 3, "widths": (8,)}, (8, 64)),
+    "conv_vae": ({"latents": 3, "widths": (4, 6)}, (8, 8, 8, 1)),
+    "flow": ({"layers": 3, "widths": (8, 6)}, (8, 10)),
+    "unet": (
+        {"network": {"name": "unet", "width": 8, "multiples": (1, 2), "blocks": 1}},
+        (4, 7, 7, 1),
+    ),
+    "dcgan": ({**narrow("batch"), "latents": 5}, (8, 7, 7, 1)),
+    "wgan_gp": ({**narrow("none"), "latents": 5}, (20, 7, 7, 1)),
+    "rbm_cd": ({"hidden": 30}, (8, 64)),
+}
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_both_sides_compute_the_same(benchmark, name):
+    pytest.importorskip("torch", reason="the bench extra is not installed")
+    known = benchmark.workloads()[name]
+    fields, shape = SMALL[name]
+    workload = known._replace(fields={**known.fields, **fields}, shape=shape)
+    row = benchmark.compare(workload, steps=2, repeats=1, batches=3)
+    assert row.disagreement < 1e-4 and row.theirs > 0
+    if name == "unet":
+        row = benchmark.sampling(workload, steps=3, repeats=1)
         assert row.disagreement < 1e-4 and row.theirs > 0
-        if name == "unet":
-            row = benchmark.sampling(workload, steps=3, repeats=1)
-            assert row.disagreement < 1e-4 and row.theirs > 0
 
 
 def test_sides_that_differ_are_refused(benchmark):

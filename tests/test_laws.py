@@ -319,8 +319,12 @@ def test_probabilities_sum_to_one(case):
     elif kind is Evidence.ESTIMATE:
         np.testing.assert_allclose(float(jnp.exp(values).mean(0).sum()), 1, atol=0.05)
     else:
-        # E[bound] <= log p(x), and so the sum of its exponentials is at most that of p(x).
-        assert float(jnp.exp(values.mean(0)).sum()) <= 1 + 1e-3
+        # E[bound] <= log p(x), and so the sum of its exponentials is at most that of p(x); but for
+        # the dice, of which half the variance of the mean is what the exponential makes of them.
+        estimate = jnp.exp(values.mean(0) - 0.5 * values.var(0) / len(keys))
+        scatter = float(jnp.std((values - values.mean(0)) @ estimate)) / len(keys) ** 0.5
+        assert float(estimate.sum()) <= 1 + max(1e-3, 3 * scatter)
+        assert scatter < 0.1, "too few dice: nothing was tested"
     assert float(jnp.std(values.mean(0))) > 1e-3, "all images alike: nothing was tested"
 
 
@@ -435,8 +439,9 @@ def test_training_brings_samples_nearer_to_the_data(name, case):
     )
     if plane:
         # A start may be as near as draws of the density are to each other.
-        others = (case.source.held_out(jax.random.key(9), k * n, (k + 1) * n) for k in (1, 2, 3))
-        far = max(far, *(abs(energy_distance(np.asarray(o["x"]), data)) for o in others))
+        draws = (case.source.held_out(jax.random.key(9), k * n, (k + 1) * n) for k in (1, 2, 3))
+        others = (np.asarray(draw["x"]).reshape(n, -1) for draw in draws)
+        far = max(far, *(abs(energy_distance(other, data)) for other in others))
     assert near < far
 
 
