@@ -31,7 +31,6 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jax.scipy.linalg import cho_solve
 
 from genjax_zoo.contract import Array, Key
 
@@ -154,24 +153,23 @@ def _observe(system: System, y: Array, S: Array | None, m: Array, P: Array) -> _
         # What is missing gets a row of its own that nothing depends on: variance 1, e = 0.
         H = system.C * o[:, None]
         R = masked(system.R, o)
-        L = jnp.linalg.cholesky(_symmetric(H @ P @ H.T + R))
-        F_H, F_e = cho_solve((L, True), H), cho_solve((L, True), e)
+        F = _symmetric(H @ P @ H.T + R)
+        found, log_det = solve(F, jnp.column_stack([H, e]))
+        F_H, F_e = found[:, :-1], found[:, -1]
         K = P @ F_H.T
         gain, eta, J = eye - K @ H, H.T @ F_e, _symmetric(H.T @ F_H)
         # Joseph's form, for P - K H P loses digits where P is large
         cov = gain @ P @ gain.T + K @ R @ K.T
-        log_det = 2 * jnp.sum(jnp.log(jnp.diagonal(L)))
         log_prob = -0.5 * (e @ F_e + log_det + jnp.sum(o) * _LOG_2PI)
         return _Observed(m + P @ eta, _symmetric(cov), gain, eta, J, log_prob)
     # I - K H = (I + P S)⁻¹,    Hᵀ F⁻¹ e = (I + S P)⁻¹ Hᵀ R⁻¹ e            (Woodbury)
-    inverse = eye + P @ S
-    gain = jnp.linalg.inv(inverse)
+    gain, log_gain = solve(eye + P @ S, eye)
     eta = gain.T @ ((e / system.R) @ system.C)
     mean = m + P @ eta
     # eᵀ F⁻¹ e = e₊ᵀ R⁻¹ e₊ + ηᵀ P η,  e₊ = y - d - H E[x | y]: no difference of large numbers
     left = o * (y - system.d - system.C @ mean)
     # log |F| = log |R| + log |I + P S|                                   (Sylvester)
-    log_det = jnp.sum(o * jnp.log(system.R)) + jnp.linalg.slogdet(inverse)[1]
+    log_det = jnp.sum(o * jnp.log(system.R)) + log_gain
     squares = jnp.sum(left**2 / system.R) + eta @ P @ eta
     log_prob = -0.5 * (squares + log_det + jnp.sum(o) * _LOG_2PI)
     cov, J = _symmetric(gain @ P), _symmetric(gain.T @ S)
@@ -229,7 +227,7 @@ def _told(F: Array, b: Array, V: Array, eta: Array, J: Array) -> tuple[Array, Ar
     """
     q = b.shape[-1]
     right = jnp.concatenate([F, (b + _dot(V, eta))[..., None], V], -1)
-    found = jnp.linalg.solve(jnp.eye(q, dtype=b.dtype) + V @ J, right)
+    found, _ = solve(jnp.eye(q, dtype=b.dtype) + V @ J, right)
     return found[..., : F.shape[-1]], found[..., -q - 1], _symmetric(found[..., -q:])
 
 
@@ -420,6 +418,35 @@ def stationary(A: Array, Q: Array, doublings: int = 30) -> Array:
         return (V + M @ V @ M.T, M @ M), None
 
     return jax.lax.scan(double, (Q, A), None, doublings)[0][0]
+
+
+def solve(M: Array, b: Array) -> tuple[Array, Array]:
+    """(M⁻¹ b [..., q, k], log |det M| [...]) of small matrices M [..., q, q], over leading axes.
+
+    Gauss and Jordan's elimination, each pivot the largest of its column. It is written out since
+    LAPACK's of many small matrices at once may wait for ever on a CPU (jaxlib 0.10.2, two batches
+    of `lax.linalg.lu` or `triangular_solve` in one program), and is not slower there.
+    """
+    q = M.shape[-1]
+
+    def column(i: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
+        rows, order, log_det = carry
+        ith = jax.lax.dynamic_index_in_dim(rows, i, -1, keepdims=False)
+        free = 1 - order.sum(-2)
+        # The row that is left over with the largest entry; e is 1 there.
+        e = jax.nn.one_hot(jnp.argmax(jnp.where(free > 0, jnp.abs(ith), -1), -1), q, dtype=M.dtype)
+        pivot = jnp.sum(e * ith, -1)
+        row = jnp.sum(e[..., None] * rows, -2) / pivot[..., None]
+        # That row becomes `row`, and column i of all others 0.
+        others = rows - ith[..., None] * row[..., None, :]
+        rows = jnp.where(e[..., None] > 0, row[..., None, :], others)
+        order = jax.lax.dynamic_update_index_in_dim(order, e, i, order.ndim - 2)
+        return rows, order, log_det + jnp.log(jnp.abs(pivot))
+
+    b = jnp.broadcast_to(b, (*M.shape[:-1], b.shape[-1]))
+    start = (jnp.concatenate([M, b], -1), jnp.zeros_like(M), jnp.zeros_like(M[..., 0, 0]))
+    rows, order, log_det = jax.lax.fori_loop(0, q, column, start)
+    return order @ rows[..., q:], log_det
 
 
 def root(P: Array) -> Array:

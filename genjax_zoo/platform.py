@@ -20,17 +20,18 @@ VALUE = "-individual_convolution"
 
 
 # jaxlib 0.10's batched LAPACK calls (vmapped Cholesky, LU, ...) wait inside a thread of the pool
-# for others of it: as many of them at once as there are threads wait for ever. Two threads a core
-# make that rare on few cores, and cost nothing that could be measured there; eight a core do.
+# for others of it: as many of them at once as there are threads wait for ever. Our tests of what
+# calls LAPACK pass with two threads, so one to spare is enough for us; two a core would make
+# convolutions 15 % slower.
 THREADS, FEW = "PJRT_NPROC", 8
 
 
 def spare_threads(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Gives jax's CPU pool two threads a core where cores are few and the user has said nothing."""
+    """Gives jax's CPU pool a thread to spare where cores are few and the user has said nothing."""
     affinity = getattr(os, "sched_getaffinity", None)
     cores = len(affinity(0)) if affinity else os.cpu_count() or 1
     if cores < FEW and not environ.keys() & {THREADS, "NPROC"}:
-        environ[THREADS] = str(max(4, 2 * cores))
+        environ[THREADS] = str(cores + 1)
 
 
 def prepare(environ: MutableMapping[str, str] = os.environ) -> bool:

@@ -317,7 +317,7 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
             o = (~jnp.isnan(y)).astype(x.dtype)
             # K = R_·o R_oo⁻¹:  E[u | u_o] = K u_o,  Cov(u | u_o) = R - K R_o·
             across = s.R * o
-            K = jnp.linalg.solve(masked(s.R, o), across.T).T * o
+            K = kalman.solve(masked(s.R, o), across.T)[0].T * o
             e = jnp.where(o > 0, y - s.C @ x - s.d, 0)
             # u about the reference is a + G (x - x̂) + the rest
             a = K @ e + (s.C - ref.C) @ x + s.d - ref.d
@@ -550,4 +550,4 @@ def divided(b: Array, M: Array) -> Array:
     """b M⁻¹ for a covariance M [k, k], which may lack a direction to within rounding."""
     k = len(M)
     tiny = jnp.finfo(M.dtype).eps * jnp.trace(M) / k
-    return jnp.linalg.solve(M + tiny * jnp.eye(k, dtype=M.dtype), b.T).T
+    return kalman.solve(M + tiny * jnp.eye(k, dtype=M.dtype), b.T)[0].T

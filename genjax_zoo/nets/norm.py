@@ -44,17 +44,17 @@ def group_norm(x: Array, scale: Array, shift: Array, groups: int, eps: float = 1
 
     Raises ConfigError if the groups do not divide the channels.
     """
-    batch, channels = x.shape[0], x.shape[-1]
+    channels = x.shape[-1]
     if channels % groups:
         raise ConfigError(f"group norm: {groups} groups do not divide {channels} channels.")
     over = tuple(range(1, x.ndim - 1))
-
-    def of_group(per_channel: Array) -> Array:
-        mean = per_channel.reshape(batch, groups, -1).mean(-1, keepdims=True)
-        return jnp.broadcast_to(mean, (batch, groups, channels // groups)).reshape(batch, channels)
-
-    mean = of_group(jnp.mean(x, over))
-    return _affine(x, mean, of_group(jnp.mean(x * x, over)), scale, shift, eps)
+    # To groups and back by products with M [C, G] of 0 and 1: their results are small arrays that
+    # a CPU works out once, where a reshaped one is worked out again at every pixel.
+    member = jnp.repeat(jnp.eye(groups, dtype=x.dtype), channels // groups, axis=0)
+    of_groups = lambda v: jnp.matmul(v, member, precision="highest") * (groups / channels)
+    of_channels = lambda v: jnp.matmul(v, member.T, precision="highest")
+    mean, square = of_groups(jnp.mean(x, over)), of_groups(jnp.mean(x * x, over))
+    return _affine(x, of_channels(mean), of_channels(_rate(mean, square, eps)), scale, shift)
 
 
 def moments_start(channels: int) -> Moments:
@@ -90,19 +90,24 @@ def batch_norm(
         weight = jnp.maximum(moments.weight, 1e-12)
         mean = moments.mean / weight
         square = jnp.where(moments.weight > 0, moments.square / weight, 1.0)
-        return _affine(x, mean, square, scale, shift, eps), moments
+        return _affine(x, mean, _rate(mean, square, eps), scale, shift), moments
     over = tuple(range(x.ndim - 1))
     mean, square = jnp.mean(x, over), jnp.mean(x * x, over)
     now = Moments(mean, square, jnp.ones(()))
     kept = jax.tree.map(
         lambda old, new: decay * old + (1 - decay) * jax.lax.stop_gradient(new), moments, now
     )
-    return _affine(x, mean, square, scale, shift, eps), kept
+    return _affine(x, mean, _rate(mean, square, eps), scale, shift), kept
 
 
-def _affine(x: Array, mean: Array, square: Array, scale: Array, shift: Array, eps: float) -> Array:
-    # σ² = E[x²] - μ²;  a = γ / √(σ² + ε);  b = β - a μ. Rounding may leave σ² just below zero.
-    a = scale * jax.lax.rsqrt(jnp.maximum(square - mean * mean, 0.0) + eps)
+def _rate(mean: Array, square: Array, eps: float) -> Array:
+    """1 / √(σ² + ε), σ² = E[x²] - μ², which rounding may leave just below zero."""
+    return jax.lax.rsqrt(jnp.maximum(square - mean * mean, 0.0) + eps)
+
+
+def _affine(x: Array, mean: Array, rate: Array, scale: Array, shift: Array) -> Array:
+    # a = γ / √(σ² + ε);  b = β - a μ
+    a = scale * rate
     b = shift - a * mean
     if mean.ndim == 2:
         middle = (1,) * (x.ndim - 2)
