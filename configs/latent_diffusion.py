@@ -35,7 +35,7 @@ DIGITS = {
             "sampling": SOLVER,
             "parametrisation": "velocity",
             "classes": 10,
-            "bound_samples": 64,
+            "bound_samples": 16,
             "average": 0.99,
         },
     },
