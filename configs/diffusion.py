@@ -7,7 +7,8 @@ digits        1                      2.37 bits/dim by the ODE, the bound 2.53
 toy           1.5                    -2.838 nats by the ODE (entropy 2.8314); 8 of 8 modes
 mnist         not measured yet       not measured yet
 mnist_vdm     not measured yet       not measured yet
-captions      not measured yet       caption match, of seen and of held-out combinations
+captions      8 (beside others)      caption match 91.6 % of seen, 48.0 % of held-out combinations (of 250
+                                     each; the reader itself has 98.2 %)
 mnist_captions not measured yet      the same of MNIST's digits
 cifar10       not measured, a GPU    not measured; published FID 3.17 (DDPM)
 cifar10_sde   not measured, a GPU    not measured; published FID 3.24, 3.28 bits/dim (score SDE, VP)
@@ -133,7 +134,7 @@ VARIANTS = {
         },
         "optimizer": {**COSINE, "learning_rate": 1.5e-3},
         "steps_per_call": 20,
-        **{"sample_every": 0, "eval_every": 0, "samples": 36},
+        **{"sample_every": 0, "eval_every": 0, "eval_examples": 200, "samples": 36},
     },
     "mnist_captions": {
         "steps": 50_000,

@@ -22,6 +22,7 @@ import study
 from genjax_zoo import samplers
 from genjax_zoo.learn import learnt
 from genjax_zoo.models import diffusion
+from genjax_zoo.run import images
 from genjax_zoo.run.data import open_source
 from genjax_zoo.typed import typed
 
@@ -129,15 +130,16 @@ def _figure(one, rows, drawn):
     n = one.args.times
     figure, axes = pyplot.subplots(4, n, figsize=(2.1 * n, 8.6), layout="constrained")
     for row, (data, way) in enumerate((d, w) for d in ("toy", "digits") for w in (0, 1)):
-        for axis, x, at in zip(axes[row], drawn[data][way], rows[data], strict=True):
+        columns = zip(axes[row], drawn[data][way], drawn[data][0], rows[data], strict=True)
+        for axis, x, forward, at in columns:
             if data == "toy":
                 colour = (study.ORANGE, study.BLUE)[way]
                 axis.plot(*x[:800].T, ".", color=colour, markersize=2)
                 axis.set(xlim=(-6, 6), ylim=(-6, 6), aspect="equal")
             else:
-                scale = np.abs(x).max()
-                tile = np.block([[x[4 * i + j][..., 0] for j in range(4)] for i in range(4)])
-                axis.imshow(tile, cmap="gray", vmin=-scale, vmax=scale)
+                # Both ways of a time on one scale, whatever a few pixels are.
+                scale = np.quantile(np.abs(forward), 0.99)
+                axis.imshow(images.grid(x[:16], 4, -scale, scale))
             axis.set(xticks=[], yticks=[])
             if way == 0:
                 axis.set_title(f"λ = {at['log SNR']:.1f}")

@@ -17,6 +17,7 @@ import numpy as np
 import study
 
 from genjax_zoo.measure import distances, extractors
+from genjax_zoo.run import images
 from genjax_zoo.run.config import make_model
 from genjax_zoo.run.data import open_source
 
@@ -131,11 +132,12 @@ def _figure(one, rows, pictures):
     axes[0].set(xlabel="recall, %", ylabel="match, %", title="by weight")
     axes[0].legend()
     for axis, guide in zip(axes[1:], GUIDES, strict=True):
-        grid = [np.concatenate(list(pictures[guide, w][..., 0]), 1) for w in one.args.weights]
-        axis.imshow(np.concatenate(grid), cmap="gray", vmin=-1, vmax=1)
-        side = len(grid[0])
+        weights = one.args.weights
+        grid = images.grid(np.concatenate([pictures[guide, w] for w in weights]), 10, -1, 1)
+        axis.imshow(grid)
+        side = len(grid) / len(weights)
         axis.set_yticks(
-            [side * (i + 0.5) for i in range(len(grid))], [f"w = {w:g}" for w in one.args.weights]
+            [side * (i + 0.5) for i in range(len(weights))], [f"w = {w:g}" for w in weights]
         )
         axis.set(xticks=[], title=f"{guide}: labels 0 to 9")
     return figure

@@ -22,7 +22,7 @@ import numpy as np
 import study
 
 from genjax_zoo.measure import distances, extractors
-from genjax_zoo.run import evaluate
+from genjax_zoo.run import evaluate, images
 from genjax_zoo.run.data import open_source
 
 MODELS = {
@@ -197,10 +197,10 @@ def _figure(one, rows, pictures):
                 fontsize=8,
             )
     axes[0].set(xlabel="bits/dim (lower is better)", ylabel="Frechet distance", yscale="log")
-    strips = [np.concatenate(list(pictures[n][:14, ..., 0]), 1) for n in rows]
-    axes[1].imshow(np.concatenate(strips), cmap="gray", vmin=0, vmax=1)
-    side = len(strips[0])
-    axes[1].set_yticks([side * (i + 0.5) for i in range(len(strips))], list(rows))
+    grid = images.grid(np.concatenate([pictures[n][:14] for n in rows]), 14)
+    axes[1].imshow(grid)
+    side = len(grid) / len(rows)
+    axes[1].set_yticks([side * (i + 0.5) for i in range(len(rows))], list(rows))
     axes[1].set_xticks([])
     return figure
 
