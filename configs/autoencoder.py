@@ -4,7 +4,7 @@
 
 variant      minutes on two cores   to expect on held-out data
 digits       0.3                    10.6 nats of denoising
-spiral       0.8                    not measured yet
+spiral       0.4                    -0.73 nats of denoising, squared error .0076
 mnist        not measured yet       not measured yet
 mnist_plain  not measured yet       not measured yet
 
