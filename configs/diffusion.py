@@ -27,7 +27,7 @@ WORDS = {"vocabulary": len(captions.WORDS)}
 
 # Patches of 2 x 2 pixels: a quarter of the work.
 MNIST = {
-    "steps": 4000,
+    "steps": 3000,
     "data": {
         "source": "tfds:mnist",
         "batch_size": 64,
