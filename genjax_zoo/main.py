@@ -408,7 +408,13 @@ def _conditions(
         if name not in takes:
             raise ConfigError(nearest(name, takes, "condition of this model:"))
         is_file = value.endswith(".npy")
-        if name == "text" and tokeniser is not None and not is_file:
+        if name == "text" and not is_file:
+            if tokeniser is None:
+                others = ", ".join(t for t in takes if t != name)
+                raise ConfigError(
+                    "--text expects a model that learnt from captions; the data of this run have "
+                    f"none. What can be asked of it: --condition=NAME=VALUE, of {others}."
+                )
             asked[name] = tokeniser(value)
             continue
         try:

@@ -249,6 +249,8 @@ def test_the_command_line_reads_words():
     assert captions.say(asked["text"]) == "a red seven above a blue two"
     with pytest.raises(DataError, match="Did you mean 'seven'"):
         _conditions(takes, ["text=a red sevn"], own)
+    with pytest.raises(ConfigError, match=r"--text expects a model that learnt from captions"):
+        _conditions(takes, ["text=a red seven"], None)
     assert tokeniser(Data(source="digits")) is None
 
 
