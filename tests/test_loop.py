@@ -62,6 +62,13 @@ def test_run_leaves_what_it_promises(tmp_path, toy):
     assert "digits" in number["preprocessing"] and number["step"] == 60
 
 
+@pytest.mark.parametrize(("final", "measured"), [(0, 359), (50, 50), (1000, 359)])
+def test_the_end_measures_as_many_examples_as_it_is_told(tmp_path, toy, final, measured):
+    run_in(tmp_path, toy(final_examples=final))
+    (number,) = json.loads((tmp_path / "eval" / "metrics.json").read_text())
+    assert number["n"] == measured
+
+
 @pytest.mark.parametrize("step", [25, 40, 45])
 def test_sigterm_saves_and_the_same_call_ends_as_if_never_stopped(tmp_path, toy, monkeypatch, step):
     whole = run_in(tmp_path / "whole", toy())

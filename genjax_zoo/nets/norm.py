@@ -2,7 +2,8 @@
 
 A normalised activation is affine in the activation itself, y = a x + b. So a, b are worked out
 from per-channel sums, which are small, and the large array is read twice and written once; no
-reshaping to groups, which a CPU reduces badly.
+reshaping to groups, which a CPU reduces badly. The gradient by an image is written once too, and
+has derivatives in reverse mode only, as a convolution's.
 """
 
 from __future__ import annotations
@@ -47,6 +48,7 @@ def group_norm(x: Array, scale: Array, shift: Array, groups: int, eps: float = 1
     channels = x.shape[-1]
     if channels % groups:
         raise ConfigError(f"group norm: {groups} groups do not divide {channels} channels.")
+    x = _gradient_once(x)
     over = tuple(range(1, x.ndim - 1))
     # To groups and back by products with M [C, G] of 0 and 1: their results are small arrays that
     # a CPU works out once, where a reshaped one is worked out again at every pixel.
@@ -86,6 +88,7 @@ def batch_norm(
     Returns:
       γ (x - μ) / √(σ² + ε) + β, of the shape of x, and the moments.
     """
+    x = _gradient_once(x)
     if not train:
         weight = jnp.maximum(moments.weight, 1e-12)
         mean = moments.mean / weight
@@ -98,6 +101,27 @@ def batch_norm(
         lambda old, new: decay * old + (1 - decay) * jax.lax.stop_gradient(new), moments, now
     )
     return _affine(x, mean, _rate(mean, square, eps), scale, shift), kept
+
+
+def _gradient_once(x: Array) -> Array:
+    return _identity(x) if x.ndim > 2 else x
+
+
+@jax.custom_vjp
+def _identity(x: Array) -> Array:
+    return x
+
+
+def _worked_out(_, g: Array) -> tuple[Array]:
+    # On a CPU, XLA works cheap arithmetic out again in all that reads it. This gradient is a chain
+    # of it, read by two convolutions, by one of them in the order of a transposed image, at the
+    # price of another convolution. A division is not cheap to XLA, so it is kept: of g by 1, where
+    # XLA cannot know that it is 1.
+    once = lambda g: g / jnp.where(g == g, 1, 2)
+    return (jax.lax.platform_dependent(g, cpu=once, default=lambda g: g),)
+
+
+_identity.defvjp(lambda x: (x, None), _worked_out)
 
 
 def _rate(mean: Array, square: Array, eps: float) -> Array:

@@ -39,7 +39,8 @@ class Run:
       checkpoint_every: steps between two checkpoints.
       sample_every: steps between two pictures of samples; 0 draws only the last.
       eval_every: steps between two measurements on held-out data; 0 measures only at the end.
-      eval_examples: held-out examples used during training; the end uses all of them.
+      eval_examples: held-out examples measured during training, from the first.
+      final_examples: the same at the end; 0 measures all of them.
       samples: how many samples a picture shows.
       keep_last: checkpoints kept; the best, by the measurements, is kept besides.
       steps_per_call: steps in one compiled call.
@@ -56,6 +57,7 @@ class Run:
     sample_every: int = 1000
     eval_every: int = 1000
     eval_examples: int = 1000
+    final_examples: int = 0
     samples: int = 64
     keep_last: int = 2
     steps_per_call: int = 20
@@ -69,6 +71,7 @@ class Run:
             "sample_every": 0,
             "eval_every": 0,
             "eval_examples": 1,
+            "final_examples": 0,
             "samples": 1,
             "keep_last": 1,
             "steps_per_call": 1,

@@ -381,7 +381,9 @@ class _Keeper:
         if step == run.steps:
             self._draw(state, step)
             with contextlib.suppress(_Stopped):
-                results = self.evaluate(state, step, progress=_watching(stop))
+                results = self.evaluate(
+                    state, step, examples=run.final_examples or None, progress=_watching(stop)
+                )
                 results += self._modes(state, step, progress=_watching(stop))
             if self.writer is not None and results:
                 write_results(self.workdir, results)
