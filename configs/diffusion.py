@@ -5,7 +5,8 @@
 variant       minutes on two cores   to expect on held-out data
 digits        1                      2.37 bits/dim by the ODE, the bound 2.53
 toy           1.5                    -2.838 nats by the ODE (entropy 2.8314); 8 of 8 modes
-mnist         not measured yet       not measured yet
+mnist         9                      2.298 +- .026 bits/dim by the ODE, the bound 3.095 +- .022 (200
+                                     test images); Frechet distance 10.7 (2000 samples)
 mnist_vdm     not measured yet       not measured yet
 captions      8 (beside others)      caption match 91.6 % of seen, 48.0 % of held-out combinations
                                      (250 of each; the reader itself has 98.2 %)
@@ -52,6 +53,29 @@ MNIST = {
     "sample_every": 2000,
     "eval_every": 0,
     "steps_per_call": 20,
+}
+
+# Text to image: coloured digits in their places, of which some pairs are never shown.
+CAPTIONS = {
+    "steps": 5000,
+    "data": {"source": "captions:digits", "batch_size": 32, "scale": "symmetric"},
+    "model": {
+        "name": "diffusion",
+        "network": {
+            **{"name": "unet", "width": 24, "multiples": (1, 2, 3), "blocks": 1},
+            "attention": (8, 4),
+        },
+        "text": WORDS,
+        "parametrisation": "velocity",
+        # What stands where is told where there is much noise, which the others hardly weigh.
+        "weighting": "edm",
+        "guidance": 1.0,
+        "sampling": {**FAST, "steps": 20},
+        **{"ode_steps": 20, "bound_samples": 8},
+    },
+    "optimizer": {**COSINE, "learning_rate": 1.5e-3},
+    "steps_per_call": 20,
+    **{"sample_every": 0, "eval_every": 0, "final_examples": 200, "samples": 36},
 }
 
 # Ho et al. 2020, appendix B, without its random flips: 10.6 hours on a TPU v3-8, the paper says.
@@ -119,44 +143,18 @@ VARIANTS = {
         "samples": 1000,
         "steps_per_call": 50,
     },
-    # Text to image: coloured digits in their places, of which some pairs are never shown.
-    "captions": {
-        "steps": 5000,
-        "data": {"source": "captions:digits", "batch_size": 32, "scale": "symmetric"},
-        "model": {
-            "name": "diffusion",
-            "network": {
-                **{"name": "unet", "width": 24, "multiples": (1, 2, 3), "blocks": 1},
-                "attention": (8, 4),
-            },
-            "text": WORDS,
-            "parametrisation": "velocity",
-            # What stands where is told where there is much noise, which the others hardly weigh.
-            "weighting": "edm",
-            "guidance": 1.0,
-            "sampling": {**FAST, "steps": 20},
-            **{"ode_steps": 20, "bound_samples": 8},
-        },
-        "optimizer": {**COSINE, "learning_rate": 1.5e-3},
-        "steps_per_call": 20,
-        **{"sample_every": 0, "eval_every": 0, "final_examples": 200, "samples": 36},
-    },
+    "captions": CAPTIONS,
     "mnist_captions": {
-        "steps": 50_000,
-        "data": {"source": "captions:tfds:mnist", "batch_size": 128, "scale": "symmetric"},
+        **CAPTIONS,
+        "steps": 12_000,
+        "data": {**CAPTIONS["data"], "source": "captions:tfds:mnist"},
         "model": {
-            "name": "diffusion",
+            **CAPTIONS["model"],
             "network": {
-                **{"name": "unet", "width": 64, "multiples": (1, 2, 2), "blocks": 1},
-                "attention": (14, 7),
+                **{"name": "unet", "width": 32, "multiples": (1, 2, 3), "blocks": 1, "patch": 2},
+                "attention": (7, 4),
             },
-            "text": WORDS,
-            "guidance": 1.0,
-            "sampling": {**FAST, "steps": 20},
         },
-        "optimizer": COSINE,
-        "steps_per_call": 20,
-        "final_examples": 200,
     },
     "mnist": MNIST,
     # Kingma et al. 2021: the bound itself, with a schedule that is learnt.

@@ -177,6 +177,44 @@ def test_batch_norm_normalises_by_the_batch_and_remembers_without_bias():
     jax.tree.map(np.testing.assert_array_equal, after, moments)
 
 
+def textbook_batch_norm(x, scale):
+    over = tuple(range(x.ndim - 1))
+    return (x - x.mean(over)) / jnp.sqrt(x.var(over) + 1e-5) * scale
+
+
+def textbook_layer_norm(x, scale):
+    over = tuple(range(1, x.ndim))
+    return (x - x.mean(over, keepdims=True)) / jnp.sqrt(x.var(over, keepdims=True) + 1e-5) * scale
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 5, 6), (4, 6)], ids=["images", "vectors"])
+@pytest.mark.parametrize("kind", ["batch", "layer"])
+def test_norms_have_the_textbooks_derivatives(kind, shape):
+    """To the second, though the gradient by an image takes a way of its own on a CPU."""
+    zero, none = jnp.zeros(6), norm.moments_start(6)
+    ours, theirs = {
+        "batch": (
+            lambda x, s: nets.batch_norm(x, s, zero, none, train=True)[0],
+            textbook_batch_norm,
+        ),
+        "layer": (lambda x, s: nets.group_norm(x, s, zero, 1), textbook_layer_norm),
+    }[kind]
+    with jax.enable_x64():
+        x, scale, weights = 1 + 2 * normal(0, *shape), normal(1, 6), normal(2, *shape)
+        # What is not finite must stay so.
+        broken = weights.at[0, ..., 0].set(jnp.inf).at[1, ..., 0].set(jnp.nan)
+        jax.tree.map(
+            close, derivatives(ours, weights)(x, scale), derivatives(theirs, weights)(x, scale)
+        )
+        pulled = jax.vjp(lambda x: ours(x, scale), x)[1](broken)[0]
+        assert not np.isfinite(pulled[:2, ..., 0]).any()
+        if len(shape) == 2:  # Vectors keep the derivatives of forward mode.
+            close(
+                jax.jvp(lambda x: ours(x, scale), (x,), (weights,))[1],
+                jax.jvp(lambda x: theirs(x, scale), (x,), (weights,))[1],
+            )
+
+
 def test_upsampled_convolution_is_upsampling_then_convolution():
     with jax.enable_x64():
         x, w = normal(0, 2, 4, 5, 3), normal(1, 3, 3, 3, 8)
