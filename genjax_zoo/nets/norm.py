@@ -53,10 +53,11 @@ def group_norm(x: Array, scale: Array, shift: Array, groups: int, eps: float = 1
     # To groups and back by products with M [C, G] of 0 and 1: their results are small arrays that
     # a CPU works out once, where a reshaped one is worked out again at every pixel.
     member = jnp.repeat(jnp.eye(groups, dtype=x.dtype), channels // groups, axis=0)
-    of_groups = lambda v: jnp.matmul(v, member, precision="highest") * (groups / channels)
-    of_channels = lambda v: jnp.matmul(v, member.T, precision="highest")
-    mean, square = of_groups(jnp.mean(x, over)), of_groups(jnp.mean(x * x, over))
-    return _affine(x, of_channels(mean), of_channels(_rate(mean, square, eps)), scale, shift)
+    moments = jnp.stack([jnp.mean(x, over), jnp.mean(x * x, over)])
+    mean, square = jnp.matmul(moments, member * (groups / channels), precision="highest")
+    of_groups = jnp.stack([mean, _rate(mean, square, eps)])
+    mean, rate = jnp.matmul(of_groups, member.T, precision="highest")
+    return _affine(x, mean, rate, scale, shift)
 
 
 def moments_start(channels: int) -> Moments:
