@@ -14,18 +14,18 @@ mnist_captions 14, and 3 measuring   the same of MNIST: 90.7 % and 90.0 %; the r
 cifar10       not measured, a GPU    not measured; published FID 3.17 (DDPM)
 cifar10_sde   not measured, a GPU    not measured; published FID 3.24, 3.28 bits/dim (score SDE, VP)
 
-Of captioned scenes (genjax_zoo/captions.py): genjax-zoo sample --workdir=runs/diffusion
+Of captioned scenes (genjax_zoo/data/scenes.py): genjax-zoo sample --workdir=runs/diffusion
 --text="a red seven above a blue two". Their guidance was chosen among 0 .. 6 by the caption match
 of 250 scenes of MNIST, on the run that is measured. The published numbers are those of Ho, Jain &
 Abbeel 2020 and of Song et al. 2021 (third_party/published/diffusion.json).
 """
 
-from genjax_zoo import captions
+from genjax_zoo.data import scenes
 from genjax_zoo.run.config import assemble
 
 COSINE = {"name": "adam", "learning_rate": 1e-3, "schedule": "cosine"}
 FAST = {"name": "dpm_solver", "grid": "even_in_log_snr", "steps": 30}
-WORDS = {"vocabulary": len(captions.WORDS)}
+WORDS = {"vocabulary": len(scenes.WORDS)}
 
 # Patches of 2 x 2 pixels: a quarter of the work.
 MNIST = {

@@ -30,18 +30,19 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from genjax_zoo import platform
+from genjax_zoo.run.devices import startup
 
-platform.prepare()
+startup.prepare()
 
 import jax  # noqa: E402  (XLA reads its flags when it starts)
 import jax.numpy as jnp  # noqa: E402
 import numpy as np  # noqa: E402
 
-from genjax_zoo import optimizers, samplers, sde  # noqa: E402
 from genjax_zoo.contract import Array, Batch, Key, Model, ZooError  # noqa: E402
+from genjax_zoo.learn import optimizers  # noqa: E402
+from genjax_zoo.maths.diffusion import samplers, sde  # noqa: E402
 from genjax_zoo.models import ZOO  # noqa: E402
-from genjax_zoo.run import provenance  # noqa: E402
+from genjax_zoo.run.record import provenance  # noqa: E402
 from genjax_zoo.typed import typed  # noqa: E402
 
 PAGE = pathlib.Path(__file__).parent / "results" / "benchmark.md"
@@ -150,8 +151,8 @@ def family_model(name: str, fields: dict[str, Any], optimizer: optimizers.Config
 
 def from_config(spec: str) -> tuple[Model, Callable[[Key, Array], Batch], int]:
     """A config file's model, its data read once and kept on the device, and steps per call."""
+    from genjax_zoo.data.sources import open_source
     from genjax_zoo.run import config as run_config
-    from genjax_zoo.run.data import open_source
 
     path, _, variant = spec.partition(":")
     found = importlib.util.spec_from_file_location("benchmarked_config", path)
@@ -329,8 +330,8 @@ def epoch(data_dir: str, repeats: int) -> list[Row]:
     """
     import torch
 
-    from genjax_zoo.run.data import open_source
-    from genjax_zoo.run.source import Data, feeds
+    from genjax_zoo.data.source import Data, feeds
+    from genjax_zoo.data.sources import open_source
 
     known, size = workloads()["vae"], 100
     fields = {"source": "tfds:mnist", "batch_size": size, "binarise": "dynamic"}

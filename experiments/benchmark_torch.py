@@ -15,8 +15,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from genjax_zoo import sde
 from genjax_zoo.contract import Model, ZooError
+from genjax_zoo.maths.diffusion import sde
 
 TOLERANCE = 2e-3
 """Of the losses after steps of Adam, whose first moves are signs: rounding shows early."""

@@ -24,9 +24,9 @@ import time
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from genjax_zoo import platform
+from genjax_zoo.run.devices import startup
 
-platform.prepare()
+startup.prepare()
 
 import jax  # noqa: E402  (XLA reads its flags when it starts)
 import jax.numpy as jnp  # noqa: E402
@@ -38,8 +38,9 @@ sys.path.insert(0, str(pathlib.Path(__file__).parent))
 from benchmark import PAUSE, Ours, cores_present, timed  # noqa: E402
 from study import Study, table  # noqa: E402
 
-from genjax_zoo import ais, kalman  # noqa: E402
 from genjax_zoo.contract import Array, ZooError  # noqa: E402
+from genjax_zoo.maths.inference import kalman  # noqa: E402
+from genjax_zoo.maths.mcmc import ais  # noqa: E402
 from genjax_zoo.models import rbm  # noqa: E402
 
 KEY = jax.random.key(0)

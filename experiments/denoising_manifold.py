@@ -18,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 import study
 
-from genjax_zoo import densities
-from genjax_zoo.learn import learnt
+from genjax_zoo.data import densities
+from genjax_zoo.learn.verbs import learnt
 from genjax_zoo.models import autoencoder
 from genjax_zoo.run.config import make_model
 

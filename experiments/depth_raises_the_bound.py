@@ -23,14 +23,15 @@ import jax
 import jax.numpy as jnp
 import study
 
-from genjax_zoo import optimizers
 from genjax_zoo.contract import ZooError
+from genjax_zoo.data import source as sources
+from genjax_zoo.learn import optimizers
+from genjax_zoo.measure import evaluate
 from genjax_zoo.models import dbn
 from genjax_zoo.models import rbm as family
 from genjax_zoo.run import config as configs
-from genjax_zoo.run import evaluate, loop
-from genjax_zoo.run import source as sources
-from genjax_zoo.run.workdir import Workdir
+from genjax_zoo.run import loop
+from genjax_zoo.run.record.workdir import Workdir
 from genjax_zoo.typed import typed
 
 CHUNK = 500

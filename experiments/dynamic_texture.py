@@ -28,11 +28,12 @@ import jax.numpy as jnp
 import numpy as np
 import study
 
-from genjax_zoo import kalman
 from genjax_zoo.contract import Batch, DataError, Model, State
-from genjax_zoo.learn import learnt
+from genjax_zoo.data import tables
+from genjax_zoo.learn.verbs import learnt
+from genjax_zoo.maths.inference import kalman
 from genjax_zoo.models import linear_dynamical_system as lds
-from genjax_zoo.run import images, tables
+from genjax_zoo.run.record import pictures
 
 STATES = (2, 4, 6, 8, 12, 16, 24)
 """Tried; those that a clip is too short for are left out."""
@@ -199,11 +200,11 @@ def variance_over_time(x: np.ndarray) -> np.ndarray:
 def beside(clip: Clip, clips: dict[str, np.ndarray]) -> list[np.ndarray]:
     """Frames of data | learners, side by side; where the data end, their place is grey."""
     length = SHOWN * clip.seen
-    data = np.full((length, *clip.x.shape[1:]), images.GAP / 255, np.float32)
+    data = np.full((length, *clip.x.shape[1:]), pictures.GAP / 255, np.float32)
     data[: len(clip.x)] = clip.x[:length]
     shown = np.stack([data, *(x[0, :length] for x in clips.values())], axis=1)
     shown = np.round(np.clip(shown, 0, 1) * (GREYS - 1)) / (GREYS - 1)
-    return [images.grid(frames, columns=len(frames)) for frames in shown]
+    return [pictures.grid(frames, columns=len(frames)) for frames in shown]
 
 
 def figure(
@@ -220,13 +221,13 @@ def figure(
     over, under = drawn.subfigures(2, 1, height_ratios=(1.15, 1))
     axes = over.subplots()
     strips = np.stack([clip.x[: clip.seen], *(x[0, : clip.seen] for x in clips.values())])
-    axes.imshow(images.film(strips))
+    axes.imshow(pictures.film(strips))
     places = (np.arange(len(strips)) + 0.5) / len(strips) * axes.get_ylim()[0]
     axes.set_yticks(places, ["data", *clips])
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
-    axes.set_title(f"{images.FRAMES} of the first {clip.seen} frames; generated ones start anew")
+    axes.set_title(f"{pictures.FRAMES} of the first {clip.seen} frames; generated ones start anew")
 
     states_, eigen, error, cover = under.subplots(1, 4)
     states_.plot(list(said), list(said.values()), "o-", color=study.BLUE)
@@ -381,7 +382,7 @@ def main() -> None:
     }  # fmt: skip
     drawn = figure(work, clip, said, states, told, clips, coverage)
     work.write(page, drawn, numbers)
-    images.write_gif(args.out / f"{work.name}.gif", beside(clip, clips), most=GIF_BYTES)
+    pictures.write_gif(args.out / f"{work.name}.gif", beside(clip, clips), most=GIF_BYTES)
 
 
 if __name__ == "__main__":

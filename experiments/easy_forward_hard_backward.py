@@ -19,11 +19,11 @@ import jax.numpy as jnp
 import numpy as np
 import study
 
-from genjax_zoo import samplers
-from genjax_zoo.learn import learnt
+from genjax_zoo.data.sources import open_source
+from genjax_zoo.learn.verbs import learnt
+from genjax_zoo.maths.diffusion import samplers
 from genjax_zoo.models import diffusion
-from genjax_zoo.run import images
-from genjax_zoo.run.data import open_source
+from genjax_zoo.run.record import pictures
 from genjax_zoo.typed import typed
 
 
@@ -139,7 +139,7 @@ def _figure(one, rows, drawn):
             else:
                 # Both ways of a time on one scale, whatever a few pixels are.
                 scale = np.quantile(np.abs(forward), 0.99)
-                axis.imshow(images.grid(x[:16], 4, -scale, scale))
+                axis.imshow(pictures.grid(x[:16], 4, -scale, scale))
             axis.set(xticks=[], yticks=[])
             if way == 0:
                 axis.set_title(f"λ = {at['log SNR']:.1f}")

@@ -25,11 +25,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from genjax_zoo import optimizers, platform
-from genjax_zoo.learn import descend
+from genjax_zoo.data.source import Data
+from genjax_zoo.data.sources import open_source
+from genjax_zoo.learn import optimizers
+from genjax_zoo.learn.verbs import descend
 from genjax_zoo.measure import extractors
-from genjax_zoo.run.data import open_source
-from genjax_zoo.run.source import Data
+from genjax_zoo.run.devices import startup
 
 OWN = {
     # source -> (widths, features, steps): each file stays below 500 kB.
@@ -140,5 +141,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    platform.prepare()
+    startup.prepare()
     main()

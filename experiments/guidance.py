@@ -16,10 +16,10 @@ import jax
 import numpy as np
 import study
 
+from genjax_zoo.data.sources import open_source
 from genjax_zoo.measure import distances, extractors
-from genjax_zoo.run import images
 from genjax_zoo.run.config import make_model
-from genjax_zoo.run.data import open_source
+from genjax_zoo.run.record import pictures
 
 GUIDES = ("free", "classifier")
 MEASURES = ("match", "precision", "recall", "coverage", "Frechet")
@@ -39,7 +39,7 @@ def main(argv=None) -> None:
         parser.error("expected weights and steps that are not negative, and at least 20 samples")
 
     rows: dict[str, list[dict]] = {}
-    pictures = {}
+    drawn = {}
     for guide in GUIDES:
         changed = {"seed": args.seed, "model__guide": guide}
         changed |= {"steps": args.steps} if args.steps else {}
@@ -56,9 +56,9 @@ def main(argv=None) -> None:
             draw = jax.jit(drawer.sample, static_argnums=2)
             x = np.asarray(draw(jax.random.key(args.seed + 1), state, args.samples, label)["x"])
             rows[guide].append({"weight": w, **measured(x, label)})
-            pictures[guide, w] = x[:10]
+            drawn[guide, w] = x[:10]
             print(guide, rows[guide][-1], flush=True)
-    one.write(_page(one, rows), _figure(one, rows, pictures), rows)
+    one.write(_page(one, rows), _figure(one, rows, drawn), rows)
 
 
 def _measure(source):
@@ -119,7 +119,7 @@ def _page(one, rows) -> list[str]:
     ]
 
 
-def _figure(one, rows, pictures):
+def _figure(one, rows, drawn):
     pyplot = one.pyplot()
     figure, axes = pyplot.subplots(
         1, 3, figsize=(14, 4.5), layout="constrained", width_ratios=(1, 1, 1)
@@ -133,7 +133,7 @@ def _figure(one, rows, pictures):
     axes[0].legend()
     for axis, guide in zip(axes[1:], GUIDES, strict=True):
         weights = one.args.weights
-        grid = images.grid(np.concatenate([pictures[guide, w] for w in weights]), 10, -1, 1)
+        grid = pictures.grid(np.concatenate([drawn[guide, w] for w in weights]), 10, -1, 1)
         axis.imshow(grid)
         side = len(grid) / len(weights)
         axis.set_yticks(

@@ -27,8 +27,8 @@ from scipy.optimize import linear_sum_assignment
 
 from genjax_zoo.models import infogan
 from genjax_zoo.run import loop
-from genjax_zoo.run.images import grid
-from genjax_zoo.run.workdir import Workdir
+from genjax_zoo.run.record.pictures import grid
+from genjax_zoo.run.record.workdir import Workdir
 from genjax_zoo.typed import typed
 
 TRAINING = 10_000  # training images by which values are given to digits

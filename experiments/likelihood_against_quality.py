@@ -21,9 +21,9 @@ import jax.numpy as jnp
 import numpy as np
 import study
 
-from genjax_zoo.measure import distances, extractors
-from genjax_zoo.run import evaluate, images
-from genjax_zoo.run.data import open_source
+from genjax_zoo.data.sources import open_source
+from genjax_zoo.measure import distances, evaluate, extractors
+from genjax_zoo.run.record import pictures
 
 MODELS = {
     # name: (family, variant, the number that says its bits/dim)
@@ -48,7 +48,7 @@ def main(argv=None) -> None:
         parser.error("expected at least 20 samples and no negative steps")
 
     rows: dict[str, dict] = {}
-    pictures: dict[str, np.ndarray] = {}
+    drawn: dict[str, np.ndarray] = {}
     for name, (family, variant, number) in MODELS.items():
         changed = {"seed": args.seed, **({"steps": args.steps} if args.steps else {})}
         run = study.run(family, variant, **changed)
@@ -58,7 +58,7 @@ def main(argv=None) -> None:
         draw = jax.jit(model.sample, static_argnums=2)
         x = _unit(np.asarray(draw(key, state, args.samples)["x"]), source)
         rows[name] = {"bits": None, "kind": "none", **_quality(x, source)}
-        pictures[name] = x
+        drawn[name] = x
         if number is not None:
             found = {
                 result.name: result
@@ -71,12 +71,10 @@ def main(argv=None) -> None:
                 "preprocessing": found.preprocessing,
             }
         if name == "flow":
-            rows["flow in noise"], pictures["flow in noise"] = _in_noise(
-                model, state, source, key, x
-            )
-            rows["training images"], pictures["training images"] = _memory(source, args.samples)
+            rows["flow in noise"], drawn["flow in noise"] = _in_noise(model, state, source, key, x)
+            rows["training images"], drawn["training images"] = _memory(source, args.samples)
         print(name, rows[name], flush=True)
-    one.write(_page(one, rows), _figure(one, rows, pictures), rows)
+    one.write(_page(one, rows), _figure(one, rows, drawn), rows)
 
 
 def _unit(x: np.ndarray, source) -> np.ndarray:
@@ -178,7 +176,7 @@ def _page(one, rows) -> list[str]:
     ]
 
 
-def _figure(one, rows, pictures):
+def _figure(one, rows, drawn):
     pyplot = one.pyplot()
     figure, axes = pyplot.subplots(
         1, 2, figsize=(12, 4.5), layout="constrained", width_ratios=(1, 1.2)
@@ -197,7 +195,7 @@ def _figure(one, rows, pictures):
                 fontsize=8,
             )
     axes[0].set(xlabel="bits/dim (lower is better)", ylabel="Frechet distance", yscale="log")
-    grid = images.grid(np.concatenate([pictures[n][:14] for n in rows]), 14)
+    grid = pictures.grid(np.concatenate([drawn[n][:14] for n in rows]), 14)
     axes[1].imshow(grid)
     side = len(grid) / len(rows)
     axes[1].set_yticks([side * (i + 0.5) for i in range(len(rows))], list(rows))

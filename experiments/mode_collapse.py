@@ -33,11 +33,11 @@ import scipy.stats
 import study
 from PIL import Image
 
-from genjax_zoo import densities
+from genjax_zoo.data import densities
+from genjax_zoo.data.sources import open_source
 from genjax_zoo.measure import extractors, modes
 from genjax_zoo.run import config as configs
-from genjax_zoo.run import images
-from genjax_zoo.run.data import open_source
+from genjax_zoo.run.record import pictures
 
 COLOURS = {
     "GAN": study.RED,
@@ -266,7 +266,7 @@ def on_stacked(method: str, steps: int, args: argparse.Namespace) -> tuple[dict[
 def _png(x: np.ndarray) -> bytes:
     """Images [n, H, W, 3] in [0, 1], laid out, as a file."""
     held = io.BytesIO()
-    Image.fromarray(images.grid(x)).save(held, "PNG")
+    Image.fromarray(pictures.grid(x)).save(held, "PNG")
     return held.getvalue()
 
 

@@ -24,14 +24,14 @@ import jax.numpy as jnp
 import numpy as np
 import study
 
-from genjax_zoo.learn import Staged
+from genjax_zoo.data.source import Source
+from genjax_zoo.data.sources import open_source
+from genjax_zoo.learn.verbs import Staged
 from genjax_zoo.measure import distances, extractors, scores
 from genjax_zoo.models import progressive_gan
 from genjax_zoo.nets import progressive, upsample
 from genjax_zoo.run import config as configs
-from genjax_zoo.run import images
-from genjax_zoo.run.data import open_source
-from genjax_zoo.run.source import Source
+from genjax_zoo.run.record import pictures
 from genjax_zoo.typed import typed
 
 VARIANTS = {"digits": "digits", "mnist": "mnist"}
@@ -311,7 +311,7 @@ def draw(plt: Any, results: dict[str, tuple[Arm, dict[str, list[Told]]]]) -> Any
         ]  # fmt: skip
         axes = above.subplots(1, len(panels))
         for axis, (title, grid) in zip(axes, panels, strict=True):
-            axis.imshow(images.grid(grid))
+            axis.imshow(pictures.grid(grid))
             axis.set(xticks=[], yticks=[])
             axis.set_title(f"{name}, {title}")
             for spine in axis.spines.values():

@@ -21,9 +21,9 @@ import jax
 import numpy as np
 import study
 
+from genjax_zoo.data.sources import open_source
 from genjax_zoo.measure import distances, extractors, modes
 from genjax_zoo.run.config import make_model
-from genjax_zoo.run.data import open_source
 
 ANCESTRAL = "ancestral"
 SAMPLERS = {
@@ -89,7 +89,7 @@ def main(argv=None) -> None:
 
 
 def _last_noise(run) -> float:
-    from genjax_zoo import sde
+    from genjax_zoo.maths.diffusion import sde
 
     process = sde.make(run.model.get("process", "variance_preserving"))()
     return float(process.sigma(np.float32(process.start)))

@@ -24,8 +24,9 @@ import numpy as np
 import study
 from matplotlib import ticker
 
-from genjax_zoo import densities, games
-from genjax_zoo.learn import Learner
+from genjax_zoo.data import densities
+from genjax_zoo.learn.verbs import Learner
+from genjax_zoo.maths import games
 from genjax_zoo.measure import games as numerics
 from genjax_zoo.measure import modes
 from genjax_zoo.models import gan

@@ -29,10 +29,10 @@ import jax
 import matplotlib
 import numpy as np
 
-from genjax_zoo import platform
 from genjax_zoo.contract import Model
+from genjax_zoo.data.source import Source
 from genjax_zoo.run import config as configs
-from genjax_zoo.run.source import Source
+from genjax_zoo.run.devices import startup
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 RESULTS = ROOT / "experiments" / "results"
@@ -63,7 +63,7 @@ class Study:
         self, file: str, parser: argparse.ArgumentParser, argv: Sequence[str] | None = None
     ):
         """Reads the arguments and starts the clock; `parser` may yet refuse (`parser.error`)."""
-        platform.prepare()
+        startup.prepare()
         self.name = pathlib.Path(file).stem
         parser.add_argument("--out", type=pathlib.Path, default=RESULTS, help="where to write")
         self.args = parser.parse_args(argv)

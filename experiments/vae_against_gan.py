@@ -37,11 +37,11 @@ import numpy as np
 import study
 
 from genjax_zoo.contract import Evidence
+from genjax_zoo.data.source import Source
+from genjax_zoo.data.sources import open_source
 from genjax_zoo.measure import distances, extractors, scores
 from genjax_zoo.run import config as configs
-from genjax_zoo.run import images
-from genjax_zoo.run.data import open_source
-from genjax_zoo.run.source import Source
+from genjax_zoo.run.record import pictures
 
 ARMS = ("VAE", "GAN", "WGAN-GP")
 SHOWN = 48  # samples in a panel
@@ -288,7 +288,7 @@ def draw(plt: Any, panels: Mapping[str, np.ndarray]) -> Any:
     figure, axes = plt.subplots(1, len(panels), figsize=(3 * len(panels), 4.3),
                                 layout="constrained")  # fmt: skip
     for axis, (title, x) in zip(axes, panels.items(), strict=True):
-        axis.imshow(images.grid(x, columns=6))
+        axis.imshow(pictures.grid(x, columns=6))
         axis.set(xticks=[], yticks=[], title=title)
         axis.spines[:].set_visible(False)
     return figure

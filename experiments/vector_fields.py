@@ -27,8 +27,9 @@ import matplotlib
 import numpy as np
 import study
 
-from genjax_zoo import adversarial, games
 from genjax_zoo.contract import Array
+from genjax_zoo.maths import games
+from genjax_zoo.maths.games import objectives
 from genjax_zoo.measure import games as numerics
 
 Loss = Callable[[Array, Array], Array]
@@ -67,7 +68,7 @@ class Game(NamedTuple):
 def _dirac(objective: str) -> Callable[[Array, Array], dict[str, Array]]:
     """Data at 0, samples at θ, a(x) = ψ x + b; b is what a says where it cannot tell."""
     b = {"least_squares": 0.5}.get(objective, 0.0)
-    return lambda theta, psi: adversarial.OBJECTIVES[objective](
+    return lambda theta, psi: objectives.OBJECTIVES[objective](
         jnp.array([b]), psi * theta[None] + b
     )
 

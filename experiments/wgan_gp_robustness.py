@@ -38,11 +38,11 @@ import numpy as np
 import study
 
 from genjax_zoo.contract import Model
+from genjax_zoo.data.source import Source
+from genjax_zoo.data.sources import open_source
 from genjax_zoo.measure import distances, extractors, scores
 from genjax_zoo.run import config as configs
-from genjax_zoo.run import images
-from genjax_zoo.run.data import open_source
-from genjax_zoo.run.source import Source
+from genjax_zoo.run.record import pictures
 
 SHOWN = 24  # samples in a panel
 LEAST = 0.01  # of the samples: a class with fewer is missing
@@ -376,7 +376,7 @@ def draw(plt: Any, grid: Grid, judge: Judge) -> Any:
     for line, (architecture, row) in zip(axes, grid.items(), strict=True):
         for axis, objective in zip(line, OBJECTIVES, strict=True):
             cell = row[objective.name]
-            axis.imshow(images.grid(cell.shown, columns=8))
+            axis.imshow(pictures.grid(cell.shown, columns=8))
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
             said = f"{cell.frechet[0]:.3g}, {cell.covered} classes"

@@ -128,6 +128,18 @@ class Model(NamedTuple):
     classes: int = 0
 
 
+class Net(NamedTuple):
+    """A network as two pure functions.
+
+    Attributes:
+      init: (key, *inputs) -> params; only the inputs' shapes matter.
+      apply: (params, *inputs) -> outputs, whose leading axis is that of the inputs.
+    """
+
+    init: Callable[..., Any]
+    apply: Callable[..., Any]
+
+
 class ZooError(Exception):
     """Something the user can mend. The message says what was expected, what came, what to do."""
 

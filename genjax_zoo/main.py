@@ -1,6 +1,6 @@
 """The command line: genjax-zoo train | sample | evaluate | explore | list.
 
-Flags are read here and nowhere else. Floor 5.
+Flags are read here and nowhere else. Floor 8.
 """
 
 from __future__ import annotations
@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import errno
 import functools
+import importlib.metadata
 import inspect
 import io
 import logging as stdlib_logging
@@ -25,8 +26,8 @@ from typing import Any, NamedTuple
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from genjax_zoo import platform
 from genjax_zoo.contract import ConfigError, ZooError
+from genjax_zoo.run.devices import startup
 from genjax_zoo.typed import nearest
 
 COMMANDS = {
@@ -37,10 +38,19 @@ COMMANDS = {
     "list": "the roster: every family, how it learns, what it can do, its configs",
 }
 QUICKSTART = "configs/vae.py:digits"
-PACKAGE = pathlib.Path(__file__).resolve().parent
-# setup.cfg puts the checkout's configs/ into an installed package.
-INSTALLED = PACKAGE / "configs"
-CONFIGS = INSTALLED if INSTALLED.is_dir() else PACKAGE.parent / "configs"
+
+
+def _configs() -> pathlib.Path:
+    """The folder of config files: the checkout's, or where setup.cfg has installed them."""
+    checkout = pathlib.Path(__file__).resolve().parents[1] / "configs"
+    if checkout.is_dir():
+        return checkout
+    shared = "share/genjax_zoo/configs/vae.py"
+    files = importlib.metadata.files("genjax-zoo") or []
+    return next(pathlib.Path(str(f.locate())) for f in files if str(f).endswith(shared)).parent
+
+
+CONFIGS = _configs()
 
 
 DISK = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES)
@@ -282,7 +292,7 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
 
 
 def _workdir(call: Call) -> Any:
-    from genjax_zoo.run.workdir import Workdir
+    from genjax_zoo.run.record.workdir import Workdir
 
     if not call.flags.workdir:
         raise ZooError("--workdir is missing: the folder of the run, such as runs/quickstart.")
@@ -335,7 +345,8 @@ def _train(call: Call) -> None:
     workdir = _workdir(call)
     import jax
 
-    from genjax_zoo.run import config, evaluate, loop
+    from genjax_zoo.measure import evaluate
+    from genjax_zoo.run import config, loop
 
     if call.flags.config or not workdir.config.exists():
         untyped = load(call.flags.config or QUICKSTART)
@@ -359,13 +370,16 @@ def _sample(call: Call) -> None:
     import jax
     import numpy as np
 
-    from genjax_zoo.run import data, files, images, loop, sharding
+    from genjax_zoo.data import sources
+    from genjax_zoo.run import loop
     from genjax_zoo.run.config import make_model
+    from genjax_zoo.run.devices import sharding
+    from genjax_zoo.run.record import files, pictures
 
     # From the workdir alone: neither the data nor the devices of the training are needed.
     known, model = call.flags, make_model(run)
     asked_for = [*known.condition, *([f"text={known.text}"] if known.text is not None else [])]
-    condition = _conditions(model.sample, asked_for, data.tokeniser(run.data))
+    condition = _conditions(model.sample, asked_for, sources.tokeniser(run.data))
     example, interval = loop.read_example(workdir)
     like = loop.state_like(run, model, sharding.make_mesh(sharding.Devices()), example)
     step, state = loop.restore(run, model, like, workdir, known.checkpoint)
@@ -380,8 +394,8 @@ def _sample(call: Call) -> None:
     packed = io.BytesIO()
     np.savez(packed, **arrays)
     files.write(stem.with_suffix(".npz"), packed.getvalue())
-    _, pictures = images.write(stem.with_suffix(".png"), arrays["x"], None, *interval)
-    for path in pictures:
+    _, written = pictures.write(stem.with_suffix(".png"), arrays["x"], None, *interval)
+    for path in written:
         print(path)
     print(f"{stem}.npz: " + ", ".join(f"{k} {v.shape}" for k, v in arrays.items()))
 
@@ -431,9 +445,10 @@ def _evaluate(call: Call) -> None:
     run, workdir = _config_of(_workdir(call), call), _workdir(call)
     import jax
 
-    from genjax_zoo.measure import modes, scores
-    from genjax_zoo.run import evaluate, loop, report
+    from genjax_zoo.measure import evaluate, modes, scores
+    from genjax_zoo.run import loop
     from genjax_zoo.run.config import make_model
+    from genjax_zoo.run.record import report
     from genjax_zoo.typed import choose
 
     own = evaluate.measures_of(make_model(run))
@@ -463,8 +478,9 @@ def _explore(call: Call) -> None:
     run, workdir = _config_of(_workdir(call), call), _workdir(call)
     import jax
 
-    from genjax_zoo import explore
-    from genjax_zoo.run import loop, report
+    from genjax_zoo.explore import explore
+    from genjax_zoo.run import loop
+    from genjax_zoo.run.record import report
     from genjax_zoo.typed import choose
 
     known = call.flags
@@ -565,7 +581,7 @@ def _abilities(model: Any) -> list[str]:
 
 def run() -> None:
     """The entry point."""
-    platform.prepare()
+    startup.prepare()
     _watch_threads()
     # A save that fails is logged with a dozen tracebacks, and raised; once is enough.
     logging.set_verbosity(logging.FATAL)

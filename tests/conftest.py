@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import pytest
 
 from genjax_zoo.contract import Evidence, Model
-from genjax_zoo.learn import descend, of_params
+from genjax_zoo.learn.verbs import descend, of_params
 from genjax_zoo.models import ZOO, Family
 from genjax_zoo.run.config import read
 

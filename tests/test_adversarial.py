@@ -8,8 +8,8 @@ import numpy as np
 import optax
 import pytest
 
-from genjax_zoo import adversarial
 from genjax_zoo.contract import ConfigError
+from genjax_zoo.maths.games import objectives
 
 KEY = jax.random.key(0)
 CROSS_ENTROPY = ("minimax", "non_saturating")
@@ -25,7 +25,7 @@ def _expected_losses(loss, logit):
     """The losses under the two densities, with the loss's own code at each point of the line."""
     a = jnp.asarray(logit(_LINE))[:, None]
     # Each point alone is a batch of one; the terms are additive in data and samples.
-    each = jax.vmap(adversarial.OBJECTIVES[loss])
+    each = jax.vmap(objectives.OBJECTIVES[loss])
     far = jnp.full_like(a, 100.0)
     of_data, of_samples = each(a, -far), each(far, a)
     total = lambda told, p: float(_H * np.sum(np.asarray(told, np.float64) * p))
@@ -59,7 +59,7 @@ def test_no_discriminator_does_better_than_the_optimal_one(loss):
 
 @pytest.mark.parametrize("loss", CROSS_ENTROPY)
 def test_one_who_cannot_tell_pays_log_4(loss):
-    told = adversarial.OBJECTIVES[loss](jnp.zeros(5), jnp.zeros(5))
+    told = objectives.OBJECTIVES[loss](jnp.zeros(5), jnp.zeros(5))
     assert abs(told["discriminator"] - math.log(4)) < 1e-6
     sign = {"minimax": -1, "non_saturating": 1}[loss]
     assert abs(told["generator"] - sign * math.log(2)) < 1e-6
@@ -73,7 +73,7 @@ def test_losses_are_the_logarithms_written_out():
         ("minimax", jnp.mean(jnp.log(1 - D_made))),
         ("non_saturating", -jnp.mean(jnp.log(D_made))),
     ]:
-        told = adversarial.OBJECTIVES[loss](real, fake)
+        told = objectives.OBJECTIVES[loss](real, fake)
         np.testing.assert_allclose(told["discriminator"], -V, rtol=1e-5)
         np.testing.assert_allclose(told["generator"], wanted, rtol=1e-5)
 
@@ -81,7 +81,7 @@ def test_losses_are_the_logarithms_written_out():
 def test_the_non_saturating_generator_still_learns_where_the_minimax_one_does_not():
     # D is sure that the samples are made: a = -20. Minimax: dL/da = -D(G(z)), which is nothing.
     slope = lambda loss: float(
-        jax.grad(lambda a: adversarial.OBJECTIVES[loss](jnp.zeros(1), a)["generator"])(
+        jax.grad(lambda a: objectives.OBJECTIVES[loss](jnp.zeros(1), a)["generator"])(
             jnp.array([-20.0])
         )[0]
     )
@@ -89,7 +89,7 @@ def test_the_non_saturating_generator_still_learns_where_the_minimax_one_does_no
 
 
 def test_extreme_logits_stay_finite():
-    for loss in adversarial.OBJECTIVES.values():
+    for loss in objectives.OBJECTIVES.values():
         told = loss(jnp.array([-1e4, 1e4]), jnp.array([1e4, -1e4]))
         assert all(jnp.isfinite(v) for v in told.values())
 
@@ -105,7 +105,7 @@ def test_the_optimal_least_squares_discriminator_is_d_star():
 
 def _expected_least_squares(a):
     a, p, q = jnp.asarray(a(_LINE)), _normal(_LINE, 0), _normal(_LINE, 1)
-    each = jax.vmap(adversarial.least_squares)
+    each = jax.vmap(objectives.least_squares)
     # The loss of one player that sees the other exactly at its target is a term by itself.
     of_data = each(a[:, None], jnp.zeros((len(a), 1)))["discriminator"]
     of_samples = each(jnp.ones((len(a), 1)), a[:, None])["discriminator"]
@@ -117,12 +117,12 @@ def _expected_least_squares(a):
 def test_the_best_linear_critic_of_two_shifted_normals_tells_their_wasserstein_distance():
     x = jax.random.normal(KEY, (1000, 3))
     shift = jnp.array([2.0, -1.0, 2.0])
-    told = adversarial.wasserstein(x @ -shift / 3, (x + shift) @ -shift / 3)
+    told = objectives.wasserstein(x @ -shift / 3, (x + shift) @ -shift / 3)
     assert abs(-told["discriminator"] - 3) < 1e-4  # |shift| = 3, and the critic has slope 1
 
 
 def test_hinge_moves_only_within_the_margin():
-    loss = lambda real, fake: adversarial.hinge(real, fake)["discriminator"]
+    loss = lambda real, fake: objectives.hinge(real, fake)["discriminator"]
     slopes = jax.grad(loss, (0, 1))(jnp.array([0.5, 1.5]), jnp.array([-0.5, -1.5]))
     np.testing.assert_allclose(slopes[0], [-0.5, 0])
     np.testing.assert_allclose(slopes[1], [0.5, 0])
@@ -157,14 +157,14 @@ def test_penalties_are_the_slopes_of_single_examples():
         "r1": np.mean(_norms(REAL) ** 2) / 2,
         "r2": np.mean(_norms(FAKE) ** 2) / 2,
     }
-    assert expected.keys() == adversarial.PENALTIES.keys()
+    assert expected.keys() == objectives.PENALTIES.keys()
     for name, value in expected.items():
-        told = adversarial.PENALTIES[name](KEY, _critic, REAL, FAKE)
+        told = objectives.PENALTIES[name](KEY, _critic, REAL, FAKE)
         np.testing.assert_allclose(told, value, rtol=1e-5)
 
 
 def test_one_scalar_an_example_lies_between_data_and_samples():
-    parts = (adversarial._between(KEY, REAL, FAKE) - FAKE) / (REAL - FAKE)
+    parts = (objectives._between(KEY, REAL, FAKE) - FAKE) / (REAL - FAKE)
     np.testing.assert_allclose(
         parts, jnp.broadcast_to(parts[:, :1, :1, :1], parts.shape), atol=1e-4
     )
@@ -174,15 +174,15 @@ def test_one_scalar_an_example_lies_between_data_and_samples():
 
 def test_a_flat_critic_has_a_penalty_and_no_nan():
     flat = lambda slope: lambda x: slope * jnp.sum(x, (1, 2, 3))
-    of = lambda slope: adversarial.gradient(KEY, flat(slope), REAL, FAKE)
+    of = lambda slope: objectives.gradient(KEY, flat(slope), REAL, FAKE)
     value, slope = jax.value_and_grad(of)(0.0)
     assert value == 1 and jnp.isfinite(slope)
 
 
 def test_the_config_adds_what_it_names_to_the_discriminators_loss_alone():
     values = (_critic(REAL), _critic(FAKE))
-    plain, _ = adversarial.Config().losses(KEY, _critic, values, (REAL, FAKE))
-    config = adversarial.Config(gradient=10.0, r2=3.0)
+    plain, _ = objectives.Config().losses(KEY, _critic, values, (REAL, FAKE))
+    config = objectives.Config(gradient=10.0, r2=3.0)
     told, info = config.losses(KEY, _critic, values, (REAL, FAKE))
     extra = 10 * info["penalty_gradient"] + 3 * info["penalty_r2"]
     np.testing.assert_allclose(told["discriminator"], plain["discriminator"] + extra, rtol=1e-6)
@@ -192,15 +192,15 @@ def test_the_config_adds_what_it_names_to_the_discriminators_loss_alone():
 
 def test_packs_are_neighbours_side_by_side():
     x = jnp.arange(24).reshape(4, 3, 2)
-    packed = adversarial.pack(x, 2)
+    packed = objectives.pack(x, 2)
     assert packed.shape == (2, 3, 4)
     for k in range(2):
         np.testing.assert_array_equal(packed[k], np.concatenate([x[2 * k], x[2 * k + 1]], axis=-1))
-    np.testing.assert_array_equal(adversarial.pack(x, 1), x)
+    np.testing.assert_array_equal(objectives.pack(x, 1), x)
 
 
 def test_clipped_weights_stay_within():
-    tx = adversarial.Config(clip=0.1).optimizers(optax.sgd(1.0))
+    tx = objectives.Config(clip=0.1).optimizers(optax.sgd(1.0))
     params = {"w": jnp.array([0.05, -0.09])}
     g = {"w": jnp.array([1.0, 0.005])}
     kept = {}
@@ -212,7 +212,7 @@ def test_clipped_weights_stay_within():
 
 
 def test_the_generator_may_learn_faster():
-    tx = adversarial.Config(generator_rate=5.0).optimizers(optax.sgd(0.1))
+    tx = objectives.Config(generator_rate=5.0).optimizers(optax.sgd(0.1))
     g = jnp.array([2.0])
     step = {player: tx[player].update(g, tx[player].init(g), g)[0] for player in tx}
     np.testing.assert_allclose(step["generator"], 5 * step["discriminator"], rtol=1e-6)
@@ -230,21 +230,21 @@ def test_the_generator_may_learn_faster():
 )
 def test_bad_objectives_are_refused(fields, message):
     with pytest.raises(ConfigError, match=message):
-        adversarial.Config(**fields)
+        objectives.Config(**fields)
 
 
 def test_packs_that_do_not_divide_the_batch_are_refused():
     with pytest.raises(ConfigError, match="packs of 4 do not divide a batch of 6"):
-        adversarial.pack(jnp.zeros((6, 2)), 4)
+        objectives.pack(jnp.zeros((6, 2)), 4)
 
 
 def test_a_penalty_on_slopes_refuses_batch_norm():
     with pytest.raises(ConfigError, match="batch norm mixes"):
-        adversarial.Config(r1=1.0).check("batch", "alternating")
-    adversarial.Config(r1=1.0).check("layer", "alternating")
-    adversarial.Config().check("batch", "optimistic")
+        objectives.Config(r1=1.0).check("batch", "alternating")
+    objectives.Config(r1=1.0).check("layer", "alternating")
+    objectives.Config().check("batch", "optimistic")
 
 
 def test_clipping_refuses_the_dynamics_that_would_leave_it():
     with pytest.raises(ConfigError, match="optimistic dynamics moves by two"):
-        adversarial.Config(clip=0.01).check("none", "optimistic")
+        objectives.Config(clip=0.01).check("none", "optimistic")

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax_zoo import ais
 from genjax_zoo.contract import ConfigError
+from genjax_zoo.maths.mcmc import ais
 
 KEY = jax.random.key(0)
 

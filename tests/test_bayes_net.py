@@ -8,11 +8,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax_zoo import densities
 from genjax_zoo.contract import ConfigError, DataError, Evidence, Support
-from genjax_zoo.graphs import nodes_of
-from genjax_zoo.inference import do, draw, given, moments, query
-from genjax_zoo.learn import learnt
+from genjax_zoo.data import densities
+from genjax_zoo.learn.verbs import learnt
+from genjax_zoo.maths.inference.bayes_nets import do, draw, given, moments, query
+from genjax_zoo.maths.inference.graphs import nodes_of
 from genjax_zoo.models.bayes_net import Config, make, net_of
 
 KEY = jax.random.key(0)
@@ -63,7 +63,7 @@ def fit(config, batches, steps=1):
 
 def table_of(params, name):
     """θ of one node [*parents' states, K]."""
-    from genjax_zoo.inference import families
+    from genjax_zoo.maths.inference.bayes_nets import families
 
     for family, table in zip(families(params.net), params.tables, strict=True):
         for i, node in enumerate(family.nodes):

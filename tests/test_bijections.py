@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax_zoo import bijections as b
-from genjax_zoo import distributions, nets
+from genjax_zoo import nets
 from genjax_zoo.contract import ConfigError
+from genjax_zoo.maths.probability import bijections as b
+from genjax_zoo.maths.probability import distributions
 
 KEY = jax.random.key(0)
 

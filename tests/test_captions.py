@@ -6,14 +6,15 @@ import numpy as np
 import optax
 import pytest
 
-from genjax_zoo import captions, nets
-from genjax_zoo.captions import ARRANGEMENTS, COLOURS, PLACES, UNSAID, Scene
+from genjax_zoo import nets
 from genjax_zoo.contract import ConfigError, DataError
+from genjax_zoo.data import scenes
+from genjax_zoo.data.scenes import ARRANGEMENTS, COLOURS, PLACES, UNSAID, Scene
+from genjax_zoo.data.source import Data
+from genjax_zoo.data.sources import open_source, tokeniser
 from genjax_zoo.main import _conditions
 from genjax_zoo.measure import captions as matching
 from genjax_zoo.models import diffusion
-from genjax_zoo.run.data import open_source, tokeniser
-from genjax_zoo.run.source import Data
 
 KEY = jax.random.key(0)
 
@@ -29,8 +30,8 @@ def every_scene():
 
 
 def parsed(said):
-    scenes = [captions.parse(row) for row in np.asarray(said)]
-    return Scene(*(np.stack(part) for part in zip(*scenes, strict=True)))
+    each = [scenes.parse(row) for row in np.asarray(said)]
+    return Scene(*(np.stack(part) for part in zip(*each, strict=True)))
 
 
 # ----------------------------------------------------------------------------------- the grammar
@@ -38,27 +39,27 @@ def parsed(said):
 
 def test_a_caption_is_what_a_person_would_say():
     scene = Scene(jnp.array(5), jnp.array([0, 2]), jnp.array([7, 2]))
-    assert captions.say(captions.tokens(scene)) == "a red seven above a blue two"
-    assert captions.say(captions.tokens(scene._replace(arrangement=jnp.array(0)))) == "a red seven"
+    assert scenes.say(scenes.tokens(scene)) == "a red seven above a blue two"
+    assert scenes.say(scenes.tokens(scene._replace(arrangement=jnp.array(0)))) == "a red seven"
     place = scene._replace(arrangement=jnp.array(1))
-    assert captions.say(captions.tokens(place)) == "a red seven at the top"
+    assert scenes.say(scenes.tokens(place)) == "a red seven at the top"
 
 
 def test_scenes_go_through_tokens_and_through_words():
-    scenes = every_scene()
-    for i, said in enumerate(np.asarray(captions.tokens(scenes))):
-        assert np.array_equal(captions.read(captions.say(said)), said)
-        back = captions.parse(said)
-        things = 2 if scenes.arrangement[i] >= len(PLACES) else 1
-        assert back.arrangement == scenes.arrangement[i]
-        assert np.array_equal(back.colour[:things], scenes.colour[i, :things])
-        assert np.array_equal(back.digit[:things], scenes.digit[i, :things])
+    shown = every_scene()
+    for i, said in enumerate(np.asarray(scenes.tokens(shown))):
+        assert np.array_equal(scenes.read(scenes.say(said)), said)
+        back = scenes.parse(said)
+        things = 2 if shown.arrangement[i] >= len(PLACES) else 1
+        assert back.arrangement == shown.arrangement[i]
+        assert np.array_equal(back.colour[:things], shown.colour[i, :things])
+        assert np.array_equal(back.digit[:things], shown.digit[i, :things])
 
 
 def test_captions_are_told_apart():
-    said = np.asarray(captions.tokens(every_scene()))
+    said = np.asarray(scenes.tokens(every_scene()))
     assert len(np.unique(said[:200], axis=0)) == 200
-    assert set(np.unique(said)) == set(range(len(captions.WORDS)))
+    assert set(np.unique(said)) == set(range(len(scenes.WORDS)))
 
 
 @pytest.mark.parametrize(
@@ -71,13 +72,13 @@ def test_captions_are_told_apart():
 )
 def test_what_cannot_be_read_is_said(text, told):
     with pytest.raises(DataError, match=told):
-        captions.read(text)
+        scenes.read(text)
 
 
 def test_what_is_no_sentence_is_not_parsed():
     for text in ("seven red a", "a red seven above", "a red seven above a two blue", ""):
         with pytest.raises(DataError, match="is no caption"):
-            captions.parse(captions.read(text))
+            scenes.parse(scenes.read(text))
 
 
 # ---------------------------------------------------------------------------------- what is drawn
@@ -86,16 +87,16 @@ def test_what_is_no_sentence_is_not_parsed():
 def test_each_colour_lacks_a_digit_and_each_digit_has_a_colour():
     assert UNSAID.sum(1).tolist() == [1] * len(COLOURS)
     assert UNSAID.sum(0).max() == 1
-    assert len(captions.UNSEEN) == 4
+    assert len(scenes.UNSEEN) == 4
 
 
 def test_scenes_of_either_part_are_of_that_part():
     for unseen in (False, True):
-        scenes = captions.asked(KEY, 4000, unseen)
-        assert bool(jnp.all(captions.held_out(scenes) == unseen))
+        shown = scenes.asked(KEY, 4000, unseen)
+        assert bool(jnp.all(scenes.held_out(shown) == unseen))
         # Everything that may be said is said.
-        assert len(np.unique(scenes.arrangement)) == len(ARRANGEMENTS)
-        things = np.concatenate([scenes.colour[:, :1], scenes.digit[:, :1]], 1)
+        assert len(np.unique(shown.arrangement)) == len(ARRANGEMENTS)
+        things = np.concatenate([shown.colour[:, :1], shown.digit[:, :1]], 1)
         assert len(np.unique(things, axis=0)) == (40 if unseen else 36)
 
 
@@ -105,14 +106,14 @@ def source():
 
 
 def test_training_never_shows_a_held_out_pair(source):
-    assert source.words == captions.WORDS
+    assert source.words == scenes.WORDS
     batch = jax.jit(source.batch)
     for step in range(20):
         fed = source.feed(step, slice(0, 100))
         made = batch(jax.random.key(step), source.resident, fed)
-        assert not captions.held_out(parsed(made["text"])).any()
+        assert not scenes.held_out(parsed(made["text"])).any()
     held = source.held_out(KEY, 0, 500)
-    assert captions.held_out(parsed(held["text"])).all()
+    assert scenes.held_out(parsed(held["text"])).all()
     assert held["x"].shape == (500, 16, 16, 3)
     assert made["x"].min() == -1 and made["x"].max() == 1
 
@@ -121,9 +122,9 @@ def test_the_picture_is_what_the_caption_says(source):
     """By pixels: every thing has its colour's channels, where the words say, and no other light."""
     held = source.held_out(KEY, 0, 300)
     for x, said in zip((held["x"] + 1) / 2, held["text"], strict=True):
-        words = captions.say(said).split()
+        words = scenes.say(said).split()
         rest = np.array(x)
-        found = captions.parse(said)
+        found = scenes.parse(said)
         boxes = {
             "": [(4, 4)], "at the top": [(0, 4)], "at the bottom": [(8, 4)],
             "on the left": [(4, 0)], "on the right": [(4, 8)],
@@ -142,16 +143,16 @@ def test_the_picture_is_what_the_caption_says(source):
 def test_drawing_is_pasting():
     rng = np.random.default_rng(1)
     images = rng.random((900, 2, 4, 4), np.float32)
-    scenes = every_scene()
-    scenes = Scene(*(a[:900] for a in scenes))
-    got = np.asarray(captions.draw(scenes, jnp.asarray(images)))
+    shown = every_scene()
+    shown = Scene(*(a[:900] for a in shown))
+    got = np.asarray(scenes.draw(shown, jnp.asarray(images)))
     palette = np.array(list(COLOURS.values()))
     for i in range(0, 900, 7):
         canvas = np.zeros((8, 8, 3))
-        corners = np.asarray(captions.corners(scenes.arrangement[i], 4))
-        for k in range(2 if scenes.arrangement[i] >= len(PLACES) else 1):
+        corners = np.asarray(scenes.corners(shown.arrangement[i], 4))
+        for k in range(2 if shown.arrangement[i] >= len(PLACES) else 1):
             row, column = corners[k]
-            thing = images[i, k][..., None] * palette[scenes.colour[i, k]]
+            thing = images[i, k][..., None] * palette[shown.colour[i, k]]
             canvas[row : row + 4, column : column + 4] += thing
         np.testing.assert_allclose(got[i], canvas, atol=1e-6)
 
@@ -246,7 +247,7 @@ def test_the_command_line_reads_words():
     takes = lambda key, state, n, label=None, text=None: None
     own = tokeniser(Data(source="captions:digits"))
     asked = _conditions(takes, ["text=a red seven above a blue two"], own)
-    assert captions.say(asked["text"]) == "a red seven above a blue two"
+    assert scenes.say(asked["text"]) == "a red seven above a blue two"
     with pytest.raises(DataError, match="Did you mean 'seven'"):
         _conditions(takes, ["text=a red sevn"], own)
     with pytest.raises(ConfigError, match=r"--text expects a model that learnt from captions"):
@@ -263,8 +264,8 @@ def real(source, n=1000):
 
 
 def test_the_reader_reads_real_scenes(source):
-    x, scenes = real(source)
-    found = matching.match(scenes, matching.reader("captions:digits", 8)(x))
+    x, shown = real(source)
+    found = matching.match(shown, matching.reader("captions:digits", 8)(x))
     assert found.value > 95
     assert found.arrangement > 99 and found.colour > 99
     assert found.low < found.value < found.high
@@ -272,13 +273,13 @@ def test_the_reader_reads_real_scenes(source):
 
 def test_the_reader_is_not_fooled(source):
     """Of pictures in another's place as many match as two scenes are alike by chance: few."""
-    x, scenes = real(source, 400)
+    x, shown = real(source, 400)
     look = matching.reader("captions:digits", 8)
-    assert matching.match(scenes, look(np.roll(x, 1, 0))).value < 5
+    assert matching.match(shown, look(np.roll(x, 1, 0))).value < 5
     # Another colour, another place, another order of things: each is seen.
-    assert matching.match(scenes, look(x[..., [1, 2, 0]])).colour < 1
-    assert matching.match(scenes, look(np.swapaxes(x, 1, 2))).arrangement < 20
-    empty = matching.match(scenes, look(np.zeros_like(x)))
+    assert matching.match(shown, look(x[..., [1, 2, 0]])).colour < 1
+    assert matching.match(shown, look(np.swapaxes(x, 1, 2))).arrangement < 20
+    empty = matching.match(shown, look(np.zeros_like(x)))
     assert empty.value < 5
 
 
@@ -297,9 +298,9 @@ def test_the_match_counts_what_follows_the_text(source):
     grey, label = np.asarray(test["x"][..., 0]), np.asarray(test["label"])
 
     def obedient(key, said):
-        scenes = parsed(said)
-        rows = [[np.flatnonzero(label == d)[i % 14] for d in ds] for i, ds in enumerate(scenes[2])]
-        return captions.draw(scenes, jnp.asarray(grey[np.array(rows)]))
+        shown = parsed(said)
+        rows = [[np.flatnonzero(label == d)[i % 14] for d in ds] for i, ds in enumerate(shown[2])]
+        return scenes.draw(shown, jnp.asarray(grey[np.array(rows)]))
 
     deaf = lambda key, said: obedient(key, said[::-1])
     for unseen in (False, True):

@@ -6,8 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from genjax_zoo import densities
 from genjax_zoo.contract import ConfigError, Evidence
+from genjax_zoo.data import densities
 from genjax_zoo.models import continuous_flow
 
 KEY = jax.random.key(0)

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax_zoo import corruption
 from genjax_zoo.contract import ConfigError
+from genjax_zoo.maths.probability import corruption
 
 KEY = jax.random.key(0)
 X = jnp.tile(jnp.array([0.0, 0.25, 1.0]), (40_000, 1))

@@ -11,11 +11,11 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from genjax_zoo.contract import ConfigError, DataError
-from genjax_zoo.densities import DENSITIES
-from genjax_zoo.run import data as data_module
-from genjax_zoo.run.data import open_source
-from genjax_zoo.run.sharding import Devices, make_mesh, own_rows
-from genjax_zoo.run.source import Data, feeds, order, preprocess, resized
+from genjax_zoo.data import sources as data_module
+from genjax_zoo.data.densities import DENSITIES
+from genjax_zoo.data.source import Data, feeds, order, preprocess, resized
+from genjax_zoo.data.sources import open_source
+from genjax_zoo.run.devices.sharding import Devices, make_mesh, own_rows
 
 TFDS = pathlib.Path(__file__).resolve().parents[2] / "shared" / "tensorflow_datasets"
 prepared = pytest.mark.skipif(

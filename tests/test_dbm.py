@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-import genjax_zoo.ais as annealing
+import genjax_zoo.maths.mcmc.ais as annealing
 from genjax_zoo.contract import ConfigError, Evidence
 from genjax_zoo.models import dbm, rbm
 

@@ -6,8 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from genjax_zoo import ais as annealing
 from genjax_zoo.contract import ConfigError, Evidence
+from genjax_zoo.maths.mcmc import ais as annealing
 from genjax_zoo.models import dbn, rbm
 
 KEY = jax.random.key(0)

@@ -8,17 +8,17 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from genjax_zoo import decoders, distributions
 from genjax_zoo.contract import ConfigError, Support
+from genjax_zoo.maths.probability import distributions, likelihoods
 
 KEY = jax.random.key(0)
 KINDS = {
-    "bernoulli": decoders.make("bernoulli"),
-    "gaussian, one variance": decoders.make("gaussian", noise_std=0.7),
-    "gaussian, a variance a pixel": decoders.make("gaussian", variance="diagonal"),
-    "gaussian, the network's variance": decoders.make("gaussian", "sigmoid", "network", 0.5),
-    "discretised logistic": decoders.make("discretised_logistic", noise_std=0.2, levels=17),
-    "categorical": decoders.make("categorical", levels=6),
+    "bernoulli": likelihoods.make("bernoulli"),
+    "gaussian, one variance": likelihoods.make("gaussian", noise_std=0.7),
+    "gaussian, a variance a pixel": likelihoods.make("gaussian", variance="diagonal"),
+    "gaussian, the network's variance": likelihoods.make("gaussian", "sigmoid", "network", 0.5),
+    "discretised logistic": likelihoods.make("discretised_logistic", noise_std=0.2, levels=17),
+    "categorical": likelihoods.make("categorical", levels=6),
 }
 
 
@@ -146,4 +146,4 @@ def test_supports():
 )
 def test_bad_rows_are_refused(fields):
     with pytest.raises(ConfigError):
-        decoders.make(**fields)
+        likelihoods.make(**fields)

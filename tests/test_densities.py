@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from genjax_zoo.contract import ConfigError
-from genjax_zoo.densities import DENSITIES, make
+from genjax_zoo.data.densities import DENSITIES, make
 
 PLANE = [n for n, d in DENSITIES.items() if d.sample(jax.random.key(0), 1).shape == (1, 2)]
 CLOSED = [name for name in PLANE if DENSITIES[name].log_prob is not None]

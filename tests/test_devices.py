@@ -13,8 +13,9 @@ import numpy as np
 import pytest
 
 from genjax_zoo.contract import CheckpointError, ConfigError
-from genjax_zoo.run import checkpoint, sharding
-from genjax_zoo.run.sharding import Devices
+from genjax_zoo.run.devices import sharding
+from genjax_zoo.run.devices.sharding import Devices
+from genjax_zoo.run.record import checkpoint
 from tests.conftest import ROOT
 
 COMMAND = [

@@ -6,12 +6,12 @@ import numpy as np
 import optax
 import pytest
 
-from genjax_zoo import ode, samplers, sde
 from genjax_zoo.contract import ConfigError, DataError, Evidence
+from genjax_zoo.maths.diffusion import ode, samplers, sde
+from genjax_zoo.maths.diffusion.samplers import Config as Sampling
+from genjax_zoo.maths.diffusion.sde import PROCESSES
 from genjax_zoo.models import diffusion
 from genjax_zoo.nets import DENOISERS, Denoiser, Net, denoiser
-from genjax_zoo.samplers import Config as Sampling
-from genjax_zoo.sde import PROCESSES
 
 KEY = jax.random.key(0)
 MEANS = np.array([[-1.0, 0.5], [1.0, 0.0], [0.2, -1.2]])

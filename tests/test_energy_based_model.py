@@ -8,8 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from genjax_zoo import ais, nets
+from genjax_zoo import nets
 from genjax_zoo.contract import ConfigError, DataError
+from genjax_zoo.maths.mcmc import ais
 from genjax_zoo.models import energy_based_model as ebm
 
 KEY = jax.random.key(0)

@@ -8,13 +8,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genjax_zoo import explore
 from genjax_zoo.contract import ConfigError, Model, Support, ZooError
+from genjax_zoo.data.source import Data
+from genjax_zoo.data.sources import open_source
+from genjax_zoo.explore import explore
 from genjax_zoo.main import main
 from genjax_zoo.models import ZOO, Family
 from genjax_zoo.run.config import assemble, make_model, read
-from genjax_zoo.run.data import open_source
-from genjax_zoo.run.source import Data
 from tests.conftest import ToyConfig, make_toy
 
 rng = np.random.default_rng(0)

@@ -11,9 +11,9 @@ import pytest
 import safetensors.numpy
 
 from genjax_zoo.contract import ConfigError, DataError
+from genjax_zoo.data.source import Data
+from genjax_zoo.data.sources import open_source
 from genjax_zoo.measure import extractors
-from genjax_zoo.run.data import open_source
-from genjax_zoo.run.source import Data
 from tests.conftest import ROOT
 
 MNIST = ROOT.parent / "shared" / "tensorflow_datasets"

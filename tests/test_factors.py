@@ -8,9 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax_zoo import factors
 from genjax_zoo.contract import ConfigError
-from genjax_zoo.factors import Factor, draw, eliminate, given, ordering, product, sum_out
+from genjax_zoo.maths.inference import factors
+from genjax_zoo.maths.inference.factors import (
+    Factor,
+    draw,
+    eliminate,
+    given,
+    ordering,
+    product,
+    sum_out,
+)
 
 NAMES = "abcdef"
 

@@ -9,12 +9,12 @@ import numpy as np
 import optax
 import pytest
 
-from genjax_zoo import densities
 from genjax_zoo.contract import ConfigError, DataError, Evidence, Support
+from genjax_zoo.data import densities
+from genjax_zoo.data.source import Data
+from genjax_zoo.data.sources import open_source
+from genjax_zoo.measure.evaluate import Result, bits_per_dim
 from genjax_zoo.models import flow
-from genjax_zoo.run.data import open_source
-from genjax_zoo.run.evaluate import Result, bits_per_dim
-from genjax_zoo.run.source import Data
 
 KEY = jax.random.key(0)
 POINTS = densities.make("two_moons").sample(KEY, 400)

@@ -7,8 +7,8 @@ import optax
 import pytest
 from jax.flatten_util import ravel_pytree
 
-from genjax_zoo import games
 from genjax_zoo.contract import ConfigError
+from genjax_zoo.maths import games
 
 KEY = jax.random.key(0)
 

@@ -8,8 +8,11 @@ import numpy as np
 import optax
 import pytest
 
-from genjax_zoo import adversarial, densities, games, nets
+from genjax_zoo import nets
 from genjax_zoo.contract import ConfigError, Evidence
+from genjax_zoo.data import densities
+from genjax_zoo.maths import games
+from genjax_zoo.maths.games import objectives
 from genjax_zoo.measure.modes import coverage
 from genjax_zoo.models import gan
 from genjax_zoo.typed import typed
@@ -24,11 +27,11 @@ def _batch(shape=(2,), n=16, key=0):
 
 
 @pytest.mark.parametrize("dynamics", DYNAMICS, ids=lambda d: d.name)
-@pytest.mark.parametrize("loss", adversarial.OBJECTIVES)
+@pytest.mark.parametrize("loss", objectives.OBJECTIVES)
 def test_a_step_is_pure_compiles_once_and_keeps_the_states_shape(loss, dynamics):
     model = gan.make(
         dataclasses.replace(
-            SMALL, objective=adversarial.Config(loss), dynamics=dynamics, average=0.9
+            SMALL, objective=objectives.Config(loss), dynamics=dynamics, average=0.9
         ),
         optax.adam(1e-3),
     )
@@ -180,7 +183,7 @@ def _step(config, batch, key=1):
 
 
 def test_packs_are_judged_as_one():
-    config = dataclasses.replace(SMALL, objective=adversarial.Config(pack=4))
+    config = dataclasses.replace(SMALL, objective=objectives.Config(pack=4))
     model, state, _, info = _step(config, _batch(n=16))
     first = jax.tree.leaves(state.params["discriminator"])
     assert any(leaf.shape == (8, 8) for leaf in first)  # 4 points of the plane -> 8 hidden units
@@ -199,7 +202,7 @@ def test_the_critics_moves_divide_the_batch():
 def test_wgan_gp_moves_the_critic_against_its_slopes(network):
     player = nets.Network(network, (4,), "leaky_relu")
     config = gan.Config(
-        objective=adversarial.Config("wasserstein", gradient=10.0),
+        objective=objectives.Config("wasserstein", gradient=10.0),
         dynamics=games.Config(k=2),
         generator=player,
         discriminator=dataclasses.replace(player, normalise="layer"),
@@ -214,7 +217,7 @@ def test_wgan_gp_moves_the_critic_against_its_slopes(network):
 def test_clipped_critics_stay_clipped(dynamics):
     config = dataclasses.replace(
         SMALL,
-        objective=adversarial.Config("wasserstein", clip=0.01),
+        objective=objectives.Config("wasserstein", clip=0.01),
         dynamics=games.Config(dynamics, gamma=1.0),
     )
     *_, after, _ = _step(config, _batch())
@@ -243,7 +246,7 @@ def test_a_conditional_generator_learns_which_class_lies_where():
     """Two labels, two places: each label's samples go to its own."""
     places = jnp.array([[1.5, 0.0], [-1.5, 0.0]])
     config = gan.Config(
-        objective=adversarial.Config(r1=1.0),
+        objective=objectives.Config(r1=1.0),
         generator=nets.Network(widths=(16,)),
         discriminator=nets.Network(widths=(16,)),
         classes=2,

@@ -13,8 +13,8 @@ from sklearn.discriminant_analysis import (
 )
 from sklearn.mixture import GaussianMixture
 
-from genjax_zoo import densities
 from genjax_zoo.contract import ConfigError, DataError, Evidence
+from genjax_zoo.data import densities
 from genjax_zoo.models import gaussian_mixture
 
 KEY = jax.random.key(0)

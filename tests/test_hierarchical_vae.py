@@ -10,8 +10,8 @@ import optax
 import pytest
 from scipy import stats
 
-from genjax_zoo import bounds
 from genjax_zoo.contract import ConfigError, Evidence, Support
+from genjax_zoo.maths.inference import bounds
 from genjax_zoo.models import hierarchical_vae as family
 
 KEY = jax.random.key(0)

@@ -9,8 +9,9 @@ import optax
 import pytest
 from jax.scipy import stats
 
-from genjax_zoo import adversarial, nets
+from genjax_zoo import nets
 from genjax_zoo.contract import ConfigError
+from genjax_zoo.maths.games import objectives
 from genjax_zoo.models import infogan
 from genjax_zoo.typed import typed
 
@@ -68,7 +69,7 @@ def test_the_code_of_two_clusters_is_found_without_labels():
         latents=2,
         generator=nets.Network(widths=(32,)),
         discriminator=nets.Network(widths=(32,)),
-        objective=adversarial.Config(r1=0.3),
+        objective=objectives.Config(r1=0.3),
     )
     model, places = infogan.make(config, optax.adam(2e-3, b1=0.5)), jnp.array([[2.0, 0], [-2, 0]])
 

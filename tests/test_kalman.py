@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 from scipy.stats import multivariate_normal
 
-from genjax_zoo import kalman
-from genjax_zoo.run.tables import nile
+from genjax_zoo.data.tables import nile
+from genjax_zoo.maths.inference import kalman
 
 smooth, filtered = (jax.jit(f, static_argnums=2) for f in (kalman.smooth, kalman.filter))
 PARALLEL = pytest.mark.parametrize("parallel", [False, True], ids=["sequential", "parallel"])

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax_zoo import chains, langevin
+from genjax_zoo.maths.mcmc import chains, langevin
 
 KEY = jax.random.key(0)
 

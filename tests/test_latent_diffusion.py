@@ -10,10 +10,10 @@ import optax
 import pytest
 
 from genjax_zoo.contract import ConfigError, DataError, Evidence, Support
-from genjax_zoo.learn import learnt
+from genjax_zoo.learn.verbs import learnt
+from genjax_zoo.maths.diffusion.samplers import Config as Sampling
 from genjax_zoo.models import diffusion, latent_diffusion, vae, vq_vae
 from genjax_zoo.nets import Denoiser, Net
-from genjax_zoo.samplers import Config as Sampling
 
 KEY = jax.random.key(0)
 SOLVER = Sampling(name="dpm_solver", grid="even_in_log_snr", steps=15)

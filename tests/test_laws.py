@@ -18,10 +18,10 @@ import orbax.checkpoint as ocp
 import pytest
 
 from genjax_zoo.contract import Evidence, Model, Support, ZooError
+from genjax_zoo.data.source import Source
+from genjax_zoo.data.sources import open_source
 from genjax_zoo.models import ZOO
 from genjax_zoo.run import config
-from genjax_zoo.run.data import open_source
-from genjax_zoo.run.source import Source
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 TRAINS = True

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax_zoo import kalman
 from genjax_zoo.contract import ConfigError, DataError, Evidence
+from genjax_zoo.data import tables
+from genjax_zoo.maths.inference import kalman
 from genjax_zoo.models import linear_dynamical_system as lds
-from genjax_zoo.run import tables
 
 KEY = jax.random.key(0)
 

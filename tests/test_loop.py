@@ -13,11 +13,12 @@ import numpy as np
 import pytest
 
 from genjax_zoo.contract import CheckpointError, ConfigError, DataError, DivergedError, ZooError
-from genjax_zoo.learn import average_start, average_update, learnt
-from genjax_zoo.measure import distances, modes
-from genjax_zoo.run import checkpoint, evaluate, loop
-from genjax_zoo.run.progress import Progress
-from genjax_zoo.run.workdir import Workdir
+from genjax_zoo.learn.verbs import average_start, average_update, learnt
+from genjax_zoo.measure import distances, evaluate, modes
+from genjax_zoo.run import loop
+from genjax_zoo.run.record import checkpoint
+from genjax_zoo.run.record.progress import Progress
+from genjax_zoo.run.record.workdir import Workdir
 from tests.conftest import ROOT
 
 
@@ -312,7 +313,7 @@ def test_parameters_are_donated(toy):
 def test_average_is_debiased():
     # Constant parameters have themselves as average from the first step on; two values mix as
     # d (1-d) a + (1-d) b over 1 - d^2.
-    from genjax_zoo.learn import Learner
+    from genjax_zoo.learn.verbs import Learner
 
     d, a, b = 0.9, np.float32(2.0), np.float32(5.0)
     average = average_update(average_start(a, d), a, d)

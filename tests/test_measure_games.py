@@ -8,8 +8,10 @@ import numpy as np
 import optax
 import pytest
 
-from genjax_zoo import adversarial, games, nets
+from genjax_zoo import nets
 from genjax_zoo.contract import ConfigError, ZooError
+from genjax_zoo.maths import games
+from genjax_zoo.maths.games import objectives
 from genjax_zoo.measure import games as numerics
 from genjax_zoo.models import gan
 
@@ -252,7 +254,7 @@ EVEN = {"least_squares": 0.5}  # b: what a says where it cannot tell
 
 
 def dirac(objective, noise=0.0, b=None, at=(0.0, 0.0)):
-    """The Dirac-GAN of any adversarial.Config; `noise` is s², `at` is (θ, ψ)."""
+    """The Dirac-GAN of any objectives.Config; `noise` is s², `at` is (θ, ψ)."""
     b = EVEN.get(objective.name, 0.0) if b is None else b
     # Noise of two points, ± s: of the noise only its variance matters here.
     epsilon = np.sqrt(noise) * jnp.array([[1.0], [-1.0]])
@@ -273,12 +275,12 @@ def roots(q, c):
 
 
 def test_every_objective_has_its_closed_form_below():
-    assert set(SLOPE) == set(adversarial.OBJECTIVES)
+    assert set(SLOPE) == set(objectives.OBJECTIVES)
 
 
-@pytest.mark.parametrize("name", adversarial.OBJECTIVES)
+@pytest.mark.parametrize("name", objectives.OBJECTIVES)
 def test_dirac_gan_turns(name):
-    game, c = dirac(adversarial.Config(name)), SLOPE[name]
+    game, c = dirac(objectives.Config(name)), SLOPE[name]
     flat = numerics.flatten(*game)
     np.testing.assert_allclose(flat.function(flat.at), 0, atol=1e-7)
     same(numerics.eigenvalues(flat), pair(1j * c))
@@ -288,11 +290,11 @@ def test_dirac_gan_turns(name):
     assert numerics.nash(flat).verdict == numerics.UNDECIDED
 
 
-@pytest.mark.parametrize("name", adversarial.OBJECTIVES)
+@pytest.mark.parametrize("name", objectives.OBJECTIVES)
 @pytest.mark.parametrize("penalty", ["r1", "r2", "interpolated"])
 @pytest.mark.parametrize("weight", [0.3, 4.0])
 def test_dirac_gan_with_a_zero_centred_penalty_converges(name, penalty, weight):
-    game = dirac(adversarial.Config(name, **{penalty: weight}))
+    game = dirac(objectives.Config(name, **{penalty: weight}))
     values = numerics.eigenvalues(numerics.flatten(*game))
     same(values, roots(weight, SLOPE[name]))
     assert numerics.convergence(values, 0.05).verdict == numerics.CONVERGES
@@ -301,11 +303,11 @@ def test_dirac_gan_with_a_zero_centred_penalty_converges(name, penalty, weight):
         same(values, [-weight / 2 + root, -weight / 2 - root])
 
 
-@pytest.mark.parametrize("name", adversarial.OBJECTIVES)
+@pytest.mark.parametrize("name", objectives.OBJECTIVES)
 @pytest.mark.parametrize("variance", [0.3, 3.0])
 def test_dirac_gan_with_instance_noise(name, variance):
     b = 0.0 if name == "hinge" else None
-    values = numerics.eigenvalues(numerics.flatten(*dirac(adversarial.Config(name), variance, b)))
+    values = numerics.eigenvalues(numerics.flatten(*dirac(objectives.Config(name), variance, b)))
     q = NOISE_CURVATURE.get(name, 0.0) * variance
     same(values, roots(q, SLOPE[name]))
     if name in ("minimax", "non_saturating"):  # -s²/4 ± √(s⁴/16 - 1/4)
@@ -313,17 +315,17 @@ def test_dirac_gan_with_instance_noise(name, variance):
         same(values, [-variance / 4 + root, -variance / 4 - root])
 
 
-@pytest.mark.parametrize("name", adversarial.OBJECTIVES)
+@pytest.mark.parametrize("name", objectives.OBJECTIVES)
 @pytest.mark.parametrize("gamma", [0.3, 4.0])
 def test_dirac_gan_with_consensus(name, gamma):
     h, c = 0.1, SLOPE[name]
-    flat = moved(dirac(adversarial.Config(name)), games.consensus(gamma), h)
+    flat = moved(dirac(objectives.Config(name)), games.consensus(gamma), h)
     # λ = (μ - 1) / h
     same((numerics.eigenvalues(flat) - 1) / h, pair(-gamma * c**2 + 1j * c))
 
 
 def test_least_squares_at_an_uneven_discriminator_does_not_turn_at_first_order():
-    flat = numerics.flatten(*dirac(adversarial.Config("least_squares"), b=0.0))
+    flat = numerics.flatten(*dirac(objectives.Config("least_squares"), b=0.0))
     np.testing.assert_allclose(numerics.jacobian(flat), [[0, 0], [1, 0]], atol=1e-7)
     same(numerics.eigenvalues(flat), [0, 0])
 
@@ -334,7 +336,7 @@ def test_wgan_gp_stays_near_and_never_arrives():
     # constant at 0 itself, calls the origin a fixed point and knows nothing of the penalty, so that
     # its eigenvalues there say nothing of the dynamics; the trajectory does.
     weight, h = 0.3, 0.02
-    objective = adversarial.Config("wasserstein", gradient=weight)
+    objective = objectives.Config("wasserstein", gradient=weight)
     at_origin = numerics.flatten(*dirac(objective))
     same(numerics.eigenvalues(at_origin), pair(1j))
     for psi in (1e-3, -1e-3):
@@ -375,7 +377,7 @@ def networks():
         z = jax.random.normal(key, (32, 3))
         fake = jnp.tanh(z @ g["W"] + g["b"]) @ g["V"]
         a = lambda x: jnp.tanh(x @ d["U"]) @ d["v"]
-        return adversarial.non_saturating(a(batch["x"]), a(fake)), (memory, {})
+        return objectives.non_saturating(a(batch["x"]), a(fake)), (memory, {})
 
     return numerics.flatten(losses, KEY, params, (), batch)
 
@@ -396,7 +398,7 @@ def _convolutions():
         d = params["discriminator"]
         fake = jax.nn.sigmoid(jax.random.normal(key, (8, 2)) @ params["generator"])
         a = lambda x: jnp.tanh(nets.conv(x, d["kernel"])).reshape(8, -1) @ d["out"]
-        lowered = adversarial.non_saturating(a(batch["x"]), a(fake.reshape(8, 4, 4, 1)))
+        lowered = objectives.non_saturating(a(batch["x"]), a(fake.reshape(8, 4, 4, 1)))
         return lowered, (memory, {})
 
     return losses, KEY, params, (), batch
@@ -430,7 +432,7 @@ def test_a_game_without_forward_mode():
 def test_arnoldi_of_a_gan_as_the_zoo_makes_it(penalty):
     small = nets.Network(widths=(6,), activation="tanh")
     config = gan.Config(
-        adversarial.Config(**penalty), generator=small, discriminator=small, latents=2
+        objectives.Config(**penalty), generator=small, discriminator=small, latents=2
     )
     init, losses = gan.game(config)
     batch = {"x": jax.random.normal(KEY, (16, 2))}

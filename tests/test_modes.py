@@ -8,17 +8,9 @@ import numpy as np
 import pytest
 
 from genjax_zoo.contract import DataError
-from genjax_zoo.densities import DENSITIES
+from genjax_zoo.data.densities import DENSITIES
 from genjax_zoo.measure.extractors import Extractor
-from genjax_zoo.measure.modes import (
-    OF_MODES,
-    PERFECT,
-    classes,
-    coverage,
-    glance,
-    scores,
-    stacked,
-)
+from genjax_zoo.measure.modes import OF_MODES, PERFECT, classes, coverage, glance, scores, stacked
 
 
 @pytest.mark.parametrize("name", ["ring", "grid"])

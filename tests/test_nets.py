@@ -12,9 +12,10 @@ import numpy as np
 import pytest
 from jax import lax
 
-from genjax_zoo import nets, platform
+from genjax_zoo import nets
 from genjax_zoo.contract import ConfigError
 from genjax_zoo.nets import norm, resample
+from genjax_zoo.run.devices import startup
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
 
@@ -266,14 +267,14 @@ def test_decoder_passes_the_variance_on():
 
 def test_the_platforms_flag_is_left_alone_where_it_should_be():
     cpu = {"JAX_PLATFORMS": "cpu"}
-    assert not platform.prepare({"JAX_PLATFORMS": "cuda"})
-    assert not platform.prepare({**cpu, "XLA_FLAGS": f"{platform.FLAG}=dot"})
-    assert not platform.prepare({**cpu, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"})
+    assert not startup.prepare({"JAX_PLATFORMS": "cuda"})
+    assert not startup.prepare({**cpu, "XLA_FLAGS": f"{startup.FLAG}=dot"})
+    assert not startup.prepare({**cpu, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"})
     environ = {**cpu, "XLA_FLAGS": "--xla_dump_to="}
-    if platform.prepare(environ):
+    if startup.prepare(environ):
         assert environ["XLA_FLAGS"].split() == [
             "--xla_dump_to=",
-            f"{platform.FLAG}={platform.VALUE}",
+            f"{startup.FLAG}={startup.VALUE}",
         ]
 
 
@@ -283,19 +284,19 @@ def test_threads_are_spared_where_cores_are_few_and_nothing_is_said(monkeypatch)
             os, "sched_getaffinity", lambda _, n=cores: set(range(n)), raising=False
         )
         environ = {}
-        platform.spare_threads(environ)
-        assert environ.get(platform.THREADS) == told
+        startup.spare_threads(environ)
+        assert environ.get(startup.THREADS) == told
     for said in ("PJRT_NPROC", "NPROC"):
         monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
         environ = {said: "3"}
-        platform.spare_threads(environ)
+        startup.spare_threads(environ)
         assert environ == {said: "3"}
 
 
 def test_jax_starts_with_the_flag(monkeypatch):
     """XLA aborts on a flag that it does not know: really start it."""
     code = (
-        "from genjax_zoo import platform; print(platform.prepare());"
+        "from genjax_zoo import platform; print(startup.prepare());"
         "import jax; print(jax.numpy.ones(3).sum())"
     )
     environ = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}
@@ -305,5 +306,5 @@ def test_jax_starts_with_the_flag(monkeypatch):
 
 
 def test_a_flag_that_jaxlib_lacks_is_not_set(monkeypatch):
-    monkeypatch.setattr(platform, "FLAG", "--xla_cpu_" + "no_such_flag")
-    assert not platform.prepare({"JAX_PLATFORMS": "cpu"})
+    monkeypatch.setattr(startup, "FLAG", "--xla_cpu_" + "no_such_flag")
+    assert not startup.prepare({"JAX_PLATFORMS": "cpu"})

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax_zoo import distributions, ode
 from genjax_zoo.contract import ConfigError
+from genjax_zoo.maths.diffusion import ode
+from genjax_zoo.maths.probability import distributions
 
 KEY = jax.random.key(0)
 GRID = jnp.linspace(0.0, 1.0, 17)

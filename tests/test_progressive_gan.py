@@ -10,9 +10,9 @@ import numpy as np
 import optax
 import pytest
 
-from genjax_zoo import adversarial
 from genjax_zoo.contract import ConfigError, Model, Support
-from genjax_zoo.learn import learnt
+from genjax_zoo.learn.verbs import learnt
+from genjax_zoo.maths.games import objectives
 from genjax_zoo.models import progressive_gan
 from genjax_zoo.nets import conv, progressive, upsample
 
@@ -295,7 +295,7 @@ def test_the_losses_are_those_of_the_paper():
     G, D = progressive.generator(WIDTHS, False), progressive.discriminator(WIDTHS, False)
     made = G.apply(theta["generator"], progressive_gan.prior(told.config, key_z, 8))
     a = lambda x: D.apply(theta["discriminator"], x)
-    penalty = adversarial.gradient(key_between, a, x, made)
+    penalty = objectives.gradient(key_between, a, x, made)
     expected = a(made).mean() - a(x).mean() + 10 * penalty + 0.5 * (a(x) ** 2).mean()
     np.testing.assert_allclose(told.infos[0]["loss_discriminator"], expected, rtol=1e-4)
 
@@ -360,7 +360,7 @@ def test_a_little_training_brings_samples_nearer_to_the_data_in_both_stages():
         ({"drift": -1.0}, "drift be at least 0"),
         ({"average": 1.0}, "average lie"),
         ({"interval": (1.0, 0.0)}, "interval should rise"),
-        ({"objective": adversarial.Config(pack=2)}, "set it to 1"),
+        ({"objective": objectives.Config(pack=2)}, "set it to 1"),
     ],
 )
 def test_bad_configs_are_told(fields, says):

@@ -8,8 +8,9 @@ import numpy as np
 import optax
 import pytest
 
-from genjax_zoo import ais, chains, learn
 from genjax_zoo.contract import ConfigError, DataError, Evidence
+from genjax_zoo.learn import verbs
+from genjax_zoo.maths.mcmc import ais, chains
 from genjax_zoo.models import rbm
 
 KEY = jax.random.key(0)
@@ -310,7 +311,7 @@ def test_bars_and_stripes_are_learnt_to_near_their_entropy(centred):
     assert hidden.shape == (6, 6)
     decoded = model.decode(state, hidden)["x"]
     np.testing.assert_allclose(jnp.sum((decoded - BARS) ** 2, (1, 2, 3)), error, rtol=1e-5)
-    assert isinstance(state, learn.Learner)
+    assert isinstance(state, verbs.Learner)
 
 
 # Every kind of unit: x binary or real, with a label or without, against sums and integrals

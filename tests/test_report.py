@@ -16,8 +16,8 @@ from PIL import Image
 import genjax_zoo
 from genjax_zoo.contract import DataError
 from genjax_zoo.models import ZOO
-from genjax_zoo.run import files, images, page, provenance, report
 from genjax_zoo.run.config import assemble
+from genjax_zoo.run.record import files, page, pictures, provenance, report
 
 FAMILY = next(iter(ZOO))
 
@@ -35,34 +35,34 @@ def warnings_are_errors():
 def test_a_grid_lays_images_out_row_by_row():
     x = np.zeros((5, 50, 60, 1))
     x[4] = 1
-    picture = images.grid(x, columns=2)
-    gap = images.SPACE
+    picture = pictures.grid(x, columns=2)
+    gap = pictures.SPACE
     assert picture.shape == (3 * 50 + 4 * gap, 2 * 60 + 3 * gap, 3)
     assert picture.dtype == np.uint8
     # The fifth image stands first in the third row, and nothing beside it.
     top, left = gap + 2 * (50 + gap), gap
     assert (picture[top : top + 50, left : left + 60] == 255).all()
     assert (picture[gap : gap + 50, gap : gap + 60] == 0).all()
-    assert (picture[top : top + 50, left + 60 + gap : -gap] == images.GAP).all()
+    assert (picture[top : top + 50, left + 60 + gap : -gap] == pictures.GAP).all()
 
 
 def test_pictures_beside_one_another_are_parted_by_white():
     parts = [np.full((6, width, 3), width, np.uint8) for width in (5, 7)]
-    picture = images.beside(*parts)
-    assert picture.shape == (6, 5 + images.SPACE + 7, 3)
+    picture = pictures.beside(*parts)
+    assert picture.shape == (6, 5 + pictures.SPACE + 7, 3)
     assert (picture[:, 5:-7] == 255).all() and (picture[:, -7:] == 7).all()
 
 
 @pytest.mark.parametrize("values", [[0.1, 0.5, np.nan, np.inf], [2.0, 2.0], []])
 def test_histograms_of_whatever_numbers(values):
-    drawn = images.histograms({"samples": np.array(values), "data": np.ones(3)}, "distance")
+    drawn = pictures.histograms({"samples": np.array(values), "data": np.ones(3)}, "distance")
     assert drawn.shape == (320, 640, 3) and drawn.min() < 128
 
 
 def test_small_images_are_enlarged_by_a_whole_factor():
     x = np.random.default_rng(0).integers(0, 2, (1, 8, 8, 1)).astype(float)
-    picture = images.grid(x)
-    gap = images.SPACE
+    picture = pictures.grid(x)
+    gap = pictures.SPACE
     inside = picture[gap:-gap, gap:-gap, 0]
     assert inside.shape == (40, 40)
     np.testing.assert_array_equal(inside, 255 * x[0, :, :, 0].repeat(5, 0).repeat(5, 1))
@@ -70,27 +70,27 @@ def test_small_images_are_enlarged_by_a_whole_factor():
 
 def test_the_interval_and_the_colours():
     x = np.array([-1.0, 0.0, 1.0]).reshape(1, 1, 1, 3)
-    pixel = images.grid(x, low=-1, high=1)[20, 20]
+    pixel = pictures.grid(x, low=-1, high=1)[20, 20]
     np.testing.assert_array_equal(pixel, [0, 128, 255])
 
 
 def test_what_is_out_of_range_is_clipped_and_nan_is_red():
     x = np.array([np.nan, np.inf, -np.inf, 1e300, -1e300, 7.0]).reshape(1, 1, 6, 1)
-    picture = images.grid(x)
-    row = picture[picture.shape[0] // 2, images.SPACE + 3 :: 7][:6]
-    np.testing.assert_array_equal(row[0], images.RED)
+    picture = pictures.grid(x)
+    row = picture[picture.shape[0] // 2, pictures.SPACE + 3 :: 7][:6]
+    np.testing.assert_array_equal(row[0], pictures.RED)
     np.testing.assert_array_equal(row[1:, 0], [255, 0, 255, 0, 255])
 
 
 @pytest.mark.parametrize("shape", [(0, 8, 8, 1), (4, 8, 8), (4, 8, 8, 2)])
 def test_a_grid_is_of_images(shape):
     with pytest.raises(DataError, match="expected images"):
-        images.grid(np.zeros(shape))
+        pictures.grid(np.zeros(shape))
 
 
 def test_points_lie_where_they_should():
     corner = np.array([[-1.0, -1.0], [1.0, 1.0]])
-    picture = images.scatter(np.array([[0.5, 0.5]] * 9), reference=corner, size=200)
+    picture = pictures.scatter(np.array([[0.5, 0.5]] * 9), reference=corner, size=200)
     assert picture.shape == (200, 200, 3)
     blue = np.argwhere((picture[..., 2].astype(int) - picture[..., 0]) > 80)
     # The frame is 1.2 times the data's: (0.5, 0.5) lies at (0.5 / 1.2 + 1) / 2 of it.
@@ -119,7 +119,7 @@ def test_points_lie_where_they_should():
 )
 def test_no_value_and_no_shape_raises(value, shape):
     for reference in (None, np.full((4, 2), -value), np.full((2, 5, shape[-1]), -value)):
-        picture = images.picture(np.full(shape, value), reference)
+        picture = pictures.picture(np.full(shape, value), reference)
         assert picture.ndim == 3
         assert picture.dtype == np.uint8
         assert picture.size
@@ -129,12 +129,12 @@ def test_the_shape_chooses_the_picture():
     x = np.random.default_rng(0)
     same = np.testing.assert_array_equal
     pictures, points, text = x.random((4, 8, 8, 1)), x.random((9, 2)), x.integers(0, 65, (3, 20))
-    same(images.picture(pictures, low=-1), images.grid(pictures, low=-1))
-    same(images.picture(points, points), images.scatter(points, points))
-    same(images.picture(text), images.heat(text))
+    same(pictures.picture(pictures, low=-1), pictures.grid(pictures, low=-1))
+    same(pictures.picture(points, points), pictures.scatter(points, points))
+    same(pictures.picture(text), pictures.heat(text))
     series, clips = x.random((3, 9, 2)), x.random((3, 5, 8, 8, 3))
-    same(images.picture(series, series), images.lines(series, series))
-    same(images.picture(clips, high=2), images.film(clips, high=2))
+    same(pictures.picture(series, series), pictures.lines(series, series))
+    same(pictures.picture(clips, high=2), pictures.film(clips, high=2))
 
 
 def bluish(picture):
@@ -144,12 +144,12 @@ def bluish(picture):
 def test_a_line_lies_where_its_series_does_and_ends_at_the_edge():
     step = np.where(np.arange(100) < 50, 1.0, 9e9)[None, :, None]
     data = np.where(np.arange(100) < 50, 0.0, 1.0)[None, :, None]
-    rows, columns = np.nonzero(bluish(images.lines(step, data)))
+    rows, columns = np.nonzero(bluish(pictures.lines(step, data)))
     early, late = (rows[columns < columns.mean()], rows[columns > columns.mean() + 9])
     # The frame is 1.3 times the data's, [0, 1], and what is beyond it lies on its upper edge.
     assert late.min() == late.max() or np.ptp(late) <= 3
     assert late.max() < early.max()
-    grey = np.argwhere(np.ptp(images.lines(step, data), -1) == 12)
+    grey = np.argwhere(np.ptp(pictures.lines(step, data), -1) == 12)
     assert abs(grey[:, 0].min() - np.median(early)) <= 3
 
 
@@ -157,7 +157,7 @@ def test_a_number_that_is_none_leaves_a_gap_and_is_counted():
     whole = np.zeros((1, 101, 1))
     gap = whole.copy()
     gap[0, 40:61] = np.nan
-    whole, gap = images.lines(whole), images.lines(gap)
+    whole, gap = pictures.lines(whole), pictures.lines(gap)
     across = np.flatnonzero(bluish(whole).any(0))
     left, right = across.min(), across.max()
     middle = (left + right) // 2
@@ -169,10 +169,10 @@ def test_a_number_that_is_none_leaves_a_gap_and_is_counted():
 
 def test_a_film_shows_some_frames_from_first_to_last():
     x = np.linspace(0, 1, 46)[None, :, None, None, None] * np.ones((2, 1, 50, 50, 1))
-    picture = images.film(x)
-    assert picture.shape[0] == 2 * 50 + 3 * images.SPACE
-    row = picture[images.SPACE + 25, images.SPACE + 25 :: 50 + images.SPACE, 0] / 255
-    np.testing.assert_allclose(row, np.linspace(0, 1, images.FRAMES), atol=0.003)
+    picture = pictures.film(x)
+    assert picture.shape[0] == 2 * 50 + 3 * pictures.SPACE
+    row = picture[pictures.SPACE + 25, pictures.SPACE + 25 :: 50 + pictures.SPACE, 0] / 255
+    np.testing.assert_allclose(row, np.linspace(0, 1, pictures.FRAMES), atol=0.003)
 
 
 def played(path):
@@ -182,45 +182,45 @@ def played(path):
         shown = []
         for i in range(moving.n_frames):
             moving.seek(i)
-            times = round(moving.info["duration"] * images.GIF_RATE / 1000)
+            times = round(moving.info["duration"] * pictures.GIF_RATE / 1000)
             shown += [np.asarray(moving.convert("RGB")).astype(int)] * times
     return np.stack(shown)
 
 
 def test_a_gif_plays_the_clips_side_by_side(tmp_path):
     x = np.random.default_rng(0).random((4, 7, 40, 40, 1))
-    still, (png, gif) = images.write(tmp_path / "a.png", x)
+    still, (png, gif) = pictures.write(tmp_path / "a.png", x)
     assert (png.name, gif.name) == ("a.png", "a.gif")
-    np.testing.assert_array_equal(still, images.film(x))
+    np.testing.assert_array_equal(still, pictures.film(x))
     # Grey is kept to the byte.
-    np.testing.assert_array_equal(played(gif), images.movie(x))
-    assert [p.name for p in images.write(tmp_path / "b.png", x[:, 0])[1]] == ["b.png"]
+    np.testing.assert_array_equal(played(gif), pictures.movie(x))
+    assert [p.name for p in pictures.write(tmp_path / "b.png", x[:, 0])[1]] == ["b.png"]
 
 
 def test_a_gif_in_colour_is_nearly_so_and_what_is_broken_is_red(tmp_path):
     x = np.zeros((1, 30, 40, 40, 3))
     x += np.linspace(0, 1, 40)[:, None] * [1, 0.5, 0]
     x[0, 1, 5, 5, 0] = np.nan  # a frame that no palette was made from
-    frames = images.movie(x)
-    shown = played(images.write_gif(tmp_path / "a.gif", frames))
+    frames = pictures.movie(x)
+    shown = played(pictures.write_gif(tmp_path / "a.gif", frames))
     assert np.abs(shown - frames).max() <= 16
-    edge = images.SPACE
-    np.testing.assert_array_equal(shown[1, edge + 5, edge + 5], images.RED)
+    edge = pictures.SPACE
+    np.testing.assert_array_equal(shown[1, edge + 5, edge + 5], pictures.RED)
 
 
 def test_a_gif_keeps_its_bounds(tmp_path):
     frames = list(np.random.default_rng(0).integers(0, 256, (30, 50, 60, 3)).astype(np.uint8))
-    path = images.write_gif(tmp_path / "a.gif", frames, most=40_000)
+    path = pictures.write_gif(tmp_path / "a.gif", frames, most=40_000)
     assert 20_000 < path.stat().st_size <= 40_000
     assert 2 < len(played(path)) < 30
-    large = [np.zeros((images.SIDE + 1, 2 * images.SIDE, 3), np.uint8)] * 2
-    with Image.open(images.write_gif(tmp_path / "b.gif", large)) as gif:
-        assert max(gif.size) == images.SIDE
+    large = [np.zeros((pictures.SIDE + 1, 2 * pictures.SIDE, 3), np.uint8)] * 2
+    with Image.open(pictures.write_gif(tmp_path / "b.gif", large)) as gif:
+        assert max(gif.size) == pictures.SIDE
 
 
 def test_a_png_holds_the_picture_and_leaves_nothing_else(tmp_path):
     picture = np.random.default_rng(0).integers(0, 256, (5, 7, 3)).astype(np.uint8)
-    path = images.write_png(tmp_path / "new" / "a.png", picture)
+    path = pictures.write_png(tmp_path / "new" / "a.png", picture)
     np.testing.assert_array_equal(np.asarray(Image.open(path)), picture)
     assert os.listdir(path.parent) == ["a.png"]
 
@@ -354,8 +354,8 @@ def workdir(tmp_path):
     text = "\n".join(map(json.dumps, rows))
     (tmp_path / "metrics.jsonl").write_text(text + '\n[1]\n{"step": "x"}\n{"step": 41, "lo')
     for step in range(20):
-        images.write_png(tmp_path / f"samples/step_{step:08d}.png", np.zeros((2, 2, 3), np.uint8))
-    images.write_png(tmp_path / "samples/sample_x.png", np.zeros((2, 2, 3), np.uint8))
+        pictures.write_png(tmp_path / f"samples/step_{step:08d}.png", np.zeros((2, 2, 3), np.uint8))
+    pictures.write_png(tmp_path / "samples/sample_x.png", np.zeros((2, 2, 3), np.uint8))
     files.write(tmp_path / "eval" / "metrics.json", json.dumps([MEASURED]))
     return tmp_path
 
@@ -400,7 +400,9 @@ def test_many_pictures_are_thinned_to_first_and_last_and_some_between(workdir):
 def test_clips_move_on_the_page_and_only_they(workdir):
     still = report.write(workdir).read_text()
     assert "image/gif" not in still
-    clip = images.write(workdir / "samples/step_00000019.png", np.random.rand(2, 5, 8, 8, 1))[1][1]
+    clip = pictures.write(workdir / "samples/step_00000019.png", np.random.rand(2, 5, 8, 8, 1))[1][
+        1
+    ]
     moving = report.write(workdir).read_text()
     assert moving.count("data:image/gif") == 1
     assert base64.b64encode(clip.read_bytes()).decode() in moving

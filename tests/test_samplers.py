@@ -13,9 +13,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax_zoo import samplers, sde
-from genjax_zoo.samplers import GRIDS, SAMPLERS
-from genjax_zoo.sde import PROCESSES, Prediction
+from genjax_zoo.maths.diffusion import samplers, sde
+from genjax_zoo.maths.diffusion.samplers import GRIDS, SAMPLERS
+from genjax_zoo.maths.diffusion.sde import PROCESSES, Prediction
 
 KEY = jax.random.key(0)
 

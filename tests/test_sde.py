@@ -5,8 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax_zoo import sde
-from genjax_zoo.sde import PARAMETRISATIONS, PROCESSES, WEIGHTINGS, prediction, target, times
+from genjax_zoo.maths.diffusion import sde
+from genjax_zoo.maths.diffusion.sde import (
+    PARAMETRISATIONS,
+    PROCESSES,
+    WEIGHTINGS,
+    prediction,
+    target,
+    times,
+)
 
 KEY = jax.random.key(0)
 T = np.array([0.1, 0.37, 0.8])

@@ -6,10 +6,10 @@ import pytest
 from PIL import Image
 
 from genjax_zoo.contract import ConfigError, DataError
-from genjax_zoo.densities import DENSITIES
-from genjax_zoo.run import tables
-from genjax_zoo.run.data import open_source
-from genjax_zoo.run.source import Data
+from genjax_zoo.data import tables
+from genjax_zoo.data.densities import DENSITIES
+from genjax_zoo.data.source import Data
+from genjax_zoo.data.sources import open_source
 
 KEY = jax.random.key(0)
 

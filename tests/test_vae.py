@@ -10,8 +10,9 @@ import pytest
 from scipy import stats
 from sklearn.datasets import load_digits
 
-from genjax_zoo import bounds, distributions
 from genjax_zoo.contract import ConfigError, DataError, Evidence, Support
+from genjax_zoo.maths.inference import bounds
+from genjax_zoo.maths.probability import distributions
 from genjax_zoo.models import vae
 
 KEY = jax.random.key(0)

@@ -6,8 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from genjax_zoo import variational as v
 from genjax_zoo.contract import ConfigError
+from genjax_zoo.maths.inference import variational as v
 
 KEY = jax.random.key(0)
 L = 3

@@ -8,8 +8,8 @@ import subprocess
 import pytest
 
 from genjax_zoo.contract import ConfigError, ZooError
-from genjax_zoo.run import files
-from genjax_zoo.run.workdir import Workdir
+from genjax_zoo.run.record import files
+from genjax_zoo.run.record.workdir import Workdir
 
 CONFIG = {"seed": 0, "model": {"name": "toy", "widths": (3, 4)}}
 

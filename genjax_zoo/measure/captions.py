@@ -9,7 +9,7 @@ colour, and so is no better on the combinations that training shows than on thos
     digit         the classifier, on the brightest channel of a thing's square
 
 A match is a scene of which all is right. Real scenes are read too: what the reader gets right of
-them is the most that any model can reach. Floor 4.
+them is the most that any model can reach. Floor 5.
 """
 
 from __future__ import annotations
@@ -22,9 +22,9 @@ import jax.numpy as jnp
 import numpy as np
 import scipy.stats
 
-from genjax_zoo import captions
-from genjax_zoo.captions import Scene
 from genjax_zoo.contract import Array, DataError, Key
+from genjax_zoo.data import scenes
+from genjax_zoo.data.scenes import Scene
 from genjax_zoo.measure.extractors import Extractor, bundled
 
 LIT = 0.06
@@ -47,7 +47,7 @@ _LOOKS = {
 }
 _ARRANGEMENT = np.full((4, 4), UNREADABLE)
 for _where, _name in _LOOKS.items():
-    _ARRANGEMENT[_where] = captions.ARRANGEMENTS.index(_name)
+    _ARRANGEMENT[_where] = scenes.ARRANGEMENTS.index(_name)
 
 
 class Match(NamedTuple):
@@ -100,7 +100,7 @@ def read(x: np.ndarray, extractor: Extractor, side: int) -> Scene:
         )
     grey = x.max(-1)
     arrangement = _ARRANGEMENT[_along(grey.sum(2)), _along(grey.sum(1))]
-    places = np.asarray(captions.corners(np.maximum(arrangement, 0), side))
+    places = np.asarray(scenes.corners(np.maximum(arrangement, 0), side))
     # Each thing's square, [n, 2, S, S, 3].
     rows, columns = (places[..., k, None] + np.arange(side) for k in (0, 1))
     things = x[np.arange(len(x))[:, None, None, None], rows[..., None], columns[..., None, :]]
@@ -130,7 +130,7 @@ def _along(light: np.ndarray) -> np.ndarray:
 def _colours(things: np.ndarray) -> np.ndarray:
     """The colour in the palette that is nearest to the direction of a thing's light, [n, 2]."""
     light = things.sum((2, 3))
-    palette = np.array(list(captions.COLOURS.values()))
+    palette = np.array(list(scenes.COLOURS.values()))
     palette /= np.linalg.norm(palette, axis=-1, keepdims=True)
     return (light @ palette.T).argmax(-1)
 
@@ -147,7 +147,7 @@ def _classified(grey: np.ndarray, extractor: Extractor) -> np.ndarray:
 def match(asked: Scene, seen: Scene) -> Match:
     """Compares the scenes that captions ask for with those that were read, [n] each."""
     asked = upright(asked)
-    two = np.asarray(captions.pairs(asked.arrangement))
+    two = np.asarray(scenes.pairs(asked.arrangement))
     placed = asked.arrangement == seen.arrangement
     right = lambda a, b: (a[:, 0] == b[:, 0]) & ((a[:, 1] == b[:, 1]) | ~two)
     coloured, written = right(asked.colour, seen.colour), right(asked.digit, seen.digit)
@@ -168,7 +168,7 @@ def match(asked: Scene, seen: Scene) -> Match:
 def upright(scene: Scene) -> Scene:
     """The same picture in the reader's words: above and left of, not below and right of."""
     arrangement, colour, digit = (np.asarray(a) for a in scene)
-    turned = np.isin(arrangement, [captions.ARRANGEMENTS.index(w) for w in ("below", "right of")])
+    turned = np.isin(arrangement, [scenes.ARRANGEMENTS.index(w) for w in ("below", "right of")])
     swap = lambda a: np.where(turned[:, None], a[:, ::-1], a)
     return Scene(arrangement - turned, swap(colour), swap(digit))
 
@@ -196,8 +196,8 @@ def caption_match(
       progress: told (name, scenes done, scenes in all).
     """
     key_asked, key_drawn = jax.random.split(key)
-    asked = captions.asked(key_asked, n, unseen)
-    said = np.asarray(captions.tokens(asked))
+    asked = scenes.asked(key_asked, n, unseen)
+    said = np.asarray(scenes.tokens(asked))
     low, high = interval
     parts = []
     for first in range(0, n, batch):

@@ -1,6 +1,6 @@
 """How far samples are from data, as numbers of two clouds of feature vectors.
 
-Floor 4. Pure functions of numpy arrays: `real` [n, D] and `fake` [m, D] are features of held-out
+Floor 5. Pure functions of numpy arrays: `real` [n, D] and `fake` [m, D] are features of held-out
 data and of samples; what the features are is the caller's business (extractors.py). All sums are
 in float64. Every number comes with a 95 % interval over resamples of the examples.
 """

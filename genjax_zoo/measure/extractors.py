@@ -1,6 +1,6 @@
 """Extractors: the named, hashed networks through which samples are compared with data.
 
-Floor 4. A distance between two clouds of features says as much about the features as about the
+Floor 5. A distance between two clouds of features says as much about the features as about the
 samples, so an extractor has a name and a sha256, and every score carries both. The zoo's own are
 small classifiers, kept in the package as safetensors files, made by experiments/extractors.py:
 

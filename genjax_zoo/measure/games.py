@@ -1,6 +1,6 @@
 """The numerics of a game: Jacobians, eigenvalues, and what they say of a point and of a path.
 
-Floor 4. Everything here looks at one game at one point, with key, data and memory held fixed, as a
+Floor 5. Everything here looks at one game at one point, with key, data and memory held fixed, as a
 function of one flat vector θ [N] of all players' parameters (`Flat`). There are two of them:
 
     flatten   the field v = -g, along which all players would like to go   (games.field)
@@ -29,8 +29,8 @@ import optax
 import scipy.sparse.linalg as arpack
 from jax.flatten_util import ravel_pytree
 
-from genjax_zoo import games
 from genjax_zoo.contract import Array, Batch, ConfigError, Key, ZooError
+from genjax_zoo.maths import games
 
 ROWS = 64
 """Rows of a dense Jacobian that are pulled back side by side."""
@@ -105,7 +105,7 @@ def update(
 
     Args:
       losses, key, params, memory, batch: as in `flatten`.
-      dynamics: one of games.py.
+      dynamics: one of maths/games.
       h: the step, > 0.
 
     Raises ConfigError for h <= 0, and where the dynamics asks for a player that is not there.

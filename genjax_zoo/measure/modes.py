@@ -1,6 +1,6 @@
 """Mode coverage: which modes of a known mixture a sampler reaches, and how cleanly.
 
-Floor 4. The protocol is that of Lin et al. 2018 (PacGAN), section 4, with the distance of the
+Floor 5. The protocol is that of Lin et al. 2018 (PacGAN), section 4, with the distance of the
 plane: a sample belongs to the mode whose centre is nearest, and is of *high quality* if it lies
 within three standard deviations of it. The distance has two dimensions, so even perfect samples
 are of high quality only with probability 1 - exp(-9/2) = 98.889 %.
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genjax_zoo.contract import Array, DataError, Evidence
-from genjax_zoo.densities import Density
+from genjax_zoo.data.densities import Density
 from genjax_zoo.measure.distances import DRAWS, Estimate, estimate
 from genjax_zoo.measure.extractors import Extractor
 from genjax_zoo.measure.scores import Protocol, Score

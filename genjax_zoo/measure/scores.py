@@ -1,6 +1,6 @@
 """Scores: what samples are worth, each number with the protocol that it must be quoted with.
 
-Floor 4. Two scores may be compared only if everything but the samples was the same: so many real
+Floor 5. Two scores may be compared only if everything but the samples was the same: so many real
 and so many fake examples, that split, that preprocessing, that extractor. `compare` refuses
 otherwise. The Frechet distance has its own name here, FID that through the Inception network, which
 this is not, unless you bring it as an extractor and say so.

@@ -1,6 +1,6 @@
 """The roster. Every file in this folder is a family of models; nothing else needs to know it.
 
-Floor 3. A family's module has a docstring, whose first line is its summary, and three names:
+Floor 4. A family's module has a docstring, whose first line is its summary, and three names:
 
     VERB              how it learns: descend, play, contrast, em or staged
     Config            its typed configuration, a frozen dataclass

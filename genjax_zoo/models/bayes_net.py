@@ -3,7 +3,7 @@
     p(x_1, ..., x_V) = Π_i p(x_i | parents of x_i)
 
 A net is written as that product: "P(A) P(B) P(C, D | A, B)" (graphs.py). Its nodes are discrete,
-with tables of probabilities, or real and linear-Gaussian, and inference is exact (inference.py):
+with tables of probabilities, or real and linear-Gaussian, and inference is exact (bayes_nets.py):
 
     p(x_i = k | s) = θ_sk                      p(x_i | s, x) = N(x_i; b_s + w_sᵀx, v_s)
 
@@ -35,7 +35,6 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from genjax_zoo import factors
 from genjax_zoo.contract import (
     Array,
     Batch,
@@ -48,8 +47,9 @@ from genjax_zoo.contract import (
     Model,
     Support,
 )
-from genjax_zoo.graphs import Net, laid_out, nodes_of, states_of
-from genjax_zoo.inference import (
+from genjax_zoo.learn.verbs import em, of_params
+from genjax_zoo.maths.inference import factors
+from genjax_zoo.maths.inference.bayes_nets import (
     Family,
     Linear,
     Params,
@@ -64,7 +64,7 @@ from genjax_zoo.inference import (
     posteriors,
     terms,
 )
-from genjax_zoo.learn import em, of_params
+from genjax_zoo.maths.inference.graphs import Net, laid_out, nodes_of, states_of
 from genjax_zoo.typed import nearest
 
 VERB = "em"

@@ -19,9 +19,11 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from genjax_zoo import distributions, nets, ode
+from genjax_zoo import nets
 from genjax_zoo.contract import Array, Batch, ConfigError, Evidence, Info, Key, Model
-from genjax_zoo.learn import descend, learnt, of_params
+from genjax_zoo.learn.verbs import descend, learnt, of_params
+from genjax_zoo.maths.diffusion import ode
+from genjax_zoo.maths.probability import distributions
 from genjax_zoo.nets import ACTIVATIONS
 from genjax_zoo.typed import choose
 

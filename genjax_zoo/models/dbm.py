@@ -40,8 +40,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-import genjax_zoo.ais as annealing
-from genjax_zoo import chains, distributions, optimizers
+import genjax_zoo.maths.mcmc.ais as annealing
 from genjax_zoo.contract import (
     Array,
     Batch,
@@ -54,7 +53,10 @@ from genjax_zoo.contract import (
     Once,
     Support,
 )
-from genjax_zoo.learn import Learner, Memory, Stage, Staged, contrast, learnt, staged
+from genjax_zoo.learn import optimizers
+from genjax_zoo.learn.verbs import Learner, Memory, Stage, Staged, contrast, learnt, staged
+from genjax_zoo.maths.mcmc import chains
+from genjax_zoo.maths.probability import distributions
 from genjax_zoo.models import rbm
 
 VERB = "staged"

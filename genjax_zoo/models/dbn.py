@@ -29,8 +29,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-import genjax_zoo.ais as annealing
-from genjax_zoo import distributions, optimizers
+import genjax_zoo.maths.mcmc.ais as annealing
 from genjax_zoo.contract import (
     Array,
     Batch,
@@ -44,7 +43,9 @@ from genjax_zoo.contract import (
     Once,
     Support,
 )
-from genjax_zoo.learn import Learner, Memory, Stage, Staged, descend, learnt, staged
+from genjax_zoo.learn import optimizers
+from genjax_zoo.learn.verbs import Learner, Memory, Stage, Staged, descend, learnt, staged
+from genjax_zoo.maths.probability import distributions
 from genjax_zoo.models import rbm
 
 VERB = "staged"

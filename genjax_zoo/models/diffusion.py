@@ -25,7 +25,7 @@ import numpy as np
 import optax
 from flax import struct
 
-from genjax_zoo import distributions, nets, ode, samplers, sde
+from genjax_zoo import nets
 from genjax_zoo.contract import (
     Array,
     Batch,
@@ -37,8 +37,10 @@ from genjax_zoo.contract import (
     Measure,
     Model,
 )
-from genjax_zoo.learn import descend, learnt, of_params
-from genjax_zoo.sde import PARAMETRISATIONS, WEIGHTINGS, Prediction, Process, like
+from genjax_zoo.learn.verbs import descend, learnt, of_params
+from genjax_zoo.maths.diffusion import ode, samplers, sde
+from genjax_zoo.maths.diffusion.sde import PARAMETRISATIONS, WEIGHTINGS, Prediction, Process, like
+from genjax_zoo.maths.probability import distributions
 from genjax_zoo.typed import check_labels, choose
 
 VERB = "descend"

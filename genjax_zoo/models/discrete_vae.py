@@ -23,7 +23,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from genjax_zoo import distributions, nets
+from genjax_zoo import nets
 from genjax_zoo.contract import (
     Array,
     Batch,
@@ -35,7 +35,8 @@ from genjax_zoo.contract import (
     Model,
     Support,
 )
-from genjax_zoo.learn import descend, learnt, of_params
+from genjax_zoo.learn.verbs import descend, learnt, of_params
+from genjax_zoo.maths.probability import distributions
 from genjax_zoo.nets import ACTIVATIONS, Net
 from genjax_zoo.typed import choose
 

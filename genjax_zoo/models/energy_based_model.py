@@ -39,8 +39,8 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-import genjax_zoo.ais as annealing
-from genjax_zoo import chains, langevin, nets
+import genjax_zoo.maths.mcmc.ais as annealing
+from genjax_zoo import nets
 from genjax_zoo.contract import (
     Array,
     Batch,
@@ -53,7 +53,8 @@ from genjax_zoo.contract import (
     Model,
     Once,
 )
-from genjax_zoo.learn import Learner, Memory, contrast, descend, learnt, of_params
+from genjax_zoo.learn.verbs import Learner, Memory, contrast, descend, learnt, of_params
+from genjax_zoo.maths.mcmc import chains, langevin
 from genjax_zoo.typed import check_labels
 
 VERB = "contrast"

@@ -7,8 +7,8 @@ pass through the multi-scale scheme of Dinh et al. 2017, figure 4b:
 
     squeeze, layers, (squeeze, layers, (...) on half of the channels, unsqueeze) , unsqueeze
 
-The bijections and their papers: genjax_zoo/bijections.py. Variational dequantisation is of Ho,
-Chen, Srinivas, Duan & Abbeel, Flow++, 2019 (arXiv:1902.00275), section 3.1.
+The bijections and their papers: maths/probability/bijections.py. Variational dequantisation is of
+Ho, Chen, Srinivas, Duan & Abbeel, Flow++, 2019 (arXiv:1902.00275), section 3.1.
 """
 
 from __future__ import annotations
@@ -23,8 +23,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from genjax_zoo import bijections, distributions, nets
-from genjax_zoo.bijections import Bijection
+from genjax_zoo import nets
 from genjax_zoo.contract import (
     Array,
     Batch,
@@ -36,7 +35,9 @@ from genjax_zoo.contract import (
     Model,
     Support,
 )
-from genjax_zoo.learn import descend, learnt, of_params
+from genjax_zoo.learn.verbs import descend, learnt, of_params
+from genjax_zoo.maths.probability import bijections, distributions
+from genjax_zoo.maths.probability.bijections import Bijection
 from genjax_zoo.nets import ACTIVATIONS
 from genjax_zoo.typed import check_labels, choose
 

@@ -16,9 +16,9 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from genjax_zoo import distributions
 from genjax_zoo.contract import Array, Batch, ConfigError, Evidence, Info, Key, Model, Support
-from genjax_zoo.learn import descend, of_params
+from genjax_zoo.learn.verbs import descend, of_params
+from genjax_zoo.maths.probability import distributions
 
 VERB = "descend"
 

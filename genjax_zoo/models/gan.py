@@ -6,7 +6,7 @@
     V(D, G) = E_data[log D(x)] + E_z[log(1 - D(G(z)))]     what D raises and G lowers
 
 Goodfellow et al., Generative adversarial nets, 2014 (arXiv:1406.2661). What the players want
-(adversarial.OBJECTIVES, and the penalties there), how they move (games.DYNAMICS) and what they are
+(objectives.OBJECTIVES, and the penalties there), how they move (games.DYNAMICS) and what they are
 made of (nets.NETWORKS) are three independent choices, each an entry in a table.
 
 Of labelled data the game may be played class by class: G is shown the label beside z, and D's
@@ -24,10 +24,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from genjax_zoo import adversarial, games, nets
-from genjax_zoo.adversarial import OUTPUTS, PRIORS, SUPPORTS, Memory, generate
+from genjax_zoo import nets
 from genjax_zoo.contract import Array, Batch, ConfigError, Key, Model
-from genjax_zoo.learn import Learner, learnt, play
+from genjax_zoo.learn.verbs import Learner, learnt, play
+from genjax_zoo.maths import games
+from genjax_zoo.maths.games import objectives
+from genjax_zoo.nets import generators
+from genjax_zoo.nets.generators import OUTPUTS, PRIORS, SUPPORTS, Memory, generate
 from genjax_zoo.typed import choose
 
 VERB = "play"
@@ -51,7 +54,7 @@ class Config:
         moments are those of the parameters themselves and fit an average only roughly.
     """
 
-    objective: adversarial.Config = dataclasses.field(default_factory=adversarial.Config)
+    objective: objectives.Config = dataclasses.field(default_factory=objectives.Config)
     dynamics: games.Config = dataclasses.field(default_factory=games.Config)
     generator: nets.Network = dataclasses.field(default_factory=nets.Network)
     discriminator: nets.Network = dataclasses.field(default_factory=nets.Network)
@@ -85,10 +88,10 @@ def game(config: Config):
     def init(key: Key, batch: Batch) -> tuple[games.Players, Memory]:
         """Raises ConfigError for data that the networks or the game cannot be played on."""
         parts = games.part_of(batch, 0, config.dynamics.parts)
-        x = adversarial.pack(parts["x"], config.objective.pack)
+        x = objectives.pack(parts["x"], config.objective.pack)
         labels(parts)
         z = jnp.zeros((1, config.latents + config.classes))
-        return adversarial.start(key, config.generator, D, z, x, tuple(batch["x"].shape[1:]))
+        return generators.start(key, config.generator, D, z, x, tuple(batch["x"].shape[1:]))
 
     def labels(batch: Batch) -> Array:
         """y [B, classes], one hot; [B, 0] where labels are left out."""
@@ -109,7 +112,7 @@ def game(config: Config):
             params["generator"], memory["generator"], jnp.concatenate([z, y], axis=1), True
         )
         # D sees packs, and of a pack's labels how many there are of each.
-        seen = lambda key, x: adversarial.pack(config.objective.blur(key, x), config.objective.pack)
+        seen = lambda key, x: objectives.pack(config.objective.blur(key, x), config.objective.pack)
         real, fake = seen(key_real, batch["x"]), seen(key_fake, made)
         counts = y.reshape(len(real), config.objective.pack, config.classes).sum(1)
 

@@ -40,7 +40,7 @@ from genjax_zoo.contract import (
     Model,
     Support,
 )
-from genjax_zoo.learn import em, learnt, of_params
+from genjax_zoo.learn.verbs import em, learnt, of_params
 
 VERB = "em"
 

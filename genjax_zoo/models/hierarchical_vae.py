@@ -5,8 +5,8 @@
     bottom-up   q(z | x) = q(z_1 | x) q(z_2 | z_1) ... q(z_L | z_{L-1})
     ladder      q(z | x) = q(z_L | x) q(z_{L-1} | x, z_L) ... q(z_1 | x, z_2)
 
-All conditionals are diagonal Gaussians, but for p(x | z_1), a row of decoders.py. In a ladder the
-posterior comes down the generative model's own way, and at each layer weighs what the data say
+All conditionals are diagonal Gaussians, but for p(x | z_1), a row of likelihoods.py. In a ladder
+the posterior comes down the generative model's own way, and at each layer weighs what the data say
 against what the layer above says, each by its precision.
 
 Sønderby, Raiko, Maaløe, Sønderby & Winther, Ladder variational autoencoders, 2016
@@ -25,17 +25,11 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from genjax_zoo import bounds, decoders, distributions, nets
-from genjax_zoo.contract import (
-    Array,
-    Batch,
-    ConfigError,
-    Evidence,
-    Key,
-    Measure,
-    Model,
-)
-from genjax_zoo.learn import descend, learnt, of_params
+from genjax_zoo import nets
+from genjax_zoo.contract import Array, Batch, ConfigError, Evidence, Key, Measure, Model
+from genjax_zoo.learn.verbs import descend, learnt, of_params
+from genjax_zoo.maths.inference import bounds
+from genjax_zoo.maths.probability import distributions, likelihoods
 from genjax_zoo.nets import ACTIVATIONS, Net
 from genjax_zoo.typed import choose
 
@@ -52,7 +46,7 @@ class Config:
         way down has the same in reverse.
       activation: the nonlinearity, a name in nets.ACTIVATIONS.
       posterior: "bottom_up" or "ladder".
-      decoder, mean, variance, noise_std, levels: p(x | z_1), as decoders.make has them.
+      decoder, mean, variance, noise_std, levels: p(x | z_1), as likelihoods.make has them.
       objective: "elbo", or "iwae", the bound with `training_samples`.
       training_samples: K of the objective; the "elbo" is averaged over them.
       beta: β, the weight of the KL in the objective. Measures have it at 1.
@@ -67,9 +61,9 @@ class Config:
     widths: tuple[tuple[int, ...], ...] = ((200, 200), (100, 100))
     activation: str = "tanh"
     posterior: Literal["bottom_up", "ladder"] = "ladder"
-    decoder: decoders.Name = "bernoulli"
-    mean: decoders.Mean = "linear"
-    variance: decoders.Variance = "scalar"
+    decoder: likelihoods.Name = "bernoulli"
+    mean: likelihoods.Mean = "linear"
+    variance: likelihoods.Variance = "scalar"
     noise_std: float = 1.0
     levels: int = 256
     objective: Literal["elbo", "iwae"] = "elbo"
@@ -113,9 +107,9 @@ class Config:
             raise ConfigError(f"{who}: average should lie in [0, 1), got {self.average}.")
         self.likelihood()
 
-    def likelihood(self) -> decoders.Decoder:
+    def likelihood(self) -> likelihoods.Decoder:
         """p(x | f), f the outputs of the network from z_1."""
-        return decoders.make(self.decoder, self.mean, self.variance, self.noise_std, self.levels)
+        return likelihoods.make(self.decoder, self.mean, self.variance, self.noise_std, self.levels)
 
 
 @struct.dataclass

@@ -24,10 +24,13 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from genjax_zoo import adversarial, games, nets
-from genjax_zoo.adversarial import OUTPUTS, PRIORS, SUPPORTS, Memory, generate
+from genjax_zoo import nets
 from genjax_zoo.contract import Array, Batch, ConfigError, Key, Model
-from genjax_zoo.learn import Learner, learnt, play
+from genjax_zoo.learn.verbs import Learner, learnt, play
+from genjax_zoo.maths import games
+from genjax_zoo.maths.games import objectives
+from genjax_zoo.nets import generators
+from genjax_zoo.nets.generators import OUTPUTS, PRIORS, SUPPORTS, Memory, generate
 from genjax_zoo.typed import choose
 
 VERB = "play"
@@ -56,7 +59,7 @@ class Config:
     continuous: int = 2
     weight: float = 1.0
     weight_continuous: float = 0.1
-    objective: adversarial.Config = dataclasses.field(default_factory=adversarial.Config)
+    objective: objectives.Config = dataclasses.field(default_factory=objectives.Config)
     dynamics: games.Config = dataclasses.field(default_factory=games.Config)
     generator: nets.Network = dataclasses.field(default_factory=nets.Network)
     discriminator: nets.Network = dataclasses.field(default_factory=nets.Network)
@@ -152,7 +155,7 @@ def game(config: Config):
         """Raises ConfigError for data that the networks or the game cannot be played on."""
         x = games.part_of(batch, 0, config.dynamics.parts)["x"]
         latents = jnp.zeros((1, config.latents + config.code))
-        return adversarial.start(key, config.generator, D, latents, x, tuple(x.shape[1:]))
+        return generators.start(key, config.generator, D, latents, x, tuple(x.shape[1:]))
 
     def losses(key: Key, params: games.Players, memory: Memory, batch: Batch):
         key_latents, key_real, key_fake, key_penalty = jax.random.split(key, 4)

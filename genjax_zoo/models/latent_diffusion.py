@@ -27,7 +27,6 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from genjax_zoo import distributions, optimizers
 from genjax_zoo.contract import (
     Array,
     Batch,
@@ -39,7 +38,9 @@ from genjax_zoo.contract import (
     Model,
     State,
 )
-from genjax_zoo.learn import Learner, Stage, Staged, em, learnt, staged
+from genjax_zoo.learn import optimizers
+from genjax_zoo.learn.verbs import Learner, Stage, Staged, em, learnt, staged
+from genjax_zoo.maths.probability import distributions
 from genjax_zoo.models import diffusion, vae, vq_vae
 
 VERB = "staged"

@@ -28,7 +28,6 @@ import numpy as np
 import optax
 from flax import struct
 
-from genjax_zoo import kalman
 from genjax_zoo.contract import (
     Array,
     Batch,
@@ -40,8 +39,9 @@ from genjax_zoo.contract import (
     Measure,
     Model,
 )
-from genjax_zoo.kalman import Forecast, System, masked, spectral_radius
-from genjax_zoo.learn import em, learnt, of_params
+from genjax_zoo.learn.verbs import em, learnt, of_params
+from genjax_zoo.maths.inference import kalman
+from genjax_zoo.maths.inference.kalman import Forecast, System, masked, spectral_radius
 
 VERB = "em"
 

@@ -34,7 +34,6 @@ import optax
 from flax import struct
 from jax.scipy.special import gammaln
 
-from genjax_zoo import distributions
 from genjax_zoo.contract import (
     Array,
     Batch,
@@ -47,7 +46,8 @@ from genjax_zoo.contract import (
     Model,
     Support,
 )
-from genjax_zoo.learn import em, learnt, of_params
+from genjax_zoo.learn.verbs import em, learnt, of_params
+from genjax_zoo.maths.probability import distributions
 
 VERB = "em"
 

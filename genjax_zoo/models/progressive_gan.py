@@ -22,15 +22,16 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from genjax_zoo import adversarial, games
 from genjax_zoo.contract import Array, Batch, ConfigError, Info, Key, Model, Support
-from genjax_zoo.learn import Average, Learner, Stage, Staged, learnt, play, staged
+from genjax_zoo.learn.verbs import Average, Learner, Stage, Staged, learnt, play, staged
+from genjax_zoo.maths import games
+from genjax_zoo.maths.games import objectives
 from genjax_zoo.nets import progressive, upsample
 
 VERB = "staged"
 
 # Appendix A: WGAN-GP with λ = 10, and one move of the discriminator for one of the generator.
-WGAN_GP = adversarial.Config(name="wasserstein", gradient=10.0)
+WGAN_GP = objectives.Config(name="wasserstein", gradient=10.0)
 IN_TURN = games.Config(name="alternating", k=1)
 
 
@@ -45,7 +46,7 @@ class Config:
       stage_steps: steps of each stage, or one number for all; the last goes on as long as the run.
       fade: the part of a stage over which α rises; the first stage never fades.
       latents: L, the length of z ~ N(0, I).
-      objective: what the players want, as in adversarial.Config.
+      objective: what the players want, as in objectives.Config.
       drift: ε of ε E_data[a(x)²], which keeps the critic's values near 0.
       dynamics: how they move: `name`, `gamma`, `k`.
       average: decay of the moving average of the parameters, which samples are drawn with; its
@@ -58,7 +59,7 @@ class Config:
     stage_steps: tuple[int, ...] = (2000,)
     fade: float = 0.5
     latents: int = 32
-    objective: adversarial.Config = WGAN_GP
+    objective: objectives.Config = WGAN_GP
     drift: float = 0.001
     dynamics: games.Config = IN_TURN
     average: float = 0.99

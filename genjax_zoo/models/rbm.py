@@ -45,8 +45,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-import genjax_zoo.ais as annealing
-from genjax_zoo import chains, distributions
+import genjax_zoo.maths.mcmc.ais as annealing
 from genjax_zoo.contract import (
     Array,
     Batch,
@@ -60,7 +59,9 @@ from genjax_zoo.contract import (
     Once,
     Support,
 )
-from genjax_zoo.learn import Learner, Memory, contrast, learnt, of_params
+from genjax_zoo.learn.verbs import Learner, Memory, contrast, learnt, of_params
+from genjax_zoo.maths.mcmc import chains
+from genjax_zoo.maths.probability import distributions
 from genjax_zoo.typed import check_labels
 
 VERB = "contrast"

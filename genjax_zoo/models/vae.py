@@ -1,7 +1,7 @@
 """Variational auto-encoder: a latent Gaussian, a network, and a network that inverts it.
 
     p(z)     = N(z; 0, I)                                  the prior
-    p(x | z) = Bernoulli(x; sigmoid(f_θ(z)))  or  N(x; f_θ(z), σ²)  ...   the decoder (decoders.py)
+    p(x | z) = Bernoulli(x; sigmoid(f_θ(z)))  or  N(x; f_θ(z), σ²)  ...   (likelihoods.py)
     q(z | x) = N(z; μ_φ(x), diag σ_φ(x)²)                  the encoder, or a flow that starts there
 
 Kingma & Welling, Auto-encoding variational Bayes, 2014 (arXiv:1312.6114); the bound with many
@@ -23,17 +23,11 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from genjax_zoo import bijections, bounds, decoders, distributions, nets
-from genjax_zoo.contract import (
-    Array,
-    Batch,
-    ConfigError,
-    Evidence,
-    Key,
-    Measure,
-    Model,
-)
-from genjax_zoo.learn import descend, learnt, of_params
+from genjax_zoo import nets
+from genjax_zoo.contract import Array, Batch, ConfigError, Evidence, Key, Measure, Model
+from genjax_zoo.learn.verbs import descend, learnt, of_params
+from genjax_zoo.maths.inference import bounds
+from genjax_zoo.maths.probability import bijections, distributions, likelihoods
 from genjax_zoo.nets import ACTIVATIONS, Net
 from genjax_zoo.typed import check_labels, choose
 
@@ -79,9 +73,9 @@ class Config:
     network: Literal["mlp", "conv"] = "mlp"
     widths: tuple[int, ...] = (200, 200)
     activation: str = "tanh"
-    decoder: decoders.Name = "gaussian"
-    mean: decoders.Mean = "linear"
-    variance: decoders.Variance = "scalar"
+    decoder: likelihoods.Name = "gaussian"
+    mean: likelihoods.Mean = "linear"
+    variance: likelihoods.Variance = "scalar"
     noise_std: float = 1.0
     levels: int = 256
     classes: int = 0
@@ -122,9 +116,9 @@ class Config:
             raise ConfigError(f"vae: average should lie in [0, 1), got {self.average}.")
         self.likelihood()
 
-    def likelihood(self) -> decoders.Decoder:
+    def likelihood(self) -> likelihoods.Decoder:
         """p(x | f), f the decoder network's outputs."""
-        return decoders.make(self.decoder, self.mean, self.variance, self.noise_std, self.levels)
+        return likelihoods.make(self.decoder, self.mean, self.variance, self.noise_std, self.levels)
 
 
 @struct.dataclass

@@ -29,7 +29,7 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from genjax_zoo import distributions, nets
+from genjax_zoo import nets
 from genjax_zoo.contract import (
     Array,
     Batch,
@@ -43,7 +43,8 @@ from genjax_zoo.contract import (
     State,
     Support,
 )
-from genjax_zoo.learn import Learner, descend, learnt
+from genjax_zoo.learn.verbs import Learner, descend, learnt
+from genjax_zoo.maths.probability import distributions
 from genjax_zoo.nets import ACTIVATIONS, Net
 from genjax_zoo.typed import choose
 

@@ -1,6 +1,6 @@
 """The networks, behind one door: outside this folder a network is a pair of pure functions.
 
-Floor 1. Only here is flax.linen imported; a caller sees `(params, inputs) -> outputs`.
+Floor 2. Only here is flax.linen imported; a caller sees `(params, inputs) -> outputs`.
 """
 
 from genjax_zoo.nets import progressive
@@ -9,11 +9,7 @@ from genjax_zoo.nets.coupling import conv_same, made
 from genjax_zoo.nets.denoisers import DENOISERS, Denoiser, denoiser
 from genjax_zoo.nets.dense import mlp
 from genjax_zoo.nets.grid import causal, grid_decoder, grid_encoder, grid_shape
-from genjax_zoo.nets.image import (
-    StatefulNet,
-    conv_decoder,
-    conv_encoder,
-)
+from genjax_zoo.nets.image import StatefulNet, conv_decoder, conv_encoder
 from genjax_zoo.nets.net import ACTIVATIONS, Net
 from genjax_zoo.nets.norm import batch_norm, group_norm
 from genjax_zoo.nets.players import NETWORKS, Network, discriminator, generator

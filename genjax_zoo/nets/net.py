@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from genjax_zoo.contract import Array
+from genjax_zoo.contract import Array, Net
 
 Params = Any
 
@@ -58,18 +58,6 @@ ACTIVATIONS: Mapping[str, Activation] = {
     "maxout": Activation(_maxout, pieces=5, gain=0.555),
 }
 """The nonlinearities by the names that configs use."""
-
-
-class Net(NamedTuple):
-    """A network as two pure functions.
-
-    Attributes:
-      init: (key, *inputs) -> params; only the inputs' shapes matter.
-      apply: (params, *inputs) -> outputs, whose leading axis is that of the inputs.
-    """
-
-    init: Callable[..., Params]
-    apply: Callable[..., Any]
 
 
 def net(module: nn.Module) -> Net:

@@ -1,6 +1,6 @@
 """The outer fields that every config has, and how a config file is put together.
 
-Floor 4. A config file of the zoo holds a table of variants and one line:
+Floor 6. A config file of the zoo holds a table of variants and one line:
 
     def get_config(variant: str = "digits"):
         return assemble(VARIANTS, variant)
@@ -17,11 +17,11 @@ from typing import Any
 
 import ml_collections
 
-from genjax_zoo import optimizers
 from genjax_zoo.contract import ConfigError, Model
+from genjax_zoo.data.source import Data
+from genjax_zoo.learn import optimizers
 from genjax_zoo.models import ZOO, Family
-from genjax_zoo.run.sharding import Devices
-from genjax_zoo.run.source import Data
+from genjax_zoo.run.devices.sharding import Devices
 from genjax_zoo.typed import choose, typed
 
 

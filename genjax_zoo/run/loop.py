@@ -1,6 +1,6 @@
 """The one loop. It could train anything that keeps the contract, and knows no model.
 
-Floor 4. The number of the step is the whole state of the data and of the dice: batch i is a
+Floor 6. The number of the step is the whole state of the data and of the dice: batch i is a
 function of (seed, i), and step i's key is fold_in(root, i). A run that was killed therefore goes
 on from its last checkpoint as if nothing had happened: bit for bit, where the device's own sums are
 deterministic, as on a CPU.
@@ -35,13 +35,14 @@ from genjax_zoo.contract import (
     Support,
     ZooError,
 )
-from genjax_zoo.measure import modes
-from genjax_zoo.run import checkpoint, evaluate, images, provenance, report, sharding
+from genjax_zoo.data.source import Source, feeds
+from genjax_zoo.data.sources import open_source
+from genjax_zoo.measure import evaluate, modes
 from genjax_zoo.run.config import Run, make_model
-from genjax_zoo.run.data import open_source
-from genjax_zoo.run.progress import Progress, say
-from genjax_zoo.run.source import Source, feeds
-from genjax_zoo.run.workdir import Workdir, write_json
+from genjax_zoo.run.devices import sharding
+from genjax_zoo.run.record import checkpoint, pictures, provenance, report
+from genjax_zoo.run.record.progress import Progress, say
+from genjax_zoo.run.record.workdir import Workdir, write_json
 
 # Streams of the root key besides the steps', which count from 0 up.
 INIT, SAMPLE, EVALUATE, EXAMPLE = (2**32 - k for k in range(1, 5))
@@ -435,7 +436,7 @@ class _Keeper:
         if self.writer is None:
             return {}
         reference = np.asarray(self.setup.example["x"])
-        picture, _ = images.write(path, x, reference, *self.setup.source.interval)
+        picture, _ = pictures.write(path, x, reference, *self.setup.source.interval)
         self.writer.add_image("samples", picture, step, dataformats="HWC")
         numbers, self.news = evaluate.glance(x, self.setup.source, self._data)
         return numbers

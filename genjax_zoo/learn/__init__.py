@@ -1,0 +1,1 @@
+"""How a model learns: the verbs, and the optimizers they follow gradients with."""

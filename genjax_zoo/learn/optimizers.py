@@ -1,0 +1,87 @@
+"""Optimizers by name, from optax, with their schedules.
+
+Floor 3.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import optax
+
+from genjax_zoo.contract import ConfigError
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Which optimizer, at what pace.
+
+    Attributes:
+      name: adam, adamw, sgd (with `momentum`) or rmsprop.
+      learning_rate: the peak of the schedule.
+      schedule: constant, cosine or linear: from the peak to `final_fraction` of it at the end.
+      final_fraction: where the schedule ends, as a fraction of `learning_rate`.
+      warmup_steps: steps in which the rate first rises linearly from 0.
+      b1, b2, eps: Adam's moments; rmsprop's decay is `b2`.
+      momentum: of sgd and rmsprop; 0 is none.
+      weight_decay: decoupled (adamw), in units of the learning rate.
+      clip_norm: largest global norm of a gradient; 0 leaves it alone.
+    """
+
+    name: Literal["adam", "adamw", "sgd", "rmsprop"] = "adam"
+    learning_rate: float = 1e-3
+    schedule: Literal["constant", "cosine", "linear"] = "constant"
+    final_fraction: float = 0.0
+    warmup_steps: int = 0
+    b1: float = 0.9
+    b2: float = 0.999
+    eps: float = 1e-8
+    momentum: float = 0.0
+    weight_decay: float = 0.0
+    clip_norm: float = 0.0
+
+    def __post_init__(self):
+        if self.learning_rate <= 0:
+            raise ConfigError(
+                f"optimizer.learning_rate should be positive, got {self.learning_rate}."
+            )
+
+
+def make(config: Config, steps: int) -> optax.GradientTransformation:
+    """The optimizer for a run of `steps` steps."""
+    rate = schedule(config, steps)
+    moments = {"b1": config.b1, "b2": config.b2, "eps": config.eps}
+    momentum = config.momentum or None
+    rule = {
+        "adam": lambda: optax.adam(rate, **moments),
+        "adamw": lambda: optax.adamw(rate, **moments, weight_decay=config.weight_decay),
+        "sgd": lambda: optax.sgd(rate, momentum=momentum),
+        "rmsprop": lambda: optax.rmsprop(rate, config.b2, config.eps, momentum=momentum),
+    }[config.name]()
+    if config.clip_norm > 0:
+        return optax.chain(optax.clip_by_global_norm(config.clip_norm), rule)
+    return rule
+
+
+def schedule(config: Config, steps: int) -> optax.Schedule:
+    """The learning rate as a function of the step."""
+    peak, warmup = config.learning_rate, config.warmup_steps
+    rest = max(steps - warmup, 1)
+    after = {
+        "constant": lambda: optax.constant_schedule(peak),
+        "cosine": lambda: optax.cosine_decay_schedule(peak, rest, config.final_fraction),
+        "linear": lambda: optax.linear_schedule(peak, peak * config.final_fraction, rest),
+    }[config.schedule]()
+    if not warmup:
+        return after
+    return optax.join_schedules([optax.linear_schedule(0.0, peak, warmup), after], [warmup])
+
+
+def at_step(optimizer: Any, steps: int) -> Any:
+    """An optimizer's fresh state whose schedules of the learning rate stand where they do after
+    `steps` steps: for a stage that begins in the middle of a run."""
+    scheduled = lambda leaf: isinstance(leaf, optax.ScaleByScheduleState)
+    join = lambda leaf: leaf._replace(count=leaf.count + steps) if scheduled(leaf) else leaf
+    return jax.tree.map(join, optimizer, is_leaf=scheduled)

@@ -1,0 +1,1 @@
+"""Pure functions: no network, no file, no flag, no clock."""

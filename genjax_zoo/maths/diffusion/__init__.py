@@ -1,0 +1,1 @@
+"""Diffusion: ordinary and stochastic differential equations, and samplers."""

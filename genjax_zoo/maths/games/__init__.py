@@ -1,0 +1,41 @@
+"""Differentiable games: what players want (objectives.py), and how they move (dynamics.py)."""
+
+from genjax_zoo.maths.games.dynamics import (
+    DYNAMICS,
+    Config,
+    Dynamics,
+    Field,
+    Losses,
+    Optimizers,
+    Players,
+    Rule,
+    alternating,
+    consensus,
+    extragradient,
+    field,
+    make,
+    optimistic,
+    part_of,
+    simultaneous,
+    symplectic,
+)
+
+__all__ = [
+    "DYNAMICS",
+    "Config",
+    "Dynamics",
+    "Field",
+    "Losses",
+    "Optimizers",
+    "Players",
+    "Rule",
+    "alternating",
+    "consensus",
+    "extragradient",
+    "field",
+    "make",
+    "optimistic",
+    "part_of",
+    "simultaneous",
+    "symplectic",
+]

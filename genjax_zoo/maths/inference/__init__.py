@@ -1,0 +1,1 @@
+"""Inference: bounds, variational families, graphs, factors and filters."""

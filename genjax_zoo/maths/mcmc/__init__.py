@@ -1,0 +1,1 @@
+"""Markov chains, Langevin dynamics and annealed importance sampling."""

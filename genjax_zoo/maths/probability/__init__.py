@@ -1,0 +1,1 @@
+"""Distributions, likelihoods, bijections and corruption."""

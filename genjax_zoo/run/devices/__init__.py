@@ -1,0 +1,1 @@
+"""The devices of a run: how they start, and how arrays lie over them."""

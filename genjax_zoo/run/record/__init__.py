@@ -1,0 +1,1 @@
+"""What a run leaves behind: checkpoints, pictures, where it came from, a report."""

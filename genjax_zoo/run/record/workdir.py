@@ -1,0 +1,150 @@
+"""A workdir: everything a run leaves behind, and nothing else. It can be deleted without regret.
+
+    config.json  run.json  example.json  metrics.jsonl  events/  checkpoints/  damaged/
+    samples/  eval/  explore/  report.html
+
+Floor 6.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+import pathlib
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from genjax_zoo.contract import ConfigError, ZooError
+from genjax_zoo.run.record import files
+
+
+class Workdir:
+    """Paths of one run, and its small files, each written whole or not at all."""
+
+    def __init__(self, root: str | os.PathLike):
+        self.root = pathlib.Path(root).expanduser()
+        self.config = self.root / "config.json"
+        self.runs = self.root / "run.json"
+        self.metrics = self.root / "metrics.jsonl"
+        self.checkpoints = self.root / "checkpoints"
+        self.samples = self.root / "samples"
+        self.eval = self.root / "eval"
+        self.explore = self.root / "explore"
+        self.events = self.root / "events"
+        self.example = self.root / "example.json"
+
+    def create(self) -> None:
+        """Makes the folder; raises ZooError where it cannot be written."""
+        probe = self.root / f".writable.{os.getpid()}"
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            # Not empty: a full disk still takes names.
+            probe.write_bytes(bytes(4096))
+        except OSError as error:
+            raise ZooError(
+                f"--workdir={self.root} cannot be written: {error.strerror or error}. "
+                "Choose another folder, or free some room."
+            ) from error
+        finally:
+            with contextlib.suppress(OSError):
+                probe.unlink(missing_ok=True)
+
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Keeps a second run out while the block lasts; raises ZooError if one is here."""
+        with (self.root / ".lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise ZooError(
+                    f"another process is training in {self.root}; stop it, or choose another "
+                    "--workdir."
+                ) from error
+            yield
+
+    def begun(self) -> bool:
+        """Whether a run has left anything here that another config could spoil."""
+        checkpoints = self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
+        return checkpoints or (self.metrics.exists() and self.metrics.stat().st_size > 0)
+
+    def read_config(self) -> dict[str, Any]:
+        """The config that this workdir was trained with."""
+        return self.read(self.config, "train a model in it first: genjax-zoo train --workdir=...")
+
+    def claim(self, config: Mapping[str, Any], allow_change: bool) -> None:
+        """Checks that the config is the one that is here already, unless it may change.
+
+        The config of a run that never began, for the data were missing or it was killed at once,
+        is no claim.
+        """
+        config = json.loads(json.dumps(config))
+        if self.begun() and self.config.exists():
+            old = _flat(self.read_config())
+            new = _flat(config)
+            changed = sorted(k for k in old | new if old.get(k) != new.get(k))
+            if changed and not allow_change:
+                lines = "".join(
+                    f"\n  {k}: {old.get(k, '(absent)')!r} there, {new.get(k, '(absent)')!r} now"
+                    for k in changed
+                )
+                raise ConfigError(
+                    f"{self.root} holds a run with another config:{lines}\nUse another --workdir, "
+                    "delete this one, or continue it with the new config by --allow_config_change."
+                )
+
+    def write_config(self, config: Mapping[str, Any]) -> None:
+        """config.json: the whole config of the run."""
+        write_json(self.config, config)
+
+    def read_runs(self) -> list[dict[str, Any]]:
+        """One record for each time a process trained here."""
+        return self.read(self.runs) if self.runs.exists() else []
+
+    def read(self, path: pathlib.Path, advice: str = "") -> Any:
+        """A JSON file of this workdir; raises ZooError where it cannot be read."""
+        try:
+            return json.loads(path.read_text())
+        except FileNotFoundError as error:
+            raise ZooError(f"{path} does not exist; {advice}") from error
+        except (OSError, ValueError) as error:
+            raise ZooError(f"{path} cannot be read: {error}.") from error
+
+    def rewind_metrics(self, step: int) -> None:
+        """Forgets the lines of steps after `step`, and a torn last line; they will come again."""
+        if not self.metrics.exists():
+            return
+        kept = []
+        for line in self.metrics.read_text().splitlines():
+            try:
+                if json.loads(line)["step"] > step:
+                    break
+            except (ValueError, KeyError):
+                break
+            kept.append(line + "\n")
+        files.write(self.metrics, "".join(kept))
+
+    def append_metrics(self, step: int, values: Mapping[str, float]) -> None:
+        """One line of metrics.jsonl."""
+        with self.metrics.open("a") as file:
+            file.write(json.dumps({"step": step, **values}) + "\n")
+
+    def sample_path(self, step: int) -> pathlib.Path:
+        """Where the picture of the samples after `step` steps goes."""
+        return self.samples / f"step_{step:08d}.png"
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes JSON whole."""
+    files.write(path, json.dumps(value, indent=2) + "\n")
+
+
+def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    flat: dict[str, Any] = {}
+    for name, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat |= _flat(value, f"{prefix}{name}.")
+        else:
+            flat[prefix + name] = value
+    return flat
