@@ -19,7 +19,7 @@ import numpy as np
 import study
 
 from genjax_zoo.data import densities
-from genjax_zoo.learn.verbs import learnt
+from genjax_zoo.learn.state import eval_params
 from genjax_zoo.models import autoencoder
 from genjax_zoo.run.config import make_model
 
@@ -92,7 +92,7 @@ def main(argv=None) -> None:
         config = autoencoder.Config(**{k: v for k, v in run.model.items() if k != "name"})
         for seed in range(args.seeds):
             model, state = train(run, seed)
-            params = learnt(state)
+            params = eval_params(state)
             near = test + config.noise * jax.random.normal(jax.random.key(seed), test.shape)
             own = autoencoder.score(config, params, near)
             truth = true_score(near, data, config.noise)

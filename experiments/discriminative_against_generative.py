@@ -273,7 +273,7 @@ def drawn() -> np.ndarray:
         model, key = GENERATIVE[name](4), jax.random.key(0)
         state, _ = model.step(key, model.init(key, batch), batch)
         posterior = jnp.eye(4) if name == "naive Bayes" else jnp.eye(4)[:, :, None]
-        means = np.asarray(model.decode(state, posterior)["x"])
+        means = np.asarray(model.latents.decode(jax.random.key(0), state, posterior)["x"])
         for label in range(4):
             x = np.asarray(model.sample(jax.random.key(label), state, 5, label=label)["x"])
             tiles = [np.pad(image[..., 0], 1) for image in (means[label], *x)]

@@ -30,7 +30,7 @@ import study
 
 from genjax_zoo.contract import Batch, DataError, Model, State
 from genjax_zoo.data import tables
-from genjax_zoo.learn.verbs import learnt
+from genjax_zoo.learn.state import eval_params
 from genjax_zoo.maths.inference import kalman
 from genjax_zoo.models import linear_dynamical_system as lds
 from genjax_zoo.run.record import pictures
@@ -123,7 +123,7 @@ def baselines(clip: Clip) -> dict[str, Told]:
 def measured(model: Model, state: State, clip: Clip) -> Told:
     """Told by the filter, and checked against the model's own log_prob and measure."""
     y, n, p = clip.flat, clip.seen, clip.flat.shape[1]
-    mean, _, log_prob = foretell(learnt(state).system, y)
+    mean, _, log_prob = foretell(eval_params(state).system, y)
     told = Told(np.mean((y - np.asarray(mean))[n:] ** 2, -1), np.asarray(log_prob)[n:] / p)
     key = jax.random.key(0)
     whole, first = batch(clip.x), batch(clip.x[:n])
@@ -148,7 +148,7 @@ def choose(clip: Clip) -> tuple[int, dict[int, float]]:
             continue
         model = lds.make(config(q))
         state = jax.jit(model.init)(jax.random.key(0), batch(first.x[: first.seen]))
-        log_prob = foretell(learnt(state).system, first.flat)[2]
+        log_prob = foretell(eval_params(state).system, first.flat)[2]
         said[q] = float(np.mean(np.asarray(log_prob)[first.seen :]) / first.flat.shape[1])
     return max(said, key=lambda q: said[q]), said
 
@@ -175,7 +175,7 @@ def learn(clip: Clip, q: int, steps: int) -> tuple[Model, dict[str, State], np.n
 
 def covered(state: State, clip: Clip) -> tuple[np.ndarray, np.ndarray]:
     """Parts of pixels within their 95 % interval: [H] one step ahead, [H] 1 .. H ahead."""
-    system, y, n = learnt(state).system, clip.flat, clip.seen
+    system, y, n = eval_params(state).system, clip.flat, clip.seen
     mean, deviation, _ = foretell(system, y)
     one = np.abs(y - mean)[n:] <= Z * np.asarray(deviation)[n:]
     said = kalman.forecast(system, jnp.asarray(y[:n]), len(y) - n)
@@ -236,7 +236,7 @@ def figure(
     circle = np.exp(2j * np.pi * np.linspace(0, 1, 200))
     eigen.plot(circle.real, circle.imag, color="0.8", linewidth=1)
     for (name, state), marker in zip(states.items(), "o+x", strict=True):
-        value = np.linalg.eigvals(np.asarray(learnt(state).system.A))
+        value = np.linalg.eigvals(np.asarray(eval_params(state).system.A))
         style = {"color": LEARNERS[name], "linestyle": "none", "fillstyle": "none"}
         eigen.plot(value.real, value.imag, marker=marker, label=name, **style)
     eigen.set(
@@ -295,7 +295,7 @@ def main() -> None:
         for name, x in clips.items()
     }  # fmt: skip
     radius = {
-        name: float(np.abs(np.linalg.eigvals(np.asarray(learnt(s).system.A))).max())
+        name: float(np.abs(np.linalg.eigvals(np.asarray(eval_params(s).system.A))).max())
         for name, s in states.items()
     }
 

@@ -20,7 +20,7 @@ import numpy as np
 import study
 
 from genjax_zoo.data.sources import open_source
-from genjax_zoo.learn.verbs import learnt
+from genjax_zoo.learn.state import eval_params
 from genjax_zoo.maths.diffusion import samplers
 from genjax_zoo.models import diffusion
 from genjax_zoo.run.record import pictures
@@ -58,7 +58,7 @@ def main(argv=None) -> None:
         source = open_source(run.data, run.seed)
         _, state = study.learn(run, source)
         fields = {k: v for k, v in run.model.items() if k != "name"}
-        config, params = typed(diffusion.Config, fields), learnt(state)
+        config, params = typed(diffusion.Config, fields), eval_params(state)
         process = diffusion.process_of(config, params)
         keys = jax.random.split(jax.random.key(args.seed + 1), 4)
         n = min(args.samples, source.held_out_size)

@@ -42,7 +42,7 @@ CHOSEN = (
 
 def values(setup: loop.Setup, config: infogan.Config, state: Any, batches: list) -> tuple:
     """The value of the first categorical factor that Q sees in each image, and the labels."""
-    encode = jax.jit(lambda batch: setup.model.encode(setup.root, state, batch))
+    encode = jax.jit(lambda batch: setup.model.latents.encode(setup.root, state, batch))
     seen, labels = [], []
     for batch in batches:
         c = encode(batch)[:, config.latents :]
@@ -90,7 +90,7 @@ def sweep(config: infogan.Config, setup: loop.Setup, state: Any, factor: int | N
             latents = latents.at[:, first : first + K].set(jax.nn.one_hot(jnp.arange(10) % K, K))
             at = first + sum(config.categorical) + factor
             latents = latents.at[:, at].set(-1 + 2 * column / 9)
-        rows.append(np.asarray(setup.model.decode(state, latents)["x"]))
+        rows.append(np.asarray(setup.model.latents.decode(jax.random.key(0), state, latents)["x"]))
     return np.stack(rows, 1)
 
 

@@ -67,7 +67,7 @@ def main(argv=None) -> None:
             rows[name] |= {
                 "bits": found.value,
                 "error": found.standard_error,
-                "kind": found.evidence,
+                "kind": found.kind,
                 "preprocessing": found.preprocessing,
             }
         if name == "flow":

@@ -26,7 +26,7 @@ import study
 
 from genjax_zoo.data.source import Source
 from genjax_zoo.data.sources import open_source
-from genjax_zoo.learn.verbs import Staged
+from genjax_zoo.learn.state import Staged
 from genjax_zoo.measure import distances, extractors, scores
 from genjax_zoo.models import progressive_gan
 from genjax_zoo.nets import progressive, upsample

@@ -25,7 +25,7 @@ import study
 from matplotlib import ticker
 
 from genjax_zoo.data import densities
-from genjax_zoo.learn.verbs import Learner
+from genjax_zoo.learn.state import TrainState
 from genjax_zoo.maths import games
 from genjax_zoo.measure import games as numerics
 from genjax_zoo.measure import modes
@@ -43,7 +43,7 @@ LEADING = 100  # eigenvalues kept among the numbers
 
 def learn(
     variant: str, seeds: int, steps: int, every: int
-) -> tuple[dict[str, np.ndarray], Learner]:
+) -> tuple[dict[str, np.ndarray], TrainState]:
     """Runs one variant for all seeds; measures at the start and after each `every` steps.
 
     Returns arrays whose leading axes are [measurement, seed]: the fields of modes.Modes, and
@@ -110,7 +110,7 @@ class Spectrum(NamedTuple):
     nash: numerics.Nash
 
 
-def spectrum(variant: str, state: Learner) -> Spectrum:
+def spectrum(variant: str, state: TrainState) -> Spectrum:
     """Dense Jacobians of the trained game."""
     run = study.run("gan", variant)
     config: Any = typed(gan.Config, {k: v for k, v in run.model.items() if k != "name"})

@@ -36,7 +36,7 @@ import jax.numpy as jnp
 import numpy as np
 import study
 
-from genjax_zoo.contract import Evidence
+from genjax_zoo.contract import Exactness
 from genjax_zoo.data.source import Source
 from genjax_zoo.data.sources import open_source
 from genjax_zoo.measure import distances, extractors, scores
@@ -210,13 +210,13 @@ class Judge:
         return {"sharpness": sharpness(x, self.real, found[0].protocol), **told}
 
 
-def bounds(runner: Runner, n: int) -> dict[str, tuple[float, float, Evidence]]:
+def bounds(runner: Runner, n: int) -> dict[str, tuple[float, float, Exactness]]:
     """The VAE's mean log p(x) of held-out images in nats, its standard error, and its evidence."""
     model, n = runner.model, min(n, runner.source.held_out_size)
     assert model.log_prob is not None
     further = model.measures["iwae"]
     kinds = {
-        "bound (ELBO)": (model.log_prob, model.evidence),
+        "bound (ELBO)": (model.log_prob, model.log_prob.exactness),
         f"estimate ({further.detail})": (further.value, further.evidence),
     }
     told = {}
@@ -370,7 +370,7 @@ def main(argv: Sequence[str] | None = None) -> None:
                     for name, (mean, error, kind) in nats.items()
                 ),
                 *(
-                    (which, "-", f"{runners[which].model.evidence}: it has no density")
+                    (which, "-", f"{runners[which].model.log_prob.exactness}: it has no density")
                     for which in ARMS[1:]
                 ),
             ],

@@ -1,3 +1,31 @@
-"""genjax_zoo: generative models in JAX, written as pure functions."""
+"""genjax_zoo: generative models in JAX, written as pure functions.
 
-__version__ = "0.1.0"
+from genjax_zoo.models import vae          a family, imported when it is asked for
+from genjax_zoo import ZOO, Model, verbs   the roster, the contract, how models learn
+"""
+
+from genjax_zoo.contract import (
+    Autoregression,
+    Exactness,
+    Latents,
+    Measure,
+    Model,
+    Space,
+    ZooError,
+)
+from genjax_zoo.learn import verbs
+from genjax_zoo.models import ZOO
+
+__version__ = "0.2.0"
+
+__all__ = [
+    "ZOO",
+    "Autoregression",
+    "Exactness",
+    "Latents",
+    "Measure",
+    "Model",
+    "Space",
+    "ZooError",
+    "verbs",
+]

@@ -1,27 +1,52 @@
 """The contract: what every model of the zoo is, and nothing about how it learns or runs.
 
-Floor 0. Nothing here imports anything of genjax_zoo.
+Floor 0. Nothing here imports anything of genjax_zoo. Throughout, B counts the examples of a batch,
+a key comes first and a state second, and what a function says of the data it says in a batch:
+
+    Space           what an array of a batch may hold
+    Measure         a number per example, with what kind of number it is
+    Latents         a space behind the data
+    Autoregression  p(x) = Π_t p(x_t | x_<t)
+    Model           the bundle of functions, which has the other four as fields
 """
 
 from __future__ import annotations
 
 import enum
+import types
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 
 Key = jax.Array
 Array = jax.Array
 Batch = Mapping[str, Array]
-"""A flat dict of arrays whose leading axis is the batch: `x` [B, ...], and `label` [B] if known."""
+"""A flat dict of arrays whose leading axis is B: most have `x` [B, ...], some a `label` [B]."""
+NOTHING: Batch = types.MappingProxyType({})
+"""Where nothing is given."""
 State = Any
 """One named, documented pytree per model."""
-Info = dict[str, Array]
-"""Scalars that a step tells of itself, by name."""
 
 
-class Evidence(enum.StrEnum):
+class Sometimes(NamedTuple):
+    """A scalar that only some steps have something to say of, such as the loss of a later stage.
+
+    Attributes:
+      value: [], any number where it is not said.
+      said: [] bool, whether this step says it. It is averaged over the steps that do, and left
+        out where none does.
+    """
+
+    value: Array
+    said: Array
+
+
+Info = dict[str, Any]
+"""Scalars that a step says of itself, by name: arrays [], or `Sometimes`."""
+
+
+class Exactness(enum.StrEnum):
     """What kind of number a log-probability is. It travels with every number that is printed.
 
     A lower bound lies below the exact value in expectation; an estimate is consistent but may
@@ -35,15 +60,119 @@ class Evidence(enum.StrEnum):
     NONE = "none"
 
 
-class Support(enum.StrEnum):
-    """Where a model puts its probability: what `x` must be for `log_prob` to be one of `x`."""
+class Kind(enum.StrEnum):
+    """What the numbers of an array are: real, in [0, 1], in [-1, 1], 0 or 1, 0 1 2 ..., names."""
 
     REAL = "real"
-    UNIT = "unit-interval"
-    SIGNED = "signed-unit-interval"
+    UNIT = "unit"
+    SIGNED = "signed"
     BINARY = "binary"
     COUNTS = "counts"
     CATEGORICAL = "categorical"
+
+
+class Space(NamedTuple):
+    """What an array of a batch may hold. Categorical ones are integers, all others floats.
+
+    Attributes:
+      kind: real, unit, signed, binary, counts or categorical.
+      size: of a categorical one, how many values there are: 10 labels, 256 levels, a vocabulary
+        of 50257. 0 where that is not known.
+    """
+
+    kind: Kind
+    size: int = 0
+
+    def holds(self, other: Space) -> bool:
+        """Whether every array of the space `other` is one of this space too."""
+        if self.kind is Kind.CATEGORICAL:
+            fits = not (self.size and other.size) or other.size <= self.size
+            return other.kind is Kind.CATEGORICAL and fits
+        return other.kind in _WITHIN[self.kind]
+
+    def __str__(self) -> str:
+        """The space in words."""
+        return _IN_WORDS[self.kind] + (f" of {self.size} values" if self.size else "")
+
+
+REAL, UNIT, SIGNED, BINARY, COUNTS = (
+    Space(kind) for kind in (Kind.REAL, Kind.UNIT, Kind.SIGNED, Kind.BINARY, Kind.COUNTS)
+)
+
+
+def categorical(size: int = 0) -> Space:
+    """The space of the integers 0 .. size - 1."""
+    return Space(Kind.CATEGORICAL, size)
+
+
+_WITHIN: Mapping[Kind, frozenset[Kind]] = {
+    Kind.REAL: frozenset({Kind.REAL, Kind.UNIT, Kind.SIGNED, Kind.BINARY, Kind.COUNTS}),
+    Kind.UNIT: frozenset({Kind.UNIT, Kind.BINARY}),
+    Kind.SIGNED: frozenset({Kind.SIGNED, Kind.UNIT, Kind.BINARY}),
+    Kind.BINARY: frozenset({Kind.BINARY}),
+    Kind.COUNTS: frozenset({Kind.COUNTS, Kind.BINARY}),
+}
+_IN_WORDS: Mapping[Kind, str] = {
+    Kind.REAL: "real numbers",
+    Kind.UNIT: "numbers in [0, 1]",
+    Kind.SIGNED: "numbers in [-1, 1]",
+    Kind.BINARY: "numbers that are 0 or 1",
+    Kind.COUNTS: "counts 0, 1, 2, ...",
+    Kind.CATEGORICAL: "integers",
+}
+
+
+# ----------------------------------------------------------------- the functions, each a protocol
+
+
+class Init(Protocol):
+    """How a model begins."""
+
+    def __call__(self, key: Key, batch: Batch, **begun: Any) -> State:
+        """The state before any step.
+
+        Args:
+          key: of the first parameters.
+          batch: an example of the data: its shapes and, where a model starts from the data's
+            statistics, its values.
+          begun: what the run starts from: the learnt parameters of other runs, under the names
+            that this function's own signature declares. None where it starts from nothing.
+
+        Raises ConfigError for data, or for something begun, that do not fit the config.
+        """
+
+
+class Step(Protocol):
+    """One step of learning."""
+
+    def __call__(self, key: Key, state: State, batch: Batch) -> tuple[State, Info]:
+        """The next state, of the same tree, shapes and dtypes, and scalars to say of the step."""
+
+
+class Sample(Protocol):
+    """How a model draws."""
+
+    def __call__(self, key: Key, state: State, n: int, given: Batch = NOTHING) -> Batch:
+        """n examples, of the data's shapes, dtypes and spaces, which honour what is given.
+
+        Args:
+          key: of the draw.
+          state: of the model.
+          n: how many.
+          given: a batch of what is known, by the names of the data: `label` or `text`, each one
+            for all or [n, ...]; the known part of `x`, with its `mask` (1 where it is known; what
+            is NaN is unknown too); whatever else a family can be told. Nothing is known by
+            default.
+
+        Raises DataError for a name that the model cannot be told, or a value that it does not know.
+        """
+
+
+class Value(Protocol):
+    """What a measure computes."""
+
+    def __call__(self, key: Key, state: State, batch: Batch, *once: Any) -> Array:
+        """A number per example [B], in the measure's unit. An exact one ignores the key."""
 
 
 class Once(NamedTuple):
@@ -52,34 +181,39 @@ class Once(NamedTuple):
     Attributes:
       value: a pytree, handed to the measure's `value`.
       error: the standard error [] that it lends to every example alike, in the measure's unit.
-      told: scalars worth printing beside the measure, by name.
+      notes: scalars worth printing beside the measure, by name.
     """
 
     value: Any
     error: Array | float = 0.0
-    told: Mapping[str, Array] = {}
+    notes: Mapping[str, Array] = {}
 
 
 class Measure(NamedTuple):
-    """A further number per example that a model can tell of data, with what it is.
+    """A number per example that a model can say of data, with what it is.
+
+    What is printed is Σ value / Σ per: a mean over examples where `per` is None, and nats/token or
+    bits/dim, as sums over sums and never as means of means, where it counts tokens or dimensions.
 
     Attributes:
       value: (key, state, batch) -> [B], in `unit`; with `once`, (key, state, batch, once.value).
-      evidence: what kind of number it is; EXACT for one that is simply computed, like an error.
-      unit: "nats", "error", "squared error", ...
+      exactness: what kind of number it is; EXACT for one that is simply computed, like an error.
+      unit: of the printed number: "nats", "bits/dim", "nats/token", "error", "squared error", ...
       better: "higher" or "lower".
       detail: what else one must know to quote it, such as the number of importance samples.
       once: (key, state) -> Once, computed once for a whole measurement; None if nothing is.
-      density: whether it is a log-density of x, of which bits per dimension can be told.
+      density: whether it is a log-density of x, of which bits per dimension can be said.
+      per: batch -> [B], how much of it each example holds: tokens, bytes, dimensions.
     """
 
-    value: Callable[..., Array]
-    evidence: Evidence
-    unit: str
+    value: Value | Callable[..., Array]
+    exactness: Exactness
+    unit: str = "nats"
     better: str = "higher"
     detail: str = ""
     once: Callable[[Key, State], Once] | None = None
     density: bool = False
+    per: Callable[[Batch], Array] | None = None
 
     def __call__(self, key: Key, state: State, batch: Batch) -> Array:
         """The numbers [B] of one batch alone."""
@@ -89,6 +223,94 @@ class Measure(NamedTuple):
         return self.value(key_value, state, batch, self.once(key_once, state).value)
 
 
+class Decode(Protocol):
+    """From latents to data."""
+
+    def __call__(self, key: Key, state: State, latents: Any) -> Batch:
+        """The mean of p(x | latents), for latents whose leading axis is B."""
+
+
+class Encode(Protocol):
+    """From data to latents."""
+
+    def __call__(self, key: Key, state: State, batch: Batch) -> Any:
+        """The latents of a batch, a pytree whose leading axis is B."""
+
+
+class Prior(Protocol):
+    """Latents of no data."""
+
+    def __call__(self, key: Key, state: State, n: int) -> Any:
+        """n latents as `decode` takes them, drawn from p(latents)."""
+
+
+class Latents(NamedTuple):
+    """For whatever has a space behind its data.
+
+    Attributes:
+      decode: (key, state, latents) -> batch: the mean of p(x | latents).
+      encode: (key, state, batch) -> latents; None where nothing leads back.
+      prior: (key, state, n) -> n latents. It says what one of them looks like where there is no
+        `encode`; None where p(latents) is unknown.
+      space: what they are. Between real ones there are paths; binary or categorical ones (the
+        means of units, the probabilities of classes) have none.
+    """
+
+    decode: Decode | Callable[..., Batch]
+    encode: Encode | Callable[..., Any] | None = None
+    prior: Prior | Callable[..., Any] | None = None
+    space: Space = REAL
+
+
+class Start(Protocol):
+    """Before the first symbol."""
+
+    def __call__(
+        self, state: State, n: int, length: int, given: Batch = NOTHING
+    ) -> tuple[Array, Any]:
+        """What may come first, and the cache of n strings of which nothing has been read.
+
+        Args:
+          state: of the model.
+          n: how many strings.
+          length: how many symbols the cache has room for.
+          given: what else is known, as `sample` takes it.
+
+        Returns:
+          (logits [n, V] of the first symbol, cache).
+        """
+
+
+class Extend(Protocol):
+    """From symbols to what may follow them."""
+
+    def __call__(self, state: State, cache: Any, x: Array) -> tuple[Array, Any]:
+        """Reads S more symbols of each string.
+
+        Args:
+          state: of the model.
+          cache: of what has been read before.
+          x: [n, S] integers 0 .. V - 1. S > 1 reads a prompt, S = 1 follows what was drawn.
+
+        Returns:
+          (logits [n, S, V] of the symbol after each of them, cache).
+        """
+
+
+class Autoregression(NamedTuple):
+    """p(x) = Π_t p(x_t | x_<t, given), symbol after symbol.
+
+    The symbols are those of `x`, flat, in the model's own order.
+
+    Attributes:
+      start: (state, n, length, given) -> (logits [n, V], cache): p(x_1), and nothing read.
+      extend: (state, cache, x [n, S]) -> (logits [n, S, V], cache): what follows each of x.
+    """
+
+    start: Start | Callable[..., tuple[Array, Any]]
+    extend: Extend | Callable[..., tuple[Array, Any]]
+
+
 class Model(NamedTuple):
     """A generative model is a bundle of pure functions.
 
@@ -96,36 +318,25 @@ class Model(NamedTuple):
     differentiated and vmapped, read no flag, no file and no clock, and keep no state of their own.
 
     Attributes:
-      init: (key, batch) -> state. The batch is an example of the data: its shapes and, where a
-        model starts from the data's statistics, its values.
-      step: (key, state, batch) -> (state, info): one step of learning. `info` is a dict of scalars.
-      sample: (key, state, n, **condition) -> batch of n, of the data's shape, dtype and range.
-      log_prob: (key, state, batch) -> [B] nats. The key feeds an estimate; an exact one ignores it.
-      evidence: what kind of number `log_prob` is.
-      encode: (key, state, batch) -> latents, a pytree whose leading axis is B.
-      decode: (state, latents) -> batch: the mean of p(x | latents).
-      prior: (key, state, n) -> n latents as `decode` takes them, drawn from p(latents). It tells
-        what one of them looks like where there is no `encode`; None where p(latents) is unknown.
-      codes: what the latents are. Between real ones there are paths; binary or categorical ones
-        (the means of units, the probabilities of classes) have none.
-      measures: further numbers per example, each with its own evidence and unit.
-      support: what the data must be; a run refuses others before it starts.
-      classes: how many labels the model tells apart, 0 .. classes - 1; a run refuses others. 0 for
-        a model that takes no notice of labels.
+      init: (key, batch, **begun) -> state.
+      step: (key, state, batch) -> (state, info): one step of learning.
+      sample: (key, state, n, given={}) -> batch of n.
+      log_prob: a number per example, with what kind of number it is; None without one.
+      measures: further ones, each with its own exactness and unit.
+      spaces: what each array that the model learns from must be, by its name: "x", "label",
+        "text", ... A run compares them with the data's own before it starts.
+      latents: the space behind the data, if there is one.
+      autoregression: how an x is written symbol after symbol, if it is.
     """
 
-    init: Callable[[Key, Batch], State]
-    step: Callable[[Key, State, Batch], tuple[State, Info]]
-    sample: Callable[..., Batch]
-    log_prob: Callable[[Key, State, Batch], Array] | None = None
-    evidence: Evidence = Evidence.NONE
-    encode: Callable[[Key, State, Batch], Any] | None = None
-    decode: Callable[[State, Any], Batch] | None = None
-    prior: Callable[[Key, State, int], Any] | None = None
-    codes: Support = Support.REAL
+    init: Init | Callable[..., State]
+    step: Step | Callable[..., tuple[State, Info]]
+    sample: Sample | Callable[..., Batch]
+    log_prob: Measure | None = None
     measures: Mapping[str, Measure] = {}
-    support: Support = Support.REAL
-    classes: int = 0
+    spaces: Mapping[str, Space] = {"x": REAL}
+    latents: Latents | None = None
+    autoregression: Autoregression | None = None
 
 
 class Net(NamedTuple):
@@ -138,6 +349,9 @@ class Net(NamedTuple):
 
     init: Callable[..., Any]
     apply: Callable[..., Any]
+
+
+# ------------------------------------------------------------------------------------- the errors
 
 
 class ZooError(Exception):

@@ -26,7 +26,7 @@ from typing import Any, NamedTuple
 from absl import flags, logging
 from ml_collections import ConfigDict, config_flags
 
-from genjax_zoo.contract import ConfigError, ZooError
+from genjax_zoo.contract import ConfigError, Exactness, ZooError
 from genjax_zoo.run.devices import startup
 from genjax_zoo.typed import nearest
 
@@ -556,8 +556,8 @@ def _list(call: Call) -> None:
 
     # The last column is the one that can be broken anywhere.
     table = Table(box=box.SIMPLE_HEAD)
-    for head in ("family", "verb", "evidence"):
-        table.add_column(head, no_wrap=head != "evidence")
+    for head in ("family", "verb", "log_prob"):
+        table.add_column(head, no_wrap=head != "log_prob")
     # As wide as the longest name of a measure.
     table.add_column("can", min_width=20)
     configs = Table.grid(padding=(0, 2))
@@ -565,7 +565,9 @@ def _list(call: Call) -> None:
         path = CONFIGS / f"{name}.py"
         variants = list(_module(path)["VARIANTS"]) if path.exists() else []
         models = [config.make_model(config.read(load(f"{path}:{v}"))) for v in variants]
-        kinds = dict.fromkeys(str(model.evidence) for model in models)
+        kinds = dict.fromkeys(
+            str(model.log_prob.exactness if model.log_prob else Exactness.NONE) for model in models
+        )
         can = dict.fromkeys(ability for model in models for ability in _abilities(model))
         table.add_row(f"[bold]{name}", family.verb, ", ".join(kinds), ", ".join(can))
         configs.add_row(f"  [bold]{name}", f"{family.summary}\n[dim]{', '.join(variants)}")
@@ -575,8 +577,9 @@ def _list(call: Call) -> None:
 
 
 def _abilities(model: Any) -> list[str]:
-    fields = ("log_prob", "encode", "decode")
-    return ["sample", *(f for f in fields if getattr(model, f) is not None), *model.measures]
+    latents = ("encode", "decode") if model.latents else ()
+    own = [f for f in latents if getattr(model.latents, f) is not None]
+    return ["sample", *(["log_prob"] if model.log_prob else []), *own, *model.measures]
 
 
 def run() -> None:

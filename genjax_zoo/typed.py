@@ -10,14 +10,22 @@ import difflib
 import types
 import typing
 from collections.abc import Iterable, Mapping
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
-import jax
-import numpy as np
-
-from genjax_zoo.contract import ConfigError, DataError
+from genjax_zoo.contract import ConfigError
 
 T = TypeVar("T")
+
+
+RENAMED: Mapping[str, str] = {
+    "condition": "given",
+    "fake": "num_samples",
+    "unconditional": "condition_dropout",
+    "straight": "rectified_flow",
+    "imagined": "pseudo_counts",
+    "blur": "instance_noise",
+}
+"""What fields, values and flags were called before version 0.2.0, and are now."""
 
 
 def nearest(name: str, known: Iterable[str], what: str) -> str:
@@ -25,6 +33,8 @@ def nearest(name: str, known: Iterable[str], what: str) -> str:
     known = sorted(known)
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f" Did you mean {close[0]!r}?" if close else ""
+    if RENAMED.get(name) in known:
+        hint = f" Since version 0.2.0 it is called {RENAMED[name]!r}."
     return f"unknown {what} {name!r}.{hint} Known: {', '.join(known) or '(none)'}."
 
 
@@ -35,31 +45,95 @@ def choose(name: str, known: Mapping[str, T], what: str) -> T:
     return known[name]
 
 
-def check_labels(label: Any, classes: int, who: str, n: int | None = None) -> None:
-    """Raises DataError for what are no labels of `who`, if they are not traced.
+# ------------------------------------------------------------------------------- declared ranges
 
-    Args:
-      label: [] or [B] integers 0 .. classes - 1.
-      classes: how many there are.
-      who: the family.
-      n: B, where it is known.
+
+class Range(NamedTuple):
+    """Where a number of a config may lie; None leaves a side open.
+
+    Attributes:
+      least, most: the ends, where they are allowed themselves.
+      above, below: the ends, where they are not.
     """
-    if isinstance(label, jax.core.Tracer):
-        return
-    # Of numpy, for under jit jax knows nothing of what it has made itself.
-    seen = np.asarray(label)
-    shaped = n is None or seen.shape in ((), (n,))
-    if not (np.issubdtype(seen.dtype, np.integer) and seen.size and shaped):
-        raise DataError(
-            f"{who}: expected a label, or one for each of {n or 'the'} examples, as integers, got "
-            f"{label!r}."
+
+    least: float | None = None
+    most: float | None = None
+    above: float | None = None
+    below: float | None = None
+
+    def holds(self, value: float) -> bool:
+        """Whether the value lies there; NaN never does."""
+        return (
+            value == value
+            and (self.least is None or value >= self.least)
+            and (self.most is None or value <= self.most)
+            and (self.above is None or value > self.above)
+            and (self.below is None or value < self.below)
         )
-    low, high = int(seen.min()), int(seen.max())
-    if low < 0 or high >= classes:
-        raise DataError(
-            f"{who}: labels should lie in 0 .. {classes - 1}, got {low} .. {high}; set "
-            f"model.classes to {high + 1} or more, or mend the labels."
-        )
+
+    def __str__(self) -> str:
+        """As the end of "should be ..."."""
+        low = self.least if self.above is None else self.above
+        high = self.most if self.below is None else self.below
+        if high is None:
+            if low == 0:
+                return "positive" if self.above is not None else "not negative"
+            return f"{'above' if self.above is not None else 'at least'} {low:g}"
+        if low is None:
+            return f"{'below' if self.below is not None else 'at most'} {high:g}"
+        left, right = "(" if self.above is not None else "[", ")" if self.below is not None else "]"
+        return f"in {left}{low:g}, {high:g}{right}"
+
+
+def number(
+    default: Any,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> Any:
+    """A field whose number, or each of whose numbers in a tuple, lies in a declared range.
+
+    A config of `config` checks it when it is made, and None passes where the type allows it.
+    """
+    return dataclasses.field(default=default, metadata={RANGE: Range(least, most, above, below)})
+
+
+RANGE = "range"
+
+
+@typing.dataclass_transform(
+    frozen_default=True, field_specifiers=(dataclasses.field, dataclasses.Field, number)
+)
+def config(cls: type[T]) -> type[T]:
+    """Makes a frozen dataclass of a typed config, whose fields keep to their declared ranges.
+
+    Every field has a default. What no range can say, a `__post_init__` of the class's own does.
+    """
+    own = cls.__dict__.get("__post_init__", lambda self: None)
+
+    def __post_init__(self: Any) -> None:
+        check_ranges(self)
+        own(self)
+
+    cls.__post_init__ = __post_init__  # type: ignore[attr-defined]
+    return dataclasses.dataclass(frozen=True)(cls)
+
+
+def check_ranges(made: Any) -> None:
+    """Raises ConfigError for a field of a dataclass that lies outside of its declared range."""
+    for field in dataclasses.fields(made):
+        allowed, value = field.metadata.get(RANGE), getattr(made, field.name)
+        if allowed is None or value is None:
+            continue
+        for one in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(one, int | float) and not allowed.holds(one):
+                who = type(made).__module__.rpartition(".")[2]
+                raise ConfigError(f"{who}: {field.name} should be {allowed}, got {one}.")
+
+
+# ---------------------------------------------------------------------------------- typed configs
 
 
 def typed(cls: type[T], fields: Mapping[str, Any], where: str = "config") -> T:

@@ -16,8 +16,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from genjax_zoo.contract import Evidence, Model
-from genjax_zoo.learn.verbs import descend, of_params
+from genjax_zoo.contract import NOTHING, Exactness, Measure, Model
+from genjax_zoo.learn.state import of_params
+from genjax_zoo.learn.verbs import descend
 from genjax_zoo.models import ZOO, Family
 from genjax_zoo.run.config import read
 
@@ -85,20 +86,24 @@ def make_toy(config, tx):
         noisy = {**params, "mean": params["mean"] + noise}
         return -jnp.mean(log_prob(key, noisy, batch)), (memory, {})
 
-    def sample(key, params, n):
+    def sample(key, params, n, given=NOTHING):
         x = params["mean"] + params["scale"] * jax.random.normal(key, (n, *params["mean"].shape))
         return {"x": x}
 
     init_step = descend(init, loss, tx, average=config.average)
     return Model(
-        *init_step, sample=of_params(sample), log_prob=of_params(log_prob), evidence=Evidence.EXACT
+        *init_step,
+        sample=of_params(sample),
+        log_prob=Measure(of_params(log_prob), Exactness.EXACT, density=True),
     )
 
 
 @pytest.fixture
 def toy(monkeypatch):
     """Puts the family `toy` into the roster; returns a function that makes a run of it."""
-    monkeypatch.setitem(ZOO, "toy", Family("toy", "descend", "A Gaussian.", ToyConfig, make_toy))
+    monkeypatch.setitem(
+        ZOO, "toy", Family("toy", "descend", "A Gaussian.", lambda: (ToyConfig, make_toy))
+    )
 
     def make(**fields):
         given = {

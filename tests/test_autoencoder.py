@@ -7,7 +7,7 @@ import optax
 import pytest
 from sklearn.datasets import load_digits
 
-from genjax_zoo.contract import ConfigError, Evidence, Support
+from genjax_zoo.contract import BINARY, ConfigError
 from genjax_zoo.models import autoencoder
 
 KEY = jax.random.key(0)
@@ -89,18 +89,18 @@ def test_walkback_finds_binary_images_again():
     )
     draw = lambda key: x[jax.random.randint(key, (64,), 0, 4)]
     model, state = learn(config, draw, 500, rate=5e-3)
-    assert model.support is Support.BINARY
+    assert model.spaces["x"] == BINARY
     assert model.log_prob is None
-    assert model.evidence is Evidence.NONE
+    assert model.log_prob is None
     drawn = jax.jit(model.sample, static_argnums=2)(KEY, state, 100)["x"]
     assert set(np.unique(drawn)) <= {0, 1}
     nearest = jnp.abs(drawn[:, None] - x[None]).sum((2, 3, 4)).min(1)
     assert float(nearest.mean()) < 0.7
     seen = jnp.abs(drawn[:, None] - x[None]).sum((2, 3, 4)).argmin(1)
     assert len(np.unique(seen)) > 1
-    codes = model.encode(KEY, state, {"x": x})
+    codes = model.latents.encode(KEY, state, {"x": x})
     np.testing.assert_allclose(
-        model.decode(state, codes)["x"],
+        model.latents.decode(KEY, state, codes)["x"],
         autoencoder.reconstruction(config, state.params, x),
         atol=1e-6,
     )

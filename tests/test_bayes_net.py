@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax_zoo.contract import ConfigError, DataError, Evidence, Support
+from genjax_zoo.contract import BINARY, COUNTS, REAL, ConfigError, DataError, Exactness
 from genjax_zoo.data import densities
-from genjax_zoo.learn.verbs import learnt
+from genjax_zoo.learn.state import eval_params
 from genjax_zoo.maths.inference.bayes_nets import do, draw, given, moments, query
 from genjax_zoo.maths.inference.graphs import nodes_of
 from genjax_zoo.models.bayes_net import Config, make, net_of
@@ -160,12 +160,15 @@ def test_bad_data_are_refused_where_they_are_seen():
 
 
 def test_the_support_is_that_of_the_columns():
-    assert make(Config()).support is Support.BINARY
-    assert make(Config(states="A=3")).support is Support.COUNTS
-    assert make(Config(states="A=3", hidden=("A",))).support is Support.BINARY
-    assert make(Config(net="P(X)", states="X=real")).support is Support.REAL
-    assert make(Config(missing=True)).support is Support.REAL
-    assert make(Config()).encode is None and make(Config()).evidence is Evidence.EXACT
+    assert make(Config()).spaces["x"] == BINARY
+    assert make(Config(states="A=3")).spaces["x"] == COUNTS
+    assert make(Config(states="A=3", hidden=("A",))).spaces["x"] == BINARY
+    assert make(Config(net="P(X)", states="X=real")).spaces["x"] == REAL
+    assert make(Config(missing=True)).spaces["x"] == REAL
+    assert (
+        make(Config()).latents.encode is None
+        and make(Config()).log_prob.exactness is Exactness.EXACT
+    )
 
 
 # ---------------------------------------------------------------------------------- queries
@@ -301,7 +304,7 @@ def test_tables_are_counts_and_minibatches_add_up(alpha):
     config = Config(net="P(A) P(B | A) P(C | A, B)", alpha=alpha)
     batches = [{"x": jnp.asarray(part)} for part in (x[:20], x[20:])]
     _, state, _ = fit(config, batches)
-    params = learnt(state)
+    params = eval_params(state)
     for a, b in itertools.product((0, 1), repeat=2):
         here = x[(x[:, 0] == a) & (x[:, 1] == b)]
         counts = np.array([np.sum(here[:, 2] == c) for c in (0, 1)]) + alpha
@@ -343,7 +346,7 @@ def test_a_grid_of_pixels_is_the_product_written_out():
         jax.jit(model.measures["error"].value)(KEY, state, batch), joint.argmax(0) != label
     )
     np.testing.assert_allclose(
-        model.encode(KEY, state, batch)["y"][:, 1],
+        model.latents.encode(KEY, state, batch)["y"][:, 1],
         1 / (1 + np.exp(joint[0] - joint[1])),
         rtol=1e-4,
     )
@@ -412,15 +415,15 @@ def test_em_is_that_of_a_mixture_and_never_decreases(lost):
     state = jax.jit(model.init)(KEY, batch)
     step, log_prob, likelihood = jax.jit(model.step), jax.jit(model.log_prob), []
     for _ in range(30):
-        params = learnt(state)
+        params = eval_params(state)
         prior = table_of(params, "H")
         tables = np.array([table_of(params, name)[:, 1] for name in "ABC"])
         prior, tables, nats = em_by_hand(prior.astype(float), tables.astype(float), x)
         own = log_prob(KEY, state, batch)
         np.testing.assert_allclose(own, nats, rtol=1e-4, atol=1e-5)
         state, info = step(KEY, state, batch)
-        np.testing.assert_allclose(table_of(learnt(state), "H"), prior, atol=1e-5)
-        got = [table_of(learnt(state), name)[:, 1] for name in "ABC"]
+        np.testing.assert_allclose(table_of(eval_params(state), "H"), prior, atol=1e-5)
+        got = [table_of(eval_params(state), name)[:, 1] for name in "ABC"]
         np.testing.assert_allclose(got, tables, atol=1e-5)
         likelihood.append(float(info["log_likelihood"]))
         assert likelihood[-1] == pytest.approx(nats.mean(), abs=1e-5)
@@ -440,8 +443,8 @@ def test_two_hidden_nodes_and_their_posteriors():
     )
     model, state, infos = fit(config, [{"x": jnp.asarray(x)}], steps=20)
     assert np.all(np.diff(infos) > -1e-6)
-    params = learnt(state)
-    found = jax.jit(model.encode)(KEY, state, {"x": jnp.asarray(x)})
+    params = eval_params(state)
+    found = jax.jit(model.latents.encode)(KEY, state, {"x": jnp.asarray(x)})
     for i in range(5):
         seen = dict(zip("ABC", x[i], strict=True))
         np.testing.assert_allclose(found["H"][i], query(params, "H", seen), atol=1e-5)
@@ -549,7 +552,7 @@ def test_real_nodes_are_fitted_by_least_squares():
     with jax.enable_x64(True):
         batches = [{"x": jnp.asarray(part)} for part in (data[:100], data[100:])]
         _, state, _ = fit(config, batches)
-        params = learnt(state)
+        params = eval_params(state)
         table, centre = table_of(params, "Y"), np.asarray(params.centre)
         np.testing.assert_allclose(centre[1:], data[:100, 1:].mean(0))
         for s in (0, 1):
@@ -563,7 +566,9 @@ def test_real_nodes_are_fitted_by_least_squares():
             np.testing.assert_allclose(table.variance[0, s], residual[0] / len(rows), rtol=1e-8)
     # In float32, far from the origin, nearly the same.
     _, single, _ = fit(config, [{"x": jnp.asarray(data, jnp.float32)}])
-    np.testing.assert_allclose(table_of(learnt(single), "Y").variance, table.variance, rtol=5e-3)
+    np.testing.assert_allclose(
+        table_of(eval_params(single), "Y").variance, table.variance, rtol=5e-3
+    )
 
 
 @pytest.mark.parametrize("lost", [0.0, 0.25])
@@ -622,7 +627,7 @@ def test_a_hidden_real_node_is_factor_analysis():
         batch = {"x": jnp.asarray(x)}
         model, state, infos = fit(config, [batch], steps=60)
         assert np.all(np.diff(infos) > -1e-9)
-        m = moments(learnt(state), "X, Y, Z")
+        m = moments(eval_params(state), "X, Y, Z")
         nats = jax.jit(model.log_prob)(KEY, state, batch)
         want = [
             gaussian_log_density(row, np.asarray(m.mean), np.asarray(m.covariance)) for row in x
@@ -632,8 +637,10 @@ def test_a_hidden_real_node_is_factor_analysis():
         np.testing.assert_allclose(m.mean, x.mean(0), atol=1e-6)
         np.testing.assert_allclose(m.covariance, np.cov(x.T, bias=True), atol=5e-3)
         first = dict(zip("XYZ", x[0], strict=True))
-        mean = moments(learnt(state), "h", first).mean
-        np.testing.assert_allclose(model.encode(KEY, state, batch)["h"][0], mean[0], atol=1e-8)
+        mean = moments(eval_params(state), "h", first).mean
+        np.testing.assert_allclose(
+            model.latents.encode(KEY, state, batch)["h"][0], mean[0], atol=1e-8
+        )
 
 
 # ------------------------------------------------------------------- the densities made of nets

@@ -106,7 +106,7 @@ def source():
 
 
 def test_training_never_shows_a_held_out_pair(source):
-    assert source.words == scenes.WORDS
+    assert source.symbols["text"] == scenes.WORDS
     batch = jax.jit(source.batch)
     for step in range(20):
         fed = source.feed(step, slice(0, 100))

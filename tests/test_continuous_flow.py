@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from genjax_zoo.contract import ConfigError, Evidence
+from genjax_zoo.contract import ConfigError, Exactness
 from genjax_zoo.data import densities
 from genjax_zoo.models import continuous_flow
 
@@ -43,8 +43,8 @@ def test_density_integrates_to_one_before_and_after_learning():
 
 def test_decode_undoes_encode_and_the_samples_are_the_density_s():
     model, state = built()
-    z = model.encode(KEY, state, {"x": POINTS})
-    np.testing.assert_allclose(model.decode(state, z)["x"], POINTS, atol=1e-4)
+    z = model.latents.encode(KEY, state, {"x": POINTS})
+    np.testing.assert_allclose(model.latents.decode(KEY, state, z)["x"], POINTS, atol=1e-4)
     # E_p[x] by samples and by quadrature
     x = model.sample(KEY, state, 20_000)["x"]
     line = jnp.linspace(-8, 8, 300)
@@ -57,7 +57,10 @@ def test_decode_undoes_encode_and_the_samples_are_the_density_s():
 def test_probes_estimate_the_exact_log_prob_without_bias():
     exact, state = built()
     probed, _ = built(probes=1)
-    assert (exact.evidence, probed.evidence) == (Evidence.EXACT, Evidence.ESTIMATE)
+    assert (exact.log_prob.exactness, probed.log_prob.exactness) == (
+        Exactness.EXACT,
+        Exactness.ESTIMATE,
+    )
     few = {"x": POINTS[:5]}
     keys = jax.random.split(KEY, 400)
     draws = jax.jit(jax.vmap(lambda key: probed.log_prob(key, state, few)))(keys)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import test_laws
 
-from genjax_zoo.contract import ConfigError, Evidence
+from genjax_zoo.contract import ConfigError, Exactness
 from genjax_zoo.models import VERBS, ZOO, Family
 from genjax_zoo.run import config
 
@@ -99,7 +99,7 @@ def test_the_example_finds_the_base_rates(stranger):
     state, step = model.init(jax.random.key(1), batch), jax.jit(model.step)
     for _ in range(run.steps):
         state, _ = step(jax.random.key(2), state, batch)
-    assert model.evidence is Evidence.EXACT
+    assert model.log_prob.exactness is Exactness.EXACT
     found = jax.nn.sigmoid(state.params.bias)
     np.testing.assert_allclose(found, batch["x"].mean(0), atol=2e-3)
     with pytest.raises(ConfigError, match="start should lie"):
@@ -118,5 +118,5 @@ def test_a_published_number_says_what_it_is(path):
         assert entry["mark"] in ("paper", "repo", "exact"), entry
         # A log-likelihood is none without its kind and its data.
         if entry["unit"].startswith("nats"):
-            assert entry["evidence"] in set(Evidence), entry
+            assert entry["kind"] in set(Exactness), entry
             assert entry["split"], entry

@@ -10,7 +10,7 @@ import optax
 import pytest
 
 import genjax_zoo.maths.mcmc.ais as annealing
-from genjax_zoo.contract import ConfigError, Evidence
+from genjax_zoo.contract import ConfigError, Exactness
 from genjax_zoo.models import dbm, rbm
 
 KEY = jax.random.key(0)
@@ -119,7 +119,7 @@ def test_the_bound_lies_below_and_each_update_raises_it(widths):
     v, bounds = jnp.asarray(states(4)), []
     for updates in (1, 2, 4, 8, 30):
         model, state = model_and_state(p, updates=updates)
-        assert model.evidence is Evidence.LOWER_BOUND
+        assert model.log_prob.exactness is Exactness.LOWER_BOUND
         bounds.append(np.asarray(model.log_prob(KEY, state, {"x": v.reshape(-1, 2, 2, 1)})))
     for worse, better in itertools.pairwise(bounds):
         assert np.all(better >= worse - 1e-4)
@@ -178,11 +178,11 @@ def test_a_machine_too_large_to_enumerate_says_what_its_bound_is():
     p = machine((21, 3), scale=0.3)
     ais = annealing.Config(temperatures=300, chains=100)
     model, state = model_and_state(p, ais=ais, sample_steps=20)
-    assert model.log_prob is None and model.evidence is Evidence.NONE
+    assert model.log_prob is None
     truth = rbm.log_partition(dbm.two_sided(p))
     for name in ("bound", "bound_reverse"):
         measure = model.measures[name]
-        assert measure.evidence is Evidence.ESTIMATE and "lower bound, log Z by" in measure.detail
+        assert measure.exactness is Exactness.ESTIMATE and "lower bound, log Z by" in measure.detail
         once = measure.once(KEY, state)
         assert abs(once.value - truth) < 4 * once.error + 1e-3
     v = {"x": states(4).reshape(-1, 2, 2, 1)}
@@ -371,9 +371,9 @@ def test_a_small_machine_learns_four_patterns():
 def test_encode_gives_all_layers_and_decode_the_means():
     p = machine((3, 2, 3))
     model, state = model_and_state(p)
-    latents = model.encode(KEY, state, {"x": X})
+    latents = model.latents.encode(KEY, state, {"x": X})
     assert [h.shape for h in latents] == [(12, 3), (12, 2), (12, 3)]
-    x = model.decode(state, latents)["x"]
+    x = model.latents.decode(KEY, state, latents)["x"]
     error = model.measures["reconstruction"](KEY, state, {"x": X})
     np.testing.assert_allclose(error, jnp.sum((x - X) ** 2, (1, 2, 3)), rtol=1e-5)
 

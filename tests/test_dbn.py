@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from genjax_zoo.contract import ConfigError, Evidence
+from genjax_zoo.contract import ConfigError, Exactness
 from genjax_zoo.maths.mcmc import ais as annealing
 from genjax_zoo.models import dbn, rbm
 
@@ -153,10 +153,10 @@ def test_samples_follow_the_top_pair_and_one_pass_down():
 def test_means_go_up_and_down():
     model, state = deep()
     low, top = (s.params for s in state.states)
-    h = model.encode(KEY, state, {"x": X})
+    h = model.latents.encode(KEY, state, {"x": X})
     v = X.reshape(12, 4)
     np.testing.assert_allclose(h, rbm.hidden_mean(top, rbm.hidden_mean(low, v)), rtol=1e-6)
-    x = model.decode(state, h)["x"]
+    x = model.latents.decode(KEY, state, h)["x"]
     assert x.shape == X.shape
     error = model.measures["reconstruction"](KEY, state, {"x": X})
     np.testing.assert_allclose(error, jnp.sum((x - X) ** 2, (1, 2, 3)), rtol=1e-5)
@@ -237,7 +237,7 @@ def test_the_bound_lies_below_the_exact_probability(split, classes):
     else:
         model, state = deep(classes=classes, samples=500)
         params = dbn.of_machines([s.params for s in state.states])
-    assert model.evidence is Evidence.LOWER_BOUND
+    assert model.log_prob.exactness is Exactness.LOWER_BOUND
     exact, log_z = log_marginal(params)
     np.testing.assert_allclose(np.exp(exact).sum(), 1, rtol=1e-5)
     np.testing.assert_allclose(rbm.log_partition(params.top), log_z, rtol=1e-5)
@@ -277,7 +277,7 @@ def test_the_bound_is_exact_where_nothing_below_the_top_is_joined():
 def test_annealing_tells_log_z_of_a_large_top():
     ais = annealing.Config(temperatures=300, chains=100)
     model, state = deep({"ais": ais}, widths=(21, 21))
-    assert model.log_prob is None and model.evidence is Evidence.NONE
+    assert model.log_prob is None
     small = state.states[1].params
     small = small.replace(W=small.W.at[:, 9:].set(0) * 0.3)
     state = state.replace(states=(state.states[0], state.states[1].replace(params=small)))
@@ -287,7 +287,7 @@ def test_annealing_tells_log_z_of_a_large_top():
     kept = small.replace(W=small.W[:, :9], c=small.c[:9], lam=small.lam[:9])
     free = jnp.sum(jax.nn.softplus(small.c[9:]) - small.c[9:] * small.lam[9:])
     assert abs(once.value - rbm.log_partition(kept) - free) < 3 * once.error
-    assert measure.evidence is Evidence.ESTIMATE and "AIS" in measure.detail
+    assert measure.exactness is Exactness.ESTIMATE and "AIS" in measure.detail
     assert measure(KEY, state, {"x": X}).shape == (12,)
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from genjax_zoo.contract import ConfigError, Support
+from genjax_zoo.contract import BINARY, REAL, UNIT, ConfigError
 from genjax_zoo.maths.probability import distributions, likelihoods
 
 KEY = jax.random.key(0)
@@ -131,9 +131,9 @@ def test_draws_axes_lead():
 
 
 def test_supports():
-    assert KINDS["bernoulli"].support is Support.BINARY
-    assert KINDS["categorical"].support is KINDS["discretised logistic"].support is Support.UNIT
-    assert KINDS["gaussian, one variance"].support is Support.REAL
+    assert KINDS["bernoulli"].support is BINARY
+    assert KINDS["categorical"].support is KINDS["discretised logistic"].support is UNIT
+    assert KINDS["gaussian, one variance"].support is REAL
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from genjax_zoo.contract import ConfigError, DataError, Evidence
+from genjax_zoo.contract import ConfigError, DataError, Exactness
 from genjax_zoo.maths.diffusion import ode, samplers, sde
 from genjax_zoo.maths.diffusion.samplers import Config as Sampling
 from genjax_zoo.maths.diffusion.sde import PROCESSES
@@ -62,7 +62,7 @@ def known(monkeypatch, wrong=0.0, **fields):
 
 def test_the_ode_s_log_density_is_the_exact_one(monkeypatch):
     model, state = known(monkeypatch, probes=0, ode_steps=60)
-    assert model.evidence is Evidence.ESTIMATE
+    assert model.log_prob.exactness is Exactness.ESTIMATE
     x = draws(jax.random.key(1), 30)
     got = jax.jit(model.log_prob)(KEY, state, {"x": x})
     # α(1) is .0066: a little of the data is left at the end.
@@ -70,7 +70,7 @@ def test_the_ode_s_log_density_is_the_exact_one(monkeypatch):
     # With the true density there, nothing but the solver's error is left.
     process = PROCESSES["variance_preserving"]()
     alpha, sigma = (float(f(jnp.asarray(1.0))) for f in (process.alpha, process.sigma))
-    end = jax.jit(model.encode)(KEY, state, {"x": x}) * sigma
+    end = jax.jit(model.latents.encode)(KEY, state, {"x": x}) * sigma
     v = alpha**2 * STD**2 + sigma**2
     square = jnp.sum((end[:, None] - alpha * MEANS) ** 2, -1) / v
     true = jax.nn.logsumexp(-0.5 * square, -1) - jnp.log(3 * 2 * jnp.pi * v)
@@ -96,7 +96,7 @@ def test_the_bound_is_met_by_the_exact_score_and_missed_by_another(monkeypatch, 
     x = draws(jax.random.key(1), 200)
     gap = density(x) - jax.jit(model.measures["bound"].__call__)(KEY, state, {"x": x})
     error = 4 * float(gap.std()) / np.sqrt(len(x)) + 1e-3
-    assert model.measures["bound"].evidence is Evidence.LOWER_BOUND
+    assert model.measures["bound"].exactness is Exactness.LOWER_BOUND
     if wrong:
         assert float(gap.mean()) > error + 0.05
     else:
@@ -106,8 +106,8 @@ def test_the_bound_is_met_by_the_exact_score_and_missed_by_another(monkeypatch, 
 def test_latents_are_normal_and_lead_back(monkeypatch):
     model, state = known(monkeypatch, ode_steps=60)
     x = draws(jax.random.key(1), 2000)
-    latents = jax.jit(model.encode)(KEY, state, {"x": x})
-    back = jax.jit(model.decode)(state, latents)["x"]
+    latents = jax.jit(model.latents.encode)(KEY, state, {"x": x})
+    back = jax.jit(model.latents.decode)(KEY, state, latents)["x"]
     np.testing.assert_allclose(back, x, atol=5e-3)
     np.testing.assert_allclose(latents.mean(0), 0, atol=4 / np.sqrt(2000))
     np.testing.assert_allclose(jnp.cov(latents.T), np.eye(2), atol=0.13)

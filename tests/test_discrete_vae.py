@@ -10,7 +10,7 @@ import optax
 import pytest
 
 from genjax_zoo import nets
-from genjax_zoo.contract import ConfigError, Evidence, Support
+from genjax_zoo.contract import BINARY, UNIT, ConfigError, Exactness
 from genjax_zoo.models import discrete_vae
 
 KEY = jax.random.key(0)
@@ -41,7 +41,9 @@ def taught():
 
 def joint_of(model, state):
     """log p(x, z) [81, B] of every grid and image, by hand from the decoder's means."""
-    mean = np.asarray(jax.jit(model.decode)(state, GRIDS)["x"], np.float64).reshape(81, 1, -1)
+    mean = np.asarray(jax.jit(model.latents.decode)(KEY, state, GRIDS)["x"], np.float64).reshape(
+        81, 1, -1
+    )
     x = np.asarray(IMAGES).reshape(1, len(IMAGES), -1)
     return (x * np.log(mean) + (1 - x) * np.log1p(-mean)).sum(-1) - 4 * math.log(3)
 
@@ -103,7 +105,7 @@ def test_the_bound_is_the_true_elbo_and_lies_below_log_p_of_x(taught):
     draws = jax.jit(jax.vmap(model.log_prob, (0, None, None)))(
         jax.random.split(KEY, 3000), state, {"x": IMAGES}
     )
-    assert model.evidence is Evidence.LOWER_BOUND
+    assert model.log_prob.exactness is Exactness.LOWER_BOUND
     error = 5 * np.asarray(draws.std(0)) / math.sqrt(len(draws)) + 1e-4
     mean = np.asarray(draws.mean(0))
     assert np.all(mean <= exact + error)
@@ -134,7 +136,7 @@ def test_many_importance_samples_reach_the_exact_value(taught):
     model, state = taught
     exact = np.logaddexp.reduce(joint_of(model, state), axis=0)
     measure = model.measures["iwae"]
-    assert measure.evidence is Evidence.ESTIMATE
+    assert measure.exactness is Exactness.ESTIMATE
     value = jax.jit(measure.__call__)(KEY, state, {"x": IMAGES})
     np.testing.assert_allclose(value, exact, atol=0.1)
 
@@ -168,15 +170,15 @@ def test_every_decoder_learns(fields):
     batch, log_prob = {"x": IMAGES}, jax.jit(model.log_prob)
     sample = jax.jit(model.sample, static_argnums=(2, 3))
     assert log_prob(KEY, state, batch).mean() > log_prob(KEY, before, batch).mean() + 1
-    codes = jax.jit(model.encode)(KEY, state, batch)
+    codes = jax.jit(model.latents.encode)(KEY, state, batch)
     assert codes.shape == (12, 2, 2) and codes.dtype == jnp.int32
-    back = jax.jit(model.decode)(state, codes)["x"]
+    back = jax.jit(model.latents.decode)(KEY, state, codes)["x"]
     error = jnp.mean(jnp.abs(back - IMAGES))  # of pixels that are 1 in two of five
     assert error < 2 * 0.4 * 0.6
     for means in (True, False):
         drawn = sample(KEY, state, 3, means)["x"]
         assert drawn.shape == (3, 4, 4, 1)
-        if model.support in (Support.BINARY, Support.UNIT):
+        if model.spaces["x"] in (BINARY, UNIT):
             assert drawn.min() >= 0 and drawn.max() <= 1
 
 

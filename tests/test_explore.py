@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genjax_zoo.contract import ConfigError, Model, Support, ZooError
+from genjax_zoo.contract import BINARY, ConfigError, Latents, Model, ZooError
 from genjax_zoo.data.source import Data
 from genjax_zoo.data.sources import open_source
 from genjax_zoo.explore import explore
@@ -179,11 +179,15 @@ def linear_model(**fields):
         "init": lambda key, batch: (),
         "step": lambda key, state, batch: (state, {}),
         "sample": lambda key, state, n: {"x": decode(jax.random.normal(key, (n, L)))},
+    }
+    latents = {
         "encode": lambda key, state, batch: (
             (batch["x"].reshape(-1, 64) - BIAS) @ jnp.linalg.pinv(W)
         ),
-        "decode": lambda state, z: {"x": decode(z)},
+        "decode": lambda key, state, z: {"x": decode(z)},
     }
+    latents |= {name: fields.pop(name) for name in Latents._fields if name in fields}
+    given["latents"] = None if latents["decode"] is None else Latents(**latents)
     return Model(**given | fields)
 
 
@@ -229,7 +233,7 @@ def test_a_model_with_prior_and_decode_is_inverted(digits, tmp_path, monkeypatch
     )
     codes = explore.encode(subject)
     assert codes.z.shape == (12, L) and "inversion" in codes.how
-    exact = linear_model().encode(None, (), {"x": subject.pool["x"][:12]})
+    exact = linear_model().latents.encode(None, (), {"x": subject.pool["x"][:12]})
     np.testing.assert_allclose(codes.z, exact, atol=0.05)
     assert codes.of_cloud == "the prior" and abs(codes.cloud.std() - 1) < 0.05
 
@@ -240,8 +244,8 @@ def test_what_a_model_cannot_show_is_one_sentence(digits, tmp_path):
         shown(none, digits, tmp_path, ("walk",))
     entries, left_out = shown(none, digits, tmp_path)
     assert set(entries) == {"neighbours"} and len(left_out) == 1
-    binary = linear_model(codes=Support.BINARY)
-    with pytest.raises(ZooError, match=r"binary.*no path"):
+    binary = linear_model(space=BINARY)
+    with pytest.raises(ZooError, match=r"0 or 1.*no path"):
         shown(binary, digits, tmp_path, ("interpolation",))
     entries, left_out = shown(binary, digits, tmp_path)
     assert set(entries) == {"reconstructions", "neighbours"} and len(left_out) == 1
@@ -275,7 +279,7 @@ def test_samples_of_binary_data_are_compared_as_binary_ones(tmp_path):
     """A mean between 0 and 1 is near everything."""
     source = open_source(Data(source="digits", batch_size=20, binarise="threshold"), seed=0)
     grey = lambda key, state, n: {"x": jnp.full((n, 8, 8, 1), 0.4)}
-    model = linear_model(sample=grey, support=Support.BINARY)
+    model = linear_model(sample=grey, spaces={"x": BINARY})
     entry = shown(model, source, tmp_path, ("neighbours",))[0]["neighbours"]
     squared = entry.numbers["median distance of samples"] ** 2
     np.testing.assert_allclose(squared, round(squared), atol=1e-6)
@@ -287,7 +291,7 @@ def test_points_of_the_plane_are_shown_too(tmp_path):
     model = linear_model(
         sample=lambda key, state, n: {"x": jax.random.normal(key, (n, 2))},
         encode=lambda key, state, batch: batch["x"] / 2,
-        decode=lambda state, z: {"x": 2 * z},
+        decode=lambda key, state, z: {"x": 2 * z},
     )
     entries, left_out = shown(model, source, tmp_path)
     assert {"interpolation", "walk", "sweep"} <= set(entries)
@@ -302,8 +306,10 @@ def test_samples_are_decoded_draws_of_the_prior(model):
     batch = {"x": jnp.zeros((4, 8, 8, 1)), "label": jnp.zeros(4, jnp.int32)}
     state = jax.jit(model.init)(jax.random.key(0), batch)
     drawn = jax.jit(model.sample, static_argnums=2)(jax.random.key(1), state, 4)
-    z = jax.jit(model.prior, static_argnums=2)(jax.random.key(1), state, 4)
-    np.testing.assert_allclose(jax.jit(model.decode)(state, z)["x"], drawn["x"], atol=1e-5)
+    z = jax.jit(model.latents.prior, static_argnums=2)(jax.random.key(1), state, 4)
+    np.testing.assert_allclose(
+        jax.jit(model.latents.decode)(jax.random.key(2), state, z)["x"], drawn["x"], atol=1e-5
+    )
     if "label" in drawn:
         np.testing.assert_array_equal(z[:, -2:], jax.nn.one_hot(drawn["label"], 2))
 
@@ -314,7 +320,7 @@ def test_samples_are_decoded_draws_of_the_prior(model):
 def make_linear(config, tx):
     """The toy, whose latents are those of the linear decoder."""
     linear = linear_model()
-    return make_toy(config, tx)._replace(encode=linear.encode, decode=linear.decode)
+    return make_toy(config, tx)._replace(latents=linear.latents)
 
 
 @pytest.fixture(scope="module")
@@ -323,7 +329,9 @@ def trained(tmp_path_factory):
     folder = tmp_path_factory.mktemp("trained") / "run"
     (folder.parent / "toy.py").write_text(CONFIG_FILE)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(ZOO, "toy", Family("toy", "descend", "Linear.", ToyConfig, make_linear))
+        patch.setitem(
+            ZOO, "toy", Family("toy", "descend", "Linear.", lambda: (ToyConfig, make_linear))
+        )
         words = [f"--config={folder.parent}/toy.py:digits", f"--workdir={folder}"]
         assert main(["genjax-zoo", "train", *words]) == 0
         yield folder

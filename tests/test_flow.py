@@ -9,7 +9,7 @@ import numpy as np
 import optax
 import pytest
 
-from genjax_zoo.contract import ConfigError, DataError, Evidence, Support
+from genjax_zoo.contract import UNIT, ConfigError, DataError, Exactness
 from genjax_zoo.data import densities
 from genjax_zoo.data.source import Data
 from genjax_zoo.data.sources import open_source
@@ -46,13 +46,13 @@ def shaken(state):
 @pytest.mark.parametrize("architecture", flow.ARCHITECTURES)
 def test_learnt_density_integrates_to_one_and_its_map_inverts(architecture):
     model, state = trained(architecture=architecture)
-    assert model.evidence is Evidence.EXACT
+    assert model.log_prob.exactness is Exactness.EXACT
     line = jnp.linspace(-12, 12, 500)
     grid = jnp.stack(jnp.meshgrid(line, line), -1).reshape(-1, 2)
     p = jnp.exp(jax.jit(model.log_prob)(KEY, state, {"x": grid}))
     assert float(p.sum()) * float(line[1] - line[0]) ** 2 == pytest.approx(1, abs=1e-3)
-    z = jax.jit(model.encode)(KEY, state, {"x": POINTS})
-    np.testing.assert_allclose(jax.jit(model.decode)(state, z)["x"], POINTS, atol=1e-4)
+    z = jax.jit(model.latents.encode)(KEY, state, {"x": POINTS})
+    np.testing.assert_allclose(jax.jit(model.latents.decode)(KEY, state, z)["x"], POINTS, atol=1e-4)
 
 
 def test_samples_are_of_the_density():
@@ -92,12 +92,16 @@ def test_no_flow_beats_the_entropy():
 def test_scales_keep_the_shape_and_invert(architecture):
     fields = {"architecture": architecture, "layers": 1, "scales": 2, "alpha": 0.05}
     model, state = built(IMAGES, **fields)
-    assert model.support is Support.UNIT
+    assert model.spaces["x"] == UNIT
 
     @jax.jit
     def there_and_back(state):
-        z = model.encode(KEY, state, {"x": IMAGES})
-        return z, model.decode(state, z)["x"], model.log_prob(KEY, state, {"x": IMAGES})
+        z = model.latents.encode(KEY, state, {"x": IMAGES})
+        return (
+            z,
+            model.latents.decode(KEY, state, z)["x"],
+            model.log_prob(KEY, state, {"x": IMAGES}),
+        )
 
     z, x, nats = there_and_back(shaken(state))
     assert z.shape == IMAGES.shape
@@ -115,7 +119,7 @@ def test_probabilities_of_levels_sum_to_at_most_one():
     x = everything[jax.random.categorical(KEY, logits, shape=(300,))]
     fields = {"levels": levels, "dequantisation_layers": 2, "architecture": "realnvp"}
     model, state = trained(x, 60, **fields)
-    assert model.evidence is Evidence.LOWER_BOUND
+    assert model.log_prob.exactness is Exactness.LOWER_BOUND
     keys = jax.random.split(jax.random.key(3), 2000)
     draws = jax.jit(jax.vmap(lambda k: model.log_prob(k, state, {"x": everything})))(keys)
     # E_q[p(x + u) / q(u | x)] is the mass of x exactly, and the bound lies below its logarithm.
@@ -164,7 +168,7 @@ def test_bits_of_a_uniform_density_are_those_of_the_levels():
     bits = bits_per_dim(nats, dims=10, level=1 / 256)
     assert bits.value == pytest.approx(8)
     assert bits.standard_error == pytest.approx(0.1 / 10 / math.log(2))
-    assert (bits.evidence, bits.unit, bits.better) == ("lower_bound", "bits/dim", "lower")
+    assert (bits.exactness, bits.unit, bits.better) == ("lower_bound", "bits/dim", "lower")
     # In raw levels a cell has volume 1, in [0, 1] it has 1/17: the same number of bits.
     raw = open_source(Data(dequantise=True, scale="raw"), 0)
     unit = open_source(Data(dequantise=True), 0)

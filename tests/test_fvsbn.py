@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from genjax_zoo.contract import ConfigError, Evidence
+from genjax_zoo.contract import ConfigError, Exactness
 from genjax_zoo.models import fvsbn
 
 KEY = jax.random.key(0)
@@ -32,7 +32,7 @@ def model():
 
 
 def test_exact_and_sums_to_one(model):
-    assert model.evidence is Evidence.EXACT
+    assert model.log_prob.exactness is Exactness.EXACT
     nats = model.log_prob(KEY, some_state(model), {"x": EVERYTHING})
     assert nats.shape == (64,)
     np.testing.assert_allclose(jnp.exp(nats).sum(), 1, rtol=1e-5)

@@ -13,7 +13,7 @@ from sklearn.discriminant_analysis import (
 )
 from sklearn.mixture import GaussianMixture
 
-from genjax_zoo.contract import ConfigError, DataError, Evidence
+from genjax_zoo.contract import ConfigError, DataError, Exactness
 from genjax_zoo.data import densities
 from genjax_zoo.models import gaussian_mixture
 
@@ -37,7 +37,7 @@ def learn(x, label=None, steps=1, sizes=None, **config):
     state, step = jax.jit(model.init)(KEY, part(0, int(ends[0]))), jax.jit(model.step)
     of = {t: m._replace(value=jax.jit(m.value)) for t, m in model.measures.items()}
     model = model._replace(
-        log_prob=jax.jit(model.log_prob), encode=jax.jit(model.encode), measures=of
+        log_prob=jax.jit(model.log_prob), encode=jax.jit(model.latents.encode), measures=of
     )
     told = []
     for _ in range(steps):
@@ -83,7 +83,7 @@ def test_tied_and_full_are_scikit_learns_discriminant_analyses(name):
     np.testing.assert_allclose(prior, twin.priors_, rtol=1e-5)
     np.testing.assert_allclose(sigma[0] / np.outer(scale, scale),
                                twin.covariance_ / np.outer(scale, scale), atol=1e-5)  # fmt: skip
-    posterior = np.asarray(model.encode(KEY, state, batch))[:, :, 0]
+    posterior = np.asarray(model.latents.encode(KEY, state, batch))[:, :, 0]
     np.testing.assert_allclose(posterior, twin.predict_proba(wide), atol=2e-3)
     error = model.measures["error"](KEY, state, batch)
     np.testing.assert_array_equal(error, twin.predict(wide) != y)
@@ -123,7 +123,7 @@ def test_em_ends_where_scikit_learns_does_and_never_decreases(covariance):
     ours = float(model.log_prob(KEY, state, {"x": x}).mean())
     assert ours == pytest.approx(twin.score(x), abs=2e-3)
     np.testing.assert_allclose(mean, twin.means_, atol=2e-2)
-    posterior = np.asarray(model.encode(KEY, state, {"x": x}))[:, 0]
+    posterior = np.asarray(model.latents.encode(KEY, state, {"x": x}))[:, 0]
     np.testing.assert_allclose(posterior, twin.predict_proba(x), atol=2e-2)
 
 
@@ -148,7 +148,7 @@ def test_densities_are_those_of_the_definition_with_features_missing(covariance)
         sure = np.ptp(np.sort(classes)[:, -2:], axis=1) > 1e-3
         np.testing.assert_array_equal(error[sure], (classes.argmax(1) != y[::7])[sure])
         posterior = np.exp(nats - logsumexp(nats, axis=1, keepdims=True)).reshape(-1, 3, 2)
-        np.testing.assert_allclose(model.encode(KEY, state, batch), posterior, atol=1e-3)
+        np.testing.assert_allclose(model.latents.encode(KEY, state, batch), posterior, atol=1e-3)
 
 
 @pytest.mark.parametrize("covariance", STRUCTURES)
@@ -232,7 +232,7 @@ def test_no_covariance_is_singular(covariance):
         model, state, told = learn(x, y, steps=3, covariance=covariance, components=2,
                                    classes=3, imagined=imagined)  # fmt: skip
         batch = {"x": x, "label": y}
-        values = model.log_prob(KEY, state, batch), model.encode(KEY, state, batch)
+        values = model.log_prob(KEY, state, batch), model.latents.encode(KEY, state, batch)
         for leaf in jax.tree.leaves((state, told, values)):
             assert np.isfinite(leaf).all()
 
@@ -248,7 +248,7 @@ def test_a_mixture_of_eight_is_found_and_integrates_to_one():
     grid = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2).astype(np.float32)
     mass = jnp.exp(model.log_prob(KEY, state, {"x": grid})).sum() * (side[1] - side[0]) ** 2
     np.testing.assert_allclose(mass, 1, rtol=1e-3)
-    assert model.evidence is Evidence.EXACT and not model.measures
+    assert model.log_prob.exactness is Exactness.EXACT and not model.measures
 
 
 def test_stepwise_em_on_a_stream_finds_it_too():
@@ -275,7 +275,7 @@ def test_samples_have_the_moments_of_their_class(covariance):
     np.testing.assert_allclose(np.cov(drawn["x"].T), spread, atol=0.02)
     free = model.sample(KEY, state, 20_000)
     np.testing.assert_allclose(np.bincount(free["label"]) / 20_000, state.params.prior, atol=0.02)
-    means = model.decode(state, jnp.eye(6).reshape(6, 3, 2))["x"]
+    means = model.latents.decode(KEY, state, jnp.eye(6).reshape(6, 3, 2))["x"]
     np.testing.assert_allclose(means, mean, rtol=1e-5)
 
 
@@ -296,7 +296,7 @@ def test_what_is_missing_is_drawn_given_what_is_known(covariance):
     np.testing.assert_allclose(np.cov(drawn[:, h].T), spread, atol=0.02)
     # The class, too, is drawn from what is known of it.
     free = model.sample(KEY, state, 20_000, given=given)["label"]
-    posterior = np.asarray(model.encode(KEY, state, {"x": given[None]}))[0, :, 0]
+    posterior = np.asarray(model.latents.encode(KEY, state, {"x": given[None]}))[0, :, 0]
     np.testing.assert_allclose(np.bincount(free, minlength=3) / 20_000, posterior, atol=0.02)
 
 

@@ -10,7 +10,7 @@ import optax
 import pytest
 from scipy import stats
 
-from genjax_zoo.contract import ConfigError, Evidence, Support
+from genjax_zoo.contract import BINARY, ConfigError, Exactness
 from genjax_zoo.maths.inference import bounds
 from genjax_zoo.models import hierarchical_vae as family
 
@@ -101,8 +101,8 @@ def test_probabilities_of_all_images_sum_to_one(known):
 
 def test_log_prob_is_the_elbo_of_the_quadrature_in_the_mean(known):
     _, model, state, _, elbo = known
-    assert model.evidence is Evidence.LOWER_BOUND
-    assert model.support is Support.BINARY
+    assert model.log_prob.exactness is Exactness.LOWER_BOUND
+    assert model.spaces["x"] == BINARY
     draws = jax.jit(jax.vmap(lambda k: model.log_prob(k, state, {"x": EVERYTHING})))(KEYS)
     assert np.all(np.abs(draws.mean(0) - elbo) < 5 * draws.std(0) / math.sqrt(len(KEYS)))
 
@@ -192,7 +192,9 @@ def test_three_layers_and_several_samples_keep_shapes():
         after, info = jax.eval_shape(model.step, KEY, state, {"x": x})
         assert after == state
         assert set(info) == {"loss", "effective_samples"}
-        seen = jax.eval_shape(lambda s, m=model: m.decode(s, m.encode(KEY, s, {"x": x})), after)
+        seen = jax.eval_shape(
+            lambda s, m=model: m.latents.decode(KEY, s, m.latents.encode(KEY, s, {"x": x})), after
+        )
         assert seen["x"].shape == x.shape
 
 

@@ -86,14 +86,14 @@ def test_the_code_of_two_clusters_is_found_without_labels():
     told = info["mutual_information_categorical"][-200:].mean()
     assert 0.6 < told <= math.log(2) + 1e-5
     batch = draw(jax.random.key(9))
-    latents = model.encode(KEY, state, batch)
+    latents = model.latents.encode(KEY, state, batch)
     assert latents.shape == (64, 2 + 2)
     agrees = jnp.mean(jnp.argmax(latents[:, 2:], 1) == batch["label"])
     assert max(agrees, 1 - agrees) > 0.95
     # A sample made from a code is one in which Q sees that code.
     code = jax.nn.one_hot(jnp.arange(50) % 2, 2)
     x = model.sample(jax.random.key(3), state, 50, code=code)
-    seen = model.encode(KEY, state, x)[:, 2:]
+    seen = model.latents.encode(KEY, state, x)[:, 2:]
     assert jnp.mean(jnp.argmax(seen, 1) == jnp.argmax(code, 1)) > 0.9
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import optax
 import pytest
 
-from genjax_zoo.contract import ConfigError, DataError, Evidence, Support
-from genjax_zoo.learn.verbs import learnt
+from genjax_zoo.contract import REAL, ConfigError, DataError, Exactness
+from genjax_zoo.learn.state import eval_params
 from genjax_zoo.maths.diffusion.samplers import Config as Sampling
 from genjax_zoo.models import diffusion, latent_diffusion, vae, vq_vae
 from genjax_zoo.nets import Denoiser, Net
@@ -85,7 +85,7 @@ def log_evidence(x):
 def test_the_bound_is_met_with_the_true_posterior_and_missed_with_another(monkeypatch, off):
     with jax.enable_x64(True):
         model, state = linear_gaussian(monkeypatch, off=off)
-        assert model.evidence is Evidence.LOWER_BOUND
+        assert model.log_prob.exactness is Exactness.LOWER_BOUND
         key_z, key_x = jax.random.split(jax.random.key(1))
         z = TRUE_MEAN + TRUE_STD * jax.random.normal(key_z, (400, 1))
         x = WEIGHT * z + SHIFT + NOISE * jax.random.normal(key_x, z.shape)
@@ -102,7 +102,7 @@ def test_the_bound_is_met_with_the_true_posterior_and_missed_with_another(monkey
 def test_samples_of_the_exact_model_have_its_mean_and_spread(monkeypatch):
     with jax.enable_x64(True):
         model, state = linear_gaussian(monkeypatch)
-        z = jax.jit(model.prior, static_argnums=2)(KEY, state, 4000)
+        z = jax.jit(model.latents.prior, static_argnums=2)(KEY, state, 4000)
         np.testing.assert_allclose(z.mean(), TRUE_MEAN, atol=0.15)
         np.testing.assert_allclose(z.std(), TRUE_STD, rtol=0.06)
         x = jax.jit(model.sample, static_argnums=2)(KEY, state, 4000)["x"]
@@ -188,7 +188,7 @@ def test_standardised_latents_have_mean_zero_and_variance_one(learnt_bars):
     config, _, (*_, done) = learnt_bars
     auto = latent_diffusion.AUTO_ENCODERS[config.first](config, optax.sgd(0.0))
     z = auto.draw(jax.random.key(7), done.states[0], bars())
-    scale = learnt(done.states[1])
+    scale = eval_params(done.states[1])
     u = latent_diffusion.standard(scale, z)
     channels = u.reshape(-1, u.shape[-1])
     # Every channel of each; of the VAE by other draws of q than those measured.
@@ -227,18 +227,18 @@ def test_a_sample_has_the_label_it_was_asked_for(learnt_bars):
 def test_latents_lead_back_to_the_data(learnt_bars):
     _, model, (*_, done) = learnt_bars
     batch = bars()
-    z = jax.jit(model.encode)(KEY, done, batch)
-    back = jax.jit(model.decode)(done, z)["x"]
+    z = jax.jit(model.latents.encode)(KEY, done, batch)
+    back = jax.jit(model.latents.decode)(KEY, done, z)["x"]
     assert float(jnp.mean((back > 0.5) == batch["x"])) > 0.9
-    drawn = jax.eval_shape(lambda: model.prior(KEY, done, 3))
+    drawn = jax.eval_shape(lambda: model.latents.prior(KEY, done, 3))
     assert drawn.shape == (3, *z.shape[1:])
 
 
 def test_evidence_is_a_bound_of_the_vae_and_none_of_the_vq_vae(learnt_bars):
     config, model, (*_, done) = learnt_bars
-    assert model.codes is Support.REAL
+    assert model.latents.space == REAL
     if config.first == "vq_vae":
-        assert model.evidence is Evidence.NONE
+        assert model.log_prob is None
         assert model.log_prob is None
         assert set(model.measures) == {"distortion"}
         return

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax_zoo.contract import ConfigError, DataError, Evidence
+from genjax_zoo.contract import ConfigError, DataError, Exactness
 from genjax_zoo.data import tables
 from genjax_zoo.maths.inference import kalman
 from genjax_zoo.models import linear_dynamical_system as lds
@@ -29,7 +29,7 @@ def series(B=3, T=25, p=3, missing=0.0):
     return y
 
 
-def learnt(y, steps, **config):
+def eval_params(y, steps, **config):
     """A model, its state after so many steps of EM, and log p(y) before each and at the end."""
     model = lds.make(lds.Config(**config))
     batch = {"x": jnp.asarray(y)}
@@ -52,7 +52,7 @@ def learnt(y, steps, **config):
 def test_em_never_lowers_the_likelihood(config, missing):
     with jax.enable_x64(True):
         y = series(missing=missing)
-        told = learnt(y, 12, **config)[2]
+        told = eval_params(y, 12, **config)[2]
     assert np.all(np.diff(told) > -1e-6), told
     assert told[-1] > told[0] + 0.1
 
@@ -63,8 +63,8 @@ def test_an_autoregression_learns_its_coefficients():
     for t in range(2, 2000):
         y[0, t] = 1.2 * y[0, t - 1] - 0.5 * y[0, t - 2] + rng.normal()
     with jax.enable_x64(True):
-        _, state, told, info = learnt(y, 6, structure="autoregressive", ar=2)
-        A = np.asarray(lds.learnt(state).system.A)
+        _, state, told, info = eval_params(y, 6, structure="autoregressive", ar=2)
+        A = np.asarray(lds.eval_params(state).system.A)
     assert np.all(np.diff(told) > -1e-6)
     np.testing.assert_allclose(A[0], [1.2, -0.5], atol=0.06)
     np.testing.assert_allclose(info["spectral_radius"], 0.5**0.5, atol=0.05)
@@ -91,7 +91,7 @@ def test_a_prior_holds_the_system_where_it_began():
         away = []
         for nu in (0.0, 10.0, 1e6):
             config = {"states": 2, "start": "random", "imagined": nu}
-            _, state, _, _ = learnt(y, 3, **config)
+            _, state, _, _ = eval_params(y, 3, **config)
             began, ended = state.params.reference.system, state.params.system
             apart = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), began, ended)
             away.append(max(jax.tree.leaves(apart)))
@@ -107,7 +107,7 @@ def test_the_nile_ends_where_its_likelihood_is_largest():
     state = model.init(KEY, batch)
     one = lambda state, _: (model.step(KEY, state, batch)[0], None)
     state = jax.jit(lambda s: jax.lax.scan(one, s, None, 2500)[0])(state)
-    system = lds.learnt(state).system
+    system = lds.eval_params(state).system
     np.testing.assert_allclose(float(system.Q[0, 0]), 1469.17, rtol=1e-3)
     np.testing.assert_allclose(float(jnp.ravel(system.R)[0]), 15098.52, rtol=1e-3)
     np.testing.assert_allclose(model.log_prob(KEY, state, batch), [-641.5856], atol=2e-3)
@@ -120,7 +120,7 @@ def test_subspace_identification_finds_the_eigenvalues_of_what_has_no_noise():
     y = (np.stack([x.real, x.imag], 1) @ C.T)[None]
     with jax.enable_x64(True):
         model = lds.make(lds.Config(states=2))
-        A = lds.learnt(model.init(KEY, {"x": jnp.asarray(y)})).system.A
+        A = lds.eval_params(model.init(KEY, {"x": jnp.asarray(y)})).system.A
     found = np.linalg.eigvals(np.asarray(A))
     np.testing.assert_allclose(np.abs(found), 0.99, atol=0.02)
     np.testing.assert_allclose(np.abs(np.angle(found)), 0.4, atol=0.02)
@@ -129,25 +129,25 @@ def test_subspace_identification_finds_the_eigenvalues_of_what_has_no_noise():
 def test_stability_is_enforced_where_it_is_asked_for():
     y = 1.06 ** np.arange(40.0)[None, :, None] * np.ones((1, 1, 3))
     y += 0.01 * np.random.default_rng(0).normal(size=y.shape)
-    loose = learnt(y.astype(np.float32), 3, states=1)[1]
-    tight = learnt(y.astype(np.float32), 3, states=1, stable="enforce", radius=0.9)[1]
-    assert kalman.spectral_radius(lds.learnt(loose).system.A) > 1
-    assert kalman.spectral_radius(lds.learnt(tight).system.A) < 0.901
+    loose = eval_params(y.astype(np.float32), 3, states=1)[1]
+    tight = eval_params(y.astype(np.float32), 3, states=1, stable="enforce", radius=0.9)[1]
+    assert kalman.spectral_radius(lds.eval_params(loose).system.A) > 1
+    assert kalman.spectral_radius(lds.eval_params(tight).system.A) < 0.901
 
 
 def test_frames_are_sampled_continued_encoded_and_decoded():
     y = series().astype(np.float32).reshape(3, 25, 3, 1, 1)
-    model, state, _, _ = learnt(y, 2, states=2)
-    assert model.evidence is Evidence.EXACT
+    model, state, _, _ = eval_params(y, 2, states=2)
+    assert model.log_prob.exactness is Exactness.EXACT
     assert model.sample(KEY, state, 4)["x"].shape == (4, 25, 3, 1, 1)
     more = model.sample(KEY, state, 500, length=7, x=y[0])["x"]
     assert more.shape == (500, 7, 3, 1, 1)
-    system = lds.learnt(state).system
+    system = lds.eval_params(state).system
     said = kalman.forecast(system, jnp.asarray(y[0].reshape(25, 3)), 7)
     error = np.abs(np.asarray(more).reshape(500, 7, 3).mean(0) - said.mean)
     assert np.all(error < 5 * said.std / np.sqrt(500))
-    latents = model.encode(KEY, state, {"x": y})
-    back = model.decode(state, latents)["x"]
+    latents = model.latents.encode(KEY, state, {"x": y})
+    back = model.latents.decode(KEY, state, latents)["x"]
     assert back.shape == y.shape
     assert float(jnp.mean((back - y) ** 2)) < 0.1
     assert model.measures["one_step"](KEY, state, {"x": y}).shape == (3,)
@@ -156,7 +156,7 @@ def test_frames_are_sampled_continued_encoded_and_decoded():
 def test_what_is_missing_is_integrated_out():
     """Of binary patterns of missing numbers: the density of the rest is the marginal's."""
     y = series(B=1, T=2, p=2)
-    model, state, _, _ = learnt(series(p=2), 2, states=1)
+    model, state, _, _ = eval_params(series(p=2), 2, states=1)
     grid = np.linspace(-15, 25, 4001)
     for t, i in itertools.product(range(2), range(2)):
         holed = y.copy()

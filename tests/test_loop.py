@@ -12,8 +12,16 @@ import jax
 import numpy as np
 import pytest
 
-from genjax_zoo.contract import CheckpointError, ConfigError, DataError, DivergedError, ZooError
-from genjax_zoo.learn.verbs import average_start, average_update, learnt
+from genjax_zoo.contract import (
+    REAL,
+    CheckpointError,
+    ConfigError,
+    DataError,
+    DivergedError,
+    ZooError,
+    categorical,
+)
+from genjax_zoo.learn.state import average_start, average_update, eval_params
 from genjax_zoo.measure import distances, evaluate, modes
 from genjax_zoo.run import loop
 from genjax_zoo.run.record import checkpoint
@@ -59,7 +67,7 @@ def test_run_leaves_what_it_promises(tmp_path, toy):
     steps = [json.loads(line)["step"] for line in (tmp_path / "metrics.jsonl").open()]
     assert steps == [10, 20, 30, 40, 50, 60]
     (number,) = json.loads((tmp_path / "eval" / "metrics.json").read_text())
-    assert number["evidence"] == "exact" and number["unit"] == "nats" and number["n"] == 359
+    assert number["kind"] == "exact" and number["unit"] == "nats" and number["n"] == 359
     assert "digits" in number["preprocessing"] and number["step"] == 60
 
 
@@ -313,15 +321,15 @@ def test_parameters_are_donated(toy):
 def test_average_is_debiased():
     # Constant parameters have themselves as average from the first step on; two values mix as
     # d (1-d) a + (1-d) b over 1 - d^2.
-    from genjax_zoo.learn.verbs import Learner
+    from genjax_zoo.learn.state import TrainState
 
     d, a, b = 0.9, np.float32(2.0), np.float32(5.0)
     average = average_update(average_start(a, d), a, d)
-    assert learnt(Learner(a, average=average)) == pytest.approx(2.0, rel=1e-6)
+    assert eval_params(TrainState(a, average=average)) == pytest.approx(2.0, rel=1e-6)
     average = average_update(average, b, d)
     expected = (d * (1 - d) * a + (1 - d) * b) / (1 - d**2)
-    assert learnt(Learner(b, average=average)) == pytest.approx(expected, rel=1e-6)
-    assert learnt(Learner(b, average=average_start(b, d))) == pytest.approx(5.0)
+    assert eval_params(TrainState(b, average=average)) == pytest.approx(expected, rel=1e-6)
+    assert eval_params(TrainState(b, average=average_start(b, d))) == pytest.approx(5.0)
 
 
 COMMAND = [
@@ -361,12 +369,15 @@ def test_labels_that_the_model_does_not_know_are_refused_before_anything_is_writ
     run = toy()
     setup = loop.set_up(run)
     model, seen = setup.model, setup.example
+    of = lambda classes: model._replace(spaces={"x": REAL, "label": categorical(classes)})
     for classes in (0, 10, 12):
-        loop.check_data(model._replace(classes=classes), setup.source, seen, run)
+        loop.check_data(of(classes), setup.source, seen, run)
     # A batch of threes alone: the source knows of all ten.
     seen = {**seen, "label": np.full_like(seen["label"], 3)}
-    told = r"tells labels 0 .. 6 apart, and digits has labels 3 .. 9; set .* to 10"
-    with pytest.raises(DataError, match=told):
-        loop.check_data(model._replace(classes=7), setup.source, seen, run)
-    unlabelled = {"x": seen["x"]}
-    loop.check_data(model._replace(classes=7), setup.source._replace(classes=0), unlabelled, run)
+    message = r"knows the values 0 .. 6 of 'label', and digits has 0 .. 9; .*model.classes=10"
+    with pytest.raises(DataError, match=message):
+        loop.check_data(of(7), setup.source, seen, run)
+    unsized = setup.source._replace(spaces={"x": REAL, "label": categorical()})
+    loop.check_data(of(7), unsized, seen, run)
+    with pytest.raises(DataError, match=r"'label' .*, and digits has: x"):
+        loop.check_data(of(7), setup.source._replace(spaces={"x": REAL}), seen, run)

@@ -25,7 +25,7 @@ from genjax_zoo.run import loop
 from genjax_zoo.run.record.workdir import Workdir
 from tests.conftest import ROOT, ToyConfig, make_toy
 
-TOY = Family("toy", "descend", "A Gaussian.", ToyConfig, make_toy)
+TOY = Family("toy", "descend", "A Gaussian.", lambda: (ToyConfig, make_toy))
 CONFIG_FILE = """
 from genjax_zoo.run.config import assemble
 
@@ -111,7 +111,7 @@ def test_train_sample_evaluate(trained, tmp_path):
     assert status == 0 and "n=10" in out and "log_prob" in out
     number, older = json.loads((run / "eval" / "metrics.json").read_text())
     assert (number["n"], older["n"]) == (10, 359)
-    assert {"value", "evidence", "unit", "split", "n", "preprocessing"} <= set(number)
+    assert {"value", "kind", "unit", "split", "n", "preprocessing"} <= set(number)
 
 
 def test_sample_under_a_condition(call, tmp_path):

@@ -8,7 +8,7 @@ from scipy.special import gammaln
 from sklearn.datasets import load_digits
 from sklearn.naive_bayes import BernoulliNB, GaussianNB, MultinomialNB
 
-from genjax_zoo.contract import ConfigError, DataError, Evidence, Support
+from genjax_zoo.contract import ConfigError, DataError, Exactness
 from genjax_zoo.models import naive_bayes
 
 KEY = jax.random.key(0)
@@ -62,7 +62,7 @@ def test_scikit_learn_says_the_same(name):
     np.testing.assert_allclose(own, jll[np.arange(len(jll)), LABEL[test]], **scale)
     error = model.measures["error"](KEY, state, batch)
     np.testing.assert_array_equal(error, twin.predict(x[test]) != LABEL[test])
-    posterior = model.encode(KEY, state, batch)
+    posterior = model.latents.encode(KEY, state, batch)
     np.testing.assert_allclose(posterior, twin.predict_proba(x[test]), atol=2e-3)
     if "gaussian" in name:
         np.testing.assert_allclose(state.params.mean, twin.theta_, rtol=1e-4, atol=1e-6)
@@ -99,7 +99,7 @@ def test_bernoulli_sums_to_one():
     ]
     np.testing.assert_allclose(joint, [0.5, 0.5], rtol=1e-5)
     grey = model.log_prob(KEY, state, {"x": jnp.array([[0.0, 0.5, 1.0]])})
-    assert grey[0] == -jnp.inf and model.support is Support.BINARY
+    assert grey[0] == -jnp.inf and model.spaces["x"] == BINARY
 
 
 @pytest.mark.parametrize("alpha", [1.0, 1e-3])
@@ -127,7 +127,7 @@ def test_scikit_learns_multinomial_says_the_same(alpha):
     total = jnp.round(COUNTS[train][LABEL[train] == 3].sum(1).mean())
     np.testing.assert_array_equal(drawn.sum(1), total)
     np.testing.assert_allclose(drawn.mean(0), total * state.params.mean[3], atol=0.3)
-    means = model.decode(state, jnp.eye(10))["x"]
+    means = model.latents.decode(KEY, state, jnp.eye(10))["x"]
     np.testing.assert_allclose(means.sum(1), jnp.round(state.params.total), rtol=1e-5)
 
 
@@ -139,7 +139,7 @@ def test_multinomial_sums_to_one_over_all_counts_of_one_sum():
     for n in (0, 1, 5):
         np.testing.assert_allclose(jnp.exp(nats[every.sum(1) == n]).sum(), 1, rtol=1e-5)
     bad = model.log_prob(KEY, state, {"x": np.array([[0.5, 1, 1], [-1, 2, 1]], np.float32)})
-    assert jnp.all(bad == -jnp.inf) and model.support is Support.COUNTS
+    assert jnp.all(bad == -jnp.inf) and model.spaces["x"] == COUNTS
     # Known counts given their own sum: the explicit sum over the missing one, of any total.
     some = np.array([[1, 2, np.nan]], np.float32)
     known = model.measures["log_joint"](KEY, state, {"x": some, "label": np.array([0])})
@@ -161,7 +161,9 @@ def test_missing_features_are_left_out_exactly(kind):
     a, b = {"x": holes, "label": LABEL[:50]}, {"x": x[:50][:, keep], "label": LABEL[:50]}
     close = {"rtol": 1e-4, "atol": 1e-3}
     np.testing.assert_allclose(model.log_prob(KEY, state, a), small.log_prob(KEY, own, b), **close)
-    np.testing.assert_allclose(model.encode(KEY, state, a), small.encode(KEY, own, b), atol=1e-3)
+    np.testing.assert_allclose(
+        model.latents.encode(KEY, state, a), small.latents.encode(KEY, own, b), atol=1e-3
+    )
     error = [m.measures["error"](KEY, s, c) for m, s, c in ((model, state, a), (small, own, b))]
     np.testing.assert_array_equal(*error)
     nothing = model.log_prob(KEY, state, {"x": np.full((1, 64), np.nan, np.float32)})
@@ -169,7 +171,7 @@ def test_missing_features_are_left_out_exactly(kind):
     # What is missing is drawn, what is known stays.
     drawn = model.sample(KEY, state, 4000, given=holes[0])
     np.testing.assert_array_equal(drawn["x"][:, keep], np.tile(holes[0][keep], (4000, 1)))
-    posterior = np.asarray(model.encode(KEY, state, a))[0]
+    posterior = np.asarray(model.latents.encode(KEY, state, a))[0]
     np.testing.assert_allclose(drawn["x"].mean(0)[~keep], (posterior @ state.params.mean)[~keep],
                                atol=0.04)  # fmt: skip
     if kind == "bernoulli":
@@ -210,7 +212,7 @@ def test_gaussian_integrates_to_one():
     grid = np.stack(np.meshgrid(side, side), -1).reshape(-1, 2).astype(np.float32)
     mass = jnp.exp(model.log_prob(KEY, state, {"x": grid})).sum() * (side[1] - side[0]) ** 2
     np.testing.assert_allclose(mass, 1, rtol=1e-4)
-    assert model.evidence is Evidence.EXACT
+    assert model.log_prob.exactness is Exactness.EXACT
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "bernoulli"])
@@ -235,7 +237,7 @@ def test_samples_have_the_moments_of_their_class(kind):
 def test_decode_weighs_the_means_by_the_posterior():
     model, state, _ = learn(GREY.reshape(-1, 8, 8, 1), LABEL)
     posterior = jnp.eye(10)[:2] * 0.25 + jnp.eye(10)[4:6] * 0.75
-    x = model.decode(state, posterior)["x"]
+    x = model.latents.decode(KEY, state, posterior)["x"]
     assert x.shape == (2, 8, 8, 1)
     m = state.params.mean
     np.testing.assert_allclose(x[0].reshape(-1), 0.25 * m[0] + 0.75 * m[4], rtol=1e-5, atol=1e-7)

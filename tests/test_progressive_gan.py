@@ -10,8 +10,8 @@ import numpy as np
 import optax
 import pytest
 
-from genjax_zoo.contract import ConfigError, Model, Support
-from genjax_zoo.learn.verbs import learnt
+from genjax_zoo.contract import SIGNED, UNIT, ConfigError, Model
+from genjax_zoo.learn.state import eval_params
 from genjax_zoo.maths.games import objectives
 from genjax_zoo.models import progressive_gan
 from genjax_zoo.nets import conv, progressive, upsample
@@ -218,7 +218,7 @@ def test_a_stage_takes_over_by_name_with_a_fresh_optimizer():
             origin = earlier if name in known else fresh
             assert same(begun.params[player][name], origin.params[player][name]), name
             # The moving average goes on: asked for now, it would be the earlier stage's.
-            means = (learnt(state)[player][name] for state in (begun, origin))
+            means = (eval_params(state)[player][name] for state in (begun, origin))
             for a, b in zip(*map(jax.tree.leaves, means), strict=True):
                 np.testing.assert_allclose(a, b, atol=1e-6)
     np.testing.assert_allclose(begun.average.weight, 1 - 0.9**2, rtol=1e-5)
@@ -243,7 +243,7 @@ def test_alpha_rises_over_the_first_half_of_each_later_stage():
 def test_samples_have_the_size_and_range_of_the_data_in_every_stage():
     told = growing()
     draw = jax.jit(told.model.sample, static_argnums=2)
-    decode = jax.jit(told.model.decode)
+    decode = jax.jit(told.model.latents.decode)
     for t, state in enumerate(told.states):
         x = draw(KEY, state, 5)["x"]
         assert x.shape == (5, 16, 16, 3)
@@ -264,7 +264,7 @@ def test_a_stage_that_has_not_begun_does_not_show():
     state = told.states[2]
     z = progressive_gan.prior(told.config, KEY, 6)
     G = progressive.generator(WIDTHS[:1], False)
-    x = upsample(G.apply(learnt(state.states[0])["generator"], z), 4)
+    x = upsample(G.apply(eval_params(state.states[0])["generator"], z), 4)
     drawn = told.model.sample(KEY, state, 6)["x"]
     np.testing.assert_allclose(drawn, jnp.clip(x, -0.2, 0.3), atol=1e-6)
 
@@ -388,5 +388,5 @@ def test_data_of_another_size_are_told(shape, says):
 
 
 def test_the_interval_is_a_support():
-    assert small(interval=(0.0, 1.0))[1].support is Support.UNIT
-    assert small()[1].support is Support.SIGNED
+    assert small(interval=(0.0, 1.0))[1].support is UNIT
+    assert small()[1].spaces["x"] == SIGNED

@@ -8,7 +8,7 @@ import numpy as np
 import optax
 import pytest
 
-from genjax_zoo.contract import ConfigError, DataError, Evidence
+from genjax_zoo.contract import ConfigError, DataError, Exactness
 from genjax_zoo.learn import verbs
 from genjax_zoo.maths.mcmc import ais, chains
 from genjax_zoo.models import rbm
@@ -69,7 +69,7 @@ def test_free_energy_sums_over_hidden(offsets):
 def test_probabilities_are_those_of_enumeration_and_sum_to_one(D, H):
     p = machine(D, H)
     model, state = model_and_state(p)
-    assert model.evidence is Evidence.EXACT
+    assert model.log_prob.exactness is Exactness.EXACT
     log_p = model.log_prob(KEY, state, {"x": states(D)})
     np.testing.assert_allclose(log_p, np.log(joint(p).sum(1)), atol=1e-4)
     np.testing.assert_allclose(jnp.exp(log_p).sum(), 1, rtol=1e-5)
@@ -87,9 +87,11 @@ def test_enumeration_of_either_side_and_in_any_blocks_is_the_same():
 def test_grey_values_and_too_many_units_have_no_likelihood():
     model, state = model_and_state(machine())
     assert model.log_prob(KEY, state, {"x": jnp.full((1, 5), 0.5)})[0] == -jnp.inf
-    assert rbm.make(rbm.Config(hidden=21), optax.sgd(0.1)).evidence is Evidence.UNNORMALISED
+    assert (
+        rbm.make(rbm.Config(hidden=21), optax.sgd(0.1)).log_prob.exactness is Exactness.UNNORMALISED
+    )
     told = rbm.make(rbm.Config(hidden=21, visible=5), optax.sgd(0.1))
-    assert told.evidence is Evidence.EXACT
+    assert told.exactness is Exactness.EXACT
     with pytest.raises(ConfigError, match="at most 20 units"):
         rbm.log_partition(machine(21, 21))
     with pytest.raises(ConfigError, match="visible=5 was promised, but the data have 6"):
@@ -307,11 +309,11 @@ def test_bars_and_stripes_are_learnt_to_near_their_entropy(centred):
     assert -entropy - 0.15 < nats < -entropy
     error = model.measures["reconstruction"](KEY, state, {"x": BARS})
     assert error.shape == (6,)
-    hidden = model.encode(KEY, state, {"x": BARS})
+    hidden = model.latents.encode(KEY, state, {"x": BARS})
     assert hidden.shape == (6, 6)
-    decoded = model.decode(state, hidden)["x"]
+    decoded = model.latents.decode(KEY, state, hidden)["x"]
     np.testing.assert_allclose(jnp.sum((decoded - BARS) ** 2, (1, 2, 3)), error, rtol=1e-5)
-    assert isinstance(state, verbs.Learner)
+    assert isinstance(state, verbs.TrainState)
 
 
 # Every kind of unit: x binary or real, with a label or without, against sums and integrals
@@ -432,7 +434,7 @@ def test_probabilities_of_every_kind(units, classes):
     batch = batch_of(p, v[some])
     joint = pvh.sum(1) / volume
     total = joint.reshape(-1, max(classes, 1)).sum(1)[some // max(classes, 1)]
-    assert model.evidence is Evidence.EXACT
+    assert model.log_prob.exactness is Exactness.EXACT
     np.testing.assert_allclose(model.log_prob(KEY, state, batch), np.log(total), atol=1e-4)
     if not classes:
         assert set(model.measures) == {"reconstruction"}
@@ -445,7 +447,7 @@ def test_probabilities_of_every_kind(units, classes):
     # p(h | x), the label being summed out
     given = pvh.reshape(-1, classes, 8).sum(1)[some // classes] @ np.asarray(states(3))
     given /= pvh.reshape(-1, classes * 8).sum(1)[some // classes][:, None]
-    hidden = model.encode(KEY, state, {"x": batch["x"]})
+    hidden = model.latents.encode(KEY, state, {"x": batch["x"]})
     np.testing.assert_allclose(hidden, given, atol=1e-4)
 
 
@@ -699,7 +701,7 @@ def test_a_sparse_machine_has_few_units_on():
         state, step = model.init(KEY, x), jax.jit(model.step)
         for i in range(150):
             state, _ = step(jax.random.fold_in(KEY, i), state, x)
-        on[sparsity] = float(model.encode(KEY, state, x).mean())
+        on[sparsity] = float(model.latents.encode(KEY, state, x).mean())
     assert on[1.0] < 0.1 < 0.3 < on[0.0]
 
 
@@ -847,7 +849,7 @@ def test_measures_by_annealing_are_the_likelihood(chain):
     assert set(truth.measures) == {"reconstruction"}
     for name in ("ais", "ais_reverse"):
         measure = model.measures[name]
-        assert measure.evidence is Evidence.ESTIMATE
+        assert measure.exactness is Exactness.ESTIMATE
         once = measure.once(KEY, state)
         assert set(once.told) == {"log_z", "log_z_se", "effective"}
         value = measure.value(KEY, state, x, once.value)

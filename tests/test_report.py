@@ -321,7 +321,7 @@ MEASURED = {
     "name": "log_prob",
     "value": -17.8234,
     "standard_error": 0.2134,
-    "evidence": "lower_bound",
+    "kind": "lower_bound",
     "unit": "nats",
     "split": "test",
     "n": 360,

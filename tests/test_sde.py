@@ -153,7 +153,7 @@ def test_flow_matching_is_a_weighting(process):
 def test_a_learnt_schedule_falls_between_its_ends():
     eta = sde.monotone(8)
     stirred = jax.tree.map(lambda e: e + jax.random.normal(KEY, e.shape), eta)
-    process, t = sde.learnt(stirred, most=9.0, least=-4.0), jnp.linspace(0, 1, 50)
+    process, t = sde.eval_params(stirred, most=9.0, least=-4.0), jnp.linspace(0, 1, 50)
     log_snr = process.log_snr(t)
     np.testing.assert_allclose(log_snr[jnp.array([0, -1])], [9.0, -4.0], rtol=1e-6)
     assert bool(jnp.all(jnp.diff(log_snr) < 0))

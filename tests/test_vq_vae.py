@@ -11,7 +11,7 @@ import optax
 import pytest
 
 from genjax_zoo import nets
-from genjax_zoo.contract import ConfigError, Evidence
+from genjax_zoo.contract import ConfigError, Exactness
 from genjax_zoo.models import vq_vae
 
 KEY = jax.random.key(0)
@@ -138,7 +138,9 @@ def test_draws_of_the_prior_are_as_frequent_as_it_says_and_sum_to_one():
     np.testing.assert_allclose(p.sum(), 1, rtol=1e-5)
     n = 20_000
     drawn = jax.jit(model.sample, static_argnums=2)(KEY, state, n)["x"].reshape(n, -1)
-    decoded = np.asarray(jax.jit(model.decode)(state, grids)["x"]).reshape(len(grids), -1)
+    decoded = np.asarray(jax.jit(model.latents.decode)(KEY, state, grids)["x"]).reshape(
+        len(grids), -1
+    )
     # Each sample is the mean image of one grid: find which.
     distances = ((np.asarray(drawn)[:, None] - decoded[None]) ** 2).sum(-1)
     which = distances.argmin(1)
@@ -163,15 +165,17 @@ def test_the_bound_lies_below_the_exact_value_of_all_codes():
         nets.causal(3, 8, 1).apply(state.params.prior, jax.nn.one_hot(grids, 3))
     )
     log_p_z = np.asarray(jnp.take_along_axis(logs, grids[..., None], -1).sum((1, 2, 3)))
-    mean = np.asarray(jax.jit(model.decode)(state, grids)["x"], np.float64).reshape(81, 1, -1)
+    mean = np.asarray(jax.jit(model.latents.decode)(KEY, state, grids)["x"], np.float64).reshape(
+        81, 1, -1
+    )
     x = np.asarray(IMAGES).reshape(1, len(IMAGES), -1)
     joint = log_p_z[:, None] + (x * np.log(mean) + (1 - x) * np.log1p(-mean)).sum(-1)
     exact = np.logaddexp.reduce(joint, axis=0)
     bound = np.asarray(jax.jit(model.log_prob)(KEY, state, {"x": IMAGES}))
-    assert model.evidence is Evidence.LOWER_BOUND
+    assert model.log_prob.exactness is Exactness.LOWER_BOUND
     assert np.all(bound <= exact + 1e-4)
     # And it is the joint at the codes that `encode` tells.
-    codes = np.asarray(jax.jit(model.encode)(KEY, state, {"x": IMAGES}))
+    codes = np.asarray(jax.jit(model.latents.encode)(KEY, state, {"x": IMAGES}))
     place = codes.reshape(len(codes), -1) @ 3 ** np.arange(4)[::-1]
     np.testing.assert_allclose(bound, joint[place, np.arange(len(codes))], rtol=1e-4)
 
@@ -211,7 +215,7 @@ def test_every_codebook_and_decoder_learns(codebook, decoder):
         state, info = step(jax.random.fold_in(KEY, i), state, batch)
     assert log_prob(KEY, state, batch).mean() > before + 1
     assert 1 <= float(info["perplexity"]) <= 5 + 1e-4 and 0 < float(info["usage"]) <= 1
-    codes = jax.jit(model.encode)(KEY, state, batch)
+    codes = jax.jit(model.latents.encode)(KEY, state, batch)
     assert codes.shape == (12, 2, 2) and codes.dtype == jnp.int32
     for means in (True, False):
         drawn = sample(KEY, state, 3, means)["x"]

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
 
-from genjax_zoo.contract import Array, Key
+from genjax_zoo.contract import BINARY, COUNTS, REAL, Array, Key, Space
 from genjax_zoo.typed import choose
 
 
@@ -31,6 +31,7 @@ class Density(NamedTuple):
       centres: [K, 2], the means of an equally weighted mixture of isotropic Gaussians; None for
         anything else.
       sigma: the standard deviation of each of them; None for anything else.
+      space: what the numbers of a draw are.
     """
 
     sample: Callable[[Key, int], Array]
@@ -38,6 +39,7 @@ class Density(NamedTuple):
     entropy: float | None = None
     centres: np.ndarray | None = None
     sigma: float | None = None
+    space: Space = REAL
 
 
 def gaussians(centres: np.ndarray, sigma: float, entropy: float | None = None) -> Density:
@@ -154,7 +156,7 @@ def _bars_and_stripes(side: int = 4) -> Density:
 
     # All but two of the 2^(side + 1) ways make an image of their own; four of them make two.
     entropy = math.log(2) * (side + 1 - 4 / 2 ** (side + 1))
-    return Density(sample, log_prob, entropy)
+    return Density(sample, log_prob, entropy, space=BINARY)
 
 
 def table(p: np.ndarray) -> Density:
@@ -177,7 +179,8 @@ def table(p: np.ndarray) -> Density:
 
     # H = -Σ p log p, over what can happen.
     can = joint[joint > 0]
-    return Density(sample, log_prob, float(-np.sum(can * np.log(can))))
+    space = BINARY if max(joint.shape) <= 2 else COUNTS
+    return Density(sample, log_prob, float(-np.sum(can * np.log(can))), space=space)
 
 
 def _lecture_net() -> Density:

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 import grain
@@ -23,7 +23,19 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax_zoo.contract import Batch, ConfigError, DataError, Key
+from genjax_zoo.contract import (
+    BINARY,
+    COUNTS,
+    REAL,
+    SIGNED,
+    UNIT,
+    Batch,
+    ConfigError,
+    DataError,
+    Key,
+    Space,
+    categorical,
+)
 from genjax_zoo.data.densities import Density
 
 
@@ -120,9 +132,10 @@ class Source(NamedTuple):
       training: (key, first, last) -> batch of the training examples first <= i < last; not
         jitted. None where they have no end.
       density: what draws the data, with its modes, if it is one of densities.DENSITIES.
-      classes: the labels lie in 0 .. classes - 1; 0 without labels, or where that is not known
-        before all of them are read.
-      words: of the captions in batch["text"], by their tokens; () for data without captions.
+      spaces: what each array of a batch holds, by its name. The labels of records have no size,
+        for that is not known before all of them are read.
+      symbols: what the values of a categorical array are called, by the array's name: the words
+        of captions, the characters of a text.
     """
 
     resident: Any
@@ -138,8 +151,8 @@ class Source(NamedTuple):
     name: str = ""
     training: Callable[[Key, int, int], Batch] | None = None
     density: Density | None = None
-    classes: int = 0
-    words: tuple[str, ...] = ()
+    spaces: Mapping[str, Space] = {"x": REAL}
+    symbols: Mapping[str, tuple[str, ...]] = {}
 
 
 def order(seed: int, size: int, batch_size: int, step: int) -> np.ndarray:
@@ -232,6 +245,23 @@ def level(data: Data, levels: int) -> float:
     return (high - low) / levels if data.dequantise else 0.0
 
 
+def space(data: Data) -> Space:
+    """What `scale` and `binarise` make of an image's values."""
+    if data.binarise != "none":
+        return BINARY
+    raw = REAL if data.dequantise else COUNTS
+    return {"unit": UNIT, "symmetric": SIGNED, "raw": raw}[data.scale]
+
+
+def space_of(x: np.ndarray) -> Space:
+    """The narrowest space that holds all numbers of an array."""
+    if not np.isfinite(x).all() or x.min() < 0:
+        return REAL
+    if np.array_equal(x, np.rint(x)):
+        return BINARY if x.max() <= 1 else COUNTS
+    return UNIT if x.max() <= 1 else REAL
+
+
 def describe(data: Data, levels: int, shape: Sequence[int]) -> str:
     """The preprocessing in words."""
     *image, channels = shape
@@ -288,14 +318,16 @@ def resident(
     split: str,
     process: Callable[[Key, Any], jax.Array],
     preprocessing: str,
+    space: Space,
     interval: tuple[float, float] = (0.0, 1.0),
     level: float = 0.0,
 ) -> Source:
     """Examples, for training and held out, that rest on the device, whatever they are."""
     train, test = parts
-    size, classes = len(train.x), 0
+    size, spaces = len(train.x), {"x": space}
     if train.label is not None:
         classes = (1 + int(max(part.label.max() for part in parts))) ** data.stack
+        spaces["label"] = categorical(classes)
 
     def batch_of(key: Key, x: Any, label: Any) -> Batch:
         made = {"x": process(key, x)}
@@ -320,7 +352,7 @@ def resident(
         interval=interval,
         level=level,
         training=lambda key, first, last: batch_of(key, *part(train, first, last)),
-        classes=classes,
+        spaces=spaces,
     )
 
 

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax_zoo.contract import Batch, ConfigError, DataError, Key
+from genjax_zoo.contract import Batch, ConfigError, DataError, Key, categorical
 from genjax_zoo.data import scenes, tables
 from genjax_zoo.data.densities import DENSITIES
 from genjax_zoo.data.source import (
@@ -33,6 +33,8 @@ from genjax_zoo.data.source import (
     preprocess,
     resident,
     resized,
+    space,
+    space_of,
     stacked,
 )
 from genjax_zoo.typed import choose
@@ -101,6 +103,7 @@ def _table(
         split,
         preprocess(data, levels),
         preprocessing=describe(data, levels, train.x.shape[1:]),
+        space=space(data),
         interval=interval(data, levels),
         level=level(data, levels),
     )
@@ -118,6 +121,7 @@ def _labelled(data: Data, seed: int, name: str) -> Source:
         "test (every fifth)",
         lambda key, x: jnp.asarray(x),
         preprocessing=f"{data.source}, {x.shape[1]} features{told}",
+        space=space_of(x),
     )
 
 
@@ -134,6 +138,7 @@ def _single(data: Data, x: np.ndarray) -> Source:
         "the training series itself",
         lambda key, x: jnp.asarray(x),
         preprocessing=f"{data.source}, {len(x)} times of {shape}{told}{missing}",
+        space=space_of(x),
     )
 
 
@@ -164,6 +169,7 @@ def _density(data: Data, name: str) -> Source:
         size=None,
         preprocessing=f"{data.source}, as drawn",
         density=density,
+        spaces={"x": density.space},
     )
 
 
@@ -176,7 +182,7 @@ def _captions(data: Data, seed: int, name: str, data_dir: str | None) -> Source:
     side = data.resize or (14 if name == "tfds:mnist" else 0)
     plain = dataclasses.replace(data, source=name, scale="unit", resize=side)
     digits = open_source(plain, seed, data_dir)
-    if digits.training is None or digits.size is None or digits.classes != 10:
+    if digits.training is None or digits.size is None or digits.spaces["label"].size != 10:
         raise DataError(
             f"captions:{name} needs labelled images of the ten digits; choose captions:digits or "
             "captions:tfds:mnist."
@@ -226,7 +232,8 @@ def _captions(data: Data, seed: int, name: str, data_dir: str | None) -> Source:
         size=None,
         preprocessing=f"{data.source}, scenes {'x'.join(map(str, shape))} in [{low:g}, {high:g}]",
         interval=(low, high),
-        words=scenes.WORDS,
+        spaces={"x": space(two), "text": categorical(len(scenes.WORDS))},
+        symbols={"text": scenes.WORDS},
     )
 
 
@@ -367,6 +374,7 @@ def _records(data: Data, seed: int, train: Any, test: Any, split: str) -> Source
         interval=interval(data, 256),
         level=level(data, 256),
         training=lambda key, first, last: batch_of(key, read(train, kept[first:last])),
+        spaces={"x": space(data), **({} if first.label is None else {"label": categorical()})},
     )
 
 
@@ -468,4 +476,6 @@ def _text(data: Data, seed: int, parts: tuple[str, str, str], name: str) -> Sour
         held_out_size=windows,
         size=size,
         preprocessing=f"{name}, characters, {len(codes)} symbols, windows of {data.length}",
+        spaces={"x": categorical(len(codes))},
+        symbols={"x": tuple(codes)},
     )

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from genjax_zoo.contract import Array, ConfigError, Key, Model, Support, ZooError
+from genjax_zoo.contract import BINARY, REAL, Array, ConfigError, Key, Model, ZooError
 from genjax_zoo.data.source import Source
 from genjax_zoo.measure import evaluate
 from genjax_zoo.models import ZOO
@@ -313,35 +313,36 @@ def families() -> list[str]:
     able = []
     for name, family in ZOO.items():
         model = family.make(family.Config(), optax.sgd(0.0))
-        if model.decode is not None and model.codes == Support.REAL:
+        if model.latents is not None and model.latents.space == REAL:
             able.append(name)
     return able
 
 
 def _check(model: Model, what: str) -> None:
     """Raises ZooError for what cannot be shown of a model."""
-    if what != "neighbours" and model.decode is None:
+    if what != "neighbours" and model.latents is None:
         raise ZooError(
             "the model has no decode to see latents by; families that have it, with real latents: "
             f"{', '.join(families())}."
         )
-    if what not in ("neighbours", "reconstructions") and model.codes != Support.REAL:
+    if what not in ("neighbours", "reconstructions") and model.latents.space != REAL:
         raise ZooError(
-            f"the latents of this model are {model.codes}, and there is no path between such "
-            f"codes; families with real ones: {', '.join(families())}."
+            f"the latents of this model are {model.latents.space}, and there is no path between "
+            f"such codes; families with real ones: {', '.join(families())}."
         )
 
 
 def encode(subject: Subject) -> Encoded:
     """The latents of the pool: by the model's encode, or else by inversion of its decode."""
-    model, state, decoded = subject.model, subject.state, subject.model.decode
-    assert decoded is not None
+    state, latent = subject.state, subject.model.latents
+    assert latent is not None
     key_encode, key_cloud = jax.random.split(subject.key)
+    key_decode = jax.random.fold_in(subject.key, 2)
     prior = None
-    if model.prior is not None:
-        prior = jax.jit(model.prior, static_argnums=2)(key_cloud, state, CLOUD)
-    if model.encode is not None:
-        latents = jax.jit(model.encode)(key_encode, state, subject.pool)
+    if latent.prior is not None:
+        prior = jax.jit(latent.prior, static_argnums=2)(key_cloud, state, CLOUD)
+    if latent.encode is not None:
+        latents = jax.jit(latent.encode)(key_encode, state, subject.pool)
         own = flat(latents)
         how = "encoded"
     elif prior is not None:
@@ -352,7 +353,7 @@ def encode(subject: Subject) -> Encoded:
             "this model has decode, but neither encode nor prior: nothing tells what its latents "
             "look like; give the family's Model one of them."
         )
-    decode = jax.jit(lambda state, z: decoded(state, own.back(z))["x"])
+    decode = jax.jit(lambda state, z: latent.decode(key_decode, state, own.back(z))["x"])
     if latents is None:
         x = subject.pool["x"][:INVERTED]
         starts = own.of(prior)[: RESTARTS * len(x)].reshape(RESTARTS, len(x), own.size)
@@ -583,7 +584,7 @@ def _neighbours(subject: Subject) -> Iterator[Told]:
             f"{list(held_out.shape[1:])}; only samples of the data's shape can be compared."
         )
     told_as = ""
-    if subject.model.support == Support.BINARY and not np.isin(fake, (0, 1)).all():
+    if subject.model.spaces["x"] == BINARY and not np.isin(fake, (0, 1)).all():
         # Means of binary numbers lie between the data, and nearer to each than a draw does.
         key_draw = jax.random.fold_in(key_sample, 2**31)
         fake = np.asarray(jax.random.bernoulli(key_draw, fake), fake.dtype)

@@ -1,4 +1,4 @@
-"""The five verbs: how a model learns. Each returns the `(init, step)` pair of a `Model`.
+"""The six verbs: how a model learns. Each returns the `(init, step)` pair of a `Model`.
 
     descend   the gradient of one loss
     play      a field made of each player's own gradient, bent by a dynamics (maths/games)
@@ -13,20 +13,26 @@ chains, sufficient statistics, running moments), and is `()` for a model without
 
 from __future__ import annotations
 
-import functools
+import inspect
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 
-from genjax_zoo.contract import Array, Batch, Info, Key, Model, State
+from genjax_zoo.contract import Array, Batch, Info, Key, Model, Sometimes, State
+from genjax_zoo.learn.state import (
+    Memory,
+    Params,
+    Staged,
+    TrainState,
+    adopt,
+    average_start,
+    average_update,
+)
 from genjax_zoo.maths.games.dynamics import Dynamics, Losses, Optimizers
 
-Params = Any
-Memory = Any
 Init = Callable[[Key, Batch], tuple[Params, Memory]]
 """(key, batch) -> (params, memory)."""
 Loss = Callable[[Key, Params, Memory, Batch], tuple[Array, tuple[Memory, Info]]]
@@ -35,75 +41,7 @@ Configuration = Any
 """What an energy is an energy of: a pytree whose leading axis counts examples or chains."""
 Phase = Callable[[Key, Params, Memory, Batch], tuple[Configuration, Memory]]
 """(key, params, memory, batch) -> (configuration, memory)."""
-Verb = tuple[Callable[[Key, Batch], State], Callable[[Key, State, Batch], tuple[State, Info]]]
-
-
-@struct.dataclass
-class Average:
-    """An exponential moving average of the parameters that starts from nothing, not from noise.
-
-    Attributes:
-      total: Σ_s (1 - d) d^(t - s) θ_s, a pytree like the parameters.
-      weight: Σ_s (1 - d) d^(t - s) = 1 - d^t. `total / weight` is the debiased average
-        (Kingma & Ba 2015, section 3).
-    """
-
-    total: Params
-    weight: Array
-
-
-@struct.dataclass
-class Learner:
-    """What a verb keeps of a model between two steps.
-
-    Attributes:
-      params: what is learnt, the model's own named pytree.
-      memory: what the rule carries besides; `()` if nothing.
-      optimizer: the optimizer's state; `()` for a closed form.
-      average: the moving average of `params`, or None if none is kept.
-    """
-
-    params: Params
-    memory: Memory = ()
-    optimizer: Any = ()
-    average: Average | None = None
-
-
-def average_start(params: Params, decay: float) -> Average | None:
-    """An empty average, or None where `decay` is 0."""
-    if not decay:
-        return None
-    return Average(jax.tree.map(jnp.zeros_like, params), jnp.zeros(()))
-
-
-def average_update(average: Average | None, params: Params, decay: float) -> Average | None:
-    """One step of the moving average."""
-    if average is None:
-        return None
-    mix = lambda old, new: decay * old + (1 - decay) * new
-    return Average(jax.tree.map(mix, average.total, params), mix(average.weight, jnp.ones(())))
-
-
-def learnt(state: Learner) -> Params:
-    """The parameters to sample and measure with: the debiased average where one is kept."""
-    if state.average is None:
-        return state.params
-    weight = state.average.weight
-    return jax.tree.map(
-        lambda total, now: jnp.where(weight > 0, total / jnp.maximum(weight, 1e-12), now),
-        state.average.total,
-        state.params,
-    )
-
-
-def of_params(fn: Callable[..., Any]) -> Callable[..., Any]:
-    """Turns fn(key, params, ...) into the contract's fn(key, state, ...)."""
-
-    @functools.wraps(fn)
-    def of_state(key: Key, state: Learner, *args: Any, **kwargs: Any) -> Any:
-        return fn(key, learnt(state), *args, **kwargs)
-
-    return of_state
+Verb = tuple[Callable[..., State], Callable[[Key, State, Batch], tuple[State, Info]]]
 
 
 def descend(init: Init, loss: Loss, tx: optax.GradientTransformation, average: float = 0.0) -> Verb:
@@ -116,17 +54,18 @@ def descend(init: Init, loss: Loss, tx: optax.GradientTransformation, average: f
       average: decay of the moving average of the parameters; 0 keeps none.
     """
 
-    def start(key: Key, batch: Batch) -> Learner:
-        params, memory = init(key, batch)
-        return Learner(params, memory, tx.init(params), average_start(params, average))
+    def start(key: Key, batch: Batch, params: Params | None = None) -> TrainState:
+        fresh, memory = init(key, batch)
+        params = adopt(fresh, params)
+        return TrainState(params, memory, tx.init(params), average_start(params, average))
 
-    def step(key: Key, state: Learner, batch: Batch) -> tuple[Learner, Info]:
+    def step(key: Key, state: TrainState, batch: Batch) -> tuple[TrainState, Info]:
         grad = jax.value_and_grad(loss, argnums=1, has_aux=True)
         (value, (memory, info)), g = grad(key, state.params, state.memory, batch)
         updates, optimizer = tx.update(g, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
         kept = average_update(state.average, params, average)
-        return Learner(params, memory, optimizer, kept), {"loss": value, **info}
+        return TrainState(params, memory, optimizer, kept), {"loss": value, **info}
 
     return start, step
 
@@ -147,18 +86,19 @@ def play(
       dynamics: how the players move on the field of their gradients (maths/games).
       average: decay of the moving average of the parameters; 0 keeps none.
     """
-    begin, move = dynamics(losses, tx)
+    begin_move, move = dynamics(losses, tx)
 
-    def start(key: Key, batch: Batch) -> Learner:
-        params, memory = init(key, batch)
-        return Learner(params, memory, begin(params), average_start(params, average))
+    def start(key: Key, batch: Batch, params: Params | None = None) -> TrainState:
+        fresh, memory = init(key, batch)
+        params = adopt(fresh, params)
+        return TrainState(params, memory, begin_move(params), average_start(params, average))
 
-    def step(key: Key, state: Learner, batch: Batch) -> tuple[Learner, Info]:
+    def step(key: Key, state: TrainState, batch: Batch) -> tuple[TrainState, Info]:
         params, memory, optimizer, info = move(
             key, state.params, state.memory, state.optimizer, batch
         )
         kept = average_update(state.average, params, average)
-        return Learner(params, memory, optimizer, kept), info
+        return TrainState(params, memory, optimizer, kept), info
 
     return start, step
 
@@ -170,7 +110,7 @@ def contrast(
     tx: optax.GradientTransformation,
     positive: Phase | None = None,
     extra: Callable[[Key, Params, Batch], tuple[Array, Info]] | None = None,
-    renew: Callable[..., tuple[Params, Memory]] | None = None,
+    post_update: Callable[..., tuple[Params, Memory]] | None = None,
     average: float = 0.0,
 ) -> Verb:
     """Lowers the energy of the data and raises it where a chain says the model's mass is.
@@ -190,15 +130,16 @@ def contrast(
         through it either. None takes the batch as it is, where the energy is of nothing else.
       extra: (key, params, batch) -> (scalar, info), added to the objective: weight decay,
         sparsity, a classifier's loss.
-      renew: (params, memory, gradient, positive, negative) -> (params, memory), after each step: a
-        change of coordinates (centring), or weights that follow the gradient at a rate of their
-        own.
+      post_update: (params, memory, gradient, positive, negative) -> (params, memory), after
+        each step: a change of coordinates (centring), or weights that follow the gradient at a
+        rate of their own.
       average: decay of the moving average of the parameters; 0 keeps none.
     """
 
-    def start(key: Key, batch: Batch) -> Learner:
-        params, memory = init(key, batch)
-        return Learner(params, memory, tx.init(params), average_start(params, average))
+    def start(key: Key, batch: Batch, params: Params | None = None) -> TrainState:
+        fresh, memory = init(key, batch)
+        params = adopt(fresh, params)
+        return TrainState(params, memory, tx.init(params), average_start(params, average))
 
     def objective(
         params: Params, key: Key, batch: Batch, seen: Configuration, dreamt: Configuration
@@ -208,7 +149,7 @@ def contrast(
         more, info = extra(key, params, batch) if extra else (0.0, {})
         return gap + more, {"free_energy_gap": gap, **info}
 
-    def step(key: Key, state: Learner, batch: Batch) -> tuple[Learner, Info]:
+    def step(key: Key, state: TrainState, batch: Batch) -> tuple[TrainState, Info]:
         params, memory = state.params, state.memory
         seen: Configuration = batch
         if positive:
@@ -220,10 +161,10 @@ def contrast(
         g, info = jax.grad(objective, has_aux=True)(params, own, batch, seen, dreamt)
         updates, optimizer = tx.update(g, state.optimizer, params)
         params = optax.apply_updates(params, updates)
-        if renew:
-            params, memory = renew(params, memory, g, seen, dreamt)
+        if post_update:
+            params, memory = post_update(params, memory, g, seen, dreamt)
         kept = average_update(state.average, params, average)
-        return Learner(params, memory, optimizer, kept), info
+        return TrainState(params, memory, optimizer, kept), info
 
     return start, step
 
@@ -247,14 +188,14 @@ def em(
         alike, 0 is EM on each batch alone, between them lies stepwise EM (Cappé & Moulines 2009).
     """
 
-    def start(key: Key, batch: Batch) -> Learner:
-        params, statistics = init(key, batch)
-        return Learner(params, statistics)
+    def start(key: Key, batch: Batch, params: Params | None = None) -> TrainState:
+        fresh, statistics = init(key, batch)
+        return TrainState(adopt(fresh, params), statistics)
 
-    def step(key: Key, state: Learner, batch: Batch) -> tuple[Learner, Info]:
+    def step(key: Key, state: TrainState, batch: Batch) -> tuple[TrainState, Info]:
         new, info = expect(key, state.params, batch)
         statistics = jax.tree.map(lambda old, now: keep * old + now, state.memory, new)
-        return Learner(maximise(statistics), statistics), info
+        return TrainState(maximise(statistics), statistics), info
 
     return start, step
 
@@ -263,75 +204,90 @@ class Stage(NamedTuple):
     """One model of several, its time, and how it sees the data.
 
     Attributes:
-      model: any Model of the zoo.
+      name: what its info is prefixed by, and under which another run can begin it.
+      model: any Model of the zoo, or a function from the states of the earlier stages to one: the
+        reference of a policy, the reward that it is tried by.
       steps: how many steps it learns; the last stage goes on for as long as the run does.
-      see: (key, states of the earlier stages, batch) -> the batch that this stage learns from.
+      view: (key, states of the earlier stages, batch) -> the batch that this stage learns from.
       begin: (this stage's fresh state, states of the earlier stages) -> its first state, called
         when its time comes; None begins fresh.
     """
 
-    model: Model
+    name: str
+    model: Model | Callable[[tuple[State, ...]], Model]
     steps: int
-    see: Callable[[Key, tuple[State, ...], Batch], Batch]
+    view: Callable[[Key, tuple[State, ...], Batch], Batch]
     begin: Callable[[State, tuple[State, ...]], State] | None = None
 
-
-@struct.dataclass
-class Staged:
-    """What `staged` keeps.
-
-    Attributes:
-      count: steps done, over all stages [].
-      states: each stage's own state; those of later stages are still fresh.
-    """
-
-    count: Array
-    states: tuple[State, ...]
+    def after(self, states: tuple[State, ...]) -> Model:
+        """The model, where the earlier stages stand at these states."""
+        return self.model if isinstance(self.model, Model) else self.model(states)
 
 
 def staged(stages: Sequence[Stage]) -> Verb:
     """Teaches one model after another; each sees what the earlier ones learnt, which stay put.
 
-    A step compiles once, whatever the stage. `info` holds what every stage tells, and `stage`.
+    A step compiles once, whatever the stage. `info` has what every stage says, prefixed by the
+    stage's name and said in its time alone, and `stage`, the number of the one that learns. Any
+    stage whose model can be begun from parameters can be begun under its name.
     """
-    ends = [sum(s.steps for s in stages[: k + 1]) for k in range(len(stages))]
+    ends = tuple(sum(s.steps for s in stages[: k + 1]) for k in range(len(stages)))
+    names = [stage.name for stage in stages]
 
-    def start(key: Key, batch: Batch) -> Staged:
+    def start(key: Key, batch: Batch, **begun: Params) -> Staged:
         states: tuple[State, ...] = ()
         for k, stage in enumerate(stages):
-            key_see, key_init = jax.random.split(jax.random.fold_in(key, k))
-            states += (stage.model.init(key_init, stage.see(key_see, states, batch)),)
-        return Staged(jnp.zeros((), jnp.int32), states)
+            key_view, key_init = jax.random.split(jax.random.fold_in(key, k))
+            seen = stage.view(key_view, states, batch)
+            from_run = {"params": begun[stage.name]} if begun.get(stage.name) is not None else {}
+            states += (stage.after(states).init(key_init, seen, **from_run),)
+        return Staged(jnp.zeros((), jnp.int32), states, ends)
 
-    def learn_stage(k: int) -> Callable[..., tuple[tuple[State, ...], Info]]:
+    parameters = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None) for n in names]
+    own = inspect.signature(start)
+    fixed = [p for p in own.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD]
+    start.__signature__ = own.replace(parameters=[*fixed, *parameters])  # type: ignore[attr-defined]
+
+    def learn_stage(k: int, finished: int) -> Callable[..., tuple[tuple[State, ...], Info]]:
         def learn(key: Key, states: tuple[State, ...], batch: Batch, first: Array):
-            key_see, key_step = jax.random.split(key)
+            if k < finished:
+                return states, {}
+            key_view, key_step = jax.random.split(key)
             own, begin = states[k], stages[k].begin
             if begin is not None:
                 own = jax.lax.cond(first, lambda: begin(own, states[:k]), lambda: own)
-            seen = stages[k].see(key_see, states[:k], batch)
-            own, info = stages[k].model.step(key_step, own, seen)
+            seen = stages[k].view(key_view, states[:k], batch)
+            own, info = stages[k].after(states[:k]).step(key_step, own, seen)
+            info = {f"{names[k]}/{name}": _always(said) for name, said in info.items()}
             return (*states[:k], own, *states[k + 1 :]), info
 
         return learn
 
     def step(key: Key, state: Staged, batch: Batch) -> tuple[Staged, Info]:
-        stage = jnp.minimum(jnp.searchsorted(jnp.array(ends), state.count, "right"), len(ends) - 1)
+        last = len(ends) - 1
+        stage = jnp.minimum(jnp.searchsorted(jnp.array(ends), state.count, "right"), last)
         first = jnp.any(state.count == jnp.array([0, *ends[:-1]]))
-        learners = [learn_stage(k) for k in range(len(stages))]
-        infos = [jax.eval_shape(f, key, state.states, batch, first)[1] for f in learners]
-        shared = sorted(set.intersection(*(set(info) for info in infos)))
+        learners = [learn_stage(k, state.finished) for k in range(len(stages))]
+        said: Info = {}
+        for learner in learners:
+            said |= jax.eval_shape(learner, key, state.states, batch, first)[1]
 
-        def only_shared(learner):
+        def with_silence(learner):
             def learn(*args):
                 states, info = learner(*args)
-                return states, {name: info[name] for name in shared}
+                silence = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), said)
+                return states, silence | info
 
             return learn
 
         states, info = jax.lax.switch(
-            stage, [only_shared(f) for f in learners], key, state.states, batch, first
+            stage, [with_silence(f) for f in learners], key, state.states, batch, first
         )
-        return Staged(state.count + 1, states), {**info, "stage": stage.astype(jnp.float32)}
+        after = state.replace(count=state.count + 1, states=states)
+        return after, {**info, "stage": stage.astype(jnp.float32)}
 
     return start, step
+
+
+def _always(said: Any) -> Sometimes:
+    return said if isinstance(said, Sometimes) else Sometimes(said, jnp.ones((), bool))

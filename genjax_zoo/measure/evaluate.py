@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from genjax_zoo.contract import DataError, Evidence, Key, Measure, Model
+from genjax_zoo.contract import DataError, Exactness, Key, Measure, Model
 from genjax_zoo.data import scenes
 from genjax_zoo.data.source import Source
 from genjax_zoo.measure import captions as matching
@@ -42,7 +42,7 @@ class Result(NamedTuple):
       value: the mean over n examples, or what n samples are worth, in `unit`.
       standard_error: of the mean, over examples, and of what they share (log Z) where that is
         estimated; None for what is no mean.
-      evidence: exact, lower_bound, estimate or unnormalised.
+      kind: exact, lower_bound, estimate or unnormalised.
       unit: nats, error, ...
       split: which examples.
       n: how many.
@@ -58,7 +58,7 @@ class Result(NamedTuple):
     name: str
     value: float
     standard_error: float | None
-    evidence: str
+    kind: str
     unit: str
     split: str
     n: int
@@ -73,9 +73,7 @@ class Result(NamedTuple):
 
 def measures_of(model: Model) -> dict[str, Measure]:
     """All numbers per example that a model can tell: its log_prob first."""
-    own = {}
-    if model.log_prob is not None:
-        own["log_prob"] = Measure(model.log_prob, model.evidence, "nats", density=True)
+    own = {} if model.log_prob is None else {"log_prob": model.log_prob}
     return own | dict(model.measures)
 
 
@@ -127,7 +125,7 @@ def evaluate(
             key_once = jax.random.fold_in(jax.random.fold_in(key, 2**31), index)
             constants = _compiled(measure.once, where)(key_once, state)
             shared, error = (constants.value,), float(constants.error)
-            told = [f"{what} {float(number):.6g}" for what, number in constants.told.items()]
+            told = [f"{what} {float(number):.6g}" for what, number in constants.notes.items()]
             detail = ", ".join([detail, *told] if detail else told)
         parts = []
         for first in range(0, size, EVAL_BATCH):
@@ -145,7 +143,7 @@ def evaluate(
                 name=name,
                 value=float(values.mean()),
                 standard_error=math.hypot(spread, error),
-                evidence=str(measure.evidence),
+                kind=str(measure.exactness),
                 unit=measure.unit,
                 split=source.held_out_split,
                 n=size,
@@ -175,12 +173,12 @@ def bits_per_dim(nats: Result, dims: int, level: float) -> Result:
       level: w, the width of a level in the units of x.
     """
     assert nats.standard_error is not None
-    exact = nats.evidence == Evidence.EXACT
+    exact = nats.kind == Exactness.EXACT
     return nats._replace(
         name="bits_per_dim" if nats.name == "log_prob" else f"{nats.name}_bits_per_dim",
         value=-(nats.value / dims + math.log(level)) / math.log(2),
         standard_error=nats.standard_error / dims / math.log(2),
-        evidence=str(Evidence.LOWER_BOUND) if exact else nats.evidence,
+        kind=str(Exactness.LOWER_BOUND) if exact else nats.kind,
         unit="bits/dim",
         better="lower",
         detail="from above: it is the likelihood of the discrete data that is bounded from below",
@@ -265,7 +263,7 @@ def matches(model: Model, state: Any, source: Source) -> tuple[str, ...]:
     """The names of the caption matches that a model can be asked: it reads texts, the data have
     captions."""
     drawn = jax.eval_shape(lambda key, state: model.sample(key, state, 1), jax.random.key(0), state)
-    return tuple(CAPTIONED) if source.words and "text" in drawn else ()
+    return tuple(CAPTIONED) if "text" in source.symbols and "text" in drawn else ()
 
 
 def caption_matches(
@@ -308,7 +306,7 @@ def caption_matches(
                 name=name,
                 value=found.value,
                 standard_error=None,
-                evidence=str(Evidence.ESTIMATE),
+                kind=str(Exactness.ESTIMATE),
                 unit="%",
                 split="held-out combinations" if unseen else "seen combinations",
                 n=found.n,
@@ -337,7 +335,7 @@ def _result(score: scores.Score, source: Source, step: int) -> Result:
         name=score.name,
         value=score.value,
         standard_error=None,
-        evidence=score.evidence,
+        kind=score.kind,
         unit=score.unit,
         split=told.split,
         n=told.n_fake,
@@ -446,7 +444,7 @@ def glance(x: np.ndarray, source: Source, reference: np.ndarray) -> Glance:
 
 def describe(result: Result) -> str:
     """One line that can be quoted: the value with its error, and what it is."""
-    kind = "" if result.evidence == Evidence.EXACT else f" {result.evidence.replace('_', ' ')},"
+    kind = "" if result.kind == Exactness.EXACT else f" {result.kind.replace('_', ' ')},"
     sampled = result.low is not None
     within = (
         f"[{result.low:.4f}, {result.high:.4f}]" if sampled else f"± {result.standard_error:.4f}"

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax_zoo.contract import Array, DataError, Evidence
+from genjax_zoo.contract import Array, DataError, Exactness
 from genjax_zoo.data.densities import Density
 from genjax_zoo.measure.distances import DRAWS, Estimate, estimate
 from genjax_zoo.measure.extractors import Extractor
@@ -148,7 +148,7 @@ def scores(
                 n_real=0,
                 n_fake=n,
             ),
-            str(Evidence.ESTIMATE),
+            str(Exactness.ESTIMATE),
         )
         for key, (value, unit, better, method) in told.items()
         if only is None or key in only

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from genjax_zoo.contract import DataError, Evidence, ZooError
+from genjax_zoo.contract import DataError, Exactness, ZooError
 from genjax_zoo.measure import distances
 from genjax_zoo.measure.distances import Estimate
 from genjax_zoo.measure.extractors import Extractor
@@ -57,7 +57,7 @@ class Score(NamedTuple):
       unit: nats, %, ...; empty for a plain number.
       better: higher or lower.
       protocol: what it must be quoted with.
-      evidence: estimate, or exact where it was counted.
+      kind: estimate, or exact where it was counted.
     """
 
     name: str
@@ -67,7 +67,7 @@ class Score(NamedTuple):
     unit: str
     better: str
     protocol: Protocol
-    evidence: str = str(Evidence.ESTIMATE)
+    kind: str = str(Exactness.ESTIMATE)
 
 
 class Difference(NamedTuple):

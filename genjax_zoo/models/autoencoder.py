@@ -28,17 +28,20 @@ from flax import struct
 
 from genjax_zoo import nets
 from genjax_zoo.contract import (
+    BINARY,
+    REAL,
     Array,
     Batch,
     ConfigError,
-    Evidence,
+    Exactness,
     Info,
     Key,
+    Latents,
     Measure,
     Model,
-    Support,
 )
-from genjax_zoo.learn.verbs import descend, learnt, of_params
+from genjax_zoo.learn.state import eval_params, of_params
+from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.probability import corruption, distributions
 from genjax_zoo.nets import ACTIVATIONS, Net
 from genjax_zoo.typed import choose
@@ -198,7 +201,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def sample(key: Key, state: Any, n: int, steps: int = config.chain_steps) -> Batch:
         """Ends of n chains of `steps` corruptions and reconstructions, begun about the mean."""
-        params, start = learnt(state), state.memory
+        params, start = eval_params(state), state.memory
         key_start, key_chain = jax.random.split(key)
         shape = (n, *params.shape)
         if binary:
@@ -241,21 +244,25 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     return Model(
         *descend(init, loss, tx, config.average),
         sample=sample,
-        encode=of_params(encode),
-        decode=None if residual else lambda state, latents: decode(learnt(state), latents),
         measures={
             "denoising": Measure(
                 of_params(denoising),
-                Evidence.ESTIMATE,
+                Exactness.ESTIMATE,
                 "nats",
                 better="lower",
                 detail=f"-log p(x | x~), {noisy}; no likelihood of x",
             ),
             "reconstruction_error": Measure(
-                of_params(reconstruction_error), Evidence.EXACT, "squared error", better="lower"
+                of_params(reconstruction_error), Exactness.EXACT, "squared error", better="lower"
             ),
         },
-        support=Support.BINARY if binary else Support.REAL,
+        spaces={"x": BINARY if binary else REAL},
+        latents=Latents(
+            decode=None
+            if residual
+            else lambda key, state, latents: decode(eval_params(state), latents),
+            encode=of_params(encode),
+        ),
     )
 
 

@@ -14,7 +14,7 @@ Where everything is seen, one maximisation learns all:
 and what is hidden or missing is expected first, which is EM (Lauritzen, The EM algorithm for
 graphical association models with missing data, 1995). What was learnt answers questions:
 
-    net = learn.learnt(state)
+    net = learn.eval_params(state)
     inference.query(net, "A", {"C": 1, "D": 0})               # P(A | C = 1, D = 0), a table
     inference.moments(net, "X, Y", {"A": 1, "Z": 0.5})        # means and covariances of real nodes
     inference.query(inference.do(net, {"B": 1}), "C, D")      # P(C, D | do(B = 1))
@@ -36,18 +36,22 @@ import optax
 from flax import struct
 
 from genjax_zoo.contract import (
+    BINARY,
+    COUNTS,
+    REAL,
     Array,
     Batch,
     ConfigError,
     DataError,
-    Evidence,
+    Exactness,
     Info,
     Key,
+    Latents,
     Measure,
     Model,
-    Support,
 )
-from genjax_zoo.learn.verbs import em, of_params
+from genjax_zoo.learn.state import of_params
+from genjax_zoo.learn.verbs import em
 from genjax_zoo.maths.inference import factors
 from genjax_zoo.maths.inference.bayes_nets import (
     Family,
@@ -253,23 +257,24 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         return made
 
     measures = {
-        "log_joint": Measure(of_params(log_joint), Evidence.EXACT, "nats"),
-        "error": Measure(of_params(error), Evidence.EXACT, "error", "lower"),
+        "log_joint": Measure(of_params(log_joint), Exactness.EXACT, "nats"),
+        "error": Measure(of_params(error), Exactness.EXACT, "error", "lower"),
     }
     # A NaN for a missing number is a real number among the supports.
-    support = Support.COUNTS if all(seen_states) and not doubtful else Support.REAL
+    support = COUNTS if all(seen_states) and not doubtful else REAL
     if set(seen_states) == {2} and not doubtful:
-        support = Support.BINARY
+        support = BINARY
     init, step = em(begin, expect, maximise, keep=config.keep)
     return Model(
         init,
         step,
         sample=of_params(sample),
-        log_prob=of_params(log_prob),
-        evidence=Evidence.EXACT,
-        encode=of_params(encode) if config.hidden or config.label else None,
+        log_prob=Measure(of_params(log_prob), Exactness.EXACT, density=True),
         measures=measures if config.label else {},
-        support=support,
+        spaces={"x": support},
+        latents=Latents(
+            decode=None, encode=of_params(encode) if config.hidden or config.label else None
+        ),
     )
 
 

@@ -20,8 +20,19 @@ import optax
 from flax import struct
 
 from genjax_zoo import nets
-from genjax_zoo.contract import Array, Batch, ConfigError, Evidence, Info, Key, Model
-from genjax_zoo.learn.verbs import descend, learnt, of_params
+from genjax_zoo.contract import (
+    Array,
+    Batch,
+    ConfigError,
+    Exactness,
+    Info,
+    Key,
+    Latents,
+    Measure,
+    Model,
+)
+from genjax_zoo.learn.state import eval_params, of_params
+from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.diffusion import ode
 from genjax_zoo.maths.probability import distributions
 from genjax_zoo.nets import ACTIVATIONS
@@ -145,11 +156,16 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     return Model(
         *descend(init, loss, tx, config.average),
         sample=of_params(sample),
-        log_prob=of_params(log_prob),
-        evidence=Evidence.ESTIMATE if config.probes else Evidence.EXACT,
-        encode=of_params(encode),
-        decode=lambda state, latents: decode(learnt(state), latents),
-        prior=of_params(prior),
+        log_prob=Measure(
+            of_params(log_prob),
+            Exactness.ESTIMATE if config.probes else Exactness.EXACT,
+            density=True,
+        ),
+        latents=Latents(
+            decode=lambda key, state, latents: decode(eval_params(state), latents),
+            encode=of_params(encode),
+            prior=of_params(prior),
+        ),
     )
 
 

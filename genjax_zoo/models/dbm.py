@@ -42,19 +42,21 @@ from flax import struct
 
 import genjax_zoo.maths.mcmc.ais as annealing
 from genjax_zoo.contract import (
+    BINARY,
     Array,
     Batch,
     ConfigError,
-    Evidence,
+    Exactness,
     Info,
     Key,
+    Latents,
     Measure,
     Model,
     Once,
-    Support,
 )
 from genjax_zoo.learn import optimizers
-from genjax_zoo.learn.verbs import Learner, Memory, Stage, Staged, contrast, learnt, staged
+from genjax_zoo.learn.state import Memory, Staged, TrainState, eval_params
+from genjax_zoo.learn.verbs import Stage, contrast, staged
 from genjax_zoo.maths.mcmc import chains
 from genjax_zoo.maths.probability import distributions
 from genjax_zoo.models import rbm
@@ -189,7 +191,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         squares = jnp.stack([jnp.sum(W**2) for W in params.W])
         return 0.5 * config.weight_decay * jnp.sum(squares), {}
 
-    def renew(
+    def post_update(
         params: Params, memory: Memory, gradient: Params, positive: Layers, negative: Layers
     ) -> tuple[Params, Memory]:
         # λˡ' = (1 - ν) λˡ + ν <hˡ>_data
@@ -204,20 +206,20 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             optax.masked(optax.chain(tx, optax.scale(config.rate)), _learnable),
             positive,
             extra=extra if config.weight_decay else None,
-            renew=renew if config.centred else None,
+            post_update=post_update if config.centred else None,
         ),
         sample=lambda key, state, n: {},
     )
 
-    def see(key: Key, below: tuple[Learner, ...], batch: Batch) -> Batch:
+    def view(key: Key, below: tuple[TrainState, ...], batch: Batch) -> Batch:
         """hˡ, drawn layer by layer, each from what is below it alone."""
         x = rbm.flat(batch["x"]) if below else batch["x"]
         for layer, state in enumerate(below):
-            up = upward(learnt(state), layer, L)
+            up = upward(eval_params(state), layer, L)
             x = rbm.draw_hidden(jax.random.fold_in(key, layer), up, x)
         return {"x": x}
 
-    def begin_machine(own: Learner, below: tuple[Learner, ...]) -> Learner:
+    def begin_machine(own: TrainState, below: tuple[TrainState, ...]) -> TrainState:
         """λ of the machine below has followed its units' means: the base rates of the next one."""
         done = sum(config.stage_steps[: len(below)])
         own = dataclasses.replace(own, optimizer=optimizers.at_step(own.optimizer, done))
@@ -229,20 +231,23 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         params = rbm.at_rate(machine_config(config, width), own.params, rate)
         return dataclasses.replace(own, params=params)
 
-    def begin_whole(own: Learner, below: tuple[Learner, ...]) -> Learner:
+    def begin_whole(own: TrainState, below: tuple[TrainState, ...]) -> TrainState:
         optimizer = optimizers.at_step(own.optimizer, sum(config.stage_steps))
         return dataclasses.replace(own, params=put_together(_learnt(below)), optimizer=optimizer)
 
     stages = [
         Stage(
+            f"layer_{layer + 1}",
             machine(config, layer, tx),
             steps=config.stage_steps[layer],
-            see=see,
+            view=view,
             begin=begin_machine if layer else None,
         )
         for layer in range(L)
     ]
-    stages += [Stage(whole, steps=1, see=lambda key, below, batch: batch, begin=begin_whole)]
+    stages += [
+        Stage("whole", whole, steps=1, view=lambda key, below, batch: batch, begin=begin_whole)
+    ]
     init, step = staged(stages)
 
     # ------------------------------------------------------------------------------- measuring
@@ -252,7 +257,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         *machines, last = state.states
         return jax.lax.cond(
             state.count > sum(config.stage_steps),
-            lambda: learnt(last),
+            lambda: eval_params(last),
             lambda: put_together(_learnt(tuple(machines))),
         )
 
@@ -307,20 +312,22 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         v = jax.nn.sigmoid(logits(params, (params.lam[0], *latents), 0))
         return {"x": v.reshape(-1, *params.shape)}
 
-    measures = {"reconstruction": Measure(reconstruction, Evidence.EXACT, "squared error", "lower")}
+    measures = {
+        "reconstruction": Measure(reconstruction, Exactness.EXACT, "squared error", "lower")
+    }
     if not exact:
         how = annealing.described(config.ais)
         measures |= {
             "bound": Measure(
                 bound,
-                Evidence.ESTIMATE,
+                Exactness.ESTIMATE,
                 "nats",
                 detail=f"lower bound, log Z by AIS from the base rates, {how}",
                 once=estimate,
             ),
             "bound_reverse": Measure(
                 bound,
-                Evidence.ESTIMATE,
+                Exactness.ESTIMATE,
                 "nats",
                 detail=f"lower bound, log Z by reverse AIS, {how}, started {config.sample_steps} "
                 "Gibbs steps away from the chains of learning, which is no exact sample",
@@ -331,13 +338,12 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         init,
         step,
         sample=sample,
-        log_prob=log_prob if exact else None,
-        evidence=Evidence.LOWER_BOUND if exact else Evidence.NONE,
-        encode=encode,
-        decode=decode,
-        codes=Support.BINARY,
+        log_prob=Measure(log_prob, Exactness.LOWER_BOUND, density=True) if exact else None,
         measures=measures,
-        support=Support.BINARY,
+        spaces={"x": BINARY},
+        latents=Latents(
+            decode=lambda key, state, latents: decode(state, latents), encode=encode, space=BINARY
+        ),
     )
 
 
@@ -512,7 +518,9 @@ def machine(config: Config, layer: int, tx: optax.GradientTransformation) -> Mod
     def extra(key: Key, params: rbm.Params, batch: Batch) -> tuple[Array, Info]:
         return 0.5 * config.weight_decay * jnp.sum(params.W**2), {}
 
-    def renew(params: rbm.Params, memory: Memory, gradient: Any, positive: Any, negative: Any):
+    def post_update(
+        params: rbm.Params, memory: Memory, gradient: Any, positive: Any, negative: Any
+    ):
         v, h = positive
         mu = params.mu + config.nu * (jnp.mean(v, axis=0) - params.mu)
         lam = params.lam + config.nu * (jnp.mean(h, axis=0) - params.lam)
@@ -528,7 +536,7 @@ def machine(config: Config, layer: int, tx: optax.GradientTransformation) -> Mod
             optax.masked(tx, _learnable),
             positive,
             extra=extra if config.weight_decay else None,
-            renew=renew if config.centred else None,
+            post_update=post_update if config.centred else None,
         ),
         sample=lambda key, state, n: {},
     )
@@ -570,8 +578,8 @@ def _fresh(config: Config, width: int, key: Key, batch: Batch) -> rbm.Params:
     return start(key, batch).params
 
 
-def _learnt(states: tuple[Learner, ...]) -> tuple[rbm.Params, ...]:
-    return tuple(map(learnt, states))
+def _learnt(states: tuple[TrainState, ...]) -> tuple[rbm.Params, ...]:
+    return tuple(map(eval_params, states))
 
 
 def _learnable(params: Any) -> Any:

@@ -31,20 +31,23 @@ from flax import struct
 
 import genjax_zoo.maths.mcmc.ais as annealing
 from genjax_zoo.contract import (
+    BINARY,
     Array,
     Batch,
     ConfigError,
     DataError,
-    Evidence,
+    Exactness,
     Info,
     Key,
+    Latents,
     Measure,
     Model,
     Once,
-    Support,
+    categorical,
 )
 from genjax_zoo.learn import optimizers
-from genjax_zoo.learn.verbs import Learner, Memory, Stage, Staged, descend, learnt, staged
+from genjax_zoo.learn.state import Memory, Staged, TrainState, eval_params
+from genjax_zoo.learn.verbs import Stage, descend, staged
 from genjax_zoo.maths.probability import distributions
 from genjax_zoo.models import rbm
 
@@ -147,17 +150,17 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     # --------------------------------------------------------------------------------- greedy
 
-    def see(key: Key, below: tuple[Learner, ...], batch: Batch) -> Batch:
+    def view(key: Key, below: tuple[TrainState, ...], batch: Batch) -> Batch:
         """h ~ q(h | v), drawn layer by layer.
 
         Drawn and not averaged: the bound that justifies the next machine is an expectation of
         log p(h) over q(h | v), which a draw estimates without bias, and a machine of binary units
         gives probability to nothing but 0 and 1.
         """
-        x = wake(key, tuple(map(learnt, below)), batch["x"])[-1]
+        x = wake(key, tuple(map(eval_params, below)), batch["x"])[-1]
         return {**batch, "x": x if below else batch["x"]}
 
-    def begin_machine(own: Learner, below: tuple[Learner, ...]) -> Learner:
+    def begin_machine(own: TrainState, below: tuple[TrainState, ...]) -> TrainState:
         """λ of the machine below has followed its units' means: the base rates of the next one."""
         layer = len(below)
         done = sum(config.stage_steps[:layer])
@@ -191,9 +194,9 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         v = rbm.start(keys[L], network.top, config.machine.chains)
         return network, rbm.draw_hidden(keys[L + 1], network.top, v)
 
-    def begin_up_down(own: Learner, below: tuple[Learner, ...]) -> Learner:
-        return Learner(
-            params=of_machines([learnt(state) for state in below]),
+    def begin_up_down(own: TrainState, below: tuple[TrainState, ...]) -> TrainState:
+        return TrainState(
+            params=of_machines([eval_params(state) for state in below]),
             memory=below[-1].memory if persistent else own.memory,
             optimizer=optimizers.at_step(own.optimizer, sum(config.stage_steps)),
         )
@@ -236,31 +239,37 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         optax.chain(tx, optax.scale(config.rate)),
         lambda params: jax.tree.map_with_path(_is_learnt, params),
     )
-    tuning = Model(*descend(apart, up_down, tuned), sample=lambda key, state, n: {})
+    tuning = Model(
+        *descend(apart, up_down, tuned),
+        sample=lambda key, state, n: {},
+    )
 
     steps = (*config.stage_steps, 1)
     stages = [
         Stage(
+            f"layer_{layer + 1}",
             rbm.make(machine(config, layer), tx),
             steps=steps[layer],
-            see=see,
+            view=view,
             begin=begin_machine if layer > 0 else None,
         )
         for layer in range(L)
     ]
     if config.up_down:
-        stages += [Stage(tuning, 1, see=lambda key, below, batch: batch, begin=begin_up_down)]
+        stages += [
+            Stage("up_down", tuning, 1, view=lambda key, below, batch: batch, begin=begin_up_down)
+        ]
     init, step = staged(stages)
 
     # ------------------------------------------------------------------------------- measuring
 
     def now(state: Staged) -> Network:
         """The network; until its parts go apart, the machines."""
-        greedy = of_machines([learnt(stage) for stage in state.states[:L]])
+        greedy = of_machines([eval_params(stage) for stage in state.states[:L]])
         if not config.up_down:
             return greedy
         begun = state.count > sum(config.stage_steps)
-        return jax.lax.cond(begun, lambda: learnt(state.states[-1]), lambda: greedy)
+        return jax.lax.cond(begun, lambda: eval_params(state.states[-1]), lambda: greedy)
 
     def bound(key: Key, state: Staged, batch: Batch, log_z: Array) -> Array:
         """Of x, the label summed out: [B] nats, the mean over `samples` draws of q."""
@@ -330,13 +339,15 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         params = now(state)
         return {"x": down(params, latents).reshape(-1, *shape(params))}
 
-    measures = {"reconstruction": Measure(reconstruction, Evidence.EXACT, "squared error", "lower")}
+    measures = {
+        "reconstruction": Measure(reconstruction, Exactness.EXACT, "squared error", "lower")
+    }
     if config.classes:
-        measures["error"] = Measure(error, Evidence.EXACT, "error", "lower")
+        measures["error"] = Measure(error, Exactness.EXACT, "error", "lower")
     if not exact:
         measures["bound"] = Measure(
             bound,
-            Evidence.ESTIMATE,
+            Exactness.ESTIMATE,
             "nats",
             detail="lower bound, log Z by AIS from the base rate, "
             f"{annealing.described(config.machine.ais)}; {config.samples} draws of q",
@@ -346,14 +357,12 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         init,
         step,
         sample=sample,
-        log_prob=log_prob if exact else None,
-        evidence=Evidence.LOWER_BOUND if exact else Evidence.NONE,
-        encode=encode,
-        decode=decode,
-        codes=Support.BINARY,
+        log_prob=Measure(log_prob, Exactness.LOWER_BOUND, density=True) if exact else None,
         measures=measures,
-        support=Support.BINARY,
-        classes=config.classes,
+        spaces={"x": BINARY, **({"label": categorical(config.classes)} if config.classes else {})},
+        latents=Latents(
+            decode=lambda key, state, latents: decode(state, latents), encode=encode, space=BINARY
+        ),
     )
 
 
@@ -366,12 +375,12 @@ def of_machines(machines: list[rbm.Params]) -> Network:
     return Network(tuple(lower), tuple(lower), top)
 
 
-def turned_over(own: Learner, below: Learner, persistent: bool) -> Learner:
+def turned_over(own: TrainState, below: TrainState, persistent: bool) -> TrainState:
     """The machine above one that it is the mirror of: p(h¹) is what the one below makes it.
 
     Its chains, if they persist, go on where those below are; its label, if any, knows nothing yet.
     """
-    mirror, C = rbm.turned(learnt(below)), own.params.classes
+    mirror, C = rbm.turned(eval_params(below)), own.params.classes
     # A mean that rounds to 0 or 1 has no finite logit.
     mirror = dataclasses.replace(mirror, rate=jnp.clip(mirror.mu, 1e-3, 1 - 1e-3))
     joined = lambda name: jnp.concatenate(
@@ -382,7 +391,7 @@ def turned_over(own: Learner, below: Learner, persistent: bool) -> Learner:
         own.params, **{name: joined(name) for name in names}, c=mirror.c, lam=mirror.lam
     )
     if persistent:
-        h = (rbm.visible_mean(learnt(below), below.memory) > 0.5).astype(own.memory.dtype)
+        h = (rbm.visible_mean(eval_params(below), below.memory) > 0.5).astype(own.memory.dtype)
         own = dataclasses.replace(own, memory=h)
     return dataclasses.replace(own, params=params)
 

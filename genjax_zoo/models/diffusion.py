@@ -27,21 +27,26 @@ from flax import struct
 
 from genjax_zoo import nets
 from genjax_zoo.contract import (
+    REAL,
     Array,
     Batch,
     ConfigError,
     DataError,
-    Evidence,
+    Exactness,
     Info,
     Key,
+    Latents,
     Measure,
     Model,
+    categorical,
 )
-from genjax_zoo.learn.verbs import descend, learnt, of_params
+from genjax_zoo.learn.state import eval_params, of_params
+from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.diffusion import ode, samplers, sde
 from genjax_zoo.maths.diffusion.sde import PARAMETRISATIONS, WEIGHTINGS, Prediction, Process, like
 from genjax_zoo.maths.probability import distributions
-from genjax_zoo.typed import check_labels, choose
+from genjax_zoo.maths.probability.given import Labels
+from genjax_zoo.typed import choose
 
 VERB = "descend"
 
@@ -423,7 +428,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             tokens = jnp.asarray(text, jnp.int32)
             drawn = jnp.broadcast_to(tokens, (n, tokens.shape[-1]))
         if label is not None:
-            check_labels(label, config.classes, "diffusion", n)
+            Labels(config.classes, "diffusion").check(label, n)
         if config.classes:
             if label is None:
                 label = jax.random.randint(key_label, (n,), 0, config.classes)
@@ -457,27 +462,30 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     return Model(
         *descend(init, loss, tx, config.average),
         sample=of_params(sample),
-        log_prob=of_params(log_prob),
-        evidence=Evidence.ESTIMATE,
-        encode=of_params(encode) if reversible else None,
-        decode=(lambda state, latents: decode(learnt(state), latents)) if reversible else None,
-        prior=of_params(prior) if reversible else None,
+        log_prob=Measure(of_params(log_prob), Exactness.ESTIMATE, density=True),
         measures={
             "bound": Measure(
-                of_params(bound), Evidence.LOWER_BOUND, "nats", detail=draws, density=True
+                of_params(bound), Exactness.LOWER_BOUND, "nats", detail=draws, density=True
             ),
-            "diffusion_loss": Measure(in_bits(0), Evidence.EXACT, bits, "lower", draws),
-            "prior_loss": Measure(in_bits(1), Evidence.EXACT, bits, "lower"),
-            "reconstruction_loss": Measure(in_bits(2), Evidence.EXACT, bits, "lower"),
+            "diffusion_loss": Measure(in_bits(0), Exactness.EXACT, bits, "lower", draws),
+            "prior_loss": Measure(in_bits(1), Exactness.EXACT, bits, "lower"),
+            "reconstruction_loss": Measure(in_bits(2), Exactness.EXACT, bits, "lower"),
             "solver_error": Measure(
                 of_params(solver_error),
-                Evidence.EXACT,
+                Exactness.EXACT,
                 "nats",
                 "lower",
                 detail="of log_prob, against half the steps or ten times the tolerance",
             ),
         },
-        classes=config.classes,
+        spaces={"x": REAL, **({"label": categorical(config.classes)} if config.classes else {})},
+        latents=Latents(
+            decode=(lambda key, state, latents: decode(eval_params(state), latents))
+            if reversible
+            else None,
+            encode=of_params(encode) if reversible else None,
+            prior=of_params(prior) if reversible else None,
+        ),
     )
 
 
@@ -498,7 +506,7 @@ def _labels(batch: Batch, config: Config) -> Array | None:
             "and config.model.text.vocabulary to 0, or choose other data."
         )
     if told == "label":
-        check_labels(batch["label"], config.classes, "diffusion", len(batch["x"]))
+        Labels(config.classes, "diffusion").check(batch["label"])
     return batch[told]
 
 

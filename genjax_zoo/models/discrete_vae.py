@@ -25,17 +25,22 @@ from flax import struct
 
 from genjax_zoo import nets
 from genjax_zoo.contract import (
+    BINARY,
+    REAL,
+    UNIT,
     Array,
     Batch,
     ConfigError,
-    Evidence,
+    Exactness,
     Info,
     Key,
+    Latents,
     Measure,
     Model,
-    Support,
+    categorical,
 )
-from genjax_zoo.learn.verbs import descend, learnt, of_params
+from genjax_zoo.learn.state import eval_params, of_params
+from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.probability import distributions
 from genjax_zoo.nets import ACTIVATIONS, Net
 from genjax_zoo.typed import choose
@@ -254,27 +259,28 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         del key
         return jnp.argmax(log_posterior(params, batch["x"]), -1).astype(jnp.int32)
 
-    supports = {"bernoulli": Support.BINARY, "gaussian": Support.REAL}
+    supports = {"bernoulli": BINARY, "gaussian": REAL}
     return Model(
         *descend(init, loss, tx, config.average),
         sample=of_params(sample),
-        log_prob=of_params(elbo),
-        evidence=Evidence.LOWER_BOUND,
-        encode=of_params(encode),
-        decode=lambda state, codes: mean_of(learnt(state), codes),
+        log_prob=Measure(of_params(elbo), Exactness.LOWER_BOUND, density=True),
         measures={
             "iwae": Measure(
                 of_params(iwae),
-                Evidence.ESTIMATE,
+                Exactness.ESTIMATE,
                 "nats",
                 detail=f"{config.importance_samples} importance samples",
             ),
             "kl": Measure(
-                of_params(kl_of), Evidence.EXACT, "nats", "lower", detail="KL(q(z | x) || p(z))"
+                of_params(kl_of), Exactness.EXACT, "nats", "lower", detail="KL(q(z | x) || p(z))"
             ),
         },
-        codes=Support.CATEGORICAL,
-        support=supports.get(config.decoder, Support.UNIT),
+        spaces={"x": supports.get(config.decoder, UNIT)},
+        latents=Latents(
+            decode=lambda key, state, codes: mean_of(eval_params(state), codes),
+            encode=of_params(encode),
+            space=categorical(),
+        ),
     )
 
 

@@ -42,20 +42,23 @@ from flax import struct
 import genjax_zoo.maths.mcmc.ais as annealing
 from genjax_zoo import nets
 from genjax_zoo.contract import (
+    REAL,
     Array,
     Batch,
     ConfigError,
     DataError,
-    Evidence,
+    Exactness,
     Info,
     Key,
     Measure,
     Model,
     Once,
+    categorical,
 )
-from genjax_zoo.learn.verbs import Learner, Memory, contrast, descend, learnt, of_params
+from genjax_zoo.learn.state import Memory, TrainState, eval_params, of_params
+from genjax_zoo.learn.verbs import contrast, descend
 from genjax_zoo.maths.mcmc import chains, langevin
-from genjax_zoo.typed import check_labels
+from genjax_zoo.maths.probability.given import Labels
 
 VERB = "contrast"
 
@@ -365,9 +368,9 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
         return annealing.Path(lambda key, n: base(key, n, params), log_density, transition, 0.0)
 
-    def estimate(key: Key, state: Learner) -> Once:
+    def estimate(key: Key, state: TrainState) -> Once:
         """log Z, from the Gaussian to the model."""
-        params = learnt(state)
+        params = eval_params(state)
         own = path(params, functools.partial(f, params))
         return annealing.once(annealing.ais(key, own, config.ais))
 
@@ -377,17 +380,17 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     def by_own_log_z(key: Key, params: Params, batch: Batch) -> Array:
         return log_prob(key, params, batch) - params.log_z
 
-    def sample(key: Key, state: Learner, n: int, label: Array | int | None = None) -> Batch:
+    def sample(key: Key, state: TrainState, n: int, label: Array | int | None = None) -> Batch:
         """Chains at the model; with `label` [] or [n] at exp(f_y), which start from the Gaussian.
 
         Raises DataError for a label that the model does not know.
         """
-        params = learnt(state)
+        params = eval_params(state)
         key_start, key_chain = jax.random.split(key)
         if label is not None:
             if not config.classes:
                 raise DataError("energy_based_model: this model knows no labels; leave it out.")
-            check_labels(label, config.classes, "energy_based_model", n)
+            Labels(config.classes, "energy_based_model").check(label, n)
             label = jnp.broadcast_to(jnp.asarray(label, jnp.int32), (n,))
         move = path(params, lambda u: f(params, u, label)).transition
         u, rising = base(key_start, n, params), sampling.steps // 2
@@ -408,7 +411,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     measures = {
         "ais": Measure(
             of_params(normalised),
-            Evidence.ESTIMATE,
+            Exactness.ESTIMATE,
             "nats",
             detail=f"AIS from the Gaussian, {how}, Metropolis-adjusted Langevin",
             once=estimate,
@@ -417,12 +420,12 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     if objective.name == "noise_contrastive":
         measures["nce"] = Measure(
             of_params(by_own_log_z),
-            Evidence.ESTIMATE,
+            Exactness.ESTIMATE,
             "nats",
             detail="normalised by the log Z that noise contrastive estimation learnt",
         )
     if config.classes:
-        measures["error"] = Measure(of_params(error), Evidence.EXACT, "error", "lower")
+        measures["error"] = Measure(of_params(error), Exactness.EXACT, "error", "lower")
 
     held = optax.masked(tx, _learnable)
     if objective.name == "contrastive":
@@ -440,10 +443,9 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     return Model(
         *verb,
         sample=sample,
-        log_prob=of_params(log_prob),
-        evidence=Evidence.UNNORMALISED,
+        log_prob=Measure(of_params(log_prob), Exactness.UNNORMALISED, density=True),
         measures=measures,
-        classes=config.classes,
+        spaces={"x": REAL, **({"label": categorical(config.classes)} if config.classes else {})},
     )
 
 

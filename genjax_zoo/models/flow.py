@@ -25,21 +25,26 @@ from flax import struct
 
 from genjax_zoo import nets
 from genjax_zoo.contract import (
+    REAL,
+    UNIT,
     Array,
     Batch,
     ConfigError,
-    Evidence,
+    Exactness,
     Info,
     Key,
+    Latents,
     Measure,
     Model,
-    Support,
+    categorical,
 )
-from genjax_zoo.learn.verbs import descend, learnt, of_params
+from genjax_zoo.learn.state import eval_params, of_params
+from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.probability import bijections, distributions
 from genjax_zoo.maths.probability.bijections import Bijection
+from genjax_zoo.maths.probability.given import Labels
 from genjax_zoo.nets import ACTIVATIONS
-from genjax_zoo.typed import check_labels, choose
+from genjax_zoo.typed import choose
 
 VERB = "descend"
 
@@ -233,7 +238,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             return None
         if "label" not in batch:
             return jnp.zeros((n, config.classes))
-        check_labels(batch["label"], config.classes, "flow", n)
+        Labels(config.classes, "flow").check(batch["label"], n)
         return jax.nn.one_hot(jnp.broadcast_to(batch["label"], (n,)), config.classes)
 
     def init(key: Key, batch: Batch) -> tuple[Params, tuple[()]]:
@@ -340,15 +345,15 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     return Model(
         *descend(init, loss, tx, config.average),
         sample=of_params(sample),
-        log_prob=of_params(log_prob),
-        evidence=Evidence.LOWER_BOUND if config.levels else Evidence.EXACT,
-        encode=of_params(encode),
-        decode=lambda state, latents: decode(learnt(state), latents),
-        prior=of_params(prior),
+        log_prob=Measure(
+            of_params(log_prob),
+            Exactness.LOWER_BOUND if config.levels else Exactness.EXACT,
+            density=True,
+        ),
         measures={
             "bits_per_dim": Measure(
                 of_params(bits_per_dim),
-                Evidence.LOWER_BOUND,
+                Exactness.LOWER_BOUND,
                 "bits/dim",
                 better="lower",
                 detail="from above: it is the likelihood that is bounded from below, by "
@@ -358,8 +363,15 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         }
         if config.levels
         else {},
-        support=Support.UNIT if config.levels or config.alpha else Support.REAL,
-        classes=config.classes,
+        spaces={
+            "x": UNIT if config.levels or config.alpha else REAL,
+            **({"label": categorical(config.classes)} if config.classes else {}),
+        },
+        latents=Latents(
+            decode=lambda key, state, latents: decode(eval_params(state), latents),
+            encode=of_params(encode),
+            prior=of_params(prior),
+        ),
     )
 
 

@@ -16,8 +16,19 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from genjax_zoo.contract import Array, Batch, ConfigError, Evidence, Info, Key, Model, Support
-from genjax_zoo.learn.verbs import descend, of_params
+from genjax_zoo.contract import (
+    BINARY,
+    Array,
+    Batch,
+    ConfigError,
+    Exactness,
+    Info,
+    Key,
+    Measure,
+    Model,
+)
+from genjax_zoo.learn.state import of_params
+from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.probability import distributions
 
 VERB = "descend"
@@ -70,9 +81,8 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     return Model(
         *descend(init, loss, tx, config.average),
         sample=of_params(sample),
-        log_prob=of_params(log_prob),
-        evidence=Evidence.EXACT,
-        support=Support.BINARY,
+        log_prob=Measure(of_params(log_prob), Exactness.EXACT, density=True),
+        spaces={"x": BINARY},
     )
 
 

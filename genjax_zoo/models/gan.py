@@ -25,12 +25,13 @@ import jax.numpy as jnp
 import optax
 
 from genjax_zoo import nets
-from genjax_zoo.contract import Array, Batch, ConfigError, Key, Model
-from genjax_zoo.learn.verbs import Learner, learnt, play
+from genjax_zoo.contract import Array, Batch, ConfigError, Key, Latents, Model, categorical
+from genjax_zoo.learn.state import TrainState, eval_params
+from genjax_zoo.learn.verbs import play
 from genjax_zoo.maths import games
 from genjax_zoo.maths.games import objectives
 from genjax_zoo.nets import generators
-from genjax_zoo.nets.generators import OUTPUTS, PRIORS, SUPPORTS, Memory, generate
+from genjax_zoo.nets.generators import OUTPUTS, PRIORS, SPACES, Memory, generate
 from genjax_zoo.typed import choose
 
 VERB = "play"
@@ -137,12 +138,12 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     """A generative adversarial network."""
     init, losses = game(config)
 
-    def decode(state: Learner, z: Array) -> Batch:
+    def decode(state: TrainState, z: Array) -> Batch:
         """G(z); of a game with classes z is [n, L + classes], the label one hot at its end."""
-        generator, memory = learnt(state)["generator"], state.memory["generator"]
+        generator, memory = eval_params(state)["generator"], state.memory["generator"]
         return {"x": generate(config.generator, config.output, generator, memory, z, False)[0]}
 
-    def prior(key: Key, state: Learner, n: int, label: Array | None = None) -> Array:
+    def prior(key: Key, state: TrainState, n: int, label: Array | None = None) -> Array:
         """(z, y), z ~ p(z): [n, L + classes]; labels drawn evenly where none are given."""
         key_z, key_label = jax.random.split(key)
         z = PRIORS[config.prior](key_z, (n, config.latents))
@@ -151,7 +152,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         label = jnp.broadcast_to(jnp.asarray(label, jnp.int32), (n,))
         return jnp.concatenate([z, jax.nn.one_hot(label, config.classes)], axis=1)
 
-    def sample(key: Key, state: Learner, n: int, label: Array | None = None) -> Batch:
+    def sample(key: Key, state: TrainState, n: int, label: Array | None = None) -> Batch:
         """x = G(z, y), z ~ p(z); labels [n] or one for all, drawn evenly where none are given."""
         latents = prior(key, state, n, label)
         if not config.classes:
@@ -168,8 +169,9 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             average=config.average,
         ),
         sample=sample,
-        decode=decode,
-        prior=prior,
-        support=SUPPORTS[config.output],
-        classes=config.classes,
+        spaces={
+            "x": SPACES[config.output],
+            **({"label": categorical(config.classes)} if config.classes else {}),
+        },
+        latents=Latents(decode=lambda key, state, latents: decode(state, latents), prior=prior),
     )

@@ -33,14 +33,16 @@ from genjax_zoo.contract import (
     Batch,
     ConfigError,
     DataError,
-    Evidence,
+    Exactness,
     Info,
     Key,
+    Latents,
     Measure,
     Model,
-    Support,
+    categorical,
 )
-from genjax_zoo.learn.verbs import em, learnt, of_params
+from genjax_zoo.learn.state import eval_params, of_params
+from genjax_zoo.learn.verbs import em
 
 VERB = "em"
 
@@ -478,20 +480,21 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         return factor[m] * standard
 
     measures = {
-        "log_joint": Measure(of_params(log_joint), Evidence.EXACT, "nats"),
-        "error": Measure(of_params(error), Evidence.EXACT, "error", "lower"),
+        "log_joint": Measure(of_params(log_joint), Exactness.EXACT, "nats"),
+        "error": Measure(of_params(error), Exactness.EXACT, "error", "lower"),
     }
     init, step = em(begin, expect, maximise, config.keep)
     return Model(
         init,
         step,
         sample=of_params(sample),
-        log_prob=of_params(log_prob),
-        evidence=Evidence.EXACT,
-        encode=of_params(encode),
-        decode=lambda state, latents: decode(learnt(state), latents),
-        codes=Support.CATEGORICAL,
+        log_prob=Measure(of_params(log_prob), Exactness.EXACT, density=True),
         measures=measures if config.classes > 1 else {},
+        latents=Latents(
+            decode=lambda key, state, latents: decode(eval_params(state), latents),
+            encode=of_params(encode),
+            space=categorical(),
+        ),
     )
 
 

@@ -26,8 +26,9 @@ import optax
 from flax import struct
 
 from genjax_zoo import nets
-from genjax_zoo.contract import Array, Batch, ConfigError, Evidence, Key, Measure, Model
-from genjax_zoo.learn.verbs import descend, learnt, of_params
+from genjax_zoo.contract import Array, Batch, ConfigError, Exactness, Key, Latents, Measure, Model
+from genjax_zoo.learn.state import eval_params, of_params
+from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.inference import bounds
 from genjax_zoo.maths.probability import distributions, likelihoods
 from genjax_zoo.nets import ACTIVATIONS, Net
@@ -370,19 +371,20 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         return infer(params, _flat(batch["x"]), still)[0].z
 
     draws = f"K = {config.importance_samples} importance samples"
-    measures = {"iwae": Measure(of_params(iwae), Evidence.ESTIMATE, "nats", detail=draws)}
+    measures = {"iwae": Measure(of_params(iwae), Exactness.ESTIMATE, "nats", detail=draws)}
     if likelihood.levels:
         measures["bits"] = bounds.bits(measures["iwae"], likelihood.levels)
     return Model(
         *descend(init, loss, tx, config.average),
         sample=of_params(sample),
-        log_prob=of_params(elbo),
-        evidence=Evidence.LOWER_BOUND,
-        encode=of_params(encode),
-        decode=lambda state, latents: mean_of(learnt(state), latents),
-        prior=of_params(lowest),
+        log_prob=Measure(of_params(elbo), Exactness.LOWER_BOUND, density=True),
         measures=measures,
-        support=likelihood.support,
+        spaces={"x": likelihood.space},
+        latents=Latents(
+            decode=lambda key, state, latents: mean_of(eval_params(state), latents),
+            encode=of_params(encode),
+            prior=of_params(lowest),
+        ),
     )
 
 

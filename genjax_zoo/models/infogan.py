@@ -25,12 +25,13 @@ import optax
 from flax import struct
 
 from genjax_zoo import nets
-from genjax_zoo.contract import Array, Batch, ConfigError, Key, Model
-from genjax_zoo.learn.verbs import Learner, learnt, play
+from genjax_zoo.contract import Array, Batch, ConfigError, Key, Latents, Model
+from genjax_zoo.learn.state import TrainState, eval_params
+from genjax_zoo.learn.verbs import play
 from genjax_zoo.maths import games
 from genjax_zoo.maths.games import objectives
 from genjax_zoo.nets import generators
-from genjax_zoo.nets.generators import OUTPUTS, PRIORS, SUPPORTS, Memory, generate
+from genjax_zoo.nets.generators import OUTPUTS, PRIORS, SPACES, Memory, generate
 from genjax_zoo.typed import choose
 
 VERB = "play"
@@ -214,22 +215,22 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     K, C = sum(config.categorical), config.continuous
     D = nets.discriminator(config.discriminator, (1 + K + 2 * C,))
 
-    def encode(key: Key, state: Learner, batch: Batch) -> Array:
+    def encode(key: Key, state: TrainState, batch: Batch) -> Array:
         """The code that Q sees in x, and z = 0: of z nothing is known. [B, L + code]"""
-        params, memory = learnt(state)["discriminator"], state.memory["discriminator"]
+        params, memory = eval_params(state)["discriminator"], state.memory["discriminator"]
         q = posterior(config, D.apply(params, memory, batch["x"], False)[0])
         c = [jax.nn.one_hot(jnp.argmax(v, axis=1), v.shape[1]) for v in q.logits]
         z = jnp.zeros((len(batch["x"]), config.latents))
         return jnp.concatenate([z, *c, jnp.clip(q.mean, -1, 1)], axis=1)
 
-    def decode(state: Learner, latents: Array) -> Batch:
+    def decode(state: TrainState, latents: Array) -> Batch:
         """G(z, c)."""
-        generator, memory = learnt(state)["generator"], state.memory["generator"]
+        generator, memory = eval_params(state)["generator"], state.memory["generator"]
         return {
             "x": generate(config.generator, config.output, generator, memory, latents, False)[0]
         }
 
-    def sample(key: Key, state: Learner, n: int, code: Array | None = None) -> Batch:
+    def sample(key: Key, state: TrainState, n: int, code: Array | None = None) -> Batch:
         """x = G(z, c), z ~ p(z), and c ~ p(c) unless a code [n, code] is given."""
         latents = prior(config, key, n)
         if code is not None:
@@ -245,8 +246,10 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             average=config.average,
         ),
         sample=sample,
-        encode=encode,
-        decode=decode,
-        prior=lambda key, state, n: prior(config, key, n),
-        support=SUPPORTS[config.output],
+        spaces={"x": SPACES[config.output]},
+        latents=Latents(
+            decode=lambda key, state, latents: decode(state, latents),
+            encode=encode,
+            prior=lambda key, state, n: prior(config, key, n),
+        ),
     )

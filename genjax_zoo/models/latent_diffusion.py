@@ -31,15 +31,18 @@ from genjax_zoo.contract import (
     Array,
     Batch,
     ConfigError,
-    Evidence,
+    Exactness,
     Info,
     Key,
+    Latents,
     Measure,
     Model,
     State,
+    categorical,
 )
 from genjax_zoo.learn import optimizers
-from genjax_zoo.learn.verbs import Learner, Stage, Staged, em, learnt, staged
+from genjax_zoo.learn.state import Staged, TrainState, eval_params
+from genjax_zoo.learn.verbs import Stage, em, staged
 from genjax_zoo.maths.probability import distributions
 from genjax_zoo.models import diffusion, vae, vq_vae
 
@@ -148,22 +151,28 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def see_standard(key: Key, below: tuple[State, ...], batch: Batch) -> Batch:
         latents = auto.draw(key, below[0], batch)
-        return {**batch, "x": standard(learnt(below[1]), latents)}
+        return {**batch, "x": standard(eval_params(below[1]), latents)}
 
-    def begin_diffusion(own: Learner, below: tuple[State, ...]) -> Learner:
+    def begin_diffusion(own: TrainState, below: tuple[State, ...]) -> TrainState:
         """The schedule of the learning rate is the run's: it goes on where it is."""
         done = config.first_steps + config.measure_steps
         return dataclasses.replace(own, optimizer=optimizers.at_step(own.optimizer, done))
 
     init, step = staged(
         [
-            Stage(auto.model, config.first_steps, see=lambda key, below, batch: batch),
             Stage(
-                Model(*em(no_sums, expect, maximise), sample=lambda key, state, n: {}),
-                config.measure_steps,
-                see=see_latents,
+                "autoencoder", auto.model, config.first_steps, view=lambda key, below, batch: batch
             ),
-            Stage(prior, 1, see=see_standard, begin=begin_diffusion),
+            Stage(
+                "scale",
+                Model(
+                    *em(no_sums, expect, maximise),
+                    sample=lambda key, state, n: {},
+                ),
+                config.measure_steps,
+                view=see_latents,
+            ),
+            Stage("diffusion", prior, 1, view=see_standard, begin=begin_diffusion),
         ]
     )
 
@@ -184,7 +193,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         # (1)  E_q[log p(x | z)] + H[q(z | x)] + E_q[log N(z; 0, I)]
         elbo = auto.model.log_prob(key_elbo, first, batch)  # type: ignore[misc]
         # (2)  log p(z | y) = log p(u | y) - Σ log s, the diffusion's bound of it
-        s = learnt(scale)
+        s = eval_params(scale)
         seen = {**batch, "x": standard(s, z)}
         log_prior = prior.measures["bound"](key_prior, last, seen) - jnp.sum(jnp.log(s.std))
         # (3)  log N(z; 0, I), the prior that the VAE learnt with
@@ -194,7 +203,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         """n latents [n, ..., C] of the diffusion, and their labels if it has classes."""
         _, scale, last = state.states
         u = dict(prior.sample(key, last, n, label=label))
-        return back(learnt(scale), u.pop("x")), u
+        return back(eval_params(scale), u.pop("x")), u
 
     def sample(key: Key, state: Staged, n: int, label: Any = None) -> Batch:
         """z ~ p(z | y), then the mean of p(x | z).
@@ -209,7 +218,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         measures = {
             "gaussian_prior": Measure(
                 lambda key, state, batch: auto.model.log_prob(key, state.states[0], batch),  # type: ignore[misc]
-                Evidence.LOWER_BOUND,
+                Exactness.LOWER_BOUND,
                 "nats",
                 detail="the auto-encoder alone, whose prior is N(0, I)",
             )
@@ -222,15 +231,19 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         init,
         step,
         sample=sample,
-        # Of the quantised x no density is known: the volume of z that a code stands for is not.
-        log_prob=bound if dense else None,
-        evidence=Evidence.LOWER_BOUND if dense else Evidence.NONE,
-        encode=lambda key, state, batch: auto.encode(key, state.states[0], batch),
-        decode=lambda state, z: auto.decode(state.states[0], z),
-        prior=lambda key, state, n: drawn(key, state, n)[0],
+        log_prob=Measure(bound, Exactness.LOWER_BOUND, density=True) if dense else None,
         measures=measures,
-        support=auto.model.support,
-        classes=config.diffusion.classes,
+        spaces={
+            "x": auto.model.spaces["x"],
+            **(
+                {"label": categorical(config.diffusion.classes)} if config.diffusion.classes else {}
+            ),
+        },
+        latents=Latents(
+            decode=lambda key, state, z: auto.decode(state.states[0], z),
+            encode=lambda key, state, batch: auto.encode(key, state.states[0], batch),
+            prior=lambda key, state, n: drawn(key, state, n)[0],
+        ),
     )
 
 
@@ -248,11 +261,11 @@ def _vq_vae(config: Config, tx: optax.GradientTransformation) -> AutoEncoder:
     """z = z_e(x) [B, h, w, D]; the decoder takes the nearest codes."""
     model, encoder = vq_vae.make(config.vq_vae, tx), vq_vae.encoder_of(config.vq_vae)
 
-    def vectors(key: Key, state: Learner, batch: Batch) -> Array:
-        return encoder.apply(learnt(state).encoder, batch["x"])
+    def vectors(key: Key, state: TrainState, batch: Batch) -> Array:
+        return encoder.apply(eval_params(state).encoder, batch["x"])
 
-    def decode(state: Learner, z: Array) -> Batch:
-        codebook = vq_vae.codebook_of(learnt(state), state.memory)
+    def decode(state: TrainState, z: Array) -> Batch:
+        codebook = vq_vae.codebook_of(eval_params(state), state.memory)
         return model.decode(state, vq_vae.nearest(z, codebook))  # type: ignore[misc]
 
     return AutoEncoder(model, vectors, vectors, decode)

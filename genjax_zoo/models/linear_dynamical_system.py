@@ -33,13 +33,15 @@ from genjax_zoo.contract import (
     Batch,
     ConfigError,
     DataError,
-    Evidence,
+    Exactness,
     Info,
     Key,
+    Latents,
     Measure,
     Model,
 )
-from genjax_zoo.learn.verbs import em, learnt, of_params
+from genjax_zoo.learn.state import eval_params, of_params
+from genjax_zoo.learn.verbs import em
 from genjax_zoo.maths.inference import kalman
 from genjax_zoo.maths.inference.kalman import Forecast, System, masked, spectral_radius
 
@@ -447,18 +449,19 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         return {"x": y.reshape(n, times, *params.shape[1:])}
 
     measures = {
-        "one_step": Measure(of_params(one_step), Evidence.EXACT, "squared error a number", "lower")
+        "one_step": Measure(of_params(one_step), Exactness.EXACT, "squared error a number", "lower")
     }
     init, step = em(begin, expect, maximise, config.keep)
     return Model(
         init,
         step,
         sample=of_params(sample),
-        log_prob=of_params(log_prob),
-        evidence=Evidence.EXACT,
-        encode=of_params(encode),
-        decode=lambda state, latents: decode(learnt(state), latents),
+        log_prob=Measure(of_params(log_prob), Exactness.EXACT, density=True),
         measures=measures,
+        latents=Latents(
+            decode=lambda key, state, latents: decode(eval_params(state), latents),
+            encode=of_params(encode),
+        ),
     )
 
 

@@ -35,18 +35,23 @@ from flax import struct
 from jax.scipy.special import gammaln
 
 from genjax_zoo.contract import (
+    BINARY,
+    COUNTS,
+    REAL,
     Array,
     Batch,
     ConfigError,
     DataError,
-    Evidence,
+    Exactness,
     Info,
     Key,
+    Latents,
     Measure,
     Model,
-    Support,
+    categorical,
 )
-from genjax_zoo.learn.verbs import em, learnt, of_params
+from genjax_zoo.learn.state import eval_params, of_params
+from genjax_zoo.learn.verbs import em
 from genjax_zoo.maths.probability import distributions
 
 VERB = "em"
@@ -368,29 +373,30 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
 
     measures = {
         "log_joint": Measure(
-            of_params(log_joint), Evidence.EXACT, "nats", detail=_GIVEN[config.kind]
+            of_params(log_joint), Exactness.EXACT, "nats", detail=_GIVEN[config.kind]
         ),
-        "error": Measure(of_params(error), Evidence.EXACT, "error", "lower"),
+        "error": Measure(of_params(error), Exactness.EXACT, "error", "lower"),
     }
     init, step = em(begin, expect, maximise)
     return Model(
         init,
         step,
         sample=of_params(sample),
-        log_prob=of_params(log_prob),
-        evidence=Evidence.EXACT,
-        encode=of_params(encode),
-        decode=lambda state, latents: decode(learnt(state), latents),
-        codes=Support.CATEGORICAL,
+        log_prob=Measure(of_params(log_prob), Exactness.EXACT, density=True),
         measures=measures if config.classes > 1 else {},
-        support=_SUPPORT[config.kind],
+        spaces={"x": _SPACE[config.kind]},
+        latents=Latents(
+            decode=lambda key, state, latents: decode(eval_params(state), latents),
+            encode=of_params(encode),
+            space=categorical(),
+        ),
     )
 
 
-_SUPPORT = {
-    "gaussian": Support.REAL,
-    "bernoulli": Support.BINARY,
-    "multinomial": Support.COUNTS,
+_SPACE = {
+    "gaussian": REAL,
+    "bernoulli": BINARY,
+    "multinomial": COUNTS,
 }
 _GIVEN = {"gaussian": "", "bernoulli": "", "multinomial": "given the sum of the counts"}
 _SMALLEST = 1e-30

@@ -22,8 +22,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from genjax_zoo.contract import Array, Batch, ConfigError, Info, Key, Model, Support
-from genjax_zoo.learn.verbs import Average, Learner, Stage, Staged, learnt, play, staged
+from genjax_zoo.contract import (
+    REAL,
+    SIGNED,
+    UNIT,
+    Array,
+    Batch,
+    ConfigError,
+    Info,
+    Key,
+    Latents,
+    Model,
+)
+from genjax_zoo.learn.state import Average, Staged, TrainState, eval_params
+from genjax_zoo.learn.verbs import Stage, play, staged
 from genjax_zoo.maths import games
 from genjax_zoo.maths.games import objectives
 from genjax_zoo.nets import progressive, upsample
@@ -116,7 +128,13 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         for side, steps in zip(config.sides, config.steps, strict=True)
     ]
     stages = [
-        Stage(model, steps, see=_shown(side, full), begin=grow if side > config.first else None)
+        Stage(
+            f"side_{side}",
+            model,
+            steps,
+            view=_shown(side, full),
+            begin=grow if side > config.first else None,
+        )
         for model, side, steps in zip(models, config.sides, config.steps, strict=True)
     ]
     init, step = staged(stages)
@@ -130,7 +148,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         """G(z) of the stage in progress: z [B, L] -> images of the data's size and range."""
 
         def of_stage(k: int):
-            def draw(states: tuple[Learner, ...], z: Array) -> Array:
+            def draw(states: tuple[TrainState, ...], z: Array) -> Array:
                 x = models[k].decode(states[k], z)["x"]  # type: ignore[misc]
                 return jnp.clip(upsample(x, full // x.shape[1]), *config.interval)
 
@@ -144,9 +162,15 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         """x = G(z), z ~ N(0, I)."""
         return decode(state, prior(config, key, n))
 
-    known = {(0.0, 1.0): Support.UNIT, (-1.0, 1.0): Support.SIGNED}
-    support = known.get(config.interval, Support.REAL)
-    return Model(start, step, sample=sample, decode=decode, support=support)
+    known = {(0.0, 1.0): UNIT, (-1.0, 1.0): SIGNED}
+    support = known.get(config.interval, REAL)
+    return Model(
+        start,
+        step,
+        sample=sample,
+        spaces={"x": support},
+        latents=Latents(decode=lambda key, state, latents: decode(state, latents)),
+    )
 
 
 def prior(config: Config, key: Key, n: int) -> Array:
@@ -198,10 +222,10 @@ def at_resolution(config: Config, tx: optax.GradientTransformation, side: int, s
         told: Info = {**info, "alpha": now}
         return lowered, ({"generator": memory["generator"] + 1, "discriminator": ()}, told)
 
-    def decode(state: Learner, z: Array) -> Batch:
+    def decode(state: TrainState, z: Array) -> Batch:
         """G(z), as far as it has faded in."""
         now = alpha(state.memory["generator"])
-        return {"x": G.apply(learnt(state)["generator"], z, now)}
+        return {"x": G.apply(eval_params(state)["generator"], z, now)}
 
     return Model(
         *play(
@@ -210,12 +234,14 @@ def at_resolution(config: Config, tx: optax.GradientTransformation, side: int, s
             average=config.average,
         ),
         sample=lambda key, state, n: decode(state, prior(config, key, n)),
-        decode=decode,
-        prior=lambda key, state, n: prior(config, key, n),
+        latents=Latents(
+            decode=lambda key, state, latents: decode(state, latents),
+            prior=lambda key, state, n: prior(config, key, n),
+        ),
     )
 
 
-def grow(own: Learner, below: tuple[Learner, ...]) -> Learner:
+def grow(own: TrainState, below: tuple[TrainState, ...]) -> TrainState:
     """The first state of a stage: all that the one before it learnt, and a fresh optimizer.
 
     The moving average goes on too: new parameters count as having stood where they start.
@@ -223,7 +249,7 @@ def grow(own: Learner, below: tuple[Learner, ...]) -> Learner:
     earlier, average = below[-1], own.average
     if earlier.average is not None:
         weight = earlier.average.weight
-        known = taken(own.params, learnt(earlier))
+        known = taken(own.params, eval_params(earlier))
         average = Average(jax.tree.map(lambda leaf: weight * leaf, known), weight)
     params = taken(own.params, earlier.params)
     return dataclasses.replace(own, params=params, average=average)
@@ -264,10 +290,10 @@ def check_size(shape: tuple[int, ...], full: int) -> None:
 def _shown(side: int, full: int):
     """What a stage learns from: the data, averaged down to its resolution."""
 
-    def see(key: Key, below: tuple[Learner, ...], batch: Batch) -> Batch:
+    def view(key: Key, below: tuple[TrainState, ...], batch: Batch) -> Batch:
         return {**batch, "x": progressive.half(batch["x"], full // side)}
 
-    return see
+    return view
 
 
 def _listed(sides: tuple[int, ...]) -> str:

@@ -47,22 +47,26 @@ from flax import struct
 
 import genjax_zoo.maths.mcmc.ais as annealing
 from genjax_zoo.contract import (
+    BINARY,
+    REAL,
     Array,
     Batch,
     ConfigError,
     DataError,
-    Evidence,
+    Exactness,
     Info,
     Key,
+    Latents,
     Measure,
     Model,
     Once,
-    Support,
+    categorical,
 )
-from genjax_zoo.learn.verbs import Learner, Memory, contrast, learnt, of_params
+from genjax_zoo.learn.state import Memory, TrainState, eval_params, of_params
+from genjax_zoo.learn.verbs import contrast
 from genjax_zoo.maths.mcmc import chains
 from genjax_zoo.maths.probability import distributions
-from genjax_zoo.typed import check_labels
+from genjax_zoo.maths.probability.given import Labels
 
 VERB = "contrast"
 
@@ -248,7 +252,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
                 "model.classes to 0."
             )
         if C:
-            check_labels(batch["label"], C, "rbm")
+            Labels(C, "rbm").check(batch["label"])
         x = flat(batch["x"])
         params = Params(
             W=config.weight_std * jax.random.normal(key_W, (D + C, H)),
@@ -320,7 +324,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             terms -= config.discriminative * jnp.mean(log_posterior(params, batch))
         return terms, {}
 
-    def renew(
+    def post_update(
         params: Params, memory: Memory, gradient: Params, positive: Array, negative: Array
     ) -> tuple[Params, Memory]:
         if config.chain == "fast_pcd":
@@ -371,13 +375,13 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         x = flat(batch["x"])
         return jnp.sum((x - _x(params, visible_mean(params, encode(key, params, batch)))) ** 2, -1)
 
-    def estimate(key: Key, state: Learner) -> Once:
+    def estimate(key: Key, state: TrainState) -> Once:
         """log Z from the base rate to the machine."""
-        return annealing.once(annealing.ais(key, path(learnt(state)), config.ais))
+        return annealing.once(annealing.ais(key, path(eval_params(state)), config.ais))
 
-    def estimate_back(key: Key, state: Learner) -> Once:
+    def estimate_back(key: Key, state: TrainState) -> Once:
         """log Z from the machine to the base rate, starting where long chains are."""
-        params, n = learnt(state), config.ais.chains
+        params, n = eval_params(state), config.ais.chains
         key_v, key_h, key_chain, key_ais = jax.random.split(key, 4)
         if config.chain == "cd":
             h = draw_hidden(key_h, params, start(key_v, params, n))
@@ -446,25 +450,25 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         optax.masked(tx, lambda params: _named(params, moved)),
         positive,
         extra=extra if needed else None,
-        renew=renew if config.centred or config.chain == "fast_pcd" else None,
+        post_update=post_update if config.centred or config.chain == "fast_pcd" else None,
     )
 
-    def tempered_step(key: Key, state: Learner, batch: Batch) -> tuple[Learner, Info]:
+    def tempered_step(key: Key, state: TrainState, batch: Batch) -> tuple[TrainState, Info]:
         state, info = step(key, state, batch)
         return state, {**info, "swapped": jnp.mean(state.memory.accepted)}
 
-    evidence = Evidence.EXACT if exact else Evidence.UNNORMALISED
+    evidence = Exactness.EXACT if exact else Exactness.UNNORMALISED
     measures = {
         "reconstruction": Measure(
-            of_params(reconstruction), Evidence.EXACT, "squared error", "lower"
+            of_params(reconstruction), Exactness.EXACT, "squared error", "lower"
         )
     }
     if config.classes:
         measures |= {
-            "error": Measure(of_params(error), Evidence.EXACT, "error", "lower"),
+            "error": Measure(of_params(error), Exactness.EXACT, "error", "lower"),
             "log_p_label": Measure(
                 of_params(lambda key, params, batch: log_posterior(params, batch)),
-                Evidence.EXACT,
+                Exactness.EXACT,
                 "nats",
             ),
             "log_joint": Measure(of_params(log_joint), evidence, "nats"),
@@ -475,14 +479,14 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         measures |= {
             "ais": Measure(
                 of_params(normalised),
-                Evidence.ESTIMATE,
+                Exactness.ESTIMATE,
                 "nats",
                 detail=f"AIS from the base rate, {how}",
                 once=estimate,
             ),
             "ais_reverse": Measure(
                 of_params(normalised),
-                Evidence.ESTIMATE,
+                Exactness.ESTIMATE,
                 "nats",
                 detail=f"reverse AIS, {how}, started {config.sample_steps} Gibbs steps away from "
                 f"{begun}, which is no exact sample",
@@ -493,14 +497,17 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         init,
         tempered_step if config.chain == "tempering" else step,
         sample=of_params(sample),
-        log_prob=of_params(log_prob),
-        evidence=evidence,
-        encode=of_params(encode),
-        decode=lambda state, latents: decode(learnt(state), latents),
-        codes=Support.BINARY,
+        log_prob=Measure(of_params(log_prob), evidence, density=True),
         measures=measures,
-        support=Support.REAL if gaussian else Support.BINARY,
-        classes=config.classes,
+        spaces={
+            "x": REAL if gaussian else BINARY,
+            **({"label": categorical(config.classes)} if config.classes else {}),
+        },
+        latents=Latents(
+            decode=lambda key, state, latents: decode(eval_params(state), latents),
+            encode=of_params(encode),
+            space=BINARY,
+        ),
     )
 
 
@@ -729,7 +736,7 @@ def known(
     if x is not None:
         v, where = v.at[:, :D].set(wide(x)), where.at[:, :D].set(wide(mask) > 0)
     if label is not None:
-        check_labels(label, C, "rbm", n)
+        Labels(C, "rbm").check(label, n)
         y = jnp.broadcast_to(jnp.asarray(label, jnp.int32), (n,))
         v, where = v.at[:, D:].set(jax.nn.one_hot(y, C)), where.at[:, D:].set(True)
     return v, where

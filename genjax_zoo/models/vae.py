@@ -14,7 +14,6 @@ with labels all is given y (Sohn, Lee & Yan, Learning structured output represen
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any, Literal, NamedTuple
 
@@ -23,18 +22,30 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from genjax_zoo import nets
-from genjax_zoo.contract import Array, Batch, ConfigError, Evidence, Key, Measure, Model
-from genjax_zoo.learn.verbs import descend, learnt, of_params
+from genjax_zoo import nets, typed
+from genjax_zoo.contract import (
+    NOTHING,
+    Array,
+    Batch,
+    ConfigError,
+    Exactness,
+    Key,
+    Latents,
+    Measure,
+    Model,
+)
+from genjax_zoo.learn.state import of_params
+from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.inference import bounds
 from genjax_zoo.maths.probability import bijections, distributions, likelihoods
+from genjax_zoo.maths.probability.given import Labels, check_names
 from genjax_zoo.nets import ACTIVATIONS, Net
-from genjax_zoo.typed import check_labels, choose
+from genjax_zoo.typed import choose, number
 
 VERB = "descend"
 
 
-@dataclasses.dataclass(frozen=True)
+@typed.config
 class Config:
     """A variational auto-encoder.
 
@@ -69,37 +80,29 @@ class Config:
       average: decay of the moving average of the parameters; 0 keeps none.
     """
 
-    latents: int = 16
+    latents: int = number(16, least=1)
     network: Literal["mlp", "conv"] = "mlp"
-    widths: tuple[int, ...] = (200, 200)
+    widths: tuple[int, ...] = number((200, 200), least=1)
     activation: str = "tanh"
     decoder: likelihoods.Name = "gaussian"
     mean: likelihoods.Mean = "linear"
     variance: likelihoods.Variance = "scalar"
     noise_std: float = 1.0
     levels: int = 256
-    classes: int = 0
-    flow_steps: int = 0
-    flow_width: int = 64
+    classes: int = number(0, least=0)
+    flow_steps: int = number(0, least=0)
+    flow_width: int = number(64, least=1)
     objective: Literal["elbo", "iwae", "dreg"] = "elbo"
-    training_samples: int = 1
-    beta: float = 1.0
-    warmup_steps: int = 0
-    free_bits: float = 0.0
-    importance_samples: int = 64
+    training_samples: int = number(1, least=1)
+    beta: float = number(1.0, least=0)
+    warmup_steps: int = number(0, least=0)
+    free_bits: float = number(0.0, least=0)
+    importance_samples: int = number(64, least=1)
     sample_means: bool = True
-    average: float = 0.0
+    average: float = number(0.0, least=0, below=1)
 
     def __post_init__(self):
         choose(self.activation, ACTIVATIONS, "activation")
-        for name in ("latents", "importance_samples", "training_samples", "flow_width"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"vae: {name} should be at least 1, got {getattr(self, name)}.")
-        for name in ("classes", "flow_steps", "beta", "warmup_steps", "free_bits"):
-            if getattr(self, name) < 0:
-                raise ConfigError(f"vae: {name} should not be negative, got {getattr(self, name)}.")
-        if min(self.widths, default=1) < 1:
-            raise ConfigError(f"vae: widths should all be at least 1, got {self.widths}.")
         if self.network == "conv" and not self.widths:
             raise ConfigError("vae: a convolutional network needs at least one width, got none.")
         if self.free_bits and self.objective != "elbo":
@@ -112,8 +115,6 @@ class Config:
                 "vae: objective 'dreg' needs the density of q(z | x) at a given z, and a flow "
                 "tells only that of its own draws; set flow_steps to 0 or objective to 'iwae'."
             )
-        if not 0 <= self.average < 1:
-            raise ConfigError(f"vae: average should lie in [0, 1), got {self.average}.")
         self.likelihood()
 
     def likelihood(self) -> likelihoods.Decoder:
@@ -153,7 +154,7 @@ class Posterior(NamedTuple):
 
 def make(config: Config, tx: optax.GradientTransformation) -> Model:
     """A variational auto-encoder that learns by stochastic gradients on its bound."""
-    likelihood = config.likelihood()
+    likelihood, labels = config.likelihood(), Labels(config.classes, "vae")
     flow = posterior_flow(config.flow_steps, config.flow_width) if config.flow_steps else None
 
     def encoder() -> Net:
@@ -195,22 +196,12 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     # ---------------------------------------------------------------- p(x | z, y), q(z | x, y)
 
-    def labels(batch: Batch) -> Array:
-        """y [B, classes], one hot."""
-        if "label" not in batch:
-            raise ConfigError(
-                f"vae: a model of {config.classes} classes needs labelled data; set "
-                "config.model.classes to 0 or choose data with labels."
-            )
-        check_labels(batch["label"], config.classes, "vae", len(batch["x"]))
-        return jax.nn.one_hot(batch["label"], config.classes)
-
     def seen(batch: Batch) -> Array:
         """What the encoder looks at: x, and y beside it; beside every pixel of a convolution."""
         x = batch["x"]
         if not config.classes:
             return x
-        y = labels(batch)
+        y = labels.one_hot(batch)
         if config.network == "mlp":
             return jnp.concatenate([_flat(x), y], axis=1)
         planes = jnp.broadcast_to(y[:, None, None], (*x.shape[:3], config.classes))
@@ -220,7 +211,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         """What the decoder looks at: z [..., B, L], and y beside it."""
         if not config.classes:
             return z
-        y = jnp.broadcast_to(labels(batch), (*z.shape[:-1], config.classes))
+        y = jnp.broadcast_to(labels.one_hot(batch), (*z.shape[:-1], config.classes))
         return jnp.concatenate([z, y], axis=-1)
 
     def posterior(params: Params, batch: Batch) -> Posterior:
@@ -333,70 +324,51 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     # ---------------------------------------------------------------------------- the samples
 
-    def mean_of(params: Params, z: Array) -> Batch:
+    def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
+        """z ~ p(z), then the mean of p(x | z, y), or without `sample_means` a draw from it.
+
+        Labels are drawn evenly where none are given.
+        """
+        check_names(given, labels.names, "vae")
+        key_z, key_x = jax.random.split(key)
+        z = jax.random.normal(key_z, (n, config.latents))
+        y = labels.draw(jax.random.fold_in(key, 2), given, n)
+        f = outputs(params, with_label(z, y))
+        if config.sample_means:
+            x = likelihood.mean(params.log_std, f)
+        else:
+            x = likelihood.draw(key_x, params.log_std, f)
+        return {"x": x.reshape(-1, *params.shape), **y}
+
+    def decode(key: Key, params: Params, z: Array) -> Batch:
+        """The mean of p(x | z, y), of z [B, L] and y at its end."""
         mean = likelihood.mean(params.log_std, outputs(params, z))
         return {"x": mean.reshape(-1, *params.shape)}
 
-    def sample(
-        key: Key,
-        params: Params,
-        n: int,
-        means: bool = config.sample_means,
-        label: Array | None = None,
-    ) -> Batch:
-        """z ~ p(z), then the mean of p(x | z, y), or with `means=False` a draw from it.
-
-        Labels are [n] or one for all, and drawn evenly where none are given.
-        """
-        key_z, key_x = jax.random.split(key)
-        z = jax.random.normal(key_z, (n, config.latents))
-        told: dict[str, Array] = {}
-        if label is not None:
-            check_labels(label, config.classes, "vae", n)
-        if config.classes:
-            if label is None:
-                label = jax.random.randint(jax.random.fold_in(key, 2), (n,), 0, config.classes)
-            told = {"label": jnp.broadcast_to(jnp.asarray(label, jnp.int32), (n,))}
-            z = jnp.concatenate([z, jax.nn.one_hot(told["label"], config.classes)], axis=1)
-        if means:
-            return {**mean_of(params, z), **told}
-        x = likelihood.draw(key_x, params.log_std, outputs(params, z))
-        return {"x": x.reshape(-1, *params.shape), **told}
-
-    def encode(key: Key, params: Params, batch: Batch, means: bool = True) -> Array:
-        """The posterior mean μ_φ(x), or where a flow takes it: [B, L], and y at its end.
-
-        With `means=False` a draw z ~ q(z | x).
-        """
+    def posterior_mean(key: Key, params: Params, batch: Batch) -> Array:
+        """μ_φ(x), or where a flow takes it: [B, L], and y at its end."""
         q = posterior(params, batch)
-        noise = jnp.zeros_like(q.mean) if means else jax.random.normal(key, q.mean.shape)
-        return with_label(draw(params, q, noise)[0], batch)
+        return with_label(draw(params, q, jnp.zeros_like(q.mean))[0], batch)
 
-    def prior(key: Key, state: Any, n: int) -> Array:
+    def prior(key: Key, params: Params, n: int) -> Array:
         """z ~ p(z): [n, L], and y of any label at its end."""
-        del state
         key_z, key_y = jax.random.split(key)
         z = jax.random.normal(key_z, (n, config.latents))
-        if not config.classes:
-            return z
-        y = jax.random.randint(key_y, (n,), 0, config.classes)
-        return jnp.concatenate([z, jax.nn.one_hot(y, config.classes)], axis=-1)
+        return with_label(z, labels.draw(key_y, {}, n))
 
     draws = f"K = {config.importance_samples} importance samples"
-    measures = {"iwae": Measure(of_params(iwae), Evidence.ESTIMATE, "nats", detail=draws)}
+    measures = {"iwae": Measure(of_params(iwae), Exactness.ESTIMATE, "nats", detail=draws)}
     if likelihood.levels:
         measures["bits"] = bounds.bits(measures["iwae"], likelihood.levels)
     return Model(
         *descend(init, loss, tx, config.average),
         sample=of_params(sample),
-        log_prob=of_params(elbo),
-        evidence=Evidence.LOWER_BOUND,
-        encode=of_params(encode),
-        decode=lambda state, latents: mean_of(learnt(state), latents),
-        prior=prior,
+        log_prob=Measure(of_params(elbo), Exactness.LOWER_BOUND, density=True),
         measures=measures,
-        support=likelihood.support,
-        classes=config.classes,
+        spaces=labels.spaces(likelihood.space),
+        latents=Latents(
+            decode=of_params(decode), encode=of_params(posterior_mean), prior=of_params(prior)
+        ),
     )
 
 

@@ -31,19 +31,23 @@ from flax import struct
 
 from genjax_zoo import nets
 from genjax_zoo.contract import (
+    BINARY,
+    REAL,
     Array,
     Batch,
     ConfigError,
-    Evidence,
+    Exactness,
     Info,
     Key,
+    Latents,
     Measure,
     Model,
     Once,
     State,
-    Support,
+    categorical,
 )
-from genjax_zoo.learn.verbs import Learner, descend, learnt
+from genjax_zoo.learn.state import TrainState, eval_params
+from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.probability import distributions
 from genjax_zoo.nets import ACTIVATIONS, Net
 from genjax_zoo.typed import choose
@@ -250,7 +254,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     start, follow = descend(init, loss, tx)
 
-    def step(key: Key, state: Learner, batch: Batch) -> tuple[Learner, Info]:
+    def step(key: Key, state: TrainState, batch: Batch) -> tuple[TrainState, Info]:
         """One step down the loss; then the codes that died are revived."""
         state, info = follow(key, state, batch)
         params, memory, revived = revive(state.params, state.memory, config.revive_below)
@@ -259,16 +263,16 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def quantised(state: State, batch: Batch) -> Array:
         """The codes of x, int32 [B, h, w]."""
-        params = learnt(state)
+        params = eval_params(state)
         return nearest(encoder.apply(params.encoder, batch["x"]), codebook_of(params, state.memory))
 
     def vectors_of(state: State, codes: Array) -> Array:
-        return codebook_of(learnt(state), state.memory)[codes]
+        return codebook_of(eval_params(state), state.memory)[codes]
 
     def bound(key: Key, state: State, batch: Batch) -> Array:
         """log p(z) + log p(x | z) at the nearest codes z, in nats: [B]."""
         del key
-        codes, params = quantised(state, batch), learnt(state)
+        codes, params = quantised(state, batch), eval_params(state)
         likelihood = log_likelihood(params, batch["x"], vectors_of(state, codes))
         return log_prior(params, codes) + likelihood
 
@@ -276,7 +280,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         """-log p(x | z) at the nearest codes, in nats: [B]; what the bound has besides is rate."""
         del key
         vectors = vectors_of(state, quantised(state, batch))
-        return -log_likelihood(learnt(state), batch["x"], vectors)
+        return -log_likelihood(eval_params(state), batch["x"], vectors)
 
     def surprise(key: Key, state: State, batch: Batch, log_usage: Array) -> Array:
         """Mean over the grid of -log of the running share of the code taken, in nats: [B]."""
@@ -297,11 +301,11 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         return jax.nn.sigmoid(g) if config.decoder == "bernoulli" else g
 
     def decode(state: State, codes: Array) -> Batch:
-        return {"x": mean_of(learnt(state), vectors_of(state, codes))}
+        return {"x": mean_of(eval_params(state), vectors_of(state, codes))}
 
     def sample(key: Key, state: State, n: int, means: bool = config.sample_means) -> Batch:
         """z ~ p(z) code by code, then the mean of p(x | z), or with `means=False` a draw of it."""
-        params = learnt(state)
+        params = eval_params(state)
         key_z, key_x = jax.random.split(key)
         h, w = nets.grid_shape(params.shape, len(config.widths))
 
@@ -323,24 +327,25 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         init=start,
         step=step,
         sample=sample,
-        log_prob=bound,
-        evidence=Evidence.LOWER_BOUND,
-        encode=lambda key, state, batch: quantised(state, batch),
-        decode=decode,
+        log_prob=Measure(bound, Exactness.LOWER_BOUND, density=True),
         measures={
             "distortion": Measure(
-                distortion, Evidence.EXACT, "nats", "lower", detail="-log p(x | z), nearest codes"
+                distortion, Exactness.EXACT, "nats", "lower", detail="-log p(x | z), nearest codes"
             ),
             "code_surprise": Measure(
                 surprise,
-                Evidence.EXACT,
+                Exactness.EXACT,
                 "nats",
                 detail="per code, under running shares; its exponential is a perplexity",
                 once=usage,
             ),
         },
-        codes=Support.CATEGORICAL,
-        support=Support.BINARY if config.decoder == "bernoulli" else Support.REAL,
+        spaces={"x": BINARY if config.decoder == "bernoulli" else REAL},
+        latents=Latents(
+            decode=lambda key, state, latents: decode(state, latents),
+            encode=lambda key, state, batch: quantised(state, batch),
+            space=categorical(),
+        ),
     )
 
 

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from genjax_zoo.contract import Array, Key, Support
+from genjax_zoo.contract import REAL, SIGNED, UNIT, Array, Key, Space
 from genjax_zoo.nets import players
 from genjax_zoo.nets.image import StatefulNet
 
@@ -26,10 +26,10 @@ OUTPUTS: dict[str, Callable[[Array], Array]] = {
 }
 """The generator's last nonlinearity, which gives x the range of the data."""
 
-SUPPORTS: dict[str, Support] = {
-    "linear": Support.REAL,
-    "sigmoid": Support.UNIT,
-    "tanh": Support.SIGNED,
+SPACES: dict[str, Space] = {
+    "linear": REAL,
+    "sigmoid": UNIT,
+    "tanh": SIGNED,
 }
 """What the data must be for such a generator to reach them."""
 

@@ -30,10 +30,12 @@ from genjax_zoo.contract import (
     ConfigError,
     DataError,
     DivergedError,
-    Evidence,
+    Exactness,
+    Kind,
     Model,
-    Support,
+    Sometimes,
     ZooError,
+    categorical,
 )
 from genjax_zoo.data.source import Source, feeds
 from genjax_zoo.data.sources import open_source
@@ -110,40 +112,43 @@ def example_batch(source: Source, root: jax.Array, batch_size: int) -> Batch:
 
 
 def check_data(model: Model, source: Source, batch: Batch, run: Run) -> None:
-    """Raises DataError for labels that the model does not know, or data that it cannot give
-    probability to."""
-    label = np.asarray(batch.get("label", 0))
-    # Where the source cannot tell, the first batch may.
-    least, most = int(label.min()), max(source.classes - 1, int(label.max()))
-    if model.classes and (least < 0 or most >= model.classes):
+    """Raises DataError where the data are not what the model learns from, array by array."""
+    who = f"this {run.model['name']}"
+    for name, wanted in model.spaces.items():
+        offered = source.spaces.get(name)
+        if offered is None:
+            has = ", ".join(source.spaces)
+            raise DataError(
+                f"{who} learns from {name!r} ({wanted}), and {run.data.source} has: "
+                f"{has}; "
+                "choose other data, or a config that asks for no such thing (model.classes=0, of labels)."
+            )
+        if offered.kind is Kind.CATEGORICAL and not offered.size:
+            # Where the source cannot tell, the first batch may.
+            offered = categorical(int(np.max(batch[name], initial=-1)) + 1)
+        if wanted.holds(offered):
+            continue
+        if wanted.kind is offered.kind is Kind.CATEGORICAL:
+            raise DataError(
+                f"{who} knows the values 0 .. {wanted.size - 1} of {name!r}, and "
+                f"{run.data.source} has 0 .. {offered.size - 1}; set config.model to as many "
+                f"(model.classes={offered.size}, of labels), or choose other data."
+            )
         raise DataError(
-            f"this {run.model['name']} tells labels 0 .. {model.classes - 1} apart, and "
-            f"{run.data.source} has labels {least} .. {most}; set config.model.classes to "
-            f"{most + 1}, or choose other data."
+            f"{who} models {name!r} as {wanted}, but {run.data.source} gives {offered}; "
+            f"{_ADVICE[wanted.kind]}"
         )
-    x = np.asarray(batch["x"])
-    fits = {
-        Support.REAL: np.issubdtype(x.dtype, np.floating),
-        Support.UNIT: np.issubdtype(x.dtype, np.floating) and x.min() >= 0 and x.max() <= 1,
-        Support.SIGNED: np.issubdtype(x.dtype, np.floating) and x.min() >= -1 and x.max() <= 1,
-        Support.BINARY: np.isin(x, (0, 1)).all(),
-        Support.COUNTS: np.issubdtype(x.dtype, np.floating) and np.all((x >= 0) & (x == x.round())),
-        Support.CATEGORICAL: np.issubdtype(x.dtype, np.integer),
-    }
-    if not fits[model.support]:
-        advice = {
-            Support.REAL: "choose a source of images or of points.",
-            Support.UNIT: "set config.data.scale='unit'.",
-            Support.SIGNED: "set config.data.scale='symmetric'.",
-            Support.BINARY: "set config.data.binarise to 'threshold' or 'dynamic': grey values "
-            "used as targets of a Bernoulli give no likelihood.",
-            Support.COUNTS: "set config.data.scale='raw' for the levels of images.",
-            Support.CATEGORICAL: "choose a source of text.",
-        }
-        raise DataError(
-            f"this {run.model['name']} models {model.support} data, but {run.data.source} gives "
-            f"{x.dtype} between {x.min():g} and {x.max():g}; {advice[model.support]}"
-        )
+
+
+_ADVICE = {
+    Kind.REAL: "choose a source of images or of points.",
+    Kind.UNIT: "set config.data.scale='unit'.",
+    Kind.SIGNED: "set config.data.scale='symmetric'.",
+    Kind.BINARY: "set config.data.binarise to 'threshold' or 'dynamic': grey values used as "
+    "targets of a Bernoulli give no likelihood.",
+    Kind.COUNTS: "set config.data.scale='raw' for the levels of images.",
+    Kind.CATEGORICAL: "choose a source of text.",
+}
 
 
 def compile_steps(setup: Setup) -> Callable[..., tuple[Any, dict, Any]]:
@@ -169,11 +174,19 @@ def compile_steps(setup: Setup) -> Callable[..., tuple[Any, dict, Any]]:
         for leaf in jax.tree.leaves((infos, state)):
             if jnp.issubdtype(leaf.dtype, jnp.inexact):
                 finite &= jnp.all(jnp.isfinite(leaf))
-        return state, {name: jnp.mean(v) for name, v in infos.items()}, finite
+        return state, {name: averaged(said) for name, said in infos.items()}, finite
 
     held = jax.tree.map(lambda leaf: leaf.sharding, setup.like)
     everywhere = sharding.replicated(setup.mesh)
     return jax.jit(many, donate_argnums=0, out_shardings=(held, everywhere, everywhere))
+
+
+def averaged(said: Any) -> Sometimes:
+    """The mean over steps of what they say, and whether any of them says it."""
+    if not isinstance(said, Sometimes):
+        return Sometimes(jnp.mean(said), jnp.ones((), bool))
+    count = jnp.sum(said.said)
+    return Sometimes(jnp.sum(said.value * said.said) / jnp.maximum(count, 1), count > 0)
 
 
 def chunks(run: Run, first: int) -> list[tuple[int, int]]:
@@ -357,7 +370,7 @@ class _Keeper:
         self.checkpoints.check()
         line: dict[str, float] = {}
         if hit(run.log_every) or step == run.steps:
-            line |= {name: float(value) for name, value in sorted(info.items())}
+            line |= {name: float(m.value) for name, m in sorted(info.items()) if bool(m.said)}
         if hit(run.eval_every):
             line |= self._measure(state, step)
         if hit(run.sample_every) or step == run.steps:
@@ -422,7 +435,7 @@ class _Keeper:
     def _score(self, step: int) -> float | None:
         """What `best` is judged by: no number whose unknown constant changes with the step."""
         for result in self.measured.get(step, ())[:1]:
-            if result.evidence != Evidence.UNNORMALISED and np.isfinite(result.value):
+            if result.kind != Exactness.UNNORMALISED and np.isfinite(result.value):
                 return result.value
         return None
 
@@ -549,8 +562,8 @@ def restore(
 
 def _with_kind(result: evaluate.Result) -> str:
     """A number's name, and what kind of number it is unless it is exact."""
-    exact = result.evidence == Evidence.EXACT
-    return result.name if exact else f"{result.name} ({result.evidence.replace('_', ' ')})"
+    exact = result.kind == Exactness.EXACT
+    return result.name if exact else f"{result.name} ({result.kind.replace('_', ' ')})"
 
 
 class _Stopped(Exception):

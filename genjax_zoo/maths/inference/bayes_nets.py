@@ -138,7 +138,7 @@ def nothing(net: Net) -> tuple[Array, ...]:
 
 @struct.dataclass
 class Seen:
-    """Evidence e for B examples.
+    """Exactness e for B examples.
 
     Attributes:
       x: the values that are seen [B, names].
@@ -483,7 +483,7 @@ def query(
     """P(wanted | evidence), exact: a table with an axis for each of the discrete nodes wanted.
 
     Args:
-      params: a net, learnt (`learn.learnt(state)`) or given.
+      params: a net, learnt (`learn.eval_params(state)`) or given.
       wanted: names, "A" or "A, B" or a sequence of them. What is real is asked for by `moments`.
       evidence: {name: value}, states or real numbers.
 

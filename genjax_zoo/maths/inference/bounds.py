@@ -82,4 +82,4 @@ def bits(nats: Measure, levels: int) -> Measure:
         return -nats(key, state, batch) / (math.prod(batch["x"].shape[1:]) * math.log(2))
 
     detail = f"{nats.detail}, {levels} levels"
-    return Measure(value, nats.evidence, "bits/dim", "lower", detail)
+    return Measure(value, nats.exactness, "bits/dim", "lower", detail)

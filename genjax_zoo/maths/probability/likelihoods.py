@@ -19,7 +19,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from genjax_zoo.contract import Array, ConfigError, Key, Support
+from genjax_zoo.contract import BINARY, REAL, UNIT, Array, ConfigError, Key, Space
 from genjax_zoo.maths.probability import distributions
 from genjax_zoo.typed import choose
 
@@ -42,7 +42,7 @@ class Decoder(NamedTuple):
       mean: (own, f) -> E[x | f], [..., B, D].
       draw: (key, own, f) -> x ~ p(x | f), [..., B, D].
       inside: x [B, D] -> bool [B], whether x has a probability or density at all.
-      support: the same, for a run to refuse data by.
+      space: the same, for a run to refuse data by.
       levels: K of a probability of grey levels, 0 for any other.
     """
 
@@ -52,7 +52,7 @@ class Decoder(NamedTuple):
     mean: Callable[[Any, Array], Array]
     draw: Callable[[Key, Any, Array], Array]
     inside: Callable[[Array], Array]
-    support: Support
+    space: Space
     levels: int = 0
 
     def supported(self, x: Array, nats: Array) -> Array:
@@ -106,7 +106,7 @@ def bernoulli() -> Decoder:
         mean=lambda own, f: jax.nn.sigmoid(f),
         draw=lambda key, own, f: jax.random.bernoulli(key, jax.nn.sigmoid(f)).astype(f.dtype),
         inside=distributions.is_binary,
-        support=Support.BINARY,
+        space=BINARY,
     )
 
 
@@ -137,7 +137,7 @@ def gaussian(mean: Mean, variance: Variance, noise_std: float) -> Decoder:
         mean=lambda own, f: moments(own, f)[0],
         draw=draw,
         inside=lambda x: jnp.ones(x.shape[:-1], bool),
-        support=Support.REAL,
+        space=REAL,
     )
 
 
@@ -173,7 +173,7 @@ def discretised_logistic(levels: int, noise_std: float) -> Decoder:
         mean=mean,
         draw=draw,
         inside=lambda x: distributions.is_level(x, levels),
-        support=Support.UNIT,
+        space=UNIT,
         levels=levels,
     )
 
@@ -189,7 +189,7 @@ def categorical(levels: int) -> Decoder:
         mean=lambda own, f: jax.nn.softmax(logits(f)) @ grey,
         draw=lambda key, own, f: grey[jax.random.categorical(key, logits(f))],
         inside=lambda x: distributions.is_level(x, levels),
-        support=Support.UNIT,
+        space=UNIT,
         levels=levels,
     )
 

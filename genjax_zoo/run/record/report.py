@@ -183,7 +183,7 @@ def _hero(told: Sequence[Mapping], last: tuple[int, bytes] | None) -> Html:
 def _measurement(entry: Mapping) -> Html:
     """One number, with everything that says what it is."""
     value, error = entry.get("value"), entry.get("standard_error")
-    unit, kind = str(entry.get("unit", "")), str(entry.get("evidence", "none"))
+    unit, kind = str(entry.get("unit", "")), str(entry.get("kind", "none"))
     split, n, step = entry.get("split"), entry.get("n"), entry.get("step")
     low, high = entry.get("low"), entry.get("high")
     if isinstance(low, int | float) and isinstance(high, int | float):

@@ -1,0 +1,163 @@
+"""What a verb keeps between two steps, and what of it is begun from, sampled and measured with.
+
+Floor 3.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+from genjax_zoo.contract import Array, ConfigError, Key, State
+
+Params = Any
+Memory = Any
+
+
+@struct.dataclass
+class Average:
+    """An exponential moving average of the parameters that starts from nothing, not from noise.
+
+    Attributes:
+      total: Σ_s (1 - d) d^(t - s) θ_s, a pytree like the parameters.
+      weight: Σ_s (1 - d) d^(t - s) = 1 - d^t. `total / weight` is the debiased average
+        (Kingma & Ba 2015, section 3).
+    """
+
+    total: Params
+    weight: Array
+
+
+@struct.dataclass
+class TrainState:
+    """What a verb keeps of a model between two steps.
+
+    Attributes:
+      params: what is learnt, the model's own named pytree.
+      memory: what the rule carries besides; `()` if nothing.
+      optimizer: the optimizer's state; `()` for a closed form.
+      average: the moving average of `params`, or None if none is kept.
+    """
+
+    params: Params
+    memory: Memory = ()
+    optimizer: Any = ()
+    average: Average | None = None
+
+
+@struct.dataclass
+class Staged:
+    """What `staged` keeps.
+
+    Attributes:
+      count: steps done, over all stages [].
+      states: each stage's own state; those of later stages are still fresh.
+      ends: after how many steps each stage ends; the last goes on.
+      finished: how many stages have put down their optimizers (`settle`).
+    """
+
+    count: Array
+    states: tuple[State, ...]
+    ends: tuple[int, ...] = struct.field(pytree_node=False)
+    finished: int = struct.field(pytree_node=False, default=0)
+
+
+def average_start(params: Params, decay: float) -> Average | None:
+    """An empty average, or None where `decay` is 0."""
+    if not decay:
+        return None
+    return Average(jax.tree.map(jnp.zeros_like, params), jnp.zeros(()))
+
+
+def average_update(average: Average | None, params: Params, decay: float) -> Average | None:
+    """One step of the moving average."""
+    if average is None:
+        return None
+    mix = lambda old, new: decay * old + (1 - decay) * new
+    return Average(jax.tree.map(mix, average.total, params), mix(average.weight, jnp.ones(())))
+
+
+def eval_params(state: State) -> Params:
+    """The parameters to sample, measure and begin with: the debiased average where one is kept.
+
+    Of stages, those of each, in a tuple.
+    """
+    if isinstance(state, Staged):
+        return tuple(eval_params(stage) for stage in state.states)
+    if state.average is None:
+        return state.params
+    weight = state.average.weight
+    return jax.tree.map(
+        lambda total, now: jnp.where(weight > 0, total / jnp.maximum(weight, 1e-12), now),
+        state.average.total,
+        state.params,
+    )
+
+
+def of_params(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """Turns fn(key, params, ...) into the contract's fn(key, state, ...)."""
+
+    @functools.wraps(fn)
+    def of_state(key: Key, state: TrainState, *args: Any, **kwargs: Any) -> Any:
+        return fn(key, eval_params(state), *args, **kwargs)
+
+    return of_state
+
+
+def adopt(fresh: Params, begun: Params | None, name: str = "params") -> Params:
+    """What a model starts from: `begun` if there is anything, else its own fresh parameters.
+
+    Args:
+      fresh: as `init` makes them.
+      begun: the learnt parameters of another run; None for none.
+      name: under which they were begun.
+
+    Raises ConfigError where the two are not of one tree and of the same shapes.
+    """
+    if begun is None:
+        return fresh
+    wanted, came = (_shapes(tree) for tree in (fresh, begun))
+    if wanted == came and jax.tree.structure(fresh) == jax.tree.structure(begun):
+        return jax.tree.map(lambda old, new: jnp.asarray(new, old.dtype), fresh, begun)
+    for leaf in (*wanted, *came):
+        if wanted.get(leaf) != came.get(leaf):
+            raise ConfigError(
+                f"--begin={name}: {leaf} is {came.get(leaf, 'absent')} there, and this config "
+                f"needs {wanted.get(leaf, 'none')}; begin from a run of the same model fields."
+            )
+    raise ConfigError(
+        f"--begin={name}: what was learnt there is another kind of model, {type(begun).__name__}; "
+        f"this config needs {type(fresh).__name__}."
+    )
+
+
+def _shapes(tree: Any) -> dict[str, list[int]]:
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path): list(jnp.shape(leaf)) for path, leaf in leaves}
+
+
+def settle(state: State, step: int) -> State:
+    """The state after `step` steps without what nobody needs any more: finished optimizers.
+
+    It is what a loop calls between two compiled calls; every state that is not staged stays.
+
+    Args:
+      state: arrays, or their shapes.
+      step: how many steps have been made.
+    """
+    if not isinstance(state, Staged):
+        return state
+    finished = sum(step >= end for end in state.ends[:-1])
+    states = tuple(_put_down(own) if k < finished else own for k, own in enumerate(state.states))
+    return state.replace(states=states, finished=finished)
+
+
+def _put_down(state: State) -> State:
+    if isinstance(state, Staged):
+        return state.replace(states=tuple(map(_put_down, state.states)))
+    return state.replace(optimizer=()) if isinstance(state, TrainState) else state

@@ -1,0 +1,146 @@
+"""What is given: the labels, and the known part of x, that a sample is to honour.
+
+Floor 1. Every family reads `given` (contract.Sample) and the labels of its batches by these, so
+that one mistake has one message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genjax_zoo.contract import Array, Batch, DataError, Key, Space, categorical
+from genjax_zoo.typed import nearest
+
+
+def check_names(given: Mapping[str, Any], known: Iterable[str], who: str) -> None:
+    """Raises DataError for a name that the model `who` cannot be told.
+
+    Args:
+      given: a batch of what is known.
+      known: the names that the model can be told.
+      who: the family.
+    """
+    known = list(known)
+    for name in given:
+        if name not in known:
+            raise DataError(f"{who} cannot be told that: {nearest(name, known, 'given')}")
+
+
+class Labels(NamedTuple):
+    """How a model has labels y: 0 .. classes - 1, or none at all.
+
+    Attributes:
+      classes: how many there are; 0 for a model that takes no notice of labels.
+      who: the family, for messages.
+    """
+
+    classes: int
+    who: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a sample can be told of them."""
+        return ("label",) if self.classes else ()
+
+    def spaces(self, x: Space) -> dict[str, Space]:
+        """The model's spaces, of examples `x` and their labels if there are any."""
+        return {"x": x, **({"label": categorical(self.classes)} if self.classes else {})}
+
+    def of(self, batch: Batch) -> Array:
+        """y [B] int32 of a batch; raises DataError where there is none, or one not known."""
+        if "label" not in batch:
+            raise DataError(
+                f"{self.who}: a model of {self.classes} classes needs labelled data; set "
+                "config.model.classes to 0 or choose data with labels."
+            )
+        self.check(batch["label"])
+        return jnp.asarray(batch["label"], jnp.int32)
+
+    def one_hot(self, batch: Batch) -> Array:
+        """y [B, classes], one hot."""
+        return jax.nn.one_hot(self.of(batch), self.classes)
+
+    def given(self, given: Mapping[str, Any], n: int) -> Array | None:
+        """y [n] int32 as it is given, one for all or [n]; None where nothing is."""
+        if given.get("label") is None:
+            return None
+        if not self.classes:
+            raise DataError(
+                f"{self.who}: a label was given, and this model knows none; leave it out, or train "
+                "one with config.model.classes."
+            )
+        self.check(given["label"], n)
+        return jnp.broadcast_to(jnp.asarray(given["label"], jnp.int32), (n,))
+
+    def draw(self, key: Key, given: Mapping[str, Any], n: int) -> dict[str, Array]:
+        """{"label": y [n]} as it is given, or drawn evenly; {} for a model without labels."""
+        y = self.given(given, n)
+        if not self.classes:
+            return {}
+        return {"label": jax.random.randint(key, (n,), 0, self.classes) if y is None else y}
+
+    def check(self, label: Any, n: int | None = None) -> None:
+        """Raises DataError for what are no labels, if they are not traced.
+
+        Args:
+          label: [] or [B] integers 0 .. classes - 1.
+          n: B, where it is known.
+        """
+        if isinstance(label, jax.core.Tracer):
+            return
+        # Of numpy, for under jit jax knows nothing of what it has made itself.
+        seen = np.asarray(label)
+        shaped = n is None or seen.shape in ((), (n,))
+        if not (np.issubdtype(seen.dtype, np.integer) and seen.size and shaped):
+            raise DataError(
+                f"{self.who}: expected a label, or one for each of {n or 'the'} examples, as "
+                f"integers, got {label!r}."
+            )
+        low, high = int(seen.min()), int(seen.max())
+        if low < 0 or high >= self.classes:
+            raise DataError(
+                f"{self.who}: labels should lie in 0 .. {self.classes - 1}, got {low} .. {high}; "
+                f"set model.classes to {high + 1} or more, or mend the labels."
+            )
+
+
+def known_part(
+    given: Mapping[str, Any], shape: tuple[int, ...], who: str, n: int
+) -> tuple[Array, Array] | None:
+    """What is known of x: (x [n, *shape], where it is known [n, *shape] bool); None if nothing is.
+
+    `x` holds the values, one for all or [n, ...], and `mask` is 1 where they are known. Without a
+    mask, what is NaN is unknown. The x that is returned is 0 where it is unknown.
+
+    Raises DataError for a mask without x, an x that is known whole, or another shape.
+    """
+    x, mask = given.get("x"), given.get("mask")
+    if x is None and mask is None:
+        return None
+    if x is None:
+        raise DataError(
+            f"{who}: mask says where x is known, and no x was given; give both, such as "
+            "--given=x=image.npy --given=mask=mask.npy."
+        )
+    x = jnp.asarray(x, jnp.float32)
+    if mask is None:
+        if not isinstance(x, jax.core.Tracer) and not bool(jnp.isnan(x).any()):
+            raise DataError(
+                f"{who}: all of x was given, which leaves nothing to draw; give a mask too (1 "
+                "where x is known), or make NaN what is unknown."
+            )
+        mask = jnp.ones(x.shape, bool)
+    mask = jnp.asarray(mask)
+    for name, part in (("x", x), ("mask", mask)):
+        if part.shape not in (shape, (n, *shape)):
+            raise DataError(
+                f"{who}: {name} should have the shape {list(shape)} of one example, or "
+                f"{[n, *shape]}, got {list(part.shape)}."
+            )
+    known = jnp.broadcast_to((mask > 0) & ~jnp.isnan(x), (n, *shape))
+    return jnp.where(known, jnp.broadcast_to(x, (n, *shape)), 0.0), known
