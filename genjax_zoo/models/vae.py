@@ -77,6 +77,7 @@ class Config:
       importance_samples: K of the estimate `iwae`.
       sample_means: `sample` returns the decoder's means, which is how images are usually shown;
         False returns draws from p(x), which is what a density is judged by.
+      encode_means: `latents.encode` returns means of q(z | x); False returns draws from it.
       average: decay of the moving average of the parameters; 0 keeps none.
     """
 
@@ -99,6 +100,7 @@ class Config:
     free_bits: float = number(0.0, least=0)
     importance_samples: int = number(64, least=1)
     sample_means: bool = True
+    encode_means: bool = True
     average: float = number(0.0, least=0, below=1)
 
     def __post_init__(self):
@@ -345,10 +347,15 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         mean = likelihood.mean(params.log_std, outputs(params, z))
         return {"x": mean.reshape(-1, *params.shape)}
 
-    def posterior_mean(key: Key, params: Params, batch: Batch) -> Array:
-        """μ_φ(x), or where a flow takes it: [B, L], and y at its end."""
+    def encode(key: Key, params: Params, batch: Batch) -> Array:
+        """μ_φ(x), or where a flow takes it, or without `encode_means` z ~ q(z | x, y).
+
+        [B, L], and y at its end.
+        """
         q = posterior(params, batch)
-        return with_label(draw(params, q, jnp.zeros_like(q.mean))[0], batch)
+        means = config.encode_means
+        noise = jnp.zeros_like(q.mean) if means else jax.random.normal(key, q.mean.shape)
+        return with_label(draw(params, q, noise)[0], batch)
 
     def prior(key: Key, params: Params, n: int) -> Array:
         """z ~ p(z): [n, L], and y of any label at its end."""
@@ -367,7 +374,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         measures=measures,
         spaces=labels.spaces(likelihood.space),
         latents=Latents(
-            decode=of_params(decode), encode=of_params(posterior_mean), prior=of_params(prior)
+            decode=of_params(decode), encode=of_params(encode), prior=of_params(prior)
         ),
     )
 
