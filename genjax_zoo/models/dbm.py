@@ -27,6 +27,12 @@ deep Boltzmann machines, 2016: coordinates, which change no distribution.
 
     log p(v) >= E_q[-E(v, h)] + H(q) - log Z
 
+A machine can be begun from a run of the family rbm instead, under its stage's name: layer_1 from
+one of the data, layer_2 from one of its hidden units, ... With 0 in `stage_steps` it need not learn
+again. The weights of a middle one are halved, those of the lowest and of the highest stay, and what
+these two say of the layer within is right at the units' means, but has twice the slope
+(deep_boltzmann.as_layer): they should be centred.
+
 Data are exactly 0 or 1. Grey values have no probability here: binarise them.
 """
 
@@ -301,7 +307,9 @@ def machine(config: Config, layer: int, tx: optax.GradientTransformation) -> Mod
 
     def init(key: Key, batch: Batch, params: Machine | None = None) -> TrainState:
         """`params` are those of an ordinary machine, a run of the family rbm (deep.as_layer)."""
-        return start(key, batch, None if params is None else deep.as_layer(params, layer, L))
+        if params is not None:
+            params = deep.as_layer(params, layer, L, flat(batch["x"]))
+        return start(key, batch, params)
 
     return Model(init, step, sample=lambda key, state, n, given=NOTHING: {})
 

@@ -209,8 +209,25 @@ def machine_at_offsets(machine: Machine, layer: int, L: int, mu: Array, lam: Arr
     return dataclasses.replace(machine, b=b, c=c, mu=mu, lam=lam)
 
 
-def as_layer(machine: Machine, layer: int, L: int) -> Machine:
-    """The parameters of an ordinary machine as those of machine 0 .. L - 1 of the whole."""
+def as_layer(machine: Machine, layer: int, L: int, v: Array) -> Machine:
+    """The parameters of an ordinary restricted machine as those of machine 0 .. L - 1 of the whole.
+
+    In the middle, where weights count twice both ways, an ordinary machine is one of half its
+    weights, exactly. At the two ends no weights keep both of its conditionals. There they stay as
+    they are, which keeps the one that points outwards, p(v | h¹) or p(hᴸ | hᴸ⁻¹), as Salakhutdinov
+    & Hinton 2009, section 3.1, have it of the whole; what such a machine says of the layer within
+    counts twice about the offsets, and is right at the units' means where those are the offsets. A
+    machine that is not centred (λ = 0) is therefore taken there first, its distribution unchanged.
+
+    Args:
+      machine: a run of the family rbm, its data those of the layer below.
+      layer: which it is to be.
+      L: how many there are.
+      v: data of it [B, n], whose means the offsets become if it is not centred.
+    """
+    centred = jnp.any(machine.lam != 0)
+    moved = boltzmann.recentre(machine, v, 1.0)
+    machine = jax.tree.map(lambda own, new: jnp.where(centred, own, new), machine, moved)
     return dataclasses.replace(machine, W=machine.W / min(counts(layer, L)))
 
 
