@@ -7,7 +7,7 @@ a(x) = read(D(x)) [B]       its verdict, read off the outputs by the family
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -153,7 +153,7 @@ class Config:
 
     def play_round(
         self,
-        keys: Array,
+        keys: Sequence[Key],
         params: games.Players,
         memory: Memory,
         D: StatefulNet,
