@@ -24,6 +24,7 @@ RENAMED: Mapping[str, str] = {
     "straight": "rectified_flow",
     "imagined": "pseudo_counts",
     "blur": "instance_noise",
+    "noise": "instance_noise",
 }
 """What fields, values and flags were called before version 0.2.0, and are now."""
 
@@ -107,9 +108,10 @@ RANGE = "range"
 def config(cls: type[T]) -> type[T]:
     """Makes a frozen dataclass of a typed config, whose fields keep to their declared ranges.
 
-    Every field has a default. What no range can say, a `__post_init__` of the class's own does.
+    Every field has a default. What no range can say, a `__post_init__` does, the class's own or
+    the one it inherits.
     """
-    own = cls.__dict__.get("__post_init__", lambda self: None)
+    own = getattr(cls, "__post_init__", lambda self: None)
 
     def __post_init__(self: Any) -> None:
         check_ranges(self)

@@ -62,7 +62,9 @@ class Labels(NamedTuple):
         return jnp.asarray(batch["label"], jnp.int32)
 
     def one_hot(self, batch: Batch) -> Array:
-        """y [B, classes], one hot."""
+        """y [B, classes], one hot; [B, 0] for a model without labels."""
+        if not self.classes:
+            return jnp.zeros((len(next(iter(batch.values()))), 0))
         return jax.nn.one_hot(self.of(batch), self.classes)
 
     def given(self, given: Mapping[str, Any], n: int) -> Array | None:
@@ -135,12 +137,22 @@ def known_part(
                 "where x is known), or make NaN what is unknown."
             )
         mask = jnp.ones(x.shape, bool)
-    mask = jnp.asarray(mask)
-    for name, part in (("x", x), ("mask", mask)):
-        if part.shape not in (shape, (n, *shape)):
-            raise DataError(
-                f"{who}: {name} should have the shape {list(shape)} of one example, or "
-                f"{[n, *shape]}, got {list(part.shape)}."
-            )
-    known = jnp.broadcast_to((mask > 0) & ~jnp.isnan(x), (n, *shape))
-    return jnp.where(known, jnp.broadcast_to(x, (n, *shape)), 0.0), known
+    x, mask = (for_each(part, shape, n, f"{who}: {m}") for m, part in (("x", x), ("mask", mask)))
+    known = (mask > 0) & ~jnp.isnan(x)
+    return jnp.where(known, x, 0.0), known
+
+
+def for_each(value: Any, shape: tuple[int, ...], n: int, what: str) -> Array:
+    """What is given, one for all or one for each of n examples, as [n, *shape].
+
+    Where an example has a single number, [] and [n] will do. Raises DataError for another shape.
+    """
+    value = jnp.asarray(value)
+    if shape == (1,) and value.shape in ((), (n,)):
+        value = value[..., None]
+    if value.shape not in (shape, (n, *shape)):
+        raise DataError(
+            f"{what} should have the shape {list(shape)} of one example, or {[n, *shape]}, got "
+            f"{list(value.shape)}."
+        )
+    return jnp.broadcast_to(value, (n, *shape))
