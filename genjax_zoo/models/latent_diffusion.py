@@ -226,7 +226,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     else:
         distortion = auto.model.measures["distortion"]
         of_first = lambda key, state, batch: distortion.value(key, state.states[0], batch)
-        measures = {"distortion": distortion._replace(value=of_first)}
+        measures = {"distortion": dataclasses.replace(distortion, value=of_first)}
     return Model(
         init,
         step,
