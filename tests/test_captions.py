@@ -7,10 +7,10 @@ import optax
 import pytest
 
 from genjax_zoo import nets
-from genjax_zoo.contract import ConfigError, DataError
+from genjax_zoo.contract import SIGNED, ConfigError, DataError
 from genjax_zoo.data import scenes
-from genjax_zoo.data.scenes import ARRANGEMENTS, COLOURS, PLACES, UNSAID, Scene
-from genjax_zoo.data.source import Data
+from genjax_zoo.data.config import Data
+from genjax_zoo.data.scenes import ARRANGEMENTS, COLOURS, PLACES, HELD_OUT_TABLE, Scene
 from genjax_zoo.data.sources import open_source, tokeniser
 from genjax_zoo.main import _conditions
 from genjax_zoo.measure import captions as matching
@@ -39,16 +39,19 @@ def parsed(said):
 
 def test_a_caption_is_what_a_person_would_say():
     scene = Scene(jnp.array(5), jnp.array([0, 2]), jnp.array([7, 2]))
-    assert scenes.say(scenes.tokens(scene)) == "a red seven above a blue two"
-    assert scenes.say(scenes.tokens(scene._replace(arrangement=jnp.array(0)))) == "a red seven"
+    assert scenes.detokenise(scenes.tokens(scene)) == "a red seven above a blue two"
+    one = scene._replace(arrangement=jnp.array(0))
+    assert scenes.detokenise(scenes.tokens(one)) == "a red seven"
+        scenes.detokenise(scenes.tokens(scene._replace(arrangement=jnp.array(0)))) == "a red seven"
+    )
     place = scene._replace(arrangement=jnp.array(1))
-    assert scenes.say(scenes.tokens(place)) == "a red seven at the top"
+    assert scenes.detokenise(scenes.tokens(place)) == "a red seven at the top"
 
 
 def test_scenes_go_through_tokens_and_through_words():
     shown = every_scene()
     for i, said in enumerate(np.asarray(scenes.tokens(shown))):
-        assert np.array_equal(scenes.read(scenes.say(said)), said)
+        assert np.array_equal(scenes.tokenise(scenes.detokenise(said)), said)
         back = scenes.parse(said)
         things = 2 if shown.arrangement[i] >= len(PLACES) else 1
         assert back.arrangement == shown.arrangement[i]
@@ -72,21 +75,21 @@ def test_captions_are_told_apart():
 )
 def test_what_cannot_be_read_is_said(text, told):
     with pytest.raises(DataError, match=told):
-        scenes.read(text)
+        scenes.tokenise(text)
 
 
 def test_what_is_no_sentence_is_not_parsed():
     for text in ("seven red a", "a red seven above", "a red seven above a two blue", ""):
         with pytest.raises(DataError, match="is no caption"):
-            scenes.parse(scenes.read(text))
+            scenes.parse(scenes.tokenise(text))
 
 
 # ---------------------------------------------------------------------------------- what is drawn
 
 
 def test_each_colour_lacks_a_digit_and_each_digit_has_a_colour():
-    assert UNSAID.sum(1).tolist() == [1] * len(COLOURS)
-    assert UNSAID.sum(0).max() == 1
+    assert HELD_OUT_TABLE.sum(1).tolist() == [1] * len(COLOURS)
+    assert HELD_OUT_TABLE.sum(0).max() == 1
     assert len(scenes.UNSEEN) == 4
 
 
@@ -115,14 +118,14 @@ def test_training_never_shows_a_held_out_pair(source):
     held = source.held_out(KEY, 0, 500)
     assert scenes.held_out(parsed(held["text"])).all()
     assert held["x"].shape == (500, 16, 16, 3)
-    assert made["x"].min() == -1 and made["x"].max() == 1
+    assert made["x"].min() == -1 and made["x"].max() == 1 and source.spaces["x"] == SIGNED
 
 
 def test_the_picture_is_what_the_caption_says(source):
     """By pixels: every thing has its colour's channels, where the words say, and no other light."""
     held = source.held_out(KEY, 0, 300)
     for x, said in zip((held["x"] + 1) / 2, held["text"], strict=True):
-        words = scenes.say(said).split()
+        words = scenes.detokenise(said).split()
         rest = np.array(x)
         found = scenes.parse(said)
         boxes = {
@@ -247,7 +250,7 @@ def test_the_command_line_reads_words():
     takes = lambda key, state, n, label=None, text=None: None
     own = tokeniser(Data(source="captions:digits"))
     asked = _conditions(takes, ["text=a red seven above a blue two"], own)
-    assert scenes.say(asked["text"]) == "a red seven above a blue two"
+    assert scenes.detokenise(asked["text"]) == "a red seven above a blue two"
     with pytest.raises(DataError, match="Did you mean 'seven'"):
         _conditions(takes, ["text=a red sevn"], own)
     with pytest.raises(ConfigError, match=r"--text expects a model that learnt from captions"):

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from genjax_zoo.contract import BINARY, ConfigError, Latents, Model, ZooError
-from genjax_zoo.data.source import Data
+from genjax_zoo.data.config import Data
 from genjax_zoo.data.sources import open_source
 from genjax_zoo.explore import explore
 from genjax_zoo.main import main
