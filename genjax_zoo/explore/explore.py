@@ -23,7 +23,7 @@ import optax
 
 from genjax_zoo.contract import BINARY, REAL, Array, ConfigError, Key, Model, ZooError
 from genjax_zoo.data.source import Source
-from genjax_zoo.measure import evaluate
+from genjax_zoo.measure import samples
 from genjax_zoo.models import ZOO
 from genjax_zoo.run.record import pictures, workdir
 from genjax_zoo.typed import choose
@@ -223,7 +223,7 @@ GRID, CODES, VALUES = 15, 10, 11
 """Images a side of a sweep; codes that are traversed, at most, and the values each takes."""
 CLOUD, NEAREST, SIZE = 4096, 5, 500
 """Draws of the prior, for its quantiles; neighbours shown; samples compared, at most."""
-TRAINING = evaluate.TRAINING
+TRAINING = samples.TRAINING
 """Training examples that neighbours are looked for among: the first so many."""
 STREAM = 2**32 - 16
 """The stream of keys, apart from those of run/loop.py."""
@@ -577,7 +577,7 @@ def _neighbours(subject: Subject) -> Iterator[Told]:
         )
     key_sample, key_data = jax.random.split(jax.random.fold_in(subject.key, 1))
     held_out = subject.pool["x"]
-    fake = evaluate.draw(subject.model, subject.state, key_sample, min(SIZE, len(held_out)))
+    fake = samples.draw(subject.model, subject.state, key_sample, min(SIZE, len(held_out)))
     if fake.shape[1:] != held_out.shape[1:]:
         raise ZooError(
             f"samples have the shape {list(fake.shape[1:])} and the data "
