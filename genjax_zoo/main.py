@@ -476,21 +476,23 @@ def _explore(call: Call) -> None:
     run, workdir = _config_of(_workdir(call), call), _workdir(call)
     import jax
 
-    from genjax_zoo.explore import explore
+    from genjax_zoo.explore.entries import explore
+    from genjax_zoo.explore.explorations import EXPLORATIONS
+    from genjax_zoo.explore.subject import STREAM, begin
     from genjax_zoo.run import loop
     from genjax_zoo.run.record import report
     from genjax_zoo.typed import choose
 
     known = call.flags
     for name in known.what:
-        choose(name, dict.fromkeys(("all", *explore.EXPLORATIONS)), "exploration")
+        choose(name, dict.fromkeys(("all", *EXPLORATIONS)), "exploration")
     pair = None if known.codes is None else _pair(known.codes)
     setup = loop.set_up(run, _data_dir(workdir, call), learning=False)
     step, state = loop.restore(run, setup.model, setup.like, workdir, known.checkpoint)
-    key = jax.random.fold_in(jax.random.fold_in(setup.root, explore.STREAM), known.seed)
+    key = jax.random.fold_in(jax.random.fold_in(setup.root, STREAM), known.seed)
     folder = pathlib.Path(known.out).expanduser() if known.out else workdir.explore
-    subject = explore.begin(setup.model, state, setup.source, key, folder, pair)
-    entries, left_out = explore.explore(subject, known.what, step)
+    subject = begin(setup.model, state, setup.source, key, folder, pair)
+    entries, left_out = explore(subject, known.what, step)
     report.write(workdir.root)
     for entry in entries:
         print(*(folder / name for name in entry.files))
