@@ -220,5 +220,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         log_prob=Measure(of_params(elbo), Exactness.LOWER_BOUND, density=True),
         measures={**estimates, "kl": kl},
         spaces={"x": likelihood.space},
-        latents=Latents(*map(of_params, (decode, encode, prior)), categorical(config.codes)),
+        latents=Latents(
+            of_params(decode), of_params(encode), of_params(prior), categorical(config.codes)
+        ),
     )

@@ -289,7 +289,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
         Labels are drawn evenly where none are given.
         """
-        check_names(given, labels.names, "vae")
+        check_names(given, ("label",), "vae")
         key_z, key_x = jax.random.split(key)
         z = jax.random.normal(key_z, (n, config.latents))
         y = labels.draw(jax.random.fold_in(key, 2), given, n)
