@@ -219,7 +219,7 @@ def bounds(runner: Runner, n: int) -> dict[str, tuple[float, float, Exactness]]:
     assert model.log_prob is not None
     further = model.measures["iwae"]
     kinds = {
-        "bound (ELBO)": (model.log_prob, model.log_prob.exactness),
+        "bound (ELBO)": (model.log_prob.value, model.log_prob.exactness),
         f"estimate ({further.detail})": (further.value, further.exactness),
     }
     found = {}
@@ -249,7 +249,7 @@ def verdict(grey: Table) -> str:
     holds = vae["sharpness"].high < 1
     blurred = f"{vae['sharpness'].value:.2f} times as sharp as the data"
     for name in ARMS[1:]:
-        other, said = grey[name], []
+        other, compared = grey[name], []
         for measure, lower, needed in (
             ("sharpness", True, True),
             ("recall", False, True),
@@ -259,10 +259,10 @@ def verdict(grey: Table) -> str:
             as_claimed = gap.apart and (gap.value < 0) == lower
             holds &= as_claimed or not needed
             how = "as claimed" if as_claimed else ("the other way" if gap.apart else "not apart")
-            said.append(
+            compared.append(
                 f"{measure} {vae[measure].value:.2f} against {other[measure].value:.2f} ({how})"
             )
-        parts.append(f"VAE against {name}: {', '.join(said)}")
+        parts.append(f"VAE against {name}: {', '.join(compared)}")
     return (
         f"The VAE's means are {blurred}. {'; '.join(parts)}. That the VAE's samples are blurred "
         "and cover more, and the GANs' are sharper and cover less, "

@@ -162,7 +162,7 @@ def test_score_wants_gaussian_noise(line):
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({"corruption": "gausian"}, "gaussian"),
         ({"noise": -1.0}, "got -1"),
@@ -173,8 +173,8 @@ def test_score_wants_gaussian_noise(line):
         ({"average": 1.0}, "average"),
     ],
 )
-def test_bad_configs_are_refused(fields, said):
-    with pytest.raises(ConfigError, match=said):
+def test_bad_configs_are_refused(fields, message):
+    with pytest.raises(ConfigError, match=message):
         autoencoder.Config(**fields)
 
 

@@ -148,8 +148,6 @@ def test_the_temperature_falls_and_the_kl_comes_in():
         {},
         {"decoder": "gaussian", "mean": "sigmoid", "straight_through": True, "average": 0.9},
         {"decoder": "logit_laplace"},
-        {"decoder": "logit_laplace", "variance": "network"},
-        {"decoder": "discretised_logistic", "levels": 2},
     ],
 )
 def test_every_decoder_learns(fields):

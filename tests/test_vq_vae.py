@@ -205,7 +205,6 @@ def test_the_encoder_learns_as_if_codes_were_not_there():
         {"codebook": "ema"},
         {"codebook": "loss"},
         {"decoder": "gaussian"},
-        {"decoder": "gaussian", "variance": "network", "mean": "sigmoid"},
         {"decoder": "categorical", "levels": 2},
     ],
 )

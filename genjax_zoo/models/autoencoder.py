@@ -8,7 +8,7 @@ Vincent, Larochelle, Bengio & Manzagol, Extracting and composing robust features
 autoencoders, 2008. The chain that alternates C and p(x | x~) has the data's distribution in the
 limit of a perfect reconstruction: Bengio, Yao, Alain & Vincent, Generalized denoising auto-encoders
 as generative models, 2013 (arXiv:1305.6663), theorem 1; walkback is its algorithm 1. With Gaussian
-corruption the mean tells a score: Vincent 2011; Alain & Bengio 2014 (arXiv:1211.4246).
+corruption the mean gives a score: Vincent 2011; Alain & Bengio 2014 (arXiv:1211.4246).
 
 Without corruption p(x | x) is learnt, and the chain stays wherever it starts: it is no generative
 model, and its samples show that. None of them has a likelihood.
@@ -265,7 +265,7 @@ def score(config: Config, params: Params, x: Array) -> Array:
     Bengio 2014, equation 10.
 
     Raises:
-      ConfigError: for another corruption than a Gaussian one, which tells no score.
+      ConfigError: for another corruption than a Gaussian one, which gives no score.
     """
     if config.corruption != "gaussian" or not config.noise:
         raise ConfigError(

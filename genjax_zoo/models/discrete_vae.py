@@ -9,7 +9,7 @@ reach φ through the Gumbel-softmax: Jang, Gu & Poole 2017 (arXiv:1611.01144); M
 2017 (arXiv:1611.00712). The relaxation serves learning alone: `log_prob` draws hard codes of q, and
 its mean is the true evidence lower bound under the uniform prior, whatever the weight of the KL
 was in training. Samples are of that same prior; with a KL weight other than one, q as a whole need
-not be uniform, and the bound and the samples both tell so. (DALL-E's second half learns a prior.)
+not be uniform, and the bound and the samples both show it. (DALL-E's second half learns a prior.)
 """
 
 from __future__ import annotations
