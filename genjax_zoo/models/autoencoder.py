@@ -8,7 +8,7 @@ Vincent, Larochelle, Bengio & Manzagol, Extracting and composing robust features
 autoencoders, 2008. The chain that alternates C and p(x | x~) has the data's distribution in the
 limit of a perfect reconstruction: Bengio, Yao, Alain & Vincent, Generalized denoising auto-encoders
 as generative models, 2013 (arXiv:1305.6663), theorem 1; walkback is its algorithm 1. With Gaussian
-corruption the mean tells a score: Vincent 2011; Alain & Bengio 2014 (arXiv:1211.4246).
+corruption the mean gives a score: Vincent 2011; Alain & Bengio 2014 (arXiv:1211.4246).
 
 Without corruption p(x | x) is learnt, and the chain stays wherever it starts: it is no generative
 model, and its samples show that. None of them has a likelihood.
@@ -100,7 +100,7 @@ class Config:
 
     def likelihood(self) -> likelihoods.Likelihood:
         """p(x | f), f the decoder's outputs."""
-        mean = "sigmoid" if self.mean == "sigmoid" else "linear"
+        mean: likelihoods.Mean = "sigmoid" if self.mean == "sigmoid" else "linear"
         return likelihoods.make(self.reconstruction, mean, self.variance, self.noise_std)
 
 
@@ -205,14 +205,15 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         x = batch["x"]
         return jnp.sum(distributions.flat(x - reconstruction(config, params, x)) ** 2, -1)
 
-    def encode(key: Key, params: Params, batch: Batch) -> Array:
-        """f(x), the code: [B, latents]."""
-        return encoder.apply(params.encoder, batch["x"])
+    def encode(key: Key, params: Params, batch: Batch) -> Any:
+        """f(x), the code [B, latents]; with a residual mean x is a latent too: (f(x), x)."""
+        code = encoder.apply(params.encoder, batch["x"])
+        return (code, batch["x"]) if config.residual else code
 
-    def decode(key: Key, params: Params, codes: Array) -> Batch:
-        """The mean of p(x | code)."""
-        f = _decoder(config, params.shape).apply(params.decoder, codes)
-        return {"x": likelihood.mean(params.log_std, f)}
+    def decode(key: Key, params: Params, latents: Any) -> Batch:
+        """The mean of p(x | code), or of p(x | code, x~)."""
+        code, corrupted = latents if config.residual else (latents, None)
+        return {"x": likelihood.mean(params.log_std, outputs_of(config, params, code, corrupted))}
 
     noisy = f"{config.corruption} corruption of {config.noise:g}"
     return Model(
@@ -228,7 +229,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             ),
         },
         spaces={"x": likelihood.space},
-        latents=Latents(None if config.residual else of_params(decode), of_params(encode)),
+        latents=Latents(of_params(decode), of_params(encode)),
     )
 
 
@@ -240,11 +241,16 @@ def _decoder(config: Config, shape: tuple[int, ...]) -> Net:
     return nets.vector_decoder(config.network, config.widths, shape, config.activation)
 
 
-def outputs(config: Config, params: Params, corrupted: Array) -> Array:
-    """g(f(x~)), with x~ added to a residual mean: what p(x | x~) is made of, [B, ...]."""
-    code = _encoder(config).apply(params.encoder, corrupted)
+def outputs_of(config: Config, params: Params, code: Array, corrupted: Array | None) -> Array:
+    """g(code), with x~ added to a residual mean: what p(x | x~) is made of, [B, ...]."""
     f = _decoder(config, params.shape).apply(params.decoder, code)
     return f + corrupted if config.residual else f
+
+
+def outputs(config: Config, params: Params, corrupted: Array) -> Array:
+    """g(f(x~)), likewise."""
+    code = _encoder(config).apply(params.encoder, corrupted)
+    return outputs_of(config, params, code, corrupted)
 
 
 def reconstruction(config: Config, params: Params, corrupted: Array) -> Array:
@@ -259,7 +265,7 @@ def score(config: Config, params: Params, x: Array) -> Array:
     Bengio 2014, equation 10.
 
     Raises:
-      ConfigError: for another corruption than a Gaussian one, which tells no score.
+      ConfigError: for another corruption than a Gaussian one, which gives no score.
     """
     if config.corruption != "gaussian" or not config.noise:
         raise ConfigError(

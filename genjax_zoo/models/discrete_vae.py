@@ -9,7 +9,7 @@ reach φ through the Gumbel-softmax: Jang, Gu & Poole 2017 (arXiv:1611.01144); M
 2017 (arXiv:1611.00712). The relaxation serves learning alone: `log_prob` draws hard codes of q, and
 its mean is the true evidence lower bound under the uniform prior, whatever the weight of the KL
 was in training. Samples are of that same prior; with a KL weight other than one, q as a whole need
-not be uniform, and the bound and the samples both tell so. (DALL-E's second half learns a prior.)
+not be uniform, and the bound and the samples both show it. (DALL-E's second half learns a prior.)
 """
 
 from __future__ import annotations
@@ -220,5 +220,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         log_prob=Measure(of_params(elbo), Exactness.LOWER_BOUND, density=True),
         measures={**estimates, "kl": kl},
         spaces={"x": likelihood.space},
-        latents=Latents(*map(of_params, (decode, encode, prior)), categorical(config.codes)),
+        latents=Latents(
+            of_params(decode), of_params(encode), of_params(prior), categorical(config.codes)
+        ),
     )

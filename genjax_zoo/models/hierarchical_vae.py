@@ -209,7 +209,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     # --------------------------------------------------------------------- p(z), q(z | x)
 
     def normal(net: Net, params: Any, h: Array) -> Normal:
-        """What a network says of one layer, of h [..., B, C]."""
+        """N(z_l; ...) as a network of h [..., B, C] has it."""
         return Normal(*jnp.split(net.apply(params, h), 2, axis=-1))
 
     def prior(params: Params, layer: int, above: Array | None) -> Normal:

@@ -101,7 +101,7 @@ class Config:
         if self.flow_steps and self.objective == "dreg":
             raise ConfigError(
                 "vae: objective 'dreg' needs the density of q(z | x) at a given z, and a flow "
-                "tells only that of its own draws; set flow_steps to 0 or objective to 'iwae'."
+                "has only that of its own draws; set flow_steps to 0 or objective to 'iwae'."
             )
 
 
@@ -190,7 +190,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         outputs = encoder.apply(params.encoder, with_y(batch))
         return Posterior(*jnp.split(outputs, [config.latents, 2 * config.latents], axis=-1))
 
-    def noise(key: Key, q: Posterior, draws: int) -> Array:
+    def noise_of(key: Key, q: Posterior, draws: int) -> Array:
         """ε ~ N(0, I): [K, B, L]."""
         return jax.random.normal(key, (draws, *q.mean.shape))
 
@@ -225,7 +225,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         log p(x | z) in nats, [B].
         """
         q = posterior(params, batch)
-        z, log_q = draw(params, q, noise(key, q, draws))
+        z, log_q = draw(params, q, noise_of(key, q, draws))
         if flow is None:
             # (1)  KL(q(z | x) || p(z)), in closed form
             kl = distributions.gaussian_kl(q.mean[..., None], q.log_std[..., None])
@@ -253,7 +253,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     def negative_iwae(key: Key, params: Params, beta: Array | float, batch: Batch):
         """-log 1/K Σ_k w_k: Burda et al. 2016, equation 8."""
         q = posterior(params, batch)
-        z, log_q = draw(params, q, noise(key, q, config.training_samples))
+        z, log_q = draw(params, q, noise_of(key, q, config.training_samples))
         log_w = log_weights(params, batch, z, log_q, beta)
         bound, share = bounds.log_mean(log_w), bounds.shares(log_w)
         if config.objective == "dreg":
@@ -278,7 +278,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         q = posterior(params, batch)
 
         def of_chunk(key: Key, draws: int) -> Array:
-            return log_weights(params, batch, *draw(params, q, noise(key, q, draws)))
+            return log_weights(params, batch, *draw(params, q, noise_of(key, q, draws)))
 
         return bounds.importance(key, of_chunk, config.importance_samples)
 
@@ -289,7 +289,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
         Labels are drawn evenly where none are given.
         """
-        check_names(given, labels.names, "vae")
+        check_names(given, ("label",), "vae")
         key_z, key_x = jax.random.split(key)
         z = jax.random.normal(key_z, (n, config.latents))
         y = labels.draw(jax.random.fold_in(key, 2), given, n)
@@ -306,8 +306,8 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         [B, L], and y at its end.
         """
         q = posterior(params, batch)
-        drawn = jnp.zeros_like(q.mean) if config.encode_means else noise(key, q, 1)[0]
-        return z_with_y(draw(params, q, drawn)[0], batch)
+        noise = jnp.zeros_like(q.mean) if config.encode_means else noise_of(key, q, 1)[0]
+        return z_with_y(draw(params, q, noise)[0], batch)
 
     def prior(key: Key, params: Params, n: int) -> Array:
         """z ~ p(z): [n, L], and y of any label at its end."""

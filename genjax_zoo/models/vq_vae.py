@@ -293,7 +293,9 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         log_prob=log_prob,
         measures=measures,
         spaces={"x": likelihood.space},
-        latents=Latents(*map(of_params, (decode, encode, draw_codes)), categorical(config.codes)),
+        latents=Latents(
+            of_params(decode), of_params(encode), of_params(draw_codes), categorical(config.codes)
+        ),
     )
 
 

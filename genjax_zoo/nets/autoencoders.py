@@ -33,8 +33,6 @@ def vector_encoder(kind: AutoEncoder, widths: Sequence[int], outputs: int, activ
 def vector_decoder(
     kind: AutoEncoder, widths: Sequence[int], shape: tuple[int, ...], activation: str
 ) -> Net:
-    """z [..., L] -> [..., *shape]; () for widths makes an "mlp" linear."""
-    if kind == "mlp":
-        return batched(mlp(widths[::-1], shape, activation))
-    height, width, channels = shape
-    return batched(conv_decoder(widths[::-1], (height, width, channels), activation))
+    """z [..., L] -> [..., *shape], of images (H, W, C) for "conv"."""
+    network = conv_decoder if kind == "conv" else mlp
+    return batched(network(widths[::-1], shape, activation))

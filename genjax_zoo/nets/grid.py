@@ -126,7 +126,7 @@ def grid_encoder(
 
 def grid_decoder(
     widths: Sequence[int],
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     blocks: int = 2,
     activation: str = "relu",
 ) -> Net:

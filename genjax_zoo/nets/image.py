@@ -202,9 +202,7 @@ def conv_encoder(
     return net(_Encoder(tuple(widths), shape, activation))
 
 
-def conv_decoder(
-    widths: Sequence[int], shape: tuple[int, int, int], activation: str = "relu"
-) -> Net:
+def conv_decoder(widths: Sequence[int], shape: tuple[int, ...], activation: str = "relu") -> Net:
     """z [B, ...] -> x [B, *shape]: `conv_encoder` run backwards, if its widths are reversed.
 
     Args:

@@ -30,7 +30,7 @@ Mean = Literal["linear", "sigmoid"]
 Variance = Literal["fixed", "scalar", "diagonal", "network"]
 
 FLOOR = -7.0
-"""The least log σ, log b or log s that a network can say. Where a pixel never changes the
+"""The least log σ, log b or log s that a network can give. Where a pixel never changes the
 likelihood of a density has no maximum; PixelCNN++ stops at the same number."""
 
 Shape = tuple[int, ...]
@@ -103,8 +103,8 @@ def make(
       mean: of a Gaussian: f itself, or for data in [0, 1] its sigmoid (Kingma & Welling 2014,
         section 5).
       variance: σ of a Gaussian, or b of a logit-Laplace, stays as it is ("fixed"), is learnt, one
-        for all dimensions ("scalar") or one for each ("diagonal"), or is said of each x by the
-        network ("network").
+        for all dimensions ("scalar") or one for each ("diagonal"), or is given for each x by
+        the network ("network").
       noise_std: σ at the start (gaussian, discretised_logistic), in units of x, or b.
       levels: K (discretised_logistic, categorical): 256 for 8 bits.
 
@@ -254,8 +254,8 @@ def _location_and_scale(variance: Variance, scale: float):
     def split(log_scale: LogScale, f: Array) -> tuple[Array, Array | float]:
         if variance != "network":
             return f, start if log_scale is None else log_scale
-        location, said = _split(f, 2)
-        return location, jnp.maximum(said + start, FLOOR)
+        location, own = _split(f, 2)
+        return location, jnp.maximum(own + start, FLOOR)
 
     return (2 if variance == "network" else 1), init, split
 
