@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genjax_zoo.contract import Batch, ConfigError, DataError, Key, categorical
-from genjax_zoo.data import scenes, tables
+from genjax_zoo.data import scenes, strings, tables
 from genjax_zoo.data.densities import DENSITIES
 from genjax_zoo.data.source import (
     Data,
@@ -46,7 +46,7 @@ HELD_OUT_DRAWS = 10_000
 HELD_OUT_SCENES = 2000
 KINDS = (
     "digits, density:NAME, table:NAME, series:PATH, clip:PATH, tfds:NAME, folder:PATH, text:PATH, "
-    "captions:digits, captions:tfds:NAME"
+    "captions:digits, captions:tfds:NAME, strings:NAME:SYMBOLS"
 )
 
 
@@ -63,6 +63,7 @@ def open_source(data: Data, seed: int, data_dir: str | None = None) -> Source:
         "folder": lambda: _folder(data, seed, name),
         "text": lambda: _text(data, seed, _read_text(name), data.source),
         "captions": lambda: _captions(data, seed, name, data_dir),
+        "strings": lambda: strings.opened(name, data.length, data.batch_size),
     }
     if kind not in openers or bool(name) != (kind != "digits"):
         raise ConfigError(f"config.data.source={data.source!r} is none of {KINDS}.")
