@@ -296,7 +296,7 @@ def test_what_a_stage_was_begun_from_outlives_its_begin(average):
 
 def test_wrong_names_and_shapes_are_refused():
     init, _ = two()
-    with pytest.raises(ConfigError, match="stage to --begin 'frist'. Did you mean 'first'"):
+    with pytest.raises(ConfigError, match=r"stage to --begin 'frist'\. Did you mean 'first'"):
         init(KEY, BATCH, frist=Mean(jnp.zeros(2)))
     with pytest.raises(ConfigError, match=r"--begin=second: .value is \[3\] there, .* needs \[2\]"):
         init(KEY, BATCH, second=Mean(jnp.zeros(3)))

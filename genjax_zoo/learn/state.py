@@ -131,13 +131,13 @@ def adopt(fresh: Params, begun: Params | None, name: str = "params") -> Params:
                 f"--begin={name}: {leaf} is {came.get(leaf, 'absent')} there, and this config "
                 f"needs {wanted.get(leaf, 'none')}; begin from a run of the same model fields."
             )
-    structure: Callable[[Any], Any] = jax.tree.structure
-    if structure(fresh) != structure(begun):
+    try:
+        return jax.tree.map(lambda old, new: jnp.asarray(new, old.dtype), fresh, begun)
+    except ValueError as error:
         raise ConfigError(
             f"--begin={name}: what was learnt there ({_kind(begun)}) is not what this config "
             f"learns ({_kind(fresh)}); begin from a run of the same model fields and data."
-        )
-    return jax.tree.map(lambda old, new: jnp.asarray(new, old.dtype), fresh, begun)
+        ) from error
 
 
 def _kind(tree: Any) -> str:

@@ -4,6 +4,7 @@
     play      a field made of each player's own gradient, bent by a dynamics (maths/games)
     contrast  an energy, and a chain that supplies its negative phase
     em        expect, then maximise; a closed form is EM with nothing hidden
+    reinforce try, be told what it was worth, do more of what was worth more (maths/sequences)
     staged    one model after another, each stage seeing what the last one learnt
 
 Floor 3. The verbs know no model: a model hands them functions of `(key, params, memory, batch)`.
@@ -33,6 +34,7 @@ from genjax_zoo.learn.state import (
     average_update,
 )
 from genjax_zoo.maths.games.dynamics import Dynamics, Losses, Optimizers
+from genjax_zoo.maths.sequences.policy_gradients import Attempts, Estimator, Worth, at_end
 from genjax_zoo.typed import nearest
 
 Init = Callable[..., tuple[Params, Memory]]
@@ -217,6 +219,114 @@ def em(
         return TrainState(maximise(statistics), statistics), info
 
     return starting(init, lambda params: ()), step
+
+
+OfAttempts = Callable[[Key, Params, Memory, Batch], Array]
+"""(key, params, memory, attempts) -> numbers of a batch of A attempts: [A, T], or [A]."""
+
+
+def reinforce(
+    init: Init,
+    attempt: Callable[[Key, Params, Memory, Batch], tuple[Attempts, Memory]],
+    log_prob: OfAttempts,
+    worth: Callable[[Key, Params, Memory, Batch], tuple[Array, Info]],
+    tx: optax.GradientTransformation,
+    estimator: Estimator,
+    reference: OfAttempts | None = None,
+    value: OfAttempts | None = None,
+    average: float = 0.0,
+) -> Verb:
+    """Tries, is told what it was worth, and does more of what was worth more.
+
+        E_p[r(x)] - b KL(p, q)   rises, by an estimate of its gradient (policy_gradients.py)
+
+    The log-probabilities by which a policy is judged, old and new, are those of `log_prob`: of one
+    code, and of minibatches of one shape. What `attempt` says of its own draws is compared with
+    them, and `info` has the largest difference as `mismatch`: more than rounding means that samples
+    are drawn of another policy than the one that learns (by another temperature, say).
+
+    Args:
+      init: (key, batch) -> (params, memory); the memory holds a frozen reference, if any.
+      attempt: (key, params, memory, batch) -> (attempts, memory): `estimator.group` attempts at
+        each prompt of the batch, side by side. A batch is whatever prompts are.
+      log_prob: of each symbol [A, T]. The key is one for all passes.
+      worth: (key, params, memory, attempts) -> (reward, info): of each attempt [A], paid at its
+        end, or of each symbol [A, T].
+      tx: the optimizer, which makes passes times minibatches steps in one.
+      estimator: how worth becomes a gradient.
+      reference: log-probabilities of each symbol under the reference q [A, T].
+      value: what is expected from before each symbol on [A, T], learnt beside the policy.
+      average: decay of the moving average of the parameters; 0 keeps none.
+    """
+    M = estimator.minibatches
+    begin = lambda params: (tx.init(params), estimator.begin())
+
+    def of_all(fn: OfAttempts, key: Key, params: Params, memory: Memory, x: Batch) -> Array:
+        """What a function says of all attempts, a minibatch at a time."""
+        if M == 1:
+            return fn(key, params, memory, x)
+        # Every M-th to one minibatch: devices that share the attempts share each of them.
+        divided = jax.tree.map(lambda leaf: leaf.reshape(-1, M, *leaf.shape[1:]), x)
+        part = lambda m: jax.tree.map(lambda leaf: leaf[:, m], divided)
+        found = jax.lax.map(lambda m: fn(key, params, memory, part(m)), jnp.arange(M))
+        return jnp.swapaxes(found, 0, 1).reshape(-1, *found.shape[2:])
+
+    def step(key: Key, state: TrainState, batch: Batch) -> tuple[TrainState, Info]:
+        key_attempt, key_policy, key_worth, key_order = jax.random.split(key, 4)
+        params, (optimizer, remembered) = state.params, state.optimizer
+        (x, drawn, mask), memory = attempt(key_attempt, params, state.memory, batch)
+        A = len(mask)
+        if A % M:
+            raise ConfigError(
+                f"{M} minibatches do not divide {A} attempts; choose config.data.batch_size times "
+                "estimator.group as a multiple of estimator.minibatches."
+            )
+        # (1)  what was tried is worth something
+        reward, info = worth(key_worth, params, memory, x)
+        of_symbols = reward if reward.ndim == 2 else at_end(reward, mask)
+        said_of = lambda fn: fn and of_all(fn, key_policy, params, memory, x)
+        known = Worth(of_symbols, mask, *map(said_of, (log_prob, reference, value)))
+        known = jax.lax.stop_gradient(known)
+        # (2)  and more or less than was to be expected
+        judged, remembered, of_worth = estimator.judge(remembered, known)
+
+        def loss(params: Params, part: tuple, first: Array) -> tuple[Array, Info]:
+            x, known, judged = part
+            now = log_prob(key_policy, params, memory, x)
+            # Before the first step the policy is the old one, to the last bit.
+            old = jnp.where(first, jax.lax.stop_gradient(now), known.log_prob)
+            expected = value and value(key_policy, params, memory, x)
+            return estimator.loss(now, expected, known._replace(log_prob=old), judged)
+
+        def learn(carry: tuple[Params, Any], turn: tuple[Array, Array]):
+            (params, optimizer), (rows, first) = carry, turn
+            part = jax.tree.map(lambda leaf: leaf[rows], (x, known, judged))
+            grad = jax.value_and_grad(loss, has_aux=True)
+            (lowered, said), g = grad(params, part, first)
+            updates, optimizer = tx.update(g, optimizer, params)
+            return (optax.apply_updates(params, updates), optimizer), {"loss": lowered, **said}
+
+        # (3)  so that it becomes likelier, or less likely: the first pass takes the attempts as
+        #      they were judged, and every other one in an order of its own
+        orders = [jnp.arange(A)] + [
+            jax.random.permutation(jax.random.fold_in(key_order, k), A)
+            for k in range(1, estimator.passes)
+        ]
+        rows = jnp.concatenate([order.reshape(-1, M).T for order in orders])
+        (params, optimizer), said = jax.lax.scan(
+            learn, (params, optimizer), (rows, jnp.arange(len(rows)) == 0)
+        )
+        info = {
+            "reward": jnp.mean(jnp.sum(of_symbols * mask, axis=1)),
+            "mismatch": jnp.max(jnp.abs(drawn - known.log_prob) * mask),
+            **jax.tree.map(jnp.mean, said),
+            **of_worth,
+            **info,
+        }
+        kept = average_update(state.average, params, average)
+        return TrainState(params, memory, (optimizer, remembered), kept), info
+
+    return starting(init, begin, average), step
 
 
 class Stage(NamedTuple):
