@@ -84,12 +84,13 @@ def describe(result: Result) -> str:
     within = (
         f"[{result.low:.4f}, {result.high:.4f}]" if of_samples else f"± {result.standard_error:.4f}"
     )
+    where = f"{result.split} split" if "asked" not in result.protocol else f"of {result.split}"
     what = "samples" if of_samples else ""
     if result.per is not None:
         what = f"of {result.per:.0f} {result.unit.partition('/')[2] or 'unit'}s"
     return (
         f"{f'{result.name} = {result.value:.4f} {within} {result.unit}'.rstrip()},{kind} "
         f"{result.detail + ', ' if result.detail else ''}"
-        f"{result.split + ' split, ' if result.split else ''}"
+        f"{where + ', ' if result.split else ''}"
         f"n={f'{result.n} {what}'.rstrip()}, {result.preprocessing}, step {result.step}"
     )
