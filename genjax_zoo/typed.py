@@ -24,6 +24,7 @@ RENAMED: Mapping[str, str] = {
     "straight": "rectified_flow",
     "imagined": "pseudo_counts",
     "blur": "instance_noise",
+    "start": "initial",
 }
 """What fields, values and flags were called before version 0.2.0, and are now."""
 

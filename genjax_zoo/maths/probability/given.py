@@ -127,7 +127,7 @@ def known_part(
             f"{who}: mask says where x is known, and no x was given; give both, such as "
             "--given=x=image.npy --given=mask=mask.npy."
         )
-    x = jnp.asarray(x, jnp.float32)
+    x = jnp.asarray(x, float)
     if mask is None:
         if not isinstance(x, jax.core.Tracer) and not bool(jnp.isnan(x).any()):
             raise DataError(
