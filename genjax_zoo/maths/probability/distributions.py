@@ -15,6 +15,11 @@ from genjax_zoo.contract import Array
 _LOG_2PI = math.log(2 * math.pi)
 
 
+def flat(x: Array) -> Array:
+    """Examples [B, ...] as vectors [B, D], which the densities below are of."""
+    return x.reshape(x.shape[0], -1)
+
+
 def bernoulli(x: Array, logits: Array) -> Array:
     """log Π_d Bernoulli(x_d; sigmoid(l_d)), for x_d in {0, 1}.
 
