@@ -175,7 +175,7 @@ def test_what_makes_no_sense_is_refused():
         lds.Config(states=0)
     with pytest.raises(ConfigError, match="fixed should name some of A, Q, C, d, R, initial"):
         lds.Config(fixed=("B",))
-    with pytest.raises(ConfigError, match="'start'.*it is called 'initial'"):
+    with pytest.raises(ConfigError, match=r"'start'.*it is called 'initial'"):
         lds.Config(fixed=("start",))
     with pytest.raises(DataError, match="two times or more"):
         lds.make(lds.Config()).init(KEY, {"x": jnp.zeros((3, 1, 2))})

@@ -72,11 +72,11 @@ class Cache(NamedTuple):
 
     Attributes:
       x: their pixels [n, D]; 0 where none has been read yet.
-      count: how many of each have been read [] int32.
+      read: how many of each [] int32.
     """
 
     x: Array
-    count: Array
+    read: Array
 
 
 def make(config: Config, tx: optax.GradientTransformation) -> Model:
@@ -145,9 +145,7 @@ def check_binary(value: Array) -> None:
         )
 
 
-def start(
-    state: TrainState, n: int, length: int, given: Batch = NOTHING
-) -> tuple[Array, Cache]:
+def start(state: TrainState, n: int, length: int, given: Batch = NOTHING) -> tuple[Array, Cache]:
     """The logits [n, 2] of the first pixel, and a cache of n strings; contract.Start."""
     check_names(given, (), "fvsbn")
     params = eval_params(state)
@@ -165,13 +163,13 @@ def extend(state: TrainState, cache: Cache, x: Array) -> tuple[Array, Cache]:
     After the last pixel comes nothing: its logits are 0.
     """
     params = eval_params(state)
-    read = jax.lax.dynamic_update_slice(cache.x, x.astype(cache.x.dtype), (0, cache.count))
-    i = cache.count + 1 + jnp.arange(x.shape[1])
+    known = jax.lax.dynamic_update_slice(cache.x, x.astype(cache.x.dtype), (0, cache.read))
+    i = cache.read + 1 + jnp.arange(x.shape[1])
     # l_i = b_i + Σ_{j<i} W_ij x_j, of the rows i alone
     rows = params.weights.at[i].get(mode="fill", fill_value=0)
     rows = jnp.where(jnp.arange(params.bias.size) < i[:, None], rows, 0)
-    logits = params.bias.at[i].get(mode="fill", fill_value=0) + read @ rows.T
-    return _of_two(logits), Cache(read, cache.count + x.shape[1])
+    logits = params.bias.at[i].get(mode="fill", fill_value=0) + known @ rows.T
+    return _of_two(logits), Cache(known, cache.read + x.shape[1])
 
 
 def _of_two(logits: Array) -> Array:

@@ -249,9 +249,7 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         log_prob=Measure(of_params(log_prob), Exactness.EXACT, density=True),
         measures=measures if config.classes > 1 else {},
         spaces=labels.spaces(REAL),
-        latents=Latents(
-            decode=of_params(decode), encode=of_params(encode), space=categorical()
-        ),
+        latents=Latents(decode=of_params(decode), encode=of_params(encode), space=categorical()),
     )
 
 

@@ -5,8 +5,8 @@
 are three regressions, and their best coefficients and noises are functions of expected sums of
 products (Ghahramani & Hinton, Parameter estimation for linear dynamical systems, 1996). Sums are
 taken about a reference, the system that learning began at, lest a variance be a small difference of
-large numbers: of w_t = x_t - A_0 x_t-1 on x_t-1, of u_t = y_t - C_0 x_t - d_0 on z_t = [x_t; 1], and
-of x_1 - m_0 on 1. What comes out is then added to the reference.
+large numbers: of w_t = x_t - A_0 x_t-1 on x_t-1, of u_t = y_t - C_0 x_t - d_0 on z_t = [x_t; 1],
+and of x_1 - m_0 on 1. What comes out is then added to the reference.
 
 Floor 1. Series are [B, T, ...]: y [B, T, p] with NaN where it is missing, and of the states given y
 the means x [B, T, q], covariances P [B, T, q, q] and Cov(x_t, x_t-1) L [B, T - 1, q, q].
