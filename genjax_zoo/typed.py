@@ -25,6 +25,7 @@ RENAMED: Mapping[str, str] = {
     "imagined": "pseudo_counts",
     "blur": "instance_noise",
     "noise": "instance_noise",
+    "start": "initial",
 }
 """What fields, values and flags were called before version 0.2.0, and are now."""
 
@@ -104,7 +105,10 @@ def number(
 RANGE = "range"
 
 
-@typing.dataclass_transform(frozen_default=True)
+# `number` is no field specifier: mypy takes its first argument for no default.
+@typing.dataclass_transform(
+    frozen_default=True, field_specifiers=(dataclasses.field, dataclasses.Field)
+)
 def config(cls: type[T]) -> type[T]:
     """Makes a frozen dataclass of a typed config, whose fields keep to their declared ranges.
 

@@ -16,7 +16,7 @@ _LOG_2PI = math.log(2 * math.pi)
 
 
 def flat(x: Array) -> Array:
-    """x [B, ...] -> [B, D]."""
+    """Examples [B, ...] as vectors [B, D], which the densities below are of."""
     return x.reshape(x.shape[0], -1)
 
 

@@ -117,7 +117,8 @@ def known_part(
     """What is known of x: (x [n, *shape], where it is known [n, *shape] bool); None if nothing is.
 
     `x` holds the values, one for all or [n, ...], and `mask` is 1 where they are known. Without a
-    mask, what is NaN is unknown. The x that is returned is 0 where it is unknown.
+    mask, what is NaN is unknown. The x that is returned is 0 where it is unknown. What is not
+    traced comes back as numpy's, so that it can be checked under jit too.
 
     Raises DataError for a mask without x, an x that is known whole, or another shape.
     """
@@ -129,17 +130,19 @@ def known_part(
             f"{who}: mask says where x is known, and no x was given; give both, such as "
             "--given=x=image.npy --given=mask=mask.npy."
         )
-    x = jnp.asarray(x, jnp.float32)
+    traced = any(isinstance(part, jax.core.Tracer) for part in (x, mask))
+    xp: Any = jnp if traced else np
+    x = xp.asarray(x, jnp.result_type(float))
     if mask is None:
-        if not isinstance(x, jax.core.Tracer) and not bool(jnp.isnan(x).any()):
+        if not traced and not np.isnan(x).any():
             raise DataError(
                 f"{who}: all of x was given, which leaves nothing to draw; give a mask too (1 "
                 "where x is known), or make NaN what is unknown."
             )
-        mask = jnp.ones(x.shape, bool)
+        mask = xp.ones(x.shape, bool)
     x, mask = (for_each(part, shape, n, f"{who}: {m}") for m, part in (("x", x), ("mask", mask)))
-    known = (mask > 0) & ~jnp.isnan(x)
-    return jnp.where(known, x, 0.0), known
+    known = (mask > 0) & ~xp.isnan(x)
+    return xp.where(known, x, 0), known
 
 
 def for_each(value: Any, shape: tuple[int, ...], n: int, what: str) -> Array:
@@ -147,7 +150,8 @@ def for_each(value: Any, shape: tuple[int, ...], n: int, what: str) -> Array:
 
     Where an example has a single number, [] and [n] will do. Raises DataError for another shape.
     """
-    value = jnp.asarray(value)
+    xp: Any = jnp if isinstance(value, jax.Array) else np
+    value = xp.asarray(value)
     if shape == (1,) and value.shape in ((), (n,)):
         value = value[..., None]
     if value.shape not in (shape, (n, *shape)):
@@ -155,4 +159,23 @@ def for_each(value: Any, shape: tuple[int, ...], n: int, what: str) -> Array:
             f"{what} should have the shape {list(shape)} of one example, or {[n, *shape]}, got "
             f"{list(value.shape)}."
         )
-    return jnp.broadcast_to(value, (n, *shape))
+    return xp.broadcast_to(value, (n, *shape))
+
+
+def prompt(
+    given: Mapping[str, Any], shape: tuple[int, ...], who: str, n: int
+) -> tuple[Array, Array] | None:
+    """What `known_part` says where x is written number after number, row by row: its beginning.
+
+    Raises DataError where anything else is known, if it is not traced.
+    """
+    part = known_part(given, shape, who, n)
+    if part is not None and not isinstance(part[1], jax.core.Tracer):
+        known = part[1].reshape(n, -1)
+        if bool((known[:, 1:] > known[:, :-1]).any()):
+            raise DataError(
+                f"{who} writes x number after number, row by row, and goes on from its beginning: "
+                "what is known of x should come before all that is not; give such a beginning, or "
+                "choose a family that fills in."
+            )
+    return part
