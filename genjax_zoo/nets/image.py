@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 from flax import linen as nn
 
-from genjax_zoo.contract import Array, Key
+from genjax_zoo.contract import Array, ConfigError, Key
 from genjax_zoo.nets.conv import conv, conv_transpose
 from genjax_zoo.nets.dense import Dense, Initialiser, weight
 from genjax_zoo.nets.net import ACTIVATIONS, Net, Params, net
@@ -141,6 +141,20 @@ def pyramid(image: tuple[int, int], levels: int) -> list[tuple[int, int]]:
         height, width = sizes[-1]
         sizes.append((-(-height // STRIDE), -(-width // STRIDE)))
     return sizes
+
+
+def image_shape(x: Array, who: str, instead: str = "Choose images.") -> tuple[int, int, int]:
+    """(H, W, C) of images x [B, H, W, C].
+
+    Raises ConfigError, in the name of the family `who`, where x holds no images; `instead` is what
+    to do then.
+    """
+    if x.ndim != 4:
+        raise ConfigError(
+            f"{who}: expected images [B, H, W, C], got data of shape {list(x.shape)}. {instead}"
+        )
+    height, width, channels = x.shape[1:]
+    return height, width, channels
 
 
 class _Encoder(nn.Module):
