@@ -104,7 +104,7 @@ RANGE = "range"
 
 
 @typing.dataclass_transform(
-    frozen_default=True, field_specifiers=(dataclasses.field, dataclasses.Field, number)
+    frozen_default=True, field_specifiers=(dataclasses.field, dataclasses.Field)
 )
 def config(cls: type[T]) -> type[T]:
     """Makes a frozen dataclass of a typed config, whose fields keep to their declared ranges.

@@ -297,8 +297,8 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     def log_prob(
         key: Key, params: Params, batch: Batch, solver: likelihood.Solver = solver
     ) -> Array:
-        own = (batch["x"], solver, config.probes)
-        return likelihood.log_density(key, *of_batch(params, batch), *own)
+        process, predict = of_batch(params, batch)
+        return likelihood.log_density(key, process, predict, batch["x"], solver, config.probes)
 
     def solver_error(key: Key, params: Params, batch: Batch) -> Array:
         """|log p(x) - log p(x) with coarser steps| [B] nats, more than what is left of error."""

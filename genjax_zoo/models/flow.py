@@ -40,8 +40,9 @@ from genjax_zoo.contract import (
 from genjax_zoo.learn.state import of_params
 from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.inference import bounds
-from genjax_zoo.maths.probability import bijections, distributions
+from genjax_zoo.maths.probability import bijections, couplings, distributions
 from genjax_zoo.maths.probability.bijections import Bijection
+from genjax_zoo.maths.probability.distributions import flat
 from genjax_zoo.maths.probability.given import Labels, check_names
 from genjax_zoo.nets import ACTIVATIONS
 from genjax_zoo.typed import choose, number
@@ -107,7 +108,7 @@ class Config:
             )
 
 
-def _conditioner(config: Config) -> bijections.Conditioner:
+def _conditioner(config: Config) -> couplings.Conditioner:
     """Networks for couplings of vectors or, with scales, of images."""
 
     def network(shape: tuple[int, ...]) -> nets.Net:
@@ -119,13 +120,13 @@ def _conditioner(config: Config) -> bijections.Conditioner:
 
 
 def _nice(config: Config, k: int) -> Bijection:
-    return bijections.coupling(_conditioner(config), bijections.additive(), swap=k % 2)
+    return couplings.coupling(_conditioner(config), couplings.additive(), swap=k % 2)
 
 
 def _realnvp(config: Config, k: int) -> Bijection:
     return bijections.chain(
         bijections.actnorm(),
-        bijections.coupling(_conditioner(config), bijections.affine(), swap=k % 2),
+        couplings.coupling(_conditioner(config), couplings.affine(), swap=k % 2),
     )
 
 
@@ -133,15 +134,15 @@ def _glow(config: Config, k: int) -> Bijection:
     return bijections.chain(
         bijections.actnorm(),
         bijections.linear(seed=k),
-        bijections.coupling(_conditioner(config), bijections.affine()),
+        couplings.coupling(_conditioner(config), couplings.affine()),
     )
 
 
 def _spline(config: Config, k: int) -> Bijection:
     return bijections.chain(
         bijections.linear(seed=k),
-        bijections.coupling(
-            _conditioner(config), bijections.spline(config.bins, config.bound), swap=k % 2
+        couplings.coupling(
+            _conditioner(config), couplings.spline(config.bins, config.bound), swap=k % 2
         ),
     )
 
@@ -150,7 +151,7 @@ def _maf(config: Config, k: int) -> Bijection:
     network = lambda shape: nets.made(config.widths, math.prod(shape), config.activation)
     return bijections.chain(
         bijections.actnorm(),
-        bijections.autoregressive(network, bijections.affine()),
+        couplings.autoregressive(network, couplings.affine()),
         bijections.permute(None if k % 2 == 0 else k),
     )
 
@@ -176,8 +177,8 @@ def bijection(config: Config, shape: tuple[int, ...]) -> Bijection:
     if not config.scales:
         size = math.prod(shape)
         mixed = [bijections.permute(seed=0)] if size > 2 else []
-        flat = [bijections.reshape(shape, (size,)), *mixed, *layers(0), *last]
-        return bijections.chain(*first, *flat, bijections.reshape((size,), shape))
+        parts = [bijections.reshape(shape, (size,)), *mixed, *layers(0), *last]
+        return bijections.chain(*first, *parts, bijections.reshape((size,), shape))
 
     def scale(s: int) -> Bijection:
         inner = [bijections.rest(scale(s + 1))] if s + 1 < config.scales else []
@@ -243,7 +244,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     def density(params: Params, x: Array, condition: Array | None) -> Array:
         """log p(x) of real x, in nats per unit of volume: [B]."""
         z, log_det = bijection(config, params.shape).forward(params.flow, x, condition)
-        return PRIORS[config.prior][0](z.reshape(len(z), -1)) + log_det
+        return PRIORS[config.prior][0](flat(z)) + log_det
 
     def continuous(x: Array, u: Array | float) -> Array:
         """(k + u) / levels in [0, 1], of the levels k = 0 .. levels - 1 and u in [0, 1)."""
@@ -256,9 +257,9 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         noise = jax.random.normal(key, x.shape)
         context = _context(x, config.scales)
         v, log_det = noise_of(params.shape).forward(params.dequantisation, noise, context)
-        log_q = distributions.gaussian(noise.reshape(len(x), -1), 0.0, 0.0) - log_det
+        log_q = distributions.gaussian(flat(noise), 0.0, 0.0) - log_det
         # u = sigmoid(v),  log du/dv = -log(1 + e^v) - log(1 + e^-v)
-        return jax.nn.sigmoid(v), log_q - _logistic(v.reshape(len(x), -1))
+        return jax.nn.sigmoid(v), log_q - _logistic(flat(v))
 
     def log_prob(key: Key, params: Params, batch: Batch) -> Array:
         """log p(x) [B] nats, or for discrete data log p(x + u) - log q(u | x), u ~ q: a bound."""
@@ -270,7 +271,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         nats = density(params, continuous(x, u), condition)
         bound = nats - x[0].size * math.log(config.levels) - log_q
         k = x * (config.levels - 1)
-        whole = jnp.all(jnp.abs(k - jnp.round(k)).reshape(len(x), -1) < 1e-2, -1)
+        whole = jnp.all(flat(jnp.abs(k - jnp.round(k))) < 1e-2, -1)
         return jnp.where(whole, bound, -jnp.inf)
 
     def loss(key: Key, params: Params, memory: tuple[()], batch: Batch):
@@ -303,7 +304,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         """z as it is, or where labels condition the flow as a vector with y at its end."""
         if condition is None:
             return z
-        return jnp.concatenate([z.reshape(len(z), -1), condition], -1)
+        return jnp.concatenate([flat(z), condition], -1)
 
     def encode(key: Key, params: Params, batch: Batch) -> Array:
         """z = f(x): [B, ...], like x, or with classes [B, D + classes], y at its end.
@@ -359,4 +360,4 @@ def _context(x: Array, scales: int) -> Array:
     """x as a condition for a flow of noise of its shape: squeezed once for images, else flat."""
     if scales:
         return bijections.squeeze().forward((), x)[0] - 0.5
-    return x.reshape(len(x), -1) - 0.5
+    return flat(x) - 0.5

@@ -10,6 +10,8 @@ Xie 2023, arXiv:2212.09748, section 3.2).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -125,11 +127,14 @@ class Block(nn.Module):
         The mask is that of the tokens among themselves, as `attend` takes it.
         """
         features = h.shape[-1]
-        norms, gates = (TokenNorm(), TokenNorm()), (1.0, 1.0)
-        if condition is not None:
+        if condition is None:
+            norms: tuple[Any, Any] = (TokenNorm(), TokenNorm())
+            gates: tuple[Any, Any] = (1.0, 1.0)
+        else:
             # (γ₁, β₁, α₁, γ₂, β₂, α₂)
             six = jnp.split(Dense(6 * features, initialiser=ZERO)(condition)[:, None], 6, -1)
-            norms, gates = (_modulated(*six[:2]), _modulated(*six[3:5])), (six[2], six[5])
+            norms = (_modulated(*six[:2]), _modulated(*six[3:5]))
+            gates = (six[2], six[5])
         h = h + gates[0] * Attention(self.heads, fused=True)(norms[0](h), mask=mask)
         if context is not None:
             h = h + Attention(self.heads, initialiser=ZERO)(normalise_tokens(h), context)
@@ -137,5 +142,5 @@ class Block(nn.Module):
         return h + gates[1] * Dense(features)(inner)
 
 
-def _modulated(scale: Array, shift: Array):
+def _modulated(scale: Array, shift: Array) -> Callable[[Array], Array]:
     return lambda x: normalise_tokens(x) * (1 + scale) + shift

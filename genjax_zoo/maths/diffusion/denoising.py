@@ -14,6 +14,7 @@ import jax.numpy as jnp
 
 from genjax_zoo.contract import Array, Key
 from genjax_zoo.maths.diffusion.sde import Process, like, slope
+from genjax_zoo.maths.probability.distributions import flat
 
 # -------------------------------------------------------------------------- the parametrisations
 
@@ -163,7 +164,7 @@ def squared_error(key: Key, process: Process, predict: Predict, t: Array, x: Arr
     """|ε - ε̂|² [B] of data x [B, ...] at times t [B], with one ε each."""
     noise = jax.random.normal(key, x.shape)
     error = noise - predict(t, process.noised(t, x, noise)).noise
-    return jnp.sum(error.reshape(len(x), -1) ** 2, -1)
+    return jnp.sum(flat(error) ** 2, -1)
 
 
 def times(key: Key, process: Process, n: int) -> Array:

@@ -17,6 +17,7 @@ from genjax_zoo.contract import Array, Key
 from genjax_zoo.maths.diffusion import ode, samplers
 from genjax_zoo.maths.diffusion.denoising import Predict, squared_error
 from genjax_zoo.maths.diffusion.sde import Process
+from genjax_zoo.maths.probability.distributions import flat
 
 # --------------------------------------------------------------------------------------- the bound
 
@@ -50,7 +51,7 @@ def terms(
       draws: times and noises for each example.
       steps: T of the chain that the bound is of; 0 is for T without end.
     """
-    flat = x.reshape(len(x), -1)
+    x_flat = flat(x)
     first, last = jnp.asarray(process.start), jnp.asarray(process.end)
     most, least = process.log_snr(first), process.log_snr(last)
 
@@ -76,10 +77,10 @@ def terms(
     keys = jax.random.split(key_errors, draws)
     between = jax.lax.map(diffusion, (jnp.arange(draws), keys)).mean(0)
     # (2) the prior loss, KL(N(α x, σ²) || N(0, σ²))
-    prior = 0.5 * (process.alpha(last) / process.sigma(last)) ** 2 * jnp.sum(flat**2, -1)
+    prior = 0.5 * (process.alpha(last) / process.sigma(last)) ** 2 * jnp.sum(x_flat**2, -1)
     # (3) the reconstruction loss of p(x | x_0) = N(x_0 / α, (σ / α)²), in the mean over x_0
     log_ratio = -0.5 * process.log_snr(first)
-    reconstruction = flat.shape[-1] * (0.5 * math.log(2 * math.pi) + log_ratio + 0.5)
+    reconstruction = x_flat.shape[-1] * (0.5 * math.log(2 * math.pi) + log_ratio + 0.5)
     return Terms(between, prior, jnp.full_like(prior, reconstruction))
 
 

@@ -21,7 +21,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax_zoo.contract import Array, Key
-from genjax_zoo.maths.probability import distributions
+from genjax_zoo.maths.probability.distributions import flat, gaussian
 from genjax_zoo.typed import choose
 
 Field = Callable[[Array, Array], Array]
@@ -132,7 +132,6 @@ def with_divergence(field: Field, probes: Array | None = None) -> Callable[..., 
     def rate(t: Array, x: Array) -> tuple[Array, Array]:
         # From the left, εᵀJ, and not Jε: our convolutions have derivatives of that kind only.
         v, pull = jax.vjp(lambda x: field(t, x), x)
-        flat = lambda y: y.reshape(len(x), -1)
         inner = lambda e: jnp.sum(flat(e * pull(e)[0]), -1)
         if probes is not None:
             return v, jax.vmap(inner)(probes.astype(x.dtype)).mean(0)
@@ -192,4 +191,4 @@ def log_density(
     """
     drawn = probes_of(key, probes, x.shape) if probes else None
     end, log_det = transport(field, x, times, drawn, method, tolerance)
-    return distributions.gaussian(end.reshape(len(x), -1), 0.0, log_std) + log_det
+    return gaussian(flat(end), 0.0, log_std) + log_det
