@@ -130,9 +130,10 @@ def test_probabilities_of_levels_sum_to_at_most_one():
     assert np.all(between == -np.inf)
     drawn = model.sample(KEY, state, 50)["x"]
     assert set(np.unique(drawn)) <= {0, 0.5, 1}
-    told = model.measures["bits_per_dim"](KEY, state, {"x": everything})
-    nats = model.log_prob(KEY, state, {"x": everything})
-    np.testing.assert_allclose(told, -nats / (2 * math.log(2)), rtol=1e-6)
+    bits, batch = model.measures["bits_per_dim"], {"x": everything}
+    nats = model.log_prob(KEY, state, batch)
+    per_dim = bits(KEY, state, batch) / bits.per(batch)
+    np.testing.assert_allclose(per_dim, -nats / (2 * math.log(2)), rtol=1e-6)
 
 
 def test_variational_noise_sees_its_image_and_tightens_the_bound():
@@ -156,11 +157,34 @@ def test_labels_condition_the_flow():
     right = log_prob(KEY, state, batch).mean()
     wrong = log_prob(KEY, state, {**batch, "label": 1 - label}).mean()
     assert right > wrong + 0.3
-    drawn = model.sample(KEY, state, 300, label=1)
+    drawn = model.sample(KEY, state, 300, {"label": 1})
     assert np.all(drawn["label"] == 1)
     assert drawn["x"][:, 1].mean() > POINTS[:, 1].mean()
     with pytest.raises(DataError, match=r"0 \.\. 1"):
-        model.sample(KEY, state, 3, label=2)
+        model.sample(KEY, state, 3, {"label": 2})
+
+
+@pytest.mark.parametrize("shape", [(2,), (4, 4, 1)], ids=["points", "images"])
+def test_the_label_is_a_part_of_the_latents(shape):
+    x = POINTS[:30] if shape == (2,) else IMAGES
+    batch = {"x": x, "label": jnp.arange(30, dtype=jnp.int32) % 3}
+    fields = {"classes": 3, "scales": 0 if shape == (2,) else 1}
+    model = flow.make(flow.Config(**SMALL | fields), optax.adam(5e-3))
+    state = shaken(jax.jit(model.init)(KEY, batch))
+    z = jax.jit(model.latents.encode)(KEY, state, batch)
+    assert z.shape == model.latents.prior(KEY, state, 30).shape == (30, math.prod(shape) + 3)
+    np.testing.assert_allclose(jax.jit(model.latents.decode)(KEY, state, z)["x"], x, atol=1e-4)
+    # Another label is another flow.
+    other = jax.jit(model.latents.encode)(KEY, state, {**batch, "label": batch["label"] * 0})
+    assert float(jnp.abs(other - z)[1:3, :-3].max()) > 1e-3
+    with pytest.raises(DataError, match="labelled data"):
+        model.log_prob(KEY, state, {"x": x})
+
+
+def test_a_flow_without_labels_takes_none():
+    model, state = built()
+    with pytest.raises(DataError, match="cannot be told that"):
+        model.sample(KEY, state, 3, {"label": 1})
 
 
 def test_bits_of_a_uniform_density_are_those_of_the_levels():

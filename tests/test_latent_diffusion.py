@@ -214,7 +214,7 @@ def test_the_scale_is_the_mean_and_deviation_of_all_that_was_seen():
 
 def test_a_sample_has_the_label_it_was_asked_for(learnt_bars):
     _, model, (*_, done) = learnt_bars
-    sample = jax.jit(lambda key, label: model.sample(key, done, 100, label=label))
+    sample = jax.jit(lambda key, label: model.sample(key, done, 100, {"label": label}))
     for label in (0, 1):
         drawn = sample(KEY, jnp.full(100, label))
         assert bool(jnp.all(drawn["label"] == label))
@@ -248,13 +248,67 @@ def test_evidence_is_a_bound_of_the_vae_and_none_of_the_vq_vae(learnt_bars):
     # Two clusters of z, of which the diffusion is told which, and N(0, I) is not.
     assert mean(model.log_prob) > mean(model.measures["gaussian_prior"]) + 0.1
     with pytest.raises(DataError):
-        model.sample(KEY, done, 4, label=2)
+        model.sample(KEY, done, 4, {"label": 2})
+
+
+# ---------------------------------------------------------------------------- begun from a VAE
+
+
+def learnt_vae(batch, **fields):
+    """A VAE of the bars that has learnt a little, as another run would hand it over."""
+    model = vae.make(vae.Config(4, "mlp", (32,), decoder="bernoulli", **fields), optax.adam(5e-3))
+    state = jax.jit(model.init)(KEY, batch)
+    step = jax.jit(model.step)
+    for i in range(20):
+        state, _ = step(jax.random.key(i), state, batch)
+    return model, state
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_a_latent_diffusion_begins_from_a_trained_vae(average):
+    """The first stage is that VAE and stays it: its parameters, its bound, its decodings."""
+    batch = bars()
+    alone, learnt = learnt_vae(batch, average=average)
+    config = of_bars("vae")
+    config = dataclasses.replace(
+        config,
+        vae=dataclasses.replace(config.vae, average=average),
+        first_steps=0,
+        measure_steps=5,
+    )
+    model = latent_diffusion.make(config, optax.adam(5e-3))
+    state = model.init(KEY, batch, autoencoder=eval_params(learnt))
+    bound = jax.jit(alone.log_prob)(KEY, learnt, batch)
+    step, stages = jax.jit(model.step), []
+    for i in range(8):
+        state, info = step(jax.random.key(i), state, batch)
+        stages.append(int(info["stage"]))
+    assert stages == 5 * [1] + 3 * [2]
+    assert alike(eval_params(state.states[0]), eval_params(learnt))
+    own = jax.jit(model.measures["gaussian_prior"].__call__)(KEY, state, batch)
+    np.testing.assert_allclose(own, bound, rtol=1e-5)
+    z = alone.latents.encode(KEY, learnt, batch)
+    np.testing.assert_allclose(model.latents.encode(KEY, state, batch), z, rtol=1e-5, atol=1e-6)
+    decoded, expected = model.latents.decode(KEY, state, z), alone.latents.decode(KEY, learnt, z)
+    np.testing.assert_allclose(decoded["x"], expected["x"], rtol=1e-5, atol=1e-6)
+
+
+def test_a_vae_that_does_not_fit_is_refused():
+    batch = bars(8)
+    model = latent_diffusion.make(of_bars("vae"), optax.adam(5e-3))
+    wide = vae.make(vae.Config(4, "mlp", (48,), decoder="bernoulli"), optax.adam(5e-3))
+    params = eval_params(jax.jit(wide.init)(KEY, batch))
+    with pytest.raises(ConfigError, match=r"begin=.*48.*32"):
+        model.init(KEY, batch, autoencoder=params)
+    config = dataclasses.replace(of_bars("vae"), first_steps=0)
+    with pytest.raises(ConfigError, match=r"--begin=autoencoder=WORKDIR"):
+        latent_diffusion.make(config, optax.adam(5e-3)).init(KEY, batch)
 
 
 @pytest.mark.parametrize(
     "fields",
     [
-        {"first_steps": 0},
+        {"first_steps": -1},
         {"measure_steps": 0},
         {"vae": vae.Config(classes=10)},
         {"vae": vae.Config(sample_means=False)},

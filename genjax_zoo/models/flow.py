@@ -270,9 +270,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         # Of y = k + u, k = 0 .. levels - 1: the density of x in [0, 1], less D log levels.
         nats = density(params, continuous(x, u), condition)
         bound = nats - x[0].size * math.log(config.levels) - log_q
-        k = x * (config.levels - 1)
-        whole = jnp.all(flat(jnp.abs(k - jnp.round(k))) < 1e-2, -1)
-        return jnp.where(whole, bound, -jnp.inf)
+        return jnp.where(distributions.is_level(flat(x), config.levels), bound, -jnp.inf)
 
     def loss(key: Key, params: Params, memory: tuple[()], batch: Batch):
         return -jnp.mean(log_prob(key, params, batch)), (memory, {})
@@ -283,9 +281,8 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         """x = f⁻¹(z)."""
         x, _ = bijection(config, params.shape).inverse(params.flow, z, condition)
         if config.levels:
-            return jnp.clip(jnp.floor(x * config.levels), 0, config.levels - 1) / (
-                config.levels - 1
-            )
+            most = config.levels - 1
+            return jnp.clip(jnp.floor(x * config.levels), 0, most) / most
         # The logit of α + (1 - 2α) x leaves a wild z a little room beyond [0, 1].
         return jnp.clip(x, 0, 1) if config.alpha else x
 
