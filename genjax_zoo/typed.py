@@ -94,7 +94,7 @@ def number(
     above: float | None = None,
     below: float | None = None,
 ) -> Any:
-    """A field whose number, or each of whose numbers in a tuple, lies in a declared range.
+    """A field whose number, or each of whose numbers in (nested) tuples, lies in a declared range.
 
     A config of `config` checks it when it is made, and None passes where the type allows it.
     """
@@ -128,10 +128,17 @@ def check_ranges(made: Any) -> None:
         allowed, value = field.metadata.get(RANGE), getattr(made, field.name)
         if allowed is None or value is None:
             continue
-        for one in value if isinstance(value, tuple | list) else (value,):
-            if isinstance(one, int | float) and not allowed.holds(one):
+        for one in _numbers(value):
+            if not allowed.holds(one):
                 who = type(made).__module__.rpartition(".")[2]
                 raise ConfigError(f"{who}: {field.name} should be {allowed}, got {one}.")
+
+
+def _numbers(value: Any) -> list[float]:
+    """The numbers of a field: itself, or those of a tuple, or of tuples in a tuple."""
+    if isinstance(value, tuple | list):
+        return [number for part in value for number in _numbers(part)]
+    return [value] if isinstance(value, int | float) else []
 
 
 # ---------------------------------------------------------------------------------- typed configs

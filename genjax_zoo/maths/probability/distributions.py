@@ -120,8 +120,3 @@ def is_level(x: Array, levels: int) -> Array:
     # float32 divides and multiplies a level back to within a millionth of it.
     on = (jnp.abs(k - jnp.round(k)) < 1e-3) & (k > -0.5) & (k < levels - 0.5)
     return jnp.all(on, axis=-1)
-
-
-def perplexity(shares: Array) -> Array:
-    """exp H of shares [K] that sum to one: K where all are alike, 1 where one has all."""
-    return jnp.exp(-jnp.sum(jax.scipy.special.xlogy(shares, shares)))
