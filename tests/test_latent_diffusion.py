@@ -12,6 +12,7 @@ import pytest
 from genjax_zoo.contract import REAL, ConfigError, DataError, Exactness
 from genjax_zoo.learn.state import eval_params
 from genjax_zoo.maths.diffusion.samplers import Config as Sampling
+from genjax_zoo.maths.probability import scales
 from genjax_zoo.models import diffusion, latent_diffusion, vae, vq_vae
 from genjax_zoo.nets import Denoiser, Net
 
@@ -62,7 +63,7 @@ def linear_gaussian(monkeypatch, exact=True, off=0.0):
     decoder = linear(first.params.decoder, [[WEIGHT]], [SHIFT])
     params = dataclasses.replace(first.params, encoder=encoder, decoder=decoder)
     first = dataclasses.replace(first, params=params)
-    scale = latent_diffusion.Scale(jnp.array([M]), jnp.array([S]))
+    scale = scales.Scale(jnp.array([M]), jnp.array([S]))
     scale = dataclasses.replace(state.states[1], params=scale)
     return model, dataclasses.replace(state, states=(first, scale, state.states[2]))
 
@@ -189,27 +190,27 @@ def test_standardised_latents_have_mean_zero_and_variance_one(learnt_bars):
     auto = latent_diffusion.AUTO_ENCODERS[config.first](config, optax.sgd(0.0))
     z = auto.draw(jax.random.key(7), done.states[0], bars())
     scale = eval_params(done.states[1])
-    u = latent_diffusion.standard(scale, z)
+    u = scale.standard(z)
     channels = u.reshape(-1, u.shape[-1])
     # Every channel of each; of the VAE by other draws of q than those measured.
     np.testing.assert_allclose(channels.mean(0), 0, atol=0.3)
     np.testing.assert_allclose(channels.std(0), 1, atol=0.2)
-    np.testing.assert_allclose(latent_diffusion.back(scale, u), z, atol=1e-5)
+    np.testing.assert_allclose(scale.back(u), z, atol=1e-5)
 
 
 def test_the_scale_is_the_mean_and_deviation_of_all_that_was_seen():
     parts = 3 + 2 * jax.random.normal(KEY, (5, 10, 4, 2))
-    scale, sums = latent_diffusion.no_sums(KEY, {"x": parts[0]})
+    scale, sums = scales.start(KEY, {"x": parts[0]})
     for part in parts:
-        new, info = latent_diffusion.expect(KEY, scale, {"x": part})
+        new, info = scales.expect(KEY, scale, {"x": part})
         sums = jax.tree.map(jnp.add, sums, new)
-        scale = latent_diffusion.maximise(sums)
+        scale = scales.maximise(sums)
         assert info["loss"].shape == ()
     flat = np.asarray(parts).reshape(-1, 2)
     np.testing.assert_allclose(scale.mean, flat.mean(0), rtol=1e-5)
     np.testing.assert_allclose(scale.std, flat.std(0), rtol=1e-4)
-    constant = jax.tree.map(lambda leaf: 3.0 * leaf, latent_diffusion.Sums(*map(jnp.ones, [1] * 3)))
-    assert float(latent_diffusion.maximise(constant).std[0]) > 0
+    constant = jax.tree.map(lambda leaf: 3.0 * leaf, scales.Sums(*map(jnp.ones, [1] * 3)))
+    assert float(scales.maximise(constant).std[0]) > 0
 
 
 def test_a_sample_has_the_label_it_was_asked_for(learnt_bars):

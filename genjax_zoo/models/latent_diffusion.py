@@ -24,7 +24,6 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 
 from genjax_zoo import typed
 from genjax_zoo.contract import (
@@ -34,7 +33,6 @@ from genjax_zoo.contract import (
     ConfigError,
     Encode,
     Exactness,
-    Info,
     Key,
     Latents,
     Measure,
@@ -44,7 +42,8 @@ from genjax_zoo.contract import (
 from genjax_zoo.learn import optimizers
 from genjax_zoo.learn.state import Staged, TrainState, eval_params
 from genjax_zoo.learn.verbs import Stage, em, staged
-from genjax_zoo.maths.probability import distributions
+from genjax_zoo.maths.inference.codebooks import nearest
+from genjax_zoo.maths.probability import distributions, scales
 from genjax_zoo.maths.probability.given import check_names
 from genjax_zoo.models import diffusion, vae, vq_vae
 from genjax_zoo.typed import number
@@ -93,34 +92,6 @@ class Config:
             )
 
 
-@struct.dataclass
-class Scale:
-    """What standardises the latents.
-
-    Attributes:
-      mean: m [C], of each channel: each dimension of a vector.
-      std: s [C].
-    """
-
-    mean: Array
-    std: Array
-
-
-@struct.dataclass
-class Sums:
-    """Of all latents seen.
-
-    Attributes:
-      count: Σ 1 [], over examples and places.
-      first: Σ z [C].
-      second: Σ z² [C].
-    """
-
-    count: Array
-    first: Array
-    second: Array
-
-
 class AutoEncoder(NamedTuple):
     """The first stage.
 
@@ -151,7 +122,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def view_standard(key: Key, below: tuple[State, ...], batch: Batch) -> Batch:
         latents = auto.draw(key, below[0], batch)
-        return {**batch, "x": standard(eval_params(below[1]), latents)}
+        return {**batch, "x": eval_params(below[1]).standard(latents)}
 
     def begin_diffusion(own: TrainState, below: tuple[State, ...]) -> TrainState:
         """The schedule of the learning rate is the run's: it goes on where it is."""
@@ -159,7 +130,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         optimizer = optimizers.at_step(own.optimizer, done)
         return dataclasses.replace(own, optimizer=optimizer)
 
-    scale_of = Model(*em(no_sums, expect, maximise), sample=draw_nothing)
+    scale_of = Model(*em(scales.start, scales.expect, scales.maximise), sample=_draw_nothing)
     start, step = staged(
         [
             Stage("autoencoder", auto.model, config.first_steps, view_data),
@@ -201,8 +172,8 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         elbo = auto.model.log_prob(key_elbo, first, batch)
         # (2)  log p(z | y) = log p(u | y) - Σ log s, the diffusion's bound of it
         s = eval_params(scale)
-        seen = {**batch, "x": standard(s, z)}
-        log_prior = prior.measures["bound"](key_prior, last, seen) - jnp.sum(jnp.log(s.std))
+        u = {**batch, "x": s.standard(z)}
+        log_prior = prior.measures["bound"](key_prior, last, u) - jnp.sum(jnp.log(s.std))
         # (3)  log N(z; 0, I), the prior that the VAE learnt with
         return elbo + log_prior - distributions.gaussian(z, 0.0, jnp.zeros(()))
 
@@ -210,7 +181,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         """n latents [n, ..., C] of the diffusion, and their labels or texts if it has any."""
         _, scale, last = state.states
         u = dict(prior.sample(key, last, n, given))
-        return back(eval_params(scale), u.pop("x")), u
+        return eval_params(scale).back(u.pop("x")), u
 
     def sample(key: Key, state: Staged, n: int, given: Batch = NOTHING) -> Batch:
         """z ~ p(z | y), then the mean of p(x | z), y as it is given or the diffusion draws it."""
@@ -278,8 +249,7 @@ def _vq_vae(config: Config, tx: optax.GradientTransformation) -> AutoEncoder:
         return encoder.apply(eval_params(state).encoder, batch["x"])
 
     def decode(key: Key, state: TrainState, z: Array) -> Batch:
-        codebook = vq_vae.codebook_of(eval_params(state), state.memory)
-        return decode_codes(key, state, vq_vae.nearest(z, codebook))
+        return decode_codes(key, state, nearest(z, eval_params(state).codebook))
 
     return AutoEncoder(model, encode, Latents(decode, encode))
 
@@ -287,40 +257,6 @@ def _vq_vae(config: Config, tx: optax.GradientTransformation) -> AutoEncoder:
 AUTO_ENCODERS = {"vae": _vae, "vq_vae": _vq_vae}
 
 
-# ---------------------------------------------------------------------------------- the scale
-
-
-def standard(scale: Scale, z: Array) -> Array:
-    """u = (z - m) / s: [B, ..., C]."""
-    return (z - scale.mean) / scale.std
-
-
-def back(scale: Scale, u: Array) -> Array:
-    """z = m + s u: [B, ..., C]."""
-    return scale.mean + scale.std * u
-
-
-def draw_nothing(key: Key, state: TrainState, n: int, given: Batch = NOTHING) -> Batch:
+def _draw_nothing(key: Key, state: TrainState, n: int, given: Batch = NOTHING) -> Batch:
     """The scale alone has no samples."""
     return {}
-
-
-def no_sums(key: Key, batch: Batch) -> tuple[Scale, Sums]:
-    """Of no example yet: a scale that leaves all as it is."""
-    zero = jnp.zeros(batch["x"].shape[-1])
-    return Scale(zero, jnp.ones_like(zero)), Sums(jnp.zeros(()), zero, zero)
-
-
-def expect(key: Key, scale: Scale, batch: Batch) -> tuple[Sums, Info]:
-    """The sums of a batch of latents, and how well the scale already fits them, as a Gaussian's."""
-    z = batch["x"].reshape(-1, batch["x"].shape[-1])
-    sums = Sums(jnp.full((), len(z), z.dtype), jnp.sum(z, 0), jnp.sum(z**2, 0))
-    nats = distributions.gaussian(z, scale.mean, jnp.log(scale.std))
-    return sums, {"loss": -jnp.mean(nats)}
-
-
-def maximise(sums: Sums) -> Scale:
-    """m and s of all latents seen; a channel that is constant keeps a little width."""
-    mean = sums.first / sums.count
-    variance = sums.second / sums.count - mean**2
-    return Scale(mean, jnp.sqrt(jnp.maximum(variance, 1e-8)))
