@@ -31,7 +31,7 @@ def test_density_integrates_to_one_before_and_after_learning():
     step = jax.jit(model.step)
     line = jnp.linspace(-8, 8, 300)
     grid = jnp.stack(jnp.meshgrid(line, line), -1).reshape(-1, 2)
-    log_prob = jax.jit(model.log_prob)
+    log_prob = jax.jit(model.log_prob.__call__)
     before = float(log_prob(KEY, state, {"x": POINTS}).mean())
     for i in range(60):
         state, _ = step(jax.random.key(i), state, {"x": POINTS})

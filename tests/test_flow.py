@@ -49,7 +49,7 @@ def test_learnt_density_integrates_to_one_and_its_map_inverts(architecture):
     assert model.log_prob.exactness is Exactness.EXACT
     line = jnp.linspace(-12, 12, 500)
     grid = jnp.stack(jnp.meshgrid(line, line), -1).reshape(-1, 2)
-    p = jnp.exp(jax.jit(model.log_prob)(KEY, state, {"x": grid}))
+    p = jnp.exp(jax.jit(model.log_prob.__call__)(KEY, state, {"x": grid}))
     assert float(p.sum()) * float(line[1] - line[0]) ** 2 == pytest.approx(1, abs=1e-3)
     z = jax.jit(model.latents.encode)(KEY, state, {"x": POINTS})
     np.testing.assert_allclose(jax.jit(model.latents.decode)(KEY, state, z)["x"], POINTS, atol=1e-4)
@@ -62,7 +62,7 @@ def test_samples_are_of_the_density():
     x = jax.jit(model.sample, static_argnums=2)(KEY, state, n)["x"]
     line = jnp.linspace(-30, 30, 900)
     grid = jnp.stack(jnp.meshgrid(line, line), -1).reshape(-1, 2)
-    p = jnp.exp(jax.jit(model.log_prob)(KEY, state, {"x": grid}))
+    p = jnp.exp(jax.jit(model.log_prob.__call__)(KEY, state, {"x": grid}))
     mean = (p[:, None] * grid).sum(0) / p.sum()
     assert np.all(np.abs(x.mean(0) - mean) < 4 * x.std(0) / n**0.5)
 
@@ -82,7 +82,7 @@ def test_no_flow_beats_the_entropy():
         return jax.lax.scan(step, state, jax.random.split(KEY, 1200))[0]
 
     fresh = truth.sample(jax.random.key(99), 10_000)
-    nats = jax.jit(model.log_prob)(KEY, learn(state), {"x": fresh})
+    nats = jax.jit(model.log_prob.__call__)(KEY, learn(state), {"x": fresh})
     error = float(nats.std()) / 100
     assert -float(nats.mean()) > truth.entropy - 3 * error
     assert -float(nats.mean()) < truth.entropy + 0.15
@@ -140,7 +140,7 @@ def test_variational_noise_sees_its_image_and_tightens_the_bound():
     x = jnp.clip(jnp.round(2 * POINTS + 2), 0, 4) / 4
     fields = {"levels": 5, "architecture": "realnvp"}
     uniform, learnt = (
-        float(jax.jit(model.log_prob)(jax.random.key(7), state, {"x": x}).mean())
+        float(jax.jit(model.log_prob.__call__)(jax.random.key(7), state, {"x": x}).mean())
         for model, state in (trained(x, 300, **fields, dequantisation_layers=n) for n in (0, 2))
     )
     assert learnt > uniform
@@ -153,7 +153,7 @@ def test_labels_condition_the_flow():
     state, step = jax.jit(model.init)(KEY, batch), jax.jit(model.step)
     for i in range(100):
         state, _ = step(jax.random.fold_in(KEY, i), state, batch)
-    log_prob = jax.jit(model.log_prob)
+    log_prob = jax.jit(model.log_prob.__call__)
     right = log_prob(KEY, state, batch).mean()
     wrong = log_prob(KEY, state, {**batch, "label": 1 - label}).mean()
     assert right > wrong + 0.3
