@@ -22,6 +22,7 @@ RENAMED: Mapping[str, str] = {
     "fake": "num_samples",
     "unconditional": "condition_dropout",
     "straight": "rectified_flow",
+    "moves": "corrector_steps",
     "imagined": "pseudo_counts",
     "blur": "instance_noise",
     "noise": "instance_noise",

@@ -36,7 +36,7 @@ from genjax_zoo.contract import (
 from genjax_zoo.learn.state import of_params
 from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.inference import bounds
-from genjax_zoo.maths.probability import bijections, distributions, likelihoods
+from genjax_zoo.maths.probability import bijections, couplings, distributions, likelihoods
 from genjax_zoo.maths.probability.given import Labels, check_names
 from genjax_zoo.nets import Net
 from genjax_zoo.typed import number
@@ -335,5 +335,5 @@ def posterior_flow(steps: int, width: int) -> bijections.Bijection:
     draws in one pass, m and s of the dimensions before and of h.
     """
     network = lambda shape: nets.made((width,), shape[0], "tanh")
-    step = bijections.autoregressive(network, bijections.gated())
+    step = couplings.autoregressive(network, couplings.gated())
     return bijections.chain(*(each for _ in range(steps) for each in (step, bijections.permute())))

@@ -20,7 +20,7 @@ from genjax_zoo.nets.net import ACTIVATIONS, Net, batched
 from genjax_zoo.nets.norm import batch_norm, group_norm
 from genjax_zoo.nets.players import NETWORKS, Network, discriminator, generator
 from genjax_zoo.nets.resample import upsample, upsample_conv
-from genjax_zoo.nets.text import Text, text_encoder, worded
+from genjax_zoo.nets.text import Text, text_encoder, with_text_encoder
 
 __all__ = [
     "ACTIVATIONS",
@@ -57,5 +57,5 @@ __all__ = [
     "upsample_conv",
     "vector_decoder",
     "vector_encoder",
-    "worded",
+    "with_text_encoder",
 ]
