@@ -329,7 +329,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     nats = Measure(of_params(log_prob), exactness, density=True)
     if config.levels:
         kind = "variational" if config.dequantisation_layers else "uniform"
-        nats = nats._replace(detail=f"{kind} dequantisation")
+        nats = dataclasses.replace(nats, detail=f"{kind} dequantisation")
     return Model(
         *descend(init, loss, tx, config.average),
         sample=of_params(sample),
