@@ -1,7 +1,7 @@
 """genjax_zoo: generative models in JAX, written as pure functions.
 
-    from genjax_zoo.models import vae            a family, imported when it is asked for
-    from genjax_zoo import ZOO, Model, verbs     the roster, the contract, how models learn
+from genjax_zoo.models import vae            a family, imported when it is asked for
+from genjax_zoo import ZOO, Model, verbs     the roster, the contract, how models learn
 """
 
 from genjax_zoo import models
