@@ -23,10 +23,15 @@ from genjax_zoo.contract import (
 )
 from genjax_zoo.learn.state import average_start, average_update, eval_params
 from genjax_zoo.measure import distances, evaluate, modes
-from genjax_zoo.run import loop
+from genjax_zoo.data.source import feeds
+from genjax_zoo.run import setup as setups
+from genjax_zoo.run import trained
 from genjax_zoo.run.record import checkpoint
 from genjax_zoo.run.record.progress import Progress
 from genjax_zoo.run.record.workdir import Workdir
+from genjax_zoo.run.setup import set_up
+from genjax_zoo.run.steps import chunks, compile_steps
+from genjax_zoo.run.train import train
 from tests.conftest import ROOT
 
 
@@ -34,7 +39,7 @@ def run_in(folder, run):
     """Trains `run` in `folder`; returns its metrics as text and its last state's fingerprint."""
     workdir = Workdir(folder)
     workdir.create()
-    loop.train(loop.set_up(run), workdir, quiet=True)
+    train(set_up(run), workdir, quiet=True)
     return outcome(folder)
 
 
@@ -95,9 +100,9 @@ def test_whenever_samples_are_drawn_their_diversity_is_told(tmp_path, toy):
     run_in(tmp_path, toy())
     told = {line["step"]: line.get("diversity") for line in lines(tmp_path)}
     assert [step for step, value in told.items() if value is not None] == [30, 60]
-    setup = loop.set_up(toy())
-    state = loop.restore(toy(), setup.model, setup.like, Workdir(tmp_path))[1]
-    key = jax.random.fold_in(setup.root, loop.SAMPLE)
+    setup = set_up(toy())
+    state = trained.restore(setup, Workdir(tmp_path))[1]
+    key = jax.random.fold_in(setup.root, setups.SAMPLE)
     x = np.asarray(setup.model.sample(key, state, 64)["x"])
     data = np.asarray(setup.source.held_out(key, 0, 256)["x"])
     assert told[60] == pytest.approx(distances.diversity(x, data), rel=1e-5)
@@ -114,7 +119,7 @@ def test_modes_are_told_where_data_have_modes_and_measured_at_the_end(tmp_path, 
     workdir = Workdir(tmp_path)
     workdir.create()
     run = toy(data={"source": "density:grid", "batch_size": 20}, samples=200)
-    results = loop.train(loop.set_up(run), workdir)
+    results = train(set_up(run), workdir)
     last = lines(tmp_path)[-1]
     assert 0 <= last["modes"] <= 25 and 0 <= last["high_quality"] <= 100
     assert "diversity" not in last
@@ -129,7 +134,7 @@ def test_modes_are_told_where_data_have_modes_and_measured_at_the_end(tmp_path, 
 
 @pytest.mark.parametrize("source", ["digits", "density:ring", "density:checkerboard"])
 def test_a_collapsed_sampler_is_called_so(toy, source):
-    opened = loop.set_up(toy(data={"source": source, "batch_size": 20})).source
+    opened = set_up(toy(data={"source": source, "batch_size": 20})).source
     x = np.asarray(opened.held_out(jax.random.key(0), 0, 200)["x"])
     well = evaluate.glance(x, opened, x)
     one = evaluate.glance(np.repeat(x[:1], 200, 0), opened, x)
@@ -165,9 +170,9 @@ def test_steps_per_call_changes_nothing_but_rounding(tmp_path, toy):
     for per_call in (1, 10):
         run = toy(steps_per_call=per_call, log_every=60)
         run_in(tmp_path / str(per_call), run)
-        setup = loop.set_up(run)
+        setup = set_up(run)
         states.append(
-            loop.restore(run, setup.model, setup.like, Workdir(tmp_path / str(per_call)))[1]
+            trained.restore(setup, Workdir(tmp_path / str(per_call)))[1]
         )
     for a, b in zip(*map(jax.tree.leaves, states), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
@@ -177,12 +182,12 @@ def test_steps_per_call_changes_nothing_but_rounding(tmp_path, toy):
 def test_chunks_lie_on_one_grid_wherever_a_run_resumes(toy, every):
     names = ("log_every", "checkpoint_every", "sample_every", "eval_every")
     run = toy(steps=101, steps_per_call=8, **dict(zip(names, every, strict=True)))
-    whole = loop.chunks(run, 0)
+    whole = chunks(run, 0)
     assert whole[0][0] == 0 and whole[-1][1] == 101
     assert all(a[1] == b[0] for a, b in itertools.pairwise(whole))
     assert max(last - first for first, last in whole) <= 8
     for first, _ in whole:
-        assert loop.chunks(run, first) == [c for c in whole if c[0] >= first]
+        assert chunks(run, first) == [c for c in whole if c[0] >= first]
     ends = {last for _, last in whole}
     assert all(step in ends for n in every if n for step in range(n, 102, n))
 
@@ -193,9 +198,9 @@ def test_nan_names_the_step_and_the_array_and_keeps_the_last_good_checkpoint(tmp
     with pytest.raises(DivergedError) as caught:
         run_in(tmp_path, run)
     message = str(caught.value)
-    setup = loop.set_up(run)
+    setup = set_up(run)
     step = next(int(word) for word in message.split() if word.isdigit())
-    last = loop.restore(run, setup.model, setup.like, Workdir(tmp_path))
+    last = trained.restore(setup, Workdir(tmp_path))
     assert "info.loss broke first" in message and f"checkpoint is step {last[0]}" in message
     assert step == last[0]
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(last[1]))
@@ -304,17 +309,17 @@ def test_best_and_last_are_kept_and_can_be_asked_for(tmp_path, toy):
     best = max(lines, key=lambda line: line["test/log_prob"])["step"]
     kept = {int(p.name) for p in (tmp_path / "checkpoints").iterdir()}
     assert {50, 60, best} == kept
-    setup = loop.set_up(run)
-    assert loop.restore(run, setup.model, setup.like, Workdir(tmp_path), "best")[0] == best
+    setup = set_up(run)
+    assert trained.restore(setup, Workdir(tmp_path), "best")[0] == best
     with pytest.raises(ZooError, match="expected last, best"):
-        loop.restore(run, setup.model, setup.like, Workdir(tmp_path), "1234")
+        trained.restore(setup, Workdir(tmp_path), "1234")
 
 
 def test_parameters_are_donated(toy):
-    setup = loop.set_up(toy())
+    setup = set_up(toy())
     state = setup.init()
-    (fed,) = loop.feeds(setup.source, [(0, 2)], slice(0, 20))
-    loop.compile_steps(setup)(state, setup.source.resident, np.uint32(0), fed)
+    (fed,) = feeds(setup.source, [(0, 2)], slice(0, 20))
+    compile_steps(setup, setup.like)(state, setup.source.resident, np.uint32(0), fed)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
 
 
@@ -367,17 +372,17 @@ def test_sigkill_at_any_moment_changes_nothing(tmp_path):
 
 def test_labels_that_the_model_does_not_know_are_refused_before_anything_is_written(toy):
     run = toy()
-    setup = loop.set_up(run)
+    setup = set_up(run)
     model, seen = setup.model, setup.example
     of = lambda classes: model._replace(spaces={"x": REAL, "label": categorical(classes)})
     for classes in (0, 10, 12):
-        loop.check_data(of(classes), setup.source, seen, run)
+        setups.check_spaces(of(classes), setup.source, seen, run)
     # A batch of threes alone: the source knows of all ten.
     seen = {**seen, "label": np.full_like(seen["label"], 3)}
     message = r"knows the values 0 .. 6 of 'label', and digits has 0 .. 9; .*model.classes=10"
     with pytest.raises(DataError, match=message):
-        loop.check_data(of(7), setup.source, seen, run)
+        setups.check_spaces(of(7), setup.source, seen, run)
     unsized = setup.source._replace(spaces={"x": REAL, "label": categorical()})
-    loop.check_data(of(7), unsized, seen, run)
+    setups.check_spaces(of(7), unsized, seen, run)
     with pytest.raises(DataError, match=r"'label' .*, and digits has: x"):
-        loop.check_data(of(7), setup.source._replace(spaces={"x": REAL}), seen, run)
+        setups.check_spaces(of(7), setup.source._replace(spaces={"x": REAL}), seen, run)

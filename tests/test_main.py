@@ -13,15 +13,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genjax_zoo import main as main_module
+from genjax_zoo.commands.configs import load, override, unjson
+from genjax_zoo.commands.flags import parse, usage
 from genjax_zoo.contract import ConfigError, ZooError
-from genjax_zoo.main import load, main, override, parse, usage
+from genjax_zoo.main import main
 from genjax_zoo.measure import extractors
 from genjax_zoo.measure.evaluate import Result
 from genjax_zoo.measure.modes import OF_MODES
 from genjax_zoo.measure.scores import compare
 from genjax_zoo.models import ZOO, Family
-from genjax_zoo.run import loop
+from genjax_zoo.run import train as training
 from genjax_zoo.run.record.workdir import Workdir
 from tests.conftest import ROOT, ToyConfig, make_toy
 
@@ -147,7 +148,7 @@ def entries(folder):
 
 
 def test_evaluate_looks_at_samples_too(trained, tmp_path):
-    status, out, _ = trained("evaluate", "--workdir=run", "--fake=80")
+    status, out, _ = trained("evaluate", "--workdir=run", "--num_samples=80")
     assert status == 0
     told = {e["name"]: e for e in entries(tmp_path / "run")}
     assert set(told) == {"log_prob", *SAMPLED}
@@ -161,9 +162,9 @@ def test_evaluate_looks_at_samples_too(trained, tmp_path):
     assert "FID" not in out
     # The same again takes its place; another protocol stands beside it.
     before = len(entries(tmp_path / "run"))
-    trained("evaluate", "--workdir=run", "--fake=80", "--measures=recall")
+    trained("evaluate", "--workdir=run", "--num_samples=80", "--measures=recall")
     assert len(entries(tmp_path / "run")) == before
-    trained("evaluate", "--workdir=run", "--fake=81", "--measures=recall")
+    trained("evaluate", "--workdir=run", "--num_samples=81", "--measures=recall")
     both = [Result(**e) for e in entries(tmp_path / "run") if e["name"] == "recall"]
     assert [e.protocol["n_fake"] for e in both] == [81, 80]
     with pytest.raises(ZooError, match="differ in n_real: 81 and 80; n_fake: 81 and 80"):
@@ -180,17 +181,17 @@ def test_a_model_without_numbers_of_examples_evaluates_its_samples(call, tmp_pat
     assert status == 0 and "modes_covered = " in out and "modes of 8" in out
     assert "collapsing: " in err
     assert {e["name"] for e in entries(tmp_path / "ring")} == set(OF_MODES)
-    status, out, _ = call("evaluate", "--workdir=ring", "--fake=70")
+    status, out, _ = call("evaluate", "--workdir=ring", "--num_samples=70")
     assert status == 0 and "n=70 samples" in out
     assert len(entries(tmp_path / "ring")) == 2 * len(OF_MODES)
     status, _, err = call("evaluate", "--workdir=ring", "--measures=recall")
-    assert status == 2 and "--measures=recall cannot be told here" in err and "modes_covered" in err
+    assert status == 2 and "--measures=recall cannot be measured here" in err and "modes_covered" in err
 
 
 def test_an_extractor_of_ones_own(trained, tmp_path):
     path = extractors.FOLDER / "digits.safetensors"
     shutil.copy(path, tmp_path / "mine.safetensors")
-    words = ("evaluate", "--workdir=run", "--fake=20", "--measures=precision")
+    words = ("evaluate", "--workdir=run", "--num_samples=20", "--measures=precision")
     assert trained(*words, "--extractor=mine.safetensors")[0] == 0
     # One for images of another size is shown them in its own, and the protocol says so.
     assert trained(*words, f"--extractor={extractors.FOLDER / 'mnist.safetensors'}")[0] == 0
@@ -203,7 +204,7 @@ def test_an_extractor_of_ones_own(trained, tmp_path):
     ]:
         status, _, err = trained(*words, f"--extractor={flag}")
         assert status == 2 and telling in err
-    status, _, err = trained(*words, "--fake=3")
+    status, _, err = trained(*words, "--num_samples=3")
     assert status == 2 and "at least 4 real and 4 fake examples, got 3 and 3" in err
 
 
@@ -215,7 +216,7 @@ def test_train_without_a_config_goes_on_with_the_workdirs_own(trained, tmp_path)
 
 def test_train_without_anything_is_the_quickstart(call, monkeypatch):
     seen = []
-    monkeypatch.setattr(loop, "train", lambda setup, *_: seen.append(setup.run) or [])
+    monkeypatch.setattr(training, "train", lambda setup, *_, **__: seen.append(setup.run) or [])
     assert call("train", "--workdir=run")[0] == 0
     assert seen[0].model["name"] == "vae" and seen[0].data.source == "digits"
 
@@ -242,7 +243,7 @@ def test_help_names_every_command_and_flag(call):
         "--workdir",
         "--config.FIELD",
         "--measures",
-        "--fake",
+        "--num_samples",
         "--extractor",
     ):
         assert word in usage()
@@ -299,7 +300,7 @@ def test_configs_read_back_from_a_workdir_can_be_overridden(trained, tmp_path):
     assert trained("sample", "--workdir=run", "--config.data.scale=symmetric")[0] == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     config["model"]["widths"] = [3, 4]
-    back = override(main_module._unjson(config), ["--config.model.widths=(5,)"])
+    back = override(unjson(config), ["--config.model.widths=(5,)"])
     assert back.model.widths == (5,)
 
 
@@ -361,7 +362,7 @@ def test_a_config_that_cannot_be_run_blocks_nothing(call, tmp_path, field, telli
     assert status == 2 and telling in err
     # Nothing began, and the corrected command is not refused for the config of the wrong one.
     workdir = Workdir(tmp_path / "run")
-    assert not workdir.begun()
+    assert not workdir.has_begun()
     workdir.create()
     workdir.claim(load("toy.py:digits").to_dict(), False)
 
@@ -449,19 +450,19 @@ run()
 
 
 def test_a_fault_of_ours_keeps_its_traceback(call, monkeypatch):
-    def fault(*_):
+    def fault(*_, **__):
         raise FileNotFoundError(errno.ENOENT, "No such file")
 
-    monkeypatch.setattr(loop, "train", fault)
+    monkeypatch.setattr(training, "train", fault)
     with pytest.raises(FileNotFoundError):
         train(call)
 
 
 def test_ctrl_c_is_no_traceback(toy, tmp_path, monkeypatch, capsys):
-    def interrupt(*_):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "train", interrupt)
+    monkeypatch.setattr(training, "train", interrupt)
     assert main(["genjax-zoo", "train", f"--workdir={tmp_path}/run"]) == 130
     assert "interrupted; the same command goes on" in capsys.readouterr().err
 

@@ -1,0 +1,34 @@
+"""genjax-zoo train: trains a model, or goes on training it, in --workdir.
+
+Floor 8.
+"""
+
+from __future__ import annotations
+
+import jax
+
+from genjax_zoo.commands import configs
+from genjax_zoo.commands.flags import QUICKSTART, Call
+from genjax_zoo.measure import evaluate
+from genjax_zoo.run import begin, config, train
+from genjax_zoo.run.setup import set_up
+
+
+def run(call: Call) -> None:
+    """The workdir is touched last: a config or data that do not fit leave nothing behind."""
+    workdir = configs.workdir_of(call)
+    if call.flags.config or not workdir.config.exists():
+        fields = configs.load(call.flags.config or QUICKSTART)
+    else:
+        fields = configs.unjson(workdir.read_config())
+    fields = configs.override(fields, call.overrides)
+    data_dir = configs.data_dir_of(call, workdir)
+    setup = set_up(config.read(fields), data_dir)
+    begun = begin.read(call.flags.begin, setup, workdir)
+    workdir.create()
+    workdir.claim(fields.to_dict(), call.flags.allow_config_change)
+    results = train.train(setup, workdir, fields.to_dict(), data_dir, begun=begun)
+    if jax.process_index() == 0:
+        for result in results:
+            print(evaluate.describe(result))
+        print(f"report: {workdir.root / 'report.html'}")
