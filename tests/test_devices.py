@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from genjax_zoo.contract import CheckpointError, ConfigError
-from genjax_zoo.run.devices import sharding
-from genjax_zoo.run.devices.sharding import Devices
+from genjax_zoo.run.devices import Devices, sharding
 from genjax_zoo.run.record import checkpoint
 from tests.conftest import ROOT
 
@@ -95,7 +94,7 @@ def test_two_processes_train_checkpoint_and_resume_together(tmp_path, alone):
 SILENT = """
 import sys, time, jax
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
-from genjax_zoo.run import checkpoint
+from genjax_zoo.run.record import checkpoint
 jax.devices()
 if sys.argv[2] == "1":
     time.sleep(60)
@@ -134,8 +133,11 @@ def test_barrier_of_one_process_is_no_wait():
 def test_mesh_that_does_not_fit_says_so():
     with pytest.raises(ConfigError, match=r"3 x 1 = 3 devices, but this run has 1"):
         sharding.make_mesh(Devices(data=3), 6)
-    with pytest.raises(ConfigError, match="fsdp >= 1"):
+    with pytest.raises(ConfigError, match="devices: fsdp should be at least 1, got 0"):
         Devices(fsdp=0)
+    for data in (0, -2):
+        with pytest.raises(ConfigError, match="devices: data should be at least"):
+            Devices(data=data)
 
 
 def test_state_rule_splits_the_longest_axis_that_divides():

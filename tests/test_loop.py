@@ -9,30 +9,36 @@ import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from genjax_zoo.contract import (
+    NOTHING,
     REAL,
     CheckpointError,
     ConfigError,
     DataError,
     DivergedError,
+    Model,
     ZooError,
     categorical,
 )
-from genjax_zoo.learn.state import average_start, average_update, eval_params
-from genjax_zoo.measure import distances, evaluate, modes
 from genjax_zoo.data.source import feeds
+from genjax_zoo.data.sources import open_source
+from genjax_zoo.learn.state import average_start, average_update, eval_params
+from genjax_zoo.learn.verbs import Stage, staged
+from genjax_zoo.measure import distances, evaluate, modes
+from genjax_zoo.models import ZOO, Family
 from genjax_zoo.run import setup as setups
 from genjax_zoo.run import trained
-from genjax_zoo.run.record import checkpoint
+from genjax_zoo.run.record import checkpoint, shown
 from genjax_zoo.run.record.progress import Progress
 from genjax_zoo.run.record.workdir import Workdir
 from genjax_zoo.run.setup import set_up
 from genjax_zoo.run.steps import chunks, compile_steps
 from genjax_zoo.run.train import train
-from tests.conftest import ROOT
+from tests.conftest import ROOT, ToyConfig, make_toy
 
 
 def run_in(folder, run):
@@ -171,9 +177,7 @@ def test_steps_per_call_changes_nothing_but_rounding(tmp_path, toy):
         run = toy(steps_per_call=per_call, log_every=60)
         run_in(tmp_path / str(per_call), run)
         setup = set_up(run)
-        states.append(
-            trained.restore(setup, Workdir(tmp_path / str(per_call)))[1]
-        )
+        states.append(trained.restore(setup, Workdir(tmp_path / str(per_call)))[1])
     for a, b in zip(*map(jax.tree.leaves, states), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
@@ -386,3 +390,154 @@ def test_labels_that_the_model_does_not_know_are_refused_before_anything_is_writ
     setups.check_spaces(of(7), unsized, seen, run)
     with pytest.raises(DataError, match=r"'label' .*, and digits has: x"):
         setups.check_spaces(of(7), setup.source._replace(spaces={"x": REAL}), seen, run)
+
+
+# --------------------------------------------------------------------------- stages, and other data
+
+STAGE = 23
+"""Steps of the first stage of the toy of two: it ends within a call."""
+
+
+def make_two(config, tx):
+    """The toy twice; the second learns what the first leaves of x."""
+    own = lambda key, states, batch: batch
+    rest = lambda key, states, batch: {"x": batch["x"] - eval_params(states[0])["mean"]}
+    toys = [make_toy(config, tx) for _ in range(2)]
+    stages = [Stage("first", toys[0], STAGE, own), Stage("second", toys[1], 0, rest)]
+    of_last = lambda fn: lambda key, state, *more: fn(key, state.states[1], *more)
+    measure = toys[1].log_prob._replace(value=of_last(toys[1].log_prob.value))
+    return Model(*staged(stages), sample=of_last(toys[1].sample), log_prob=measure)
+
+
+@pytest.fixture
+def two(toy, monkeypatch):
+    family = Family("two", "staged", "Two Gaussians.", lambda: (ToyConfig, make_two))
+    monkeypatch.setitem(ZOO, "two", family)
+    return lambda **fields: toy(model={"name": "two"}, keep_last=9, **fields)
+
+
+def arrays(folder, step):
+    about = folder / "checkpoints" / str(step) / "about" / "metadata"
+    return set(json.loads(about.read_text())["arrays"])
+
+
+@pytest.mark.parametrize("step", [15, 25, 45])
+def test_a_stage_that_is_over_keeps_no_optimizer_and_a_resumed_run_ends_the_same(
+    tmp_path, two, monkeypatch, step
+):
+    whole = run_in(tmp_path / "whole", two())
+    early, late = (arrays(tmp_path / "whole", n) for n in (20, 40))
+    gone = early - late
+    assert gone and all(name.startswith("states.0.optimizer.") for name in gone)
+    assert late < early and any(name.startswith("states.1.optimizer.") for name in late)
+    setup = set_up(two())
+    for saved in (20, 40, 60):
+        state = trained.restore(setup, Workdir(tmp_path / "whole"), str(saved))[1]
+        assert int(state.count) == saved and state.finished == (saved > STAGE)
+    with monkeypatch.context() as patch:
+        stop_after(patch, step)
+        assert run_in(tmp_path / "stopped", two())[1] == step
+    assert run_in(tmp_path / "stopped", two()) == whole
+
+
+def test_a_stage_speaks_in_its_time_alone(tmp_path, two):
+    run_in(tmp_path, two(steps_per_call=10))
+    said = {
+        line["step"]: {n.partition("/")[0] for n in line if n.startswith(("first/", "second/"))}
+        for line in lines(tmp_path)
+    }
+    # The call of steps 20 to 30 has a bit of both.
+    assert said == {10: {"first"}, 20: {"first"}, 30: {"first", "second"}} | {
+        step: {"second"} for step in (40, 50, 60)
+    }
+    assert all(np.isfinite(value) for line in lines(tmp_path) for value in line.values())
+
+
+def test_the_first_step_that_breaks_within_a_stage_is_named(tmp_path, two):
+    run = two(optimizer={"name": "sgd", "learning_rate": 0.05}, checkpoint_every=1)
+    with pytest.raises(DivergedError, match=r"step \d+ of 60 .* info.first/loss.* broke first"):
+        run_in(tmp_path, run)
+
+
+WORDS = ("", "left", "right", "up")
+
+
+def without_x(names):
+    """Opens the digits as other arrays: a signal [B, 64], and words [B, 3] that say something."""
+
+    def opened(*args):
+        source = open_source(*args)
+
+        def other(batch):
+            flat = batch["x"].reshape(len(batch["x"]), -1)
+            made = {"words": jnp.asarray(flat[:, 20:23] * 3, jnp.int32), "signal": flat}
+            return {name: made[name] for name in names}
+
+        spaces = {"words": categorical(len(WORDS)), "signal": REAL}
+        return source._replace(
+            batch=lambda *args: other(source.batch(*args)),
+            held_out=lambda *args: other(source.held_out(*args)),
+            spaces={name: spaces[name] for name in names},
+            symbols={"words": WORDS} if "words" in names else {},
+        )
+
+    return opened
+
+
+def make_other(name):
+    """The toy, of an array of another name; its samples are the last batch's, noise added."""
+
+    def make(config, tx):
+        as_x = lambda batch: {"x": jnp.asarray(batch[name], jnp.float32)}
+        toy = make_toy(config, tx)
+        measure = toy.log_prob.value
+        whole = jnp.array([[1, 0, 2], [3, 3, 0]])
+
+        def sample(key, state, n, given=NOTHING):
+            x = toy.sample(key, state, n)["x"]
+            words = whole[jax.random.randint(key, (n,), 0, 2)]
+            return {"words": words} if name == "words" else {"words": words, "signal": x}
+
+        return Model(
+            init=lambda key, batch: toy.init(key, as_x(batch)),
+            step=lambda key, state, batch: toy.step(key, state, as_x(batch)),
+            sample=sample,
+            log_prob=toy.log_prob._replace(value=lambda k, s, b: measure(k, s, as_x(b))),
+            spaces={name: categorical(4) if name == "words" else REAL},
+        )
+
+    return make
+
+
+@pytest.mark.parametrize("name", ["signal", "words"])
+def test_data_without_an_x_are_learnt_from_and_shown(tmp_path, toy, monkeypatch, name):
+    other = Family("other", "descend", "Another.", lambda: (ToyConfig, make_other(name)))
+    monkeypatch.setitem(ZOO, "other", other)
+    names = ("words",) if name == "words" else ("words", "signal")
+    monkeypatch.setattr(setups, "open_source", without_x(names))
+    run = toy(model={"name": "other"}, samples=5, steps=30)
+    run_in(tmp_path, run)
+    left = {p.name for p in (tmp_path / "samples").iterdir()}
+    assert left == {"step_00000030.txt"} | ({"step_00000030.png"} if name == "signal" else set())
+    said = (tmp_path / "samples" / "step_00000030.txt").read_text().splitlines()
+    assert len(said) == 5 and set(said) <= {"left right", "up up"}
+    assert "test/log_prob" in lines(tmp_path)[1]
+    again = trained.read(Workdir(tmp_path), run)
+    assert again.symbols == {"words": list(WORDS)}
+    assert trained.restore(again, Workdir(tmp_path))[0] == 30
+    assert said[0] in (tmp_path / "report.html").read_text()
+
+
+def test_what_is_shown_of_a_batch():
+    images, flat, label = np.zeros((4, 8, 8, 1)), np.zeros((4, 3)), np.zeros(4, int)
+    assert shown.drawn({"a": flat, "x": images, "label": label}) == "x"
+    assert shown.drawn({"label": label, "a": flat, "b": images}) == "a"
+    assert shown.drawn({"label": label}) is None
+    text = np.array([[0, 1, 2], [2, 2, 0]])
+    symbols = {"x": ["a", "\n", "b"], "label": ["none"], "image": ["never"]}
+    assert shown.drawn({"x": text, "label": label}, symbols) is None
+    assert shown.drawn({"x": text, "image": images}, symbols) == "image"
+    assert shown.texts({"x": text, "label": label, "image": images}, symbols) == {
+        "x": ["a⏎b", "bba"]
+    }
+    assert shown.texts({"x": text}, {"x": ["", "one", "two"]}) == {"x": ["one two", "two two"]}

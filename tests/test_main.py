@@ -15,6 +15,7 @@ from PIL import Image
 
 from genjax_zoo.commands.configs import load, override, unjson
 from genjax_zoo.commands.flags import parse, usage
+from genjax_zoo.commands.sample import given
 from genjax_zoo.contract import ConfigError, ZooError
 from genjax_zoo.main import main
 from genjax_zoo.measure import extractors
@@ -115,28 +116,47 @@ def test_train_sample_evaluate(trained, tmp_path):
     assert {"value", "kind", "unit", "split", "n", "preprocessing"} <= set(number)
 
 
-def test_sample_under_a_condition(call, tmp_path):
-    """A naive Bayes on the digits can be asked for one of them; what it is not, it refuses."""
-    words = (f"--config={ROOT}/configs/naive_bayes.py:digits", "--workdir=run")
-    assert call("train", *words)[0] == 0
+VAE = (f"--config={ROOT}/configs/vae.py:digits_grey", "--config.steps=4", "--config.data.batch_size=20",
+       "--config.model.widths=(8,)", "--config.final_examples=20", "--config.samples=4",
+       "--config.model.importance_samples=2")  # fmt: skip
+"""A small VAE of grey digits that is given their labels."""
+
+
+def test_samples_honour_what_is_given(call, tmp_path):
+    """A VAE given labels can be asked for a digit; what it does not know, it refuses."""
+    assert call("train", *VAE, "--workdir=run")[0] == 0
     ask = functools.partial(call, "sample", "--workdir=run", "--n=3")
-    assert ask("--condition=label=7", "--condition=means=True")[0] == 0
-    (path,) = (tmp_path / "run" / "samples").glob("*label_7_means_True.npz")
+    assert ask("--given=label=7", "--config.model.sample_means=True")[0] == 0
+    (path,) = (tmp_path / "run" / "samples").glob("*label_7.npz")
     assert np.load(path)["label"].tolist() == [7, 7, 7]
-    assert np.ptp(np.load(path)["x"], axis=0).max() == 0
     np.save(tmp_path / "labels.npy", np.array([1, 2, 3]))
-    assert ask("--condition=label=labels.npy")[0] == 0
-    (path,) = (tmp_path / "run" / "samples").glob("*label_labels_npy.npz")
-    assert np.load(path)["label"].tolist() == [1, 2, 3]
+    for value in ("labels.npy", "[1, 2, 3]"):
+        assert ask(f"--given=label={value}")[0] == 0
+    for path in (tmp_path / "run" / "samples").glob("*label_*_*.npz"):
+        assert np.load(path)["label"].tolist() == [1, 2, 3]
     for asked, told in {
-        "lable=7": "unknown condition of this model: 'lable'. Did you mean 'label'",
-        "label=seven": "expected NAME=VALUE with a number, a list or a .npy file",
+        "lable=7": "unknown given 'lable'. Did you mean 'label'",
+        "label=?": "expected NAME=VALUE with a number, a list or a .npy file",
         "label=none.npy": "No such file",
-        "label=11": "label should lie in 0 .. 9, got 11",
+        "label=11": "labels should lie in 0 .. 9, got 11",
+        "text=a seven": "--text expects a model that learnt from captions",
     }.items():
-        status, _, err = ask(f"--condition={asked}")
+        status, _, err = ask(f"--given={asked}")
         assert status == 2
         assert told in err
+    status, _, err = ask("--condition=label=7")
+    assert status == 2 and "'condition'. Since version 0.2.0 it is called 'given'" in err
+
+
+def test_a_label_can_be_given_by_its_name(monkeypatch):
+    symbols = {"label": ["t-shirt/top", "trouser", "ankle boot"]}
+    assert given(["label=ankle boot"], symbols)["label"] == 2
+    assert given(["label=t-shirt/top", "y=[1, 2]"], symbols)["label"] == 0
+    assert given(["label=2"], symbols)["label"] == 2
+    with pytest.raises(ConfigError, match="unknown label 'trousers'. Did you mean 'trouser'"):
+        given(["label=trousers"], symbols)
+    with pytest.raises(ConfigError, match="expected NAME=VALUE"):
+        given(["y=trouser"], symbols)
 
 
 SAMPLED = ("frechet_distance", "kernel_distance", "inception_style_score", "precision", "recall",
@@ -185,7 +205,11 @@ def test_a_model_without_numbers_of_examples_evaluates_its_samples(call, tmp_pat
     assert status == 0 and "n=70 samples" in out
     assert len(entries(tmp_path / "ring")) == 2 * len(OF_MODES)
     status, _, err = call("evaluate", "--workdir=ring", "--measures=recall")
-    assert status == 2 and "--measures=recall cannot be measured here" in err and "modes_covered" in err
+    assert (
+        status == 2
+        and "--measures=recall cannot be measured here" in err
+        and "modes_covered" in err
+    )
 
 
 def test_an_extractor_of_ones_own(trained, tmp_path):
@@ -347,7 +371,7 @@ def test_a_command_line_that_makes_no_sense(call, tmp_path, words, telling):
         ("steps=1.5", "--config.steps=1.5: expected int, such as 6"),
         ("optimizer.learning_rate=fast", "expected float, such as 0.02"),
         ("data.dequantise=perhaps", "expected bool, such as False"),
-        ("steps=0", "config.steps should be at least 1"),
+        ("steps=0", "config: steps should be at least 1"),
         ("model.name=toi", "unknown model 'toi'. Did you mean 'toy'?"),
         ("data.source=density:rong", "unknown density 'rong'. Did you mean 'ring'?"),
         ("data.source=digit", "config.data.source='digit' is none of digits, density:NAME"),

@@ -15,7 +15,7 @@ from genjax_zoo.contract import Batch, DataError, Kind, Model, State, categorica
 from genjax_zoo.data.source import Source
 from genjax_zoo.data.sources import open_source
 from genjax_zoo.run.config import Run, make_model
-from genjax_zoo.run.devices import sharding
+from genjax_zoo.run.devices import Devices, sharding
 
 # Streams of the root key besides the steps', which count from 0 up.
 INIT, SAMPLE, EVALUATE, EXAMPLE = (2**32 - k for k in range(1, 5))
@@ -65,7 +65,7 @@ def set_up(run: Run, data_dir: str | None = None, learning: bool = True) -> Setu
     if learning:
         mesh = sharding.make_mesh(run.devices, run.data.batch_size)
     else:
-        mesh = sharding.make_mesh(sharding.Devices())
+        mesh = sharding.make_mesh(Devices())
     source = open_source(run.data, run.seed, data_dir)
     root = jax.random.key(run.seed)
     example = example_batch(source, root, run.data.batch_size)

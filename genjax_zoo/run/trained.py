@@ -13,7 +13,7 @@ import jax
 from genjax_zoo.contract import Model, State, ZooError
 from genjax_zoo.measure import evaluate
 from genjax_zoo.run.config import Run, make_model
-from genjax_zoo.run.devices import sharding
+from genjax_zoo.run.devices import Devices, sharding
 from genjax_zoo.run.record.checkpoint import Checkpoints, Damaged
 from genjax_zoo.run.record.workdir import Workdir, write_json
 from genjax_zoo.run.setup import Setup, state_like
@@ -77,7 +77,7 @@ def read(workdir: Workdir, run: Run, mesh: jax.sharding.Mesh | None = None) -> T
         for name, (dtype, shape) in about["arrays"].items()
     }
     model = make_model(run)
-    like = state_like(run, model, mesh or sharding.make_mesh(sharding.Devices()), example)
+    like = state_like(run, model, mesh or sharding.make_mesh(Devices()), example)
     low, high = about["interval"]
     return Trained(run, model, like, (low, high), about["symbols"])
 

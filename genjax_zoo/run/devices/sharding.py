@@ -5,7 +5,6 @@ Floor 6. Shapes come first (`eval_shape`), shardings second, arrays last.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -13,30 +12,9 @@ import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from genjax_zoo.contract import ConfigError
+from genjax_zoo.run.devices import Devices
 
 BATCH_AXES = ("data", "fsdp")
-
-
-@dataclasses.dataclass(frozen=True)
-class Devices:
-    """How many devices share what.
-
-    Attributes:
-      data: groups of devices that hold the same parameters; -1 takes all that are left.
-      fsdp: devices in a group, over which large parameters are split.
-      min_split: the fewest elements of an array that is worth splitting.
-    """
-
-    data: int = -1
-    fsdp: int = 1
-    min_split: int = 65536
-
-    def __post_init__(self):
-        if self.fsdp < 1 or self.data == 0 or self.data < -1:
-            raise ConfigError(
-                "config.devices expects fsdp >= 1 and data >= 1 (or -1 for all the rest), got "
-                f"data={self.data}, fsdp={self.fsdp}."
-            )
 
 
 def make_mesh(devices: Devices, batch_size: int | None = None) -> Mesh:
