@@ -103,9 +103,7 @@ def number(
 RANGE = "range"
 
 
-@typing.dataclass_transform(
-    frozen_default=True, field_specifiers=(dataclasses.field, dataclasses.Field, number)
-)
+@typing.dataclass_transform(frozen_default=True)
 def config(cls: type[T]) -> type[T]:
     """Makes a frozen dataclass of a typed config, whose fields keep to their declared ranges.
 

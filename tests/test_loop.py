@@ -20,6 +20,8 @@ from genjax_zoo.contract import (
     ConfigError,
     DataError,
     DivergedError,
+    Exactness,
+    Measure,
     Model,
     ZooError,
     categorical,
@@ -405,7 +407,7 @@ def make_two(config, tx):
     toys = [make_toy(config, tx) for _ in range(2)]
     stages = [Stage("first", toys[0], STAGE, own), Stage("second", toys[1], 0, rest)]
     of_last = lambda fn: lambda key, state, *more: fn(key, state.states[1], *more)
-    measure = toys[1].log_prob._replace(value=of_last(toys[1].log_prob.value))
+    measure = Measure(of_last(toys[1].log_prob.value), Exactness.EXACT)
     return Model(*staged(stages), sample=of_last(toys[1].sample), log_prob=measure)
 
 
@@ -502,7 +504,7 @@ def make_other(name):
             init=lambda key, batch: toy.init(key, as_x(batch)),
             step=lambda key, state, batch: toy.step(key, state, as_x(batch)),
             sample=sample,
-            log_prob=toy.log_prob._replace(value=lambda k, s, b: measure(k, s, as_x(b))),
+            log_prob=Measure(lambda k, s, b: measure(k, s, as_x(b)), Exactness.EXACT),
             spaces={name: categorical(4) if name == "words" else REAL},
         )
 

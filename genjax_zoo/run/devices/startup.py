@@ -71,7 +71,7 @@ def keep_compiled(environ: Mapping[str, str] = os.environ) -> pathlib.Path | Non
 def _make_room(folder: pathlib.Path, most: int = CACHE_BYTES) -> None:
     """Removes the programs that were not used for longest, until the rest fits.
 
-    jax's own bound (jax_compilation_cache_max_size) needs a package more, and a lock for every read.
+    jax's own bound (jax_compilation_cache_max_size) needs another package, and locks every read.
     """
     entries = [(path, path.stat()) for path in folder.glob("*-cache")]
     size = sum(stat.st_size for _, stat in entries)

@@ -74,7 +74,7 @@ def _list(value: Any) -> Sequence[Any]:
 
 
 def _curves(path: pathlib.Path) -> dict[str, Series]:
-    """Metric -> its line. Of a step written twice, before and after a resume, the last one holds."""
+    """Metric -> its line. Of a step written twice, before and after a resume, the last holds."""
     lines: dict[str, dict[float, float]] = {}
     try:
         text = path.read_text(errors="replace")

@@ -82,7 +82,7 @@ class Workdir:
         """Raises ZooError where an older version trained here, which this one cannot read."""
         for start in self.read_runs():
             made, commit = str(start.get("genjax_zoo") or ""), start.get("commit")
-            if made and _numbers(made) < OLDEST:
+            if () < _numbers(made) < OLDEST:
                 with_it = f"check out commit {commit[:10]}" if commit else f"use version {made}"
                 raise ZooError(
                     f"{self.root} was made by genjax_zoo {made}, whose models this version "
