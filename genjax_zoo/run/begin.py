@@ -19,7 +19,6 @@ import numpy as np
 from genjax_zoo.contract import ConfigError, ZooError
 from genjax_zoo.learn.state import eval_params
 from genjax_zoo.run import config, trained
-from genjax_zoo.run.devices import sharding
 from genjax_zoo.run.record.provenance import Origin
 from genjax_zoo.run.record.workdir import Workdir
 from genjax_zoo.run.setup import Setup
@@ -115,13 +114,13 @@ def _load(name: str, where: str, which: str, setup: Setup) -> tuple[Origin, Any]
         raise ZooError(f"{flag}: no model was trained there; expected the --workdir of a run.")
     try:
         fields = other.read_config()
-        parts = trained.read(other, config.read(fields), setup.mesh)
+        parts = trained.read(other, config.read(fields), setup.layout)
         step, state = trained.restore(parts, other, which, asked=flag + "@{}")
     except ZooError as error:
         raise error if flag in str(error) else type(error)(f"{flag}: {error}") from error
     # Whole on every device, and so on every process, before they come to the host.
-    everywhere = sharding.replicated(setup.mesh)
-    params = jax.tree.map(np.asarray, jax.jit(eval_params, out_shardings=everywhere)(state))
+    whole = jax.jit(eval_params, out_shardings=setup.layout.everywhere)(state)
+    params = jax.tree.map(np.asarray, whole)
     return Origin(where, which, step, sha256(params), fields), params
 
 

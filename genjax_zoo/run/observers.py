@@ -23,7 +23,6 @@ from genjax_zoo.contract import Exactness, Info, State
 from genjax_zoo.measure import evaluate, modes
 from genjax_zoo.measure.evaluate import Result
 from genjax_zoo.run.config import Run
-from genjax_zoo.run.devices import sharding
 from genjax_zoo.run.record import shown
 from genjax_zoo.run.record.checkpoint import Checkpoints
 from genjax_zoo.run.record.journal import Journal
@@ -65,7 +64,6 @@ class Measurements:
     def __init__(self, setup: Setup):
         self._setup, self._newest = setup, (0, list[Result]())
         self._key = jax.random.fold_in(setup.root, EVALUATE)
-        self._where = sharding.replicated(setup.mesh)
 
     def observer(self) -> Observer:
         """Adds log_prob alone where there is one: another may be an estimate that takes minutes."""
@@ -73,7 +71,8 @@ class Measurements:
         only = ("log_prob",) if "log_prob" in own else tuple(own)
 
         def act(step: int, state: State, info: Info, line: Line) -> None:
-            results = self._evaluate(step, state, examples=run.eval_examples, only=only)
+            ask = functools.partial(evaluate.evaluate, examples=run.eval_examples, only=only)
+            results = self._ask(ask, step, state)
             self._newest = step, results
             line |= {f"test/{_with_kind(r)}": r.value for r in results}
 
@@ -94,14 +93,16 @@ class Measurements:
 
         Other measures of samples are dear, and asked for by `genjax-zoo evaluate`.
         """
-        setup, examples = self._setup, self._setup.run.final_examples or None
-        yield self._evaluate(step, state, examples=examples, progress=progress)
-        what = (setup.model, state, setup.source, self._key, step)
-        yield evaluate.score(*what, only=modes.OF_MODES, where=self._where, progress=progress)
+        examples = self._setup.run.final_examples or None
+        yield self._ask(evaluate.evaluate, step, state, examples=examples, progress=progress)
+        yield self._ask(evaluate.score, step, state, only=modes.OF_MODES, progress=progress)
 
-    def _evaluate(self, step: int, state: State, **asked: Any) -> list[Result]:
-        what = (self._setup.model, state, self._setup.source, self._key, step)
-        return evaluate.evaluate(*what, where=self._where, **asked)
+    def _ask(
+        self, ask: Callable[..., list[Result]], step: int, state: State, **how: Any
+    ) -> list[Result]:
+        setup = self._setup
+        where = setup.layout.everywhere
+        return ask(setup.model, state, setup.source, self._key, step, where=where, **how)
 
 
 class Samples:
@@ -117,7 +118,7 @@ class Samples:
         self._key = jax.random.fold_in(setup.root, SAMPLE)
         self._sample = jax.jit(
             lambda key, state: setup.model.sample(key, state, setup.run.samples),
-            out_shardings=sharding.replicated(setup.mesh),
+            out_shardings=setup.layout.everywhere,
         )
 
     def observer(self) -> Observer:

@@ -28,7 +28,7 @@ class Setup(NamedTuple):
       run: the typed config.
       model: the bundle of pure functions.
       source: the data.
-      mesh: the devices.
+      layout: the devices, and how arrays lie over them.
       root: the root key.
       example: batch 0, for shapes and for a model's start from the data; the same everywhere.
       like: the shapes, dtypes and shardings of the state before any step.
@@ -37,7 +37,7 @@ class Setup(NamedTuple):
     run: Run
     model: Model
     source: Source
-    mesh: jax.sharding.Mesh
+    layout: sharding.Layout
     root: jax.Array
     example: Batch
     like: Any
@@ -63,24 +63,25 @@ def set_up(run: Run, data_dir: str | None = None, learning: bool = True) -> Setu
     """
     model = make_model(run)
     if learning:
-        mesh = sharding.make_mesh(run.devices, run.data.batch_size)
+        layout = sharding.lay_out(run.devices, run.data.batch_size)
     else:
-        mesh = sharding.make_mesh(Devices())
+        layout = sharding.lay_out(Devices())
     source = open_source(run.data, run.seed, data_dir)
     root = jax.random.key(run.seed)
     example = example_batch(source, root, run.data.batch_size)
     check_spaces(model, source, example, run)
-    return Setup(run, model, source, mesh, root, example, state_like(run, model, mesh, example))
+    like = state_like(run, model, layout, example)
+    return Setup(run, model, source, layout, root, example, like)
 
 
-def state_like(run: Run, model: Model, mesh: jax.sharding.Mesh, example: Mapping) -> Any:
+def state_like(run: Run, model: Model, layout: sharding.Layout, example: Mapping) -> Any:
     """The state's shapes, dtypes and shardings before any step.
 
     Only shapes and dtypes of the example matter, and none of what a run is begun from: whatever
     that holds, the state keeps its shapes.
     """
     shapes = jax.eval_shape(model.init, jax.random.key(0), example)
-    shardings = sharding.of_state(mesh, shapes, run.devices.min_split)
+    shardings = sharding.of_state(layout.mesh, shapes, run.devices.min_split)
     return jax.tree.map(
         lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shapes, shardings
     )

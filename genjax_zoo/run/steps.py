@@ -19,7 +19,7 @@ from genjax_zoo.contract import Batch, Info, Sometimes, State
 from genjax_zoo.data.source import feeds
 from genjax_zoo.learn.state import settle
 from genjax_zoo.run.config import Run
-from genjax_zoo.run.devices import sharding
+from genjax_zoo.run.devices.sharding import own_rows
 from genjax_zoo.run.setup import Setup
 
 
@@ -50,15 +50,16 @@ class Calls:
 
     def __init__(self, setup: Setup):
         self.setup = setup
-        self.resident = jax.device_put(setup.source.resident, sharding.replicated(setup.mesh))
-        self._rows = sharding.own_rows(setup.mesh, setup.run.data.batch_size)
-        self._over = sharding.over_batch(setup.mesh, leading=1)
+        self.resident = jax.device_put(setup.source.resident, setup.layout.everywhere)
+        self._rows = own_rows(setup.layout.mesh, setup.run.data.batch_size)
         self._compiled: dict[Any, Callable[..., tuple[State, Info, jax.Array]]] = {}
 
     def feeds(self, ahead: Sequence[tuple[int, int]]) -> Iterator[Any]:
         """What the data send for each of the calls, read ahead, its leading axis the steps."""
+        over = self.setup.layout.over_feeds
+        whole = lambda rows: jax.make_array_from_process_local_data(over, np.asarray(rows))
         for fed in feeds(self.setup.source, ahead, self._rows):
-            yield sharding.distribute(self._over, fed)
+            yield jax.tree.map(whole, fed)
 
     def __call__(self, state: State, first: int, fed: Any) -> tuple[State, Info, jax.Array]:
         """(the next state, mean info, whether all of it is finite); the state is donated.
@@ -99,7 +100,7 @@ def compile_steps(setup: Setup, like: Any) -> Callable[..., tuple[State, Info, j
         return state, {name: averaged(said) for name, said in infos.items()}, finite
 
     held = jax.tree.map(lambda leaf: leaf.sharding, like)
-    everywhere = sharding.replicated(setup.mesh)
+    everywhere = setup.layout.everywhere
     return jax.jit(many, donate_argnums=0, out_shardings=(held, everywhere, everywhere))
 
 
@@ -109,7 +110,7 @@ def one_step(
     """The batch of a step, the state after it and what it says of itself."""
     key_data, key_step = jax.random.split(jax.random.fold_in(setup.root, step))
     batch = setup.source.batch(key_data, resident, feed)
-    over = sharding.over_batch(setup.mesh)
+    over = setup.layout.over_batch
     batch = jax.lax.with_sharding_constraint(batch, jax.tree.map(lambda _: over, batch))
     return batch, *setup.model.step(key_step, state, batch)
 

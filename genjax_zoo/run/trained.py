@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, Protocol
 import jax
 
 from genjax_zoo.contract import Model, State, ZooError
-from genjax_zoo.measure import evaluate
 from genjax_zoo.run.config import Run, make_model
-from genjax_zoo.run.devices import Devices, sharding
+from genjax_zoo.run.devices import Devices
+from genjax_zoo.run.devices.sharding import Layout, lay_out
 from genjax_zoo.run.record.checkpoint import Checkpoints, Damaged
 from genjax_zoo.run.record.workdir import Workdir, write_json
 from genjax_zoo.run.setup import Setup, state_like
@@ -63,13 +63,13 @@ def describe(setup: Setup, workdir: Workdir) -> None:
     write_json(workdir.example, about)
 
 
-def read(workdir: Workdir, run: Run, mesh: jax.sharding.Mesh | None = None) -> Trained:
+def read(workdir: Workdir, run: Run, layout: Layout | None = None) -> Trained:
     """Opens a workdir; raises ZooError for one that was not trained.
 
     Args:
       workdir: of the run.
       run: its typed config.
-      mesh: the devices that its state shall lie on; all of them, replicated, if None.
+      layout: how its state shall lie over the devices; whole on all of them if None.
     """
     about = workdir.read(workdir.example, "train in this workdir first.")
     example = {
@@ -77,14 +77,14 @@ def read(workdir: Workdir, run: Run, mesh: jax.sharding.Mesh | None = None) -> T
         for name, (dtype, shape) in about["arrays"].items()
     }
     model = make_model(run)
-    like = state_like(run, model, mesh or sharding.make_mesh(Devices()), example)
+    like = state_like(run, model, layout or lay_out(Devices()), example)
     low, high = about["interval"]
     return Trained(run, model, like, (low, high), about["symbols"])
 
 
 def checkpoints(parts: Parts, workdir: Workdir, read_only: bool = False) -> Checkpoints:
     """The checkpoints of a run; the best is judged by the first of its model's measures."""
-    first = next(iter(evaluate.measures_of(parts.model).values()), None)
+    first = parts.model.log_prob or next(iter(parts.model.measures.values()), None)
     return Checkpoints(
         workdir.checkpoints,
         parts.run.model["name"],

@@ -1,4 +1,4 @@
-"""How a run tells how far it is: a bar on a terminal, plain lines elsewhere.
+"""How a run says how far it is: a bar on a terminal, plain lines elsewhere.
 
 Floor 6.
 """
