@@ -64,11 +64,10 @@ def main(argv=None) -> None:
 def _measure(source):
     """(x, label) -> what they are worth."""
     held = source.held_out(jax.random.key(0), 0, source.held_out_size)
-    low, high = source.interval
     extractor = extractors.for_data(source.name, held["x"].shape[1:])
     assert extractor is not None and extractor.probabilities is not None
     judge = extractor.probabilities
-    unit = lambda x: np.clip((np.asarray(x) - low) / (high - low), 0, 1)
+    unit = lambda x: extractors.to_unit(x, source.interval)
     real = extractor.features(unit(held["x"]))
 
     def measured(x: np.ndarray, label: np.ndarray) -> dict[str, float]:

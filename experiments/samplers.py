@@ -108,10 +108,9 @@ def _quality(source):
 
         return of_modes
     held = source.held_out(jax.random.key(0), 0, source.held_out_size)
-    low, high = source.interval
     extractor = extractors.for_data(source.name, held["x"].shape[1:])
     assert extractor is not None
-    seen = lambda x: extractor.features(np.clip((np.asarray(x) - low) / (high - low), 0, 1))
+    seen = lambda x: extractor.features(extractors.to_unit(x, source.interval))
     real = seen(held["x"])
 
     def of_images(x: np.ndarray) -> dict[str, float]:

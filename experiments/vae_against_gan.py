@@ -396,10 +396,10 @@ def _protocol(score: scores.Score, runners: Mapping[str, Runner], args: argparse
         for which, r in runners.items()
     )
     return (
-        f"Protocol: {told.n_fake} samples against {told.n_real} images of the {told.split} split, "
-        f"{told.n_train} training images for memorisation; {told.data}. Features are those of the "
-        f"extractor {told.extractor!r} (sha256 {told.sha256[:12]}; the Frechet distance is not "
-        "FID). Generator and decoder: fully connected, "
+        f"Protocol: {told.n_samples} samples against {told.n_real} images of the {told.split} "
+        f"split, {told.n_train} training images for memorisation; {told.data}. Features are those "
+        f"of the extractor {told.extractor!r} (sha256 {told.sha256[:12]}; the Frechet distance is "
+        "not FID). Generator and decoder: fully connected, "
         f"{', '.join(map(str, data['widths']))} leaky ReLUs, z of {data['latents']}; discriminator "
         f"and encoder the reverse. Batch {BATCH} a move, {rates}, WGAN-GP 5 moves of the critic; "
         "samples are of the moving average of the parameters (decay .999). The VAE sees images "

@@ -11,9 +11,9 @@ import pytest
 
 from genjax_zoo.contract import UNIT, ConfigError, DataError, Exactness
 from genjax_zoo.data import densities
-from genjax_zoo.data.source import Data
+from genjax_zoo.data.config import Data
 from genjax_zoo.data.sources import open_source
-from genjax_zoo.measure.evaluate import Result, bits_per_dim
+from genjax_zoo.measure.results import Result, bits_per_dim
 from genjax_zoo.models import flow
 
 KEY = jax.random.key(0)

@@ -14,7 +14,8 @@ import jax
 from genjax_zoo.commands import configs
 from genjax_zoo.commands.flags import Call
 from genjax_zoo.contract import DataError, ZooError
-from genjax_zoo.measure import evaluate, extractors, modes, scores
+from genjax_zoo.measure import examples, extractors, samples
+from genjax_zoo.measure.results import describe
 from genjax_zoo.run import trained
 from genjax_zoo.run.config import Run, make_model
 from genjax_zoo.run.record import report, results
@@ -26,26 +27,23 @@ def run(call: Call) -> None:
     """Adds to eval/metrics.json and the report, and prints."""
     workdir = configs.workdir_of(call)
     own_run = configs.of_trained(call, workdir)
-    own = evaluate.measures_of(make_model(own_run))
+    own = examples.measures_of(make_model(own_run))
     asked = tuple(call.flags.measures or ())
-    of_any = (*modes.OF_MODES, *scores.OF_FEATURES, *evaluate.CAPTIONED)
     for name in asked:
-        choose(name, {**own, **dict.fromkeys(of_any)}, "measure")
+        choose(name, {**own, **dict.fromkeys(samples.NAMES)}, "measure")
     setup = set_up(own_run, configs.data_dir_of(call, workdir), learning=False)
     extractor = _extractor(call, setup)
-    of_samples = evaluate.applicable(setup.source, extractor)
-    of_samples += evaluate.matches(setup.model, setup.like, setup.source)
+    of_samples = samples.applicable(setup.model, setup.source, extractor)
     _check_measures(own_run, asked, (*own, *of_samples))
     step, state = trained.restore(setup, workdir, call.flags.checkpoint)
     what = (setup.model, state, setup.source, jax.random.fold_in(setup.root, EVALUATE), step)
     only, n = asked or None, call.flags.num_samples
-    found = evaluate.evaluate(*what, call.flags.examples, only, progress=_progress)
-    found += evaluate.score(*what, extractor, n, only, progress=_progress)
-    found += evaluate.caption_matches(*what, n, only, progress=_progress)
+    found = examples.evaluate(*what, call.flags.examples, only, progress=_progress)
+    found += samples.evaluate(*what, extractor, n, only, progress=_progress)
     results.write(workdir, found)
     report.write(workdir.root)
     for result in found:
-        print(evaluate.describe(result))
+        print(describe(result))
 
 
 def _extractor(call: Call, setup: Setup) -> Any:

@@ -14,7 +14,9 @@ import jax
 from genjax_zoo.commands import configs
 from genjax_zoo.commands.flags import Call
 from genjax_zoo.contract import ConfigError
-from genjax_zoo.explore import explore
+from genjax_zoo.explore.entries import explore
+from genjax_zoo.explore.explorations import EXPLORATIONS
+from genjax_zoo.explore.subject import STREAM, begin
 from genjax_zoo.run import trained
 from genjax_zoo.run.record import report
 from genjax_zoo.run.setup import set_up
@@ -26,14 +28,14 @@ def run(call: Call) -> None:
     known, workdir = call.flags, configs.workdir_of(call)
     own_run = configs.of_trained(call, workdir)
     for name in known.what:
-        choose(name, dict.fromkeys(("all", *explore.EXPLORATIONS)), "exploration")
+        choose(name, dict.fromkeys(("all", *EXPLORATIONS)), "exploration")
     pair = None if known.codes is None else _pair(known.codes)
     setup = set_up(own_run, configs.data_dir_of(call, workdir), learning=False)
     step, state = trained.restore(setup, workdir, known.checkpoint)
-    key = jax.random.fold_in(jax.random.fold_in(setup.root, explore.STREAM), known.seed)
+    key = jax.random.fold_in(jax.random.fold_in(setup.root, STREAM), known.seed)
     folder = pathlib.Path(known.out).expanduser() if known.out else workdir.explore
-    subject = explore.begin(setup.model, state, setup.source, key, folder, pair)
-    entries, left_out = explore.explore(subject, known.what, step)
+    subject = begin(setup.model, state, setup.source, key, folder, pair)
+    entries, left_out = explore(subject, known.what, step)
     report.write(workdir.root)
     for entry in entries:
         print(*(folder / name for name in entry.files))

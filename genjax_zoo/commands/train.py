@@ -9,7 +9,7 @@ import jax
 
 from genjax_zoo.commands import configs
 from genjax_zoo.commands.flags import QUICKSTART, Call
-from genjax_zoo.measure import evaluate
+from genjax_zoo.measure.results import describe
 from genjax_zoo.run import begin, config, train
 from genjax_zoo.run.setup import set_up
 
@@ -30,5 +30,5 @@ def run(call: Call) -> None:
     results = train.train(setup, workdir, fields.to_dict(), data_dir, begun=begun)
     if jax.process_index() == 0:
         for result in results:
-            print(evaluate.describe(result))
+            print(describe(result))
         print(f"report: {workdir.root / 'report.html'}")

@@ -20,8 +20,9 @@ import jax
 import numpy as np
 
 from genjax_zoo.contract import Exactness, Info, State
-from genjax_zoo.measure import evaluate, modes
-from genjax_zoo.measure.evaluate import Result
+from genjax_zoo.measure import examples, modes
+from genjax_zoo.measure import samples as measured
+from genjax_zoo.measure.results import Result
 from genjax_zoo.run.config import Run
 from genjax_zoo.run.record import shown
 from genjax_zoo.run.record.checkpoint import Checkpoints
@@ -67,12 +68,12 @@ class Measurements:
 
     def observer(self) -> Observer:
         """Adds log_prob alone where there is one: another may be an estimate that takes minutes."""
-        run, own = self._setup.run, evaluate.measures_of(self._setup.model)
+        run, own = self._setup.run, examples.measures_of(self._setup.model)
         only = ("log_prob",) if "log_prob" in own else tuple(own)
 
         def act(step: int, state: State, info: Info, line: Line) -> None:
-            ask = functools.partial(evaluate.evaluate, examples=run.eval_examples, only=only)
-            results = self._ask(ask, step, state)
+            asked = {"examples": run.eval_examples, "only": only}
+            results = self._ask(examples.evaluate, step, state, **asked)
             self._newest = step, results
             line |= {f"test/{_with_kind(r)}": r.value for r in results}
 
@@ -93,9 +94,9 @@ class Measurements:
 
         Other measures of samples are dear, and asked for by `genjax-zoo evaluate`.
         """
-        examples = self._setup.run.final_examples or None
-        yield self._ask(evaluate.evaluate, step, state, examples=examples, progress=progress)
-        yield self._ask(evaluate.score, step, state, only=modes.OF_MODES, progress=progress)
+        n = self._setup.run.final_examples or None
+        yield self._ask(examples.evaluate, step, state, examples=n, progress=progress)
+        yield self._ask(measured.evaluate, step, state, only=modes.OF_MODES, progress=progress)
 
     def _ask(
         self, ask: Callable[..., list[Result]], step: int, state: State, **how: Any
@@ -109,12 +110,12 @@ class Samples:
     """Samples as pictures or as texts.
 
     Attributes:
-      news: "collapsing: ..." where the newest ones are; empty where they are well.
+      warning: "collapsing: ..." where the newest ones are; empty where they are well.
     """
 
     def __init__(self, setup: Setup, journal: Journal):
         self._setup, self._journal = setup, journal
-        self.news, self._newest = "", -1
+        self.warning, self._newest = "", -1
         self._key = jax.random.fold_in(setup.root, SAMPLE)
         self._sample = jax.jit(
             lambda key, state: setup.model.sample(key, state, setup.run.samples),
@@ -141,16 +142,16 @@ class Samples:
         written = shown.write(stem, batch, source.symbols, self._setup.example, source.interval)
         if written.picture is not None:
             self._journal.picture(step, written.picture)
-        if shown.drawn(batch, source.symbols) != "x" or "x" not in self._data:
+        if "x" not in batch or "x" not in self._data:
             return {}
-        numbers, self.news = evaluate.glance(batch["x"], source, self._data["x"])
+        numbers, self.warning = measured.quick_look(batch["x"], source, self._data["x"])
         return numbers
 
     @functools.cached_property
     def _data(self) -> Mapping[str, np.ndarray]:
         """Held-out examples that samples are to be as varied as."""
         source, key = self._setup.source, jax.random.fold_in(self._setup.root, EXAMPLE)
-        held_out = source.held_out(key, 0, min(evaluate.PAIRS, source.held_out_size))
+        held_out = source.held_out(key, 0, min(measured.PAIRS, source.held_out_size))
         return jax.tree.map(np.asarray, held_out)
 
 

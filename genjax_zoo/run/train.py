@@ -17,7 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from genjax_zoo.contract import ConfigError
-from genjax_zoo.measure.evaluate import Result
+from genjax_zoo.measure.results import Result
 from genjax_zoo.run import replay, trained
 from genjax_zoo.run.begin import NOTHING, Begun
 from genjax_zoo.run.observers import Line, Measurements, Samples, lines, saves, training
@@ -97,7 +97,7 @@ def train(
                 for observer in observers:
                     if observer.due(step):
                         observer.act(step, state, info, line)
-                progress.update(step, line, samples.news)
+                progress.update(step, line, samples.warning)
         except NotFinite:
             checkpoints.wait()
             raise replay.fault(setup, *latest()) from None

@@ -56,19 +56,19 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, step: int, line: Mapping[str, float] | None = None, news: str = "") -> None:
+    def update(self, step: int, line: Mapping[str, float] | None = None, warning: str = "") -> None:
         """The run is after `step`.
 
         Args:
           step: how many are done.
-          line: new numbers, if there are any; without any the last ones stay, with their news.
-          news: what must not be overlooked; stands before the numbers.
+          line: new numbers, if there are any; without any the last ones stay, with their warning.
+          warning: what must not be overlooked; stands before the numbers.
         """
         if self.quiet:
             return
         numbers = "  ".join(f"{name} {value:.4g}" for name, value in (line or {}).items())
-        if news and numbers:
-            numbers = f"{news}  {numbers}"
+        if warning and numbers:
+            numbers = f"{warning}  {numbers}"
         if self._bar is not None:
             self._bar.update(self._task, completed=step, rate=f"{self._rate(step):.0f} steps/s")
             if numbers:

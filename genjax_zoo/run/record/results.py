@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from genjax_zoo.measure.evaluate import Result
+from genjax_zoo.measure.results import Result
 from genjax_zoo.run.record.workdir import Workdir, write_json
 
 
