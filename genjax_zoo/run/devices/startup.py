@@ -107,7 +107,7 @@ def prepare(environ: MutableMapping[str, str] = os.environ) -> bool:
 
 
 def cpu_only(environ: MutableMapping[str, str] = os.environ) -> bool:
-    """Whether jax can only find a CPU: it is set so, or no plugin for anything else is installed."""
+    """Whether jax can only find a CPU: it is set so, or there is no plugin for anything else."""
     asked = environ.get("JAX_PLATFORMS") or environ.get("JAX_PLATFORM_NAME")
     if asked:
         return asked.strip().lower() == "cpu"
