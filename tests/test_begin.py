@@ -14,11 +14,12 @@ from genjax_zoo.commands.configs import load, unjson
 from genjax_zoo.contract import ConfigError
 from genjax_zoo.learn.state import eval_params
 from genjax_zoo.main import main
+from genjax_zoo.models import ZOO, Family
 from genjax_zoo.run import begin, config, trained
 from genjax_zoo.run.record.progress import Progress
 from genjax_zoo.run.record.workdir import Workdir
 from genjax_zoo.run.setup import set_up
-from tests.conftest import ROOT
+from tests.conftest import ROOT, ToyConfig, make_toy
 from tests.test_main import CONFIG_FILE
 
 MOVED = ("--config.seed=1", "--config.steps=9")
@@ -80,6 +81,8 @@ def test_a_run_begins_from_another(call, tmp_path):
         "step": step,
         "sha256": digest.hexdigest(),
         "config": Workdir("a").read_config(),
+        "arrays": {"x": ["float32", [20, 8, 8, 1]], "label": ["int32", [20]]},
+        "begun": {},
     }
     page = (tmp_path / "b" / "report.html").read_text()
     assert "begun from" in page and digest.hexdigest()[:16] in page
@@ -88,11 +91,11 @@ def test_a_run_begins_from_another(call, tmp_path):
 def test_what_is_taken_are_the_averaged_parameters_and_nothing_else(call):
     setup = set_up(config.read(load("toy.py:digits")))
     for asked, step in {"a": 6, "a@last": 6, "a@6": 6, "a@3": 3}.items():
-        begun = begin.read([f"params={asked}"], setup, Workdir("new"))
+        begun = begin.read([f"params={asked}"], setup.run, Workdir("new"))
         assert begun.origins["params"].step == step
         expected = learnt("a", str(step))[1]
         assert same(begun.params["params"], expected)
-        first, fresh = setup.init(begun.params), setup.init()
+        first, fresh = set_up(setup.run, begun=begun).init(), setup.init()
         assert same(first.params, expected) and same(first.optimizer, fresh.optimizer)
         assert jax.tree.structure(first) == jax.tree.structure(fresh)
     assert not same(learnt("a", "3")[1], learnt("a", "6")[1])
@@ -102,7 +105,7 @@ def test_the_best_can_be_asked_for(call):
     words = ("--config.eval_every=3", "--config.eval_examples=20")
     assert train(call, *words, workdir="scored")[0] == 0
     (best,) = {int(p.name) for p in Workdir("scored").checkpoints.iterdir()} & {9}
-    begun = begin.read(["params=scored@best"], setup_of("scored"), Workdir("new"))
+    begun = begin.read(["params=scored@best"], setup_of("scored").run, Workdir("new"))
     assert begun.origins["params"].step == best and begun.origins["params"].asked == "best"
 
 
@@ -247,9 +250,36 @@ def test_a_vae_is_fine_tuned_from_another_run(call, tmp_path):
     assert "--begin=params: .decoder" in err or "--begin=params: .encoder" in err
 
 
-def test_a_state_that_does_not_fit_is_refused_whatever_the_model_makes_of_it(toy, tmp_path):
-    setup = set_up(toy())
-    careless = lambda key, batch, params=None: setup.model.init(key, batch).replace(params=params)
-    careless = setup._replace(model=setup.model._replace(init=careless))
-    with pytest.raises(ConfigError, match="is not one of this config"):
-        begin._checked(begin.Begun({}, {"params": {"mean": np.zeros(3)}}), careless)
+NEEDS = "this toy begins from another; add --begin=params=WORKDIR"
+
+
+def make_needy(config, tx):
+    """A toy that does not begin from nothing, and whose state is what it began from."""
+    toy = make_toy(config, tx)
+
+    def init(key, batch, params=None):
+        if params is None:
+            raise ConfigError(NEEDS)
+        return toy.init(key, batch, params=params)
+
+    return toy._replace(init=init)
+
+
+def test_a_model_that_must_begin_from_another_resumes_and_is_sampled_without_it(
+    call, tmp_path, monkeypatch
+):
+    family = Family("needy", "descend", "Needs another.", lambda: (ToyConfig, make_needy))
+    monkeypatch.setitem(ZOO, "needy", family)
+    (tmp_path / "needy.py").write_text(CONFIG_FILE.replace('"toy"', '"needy"'))
+    needy = ("train", "--config=needy.py:digits")
+    status, err = call(*needy, "--workdir=c")
+    assert status == 2 and NEEDS in err
+    assert call(*needy, "--workdir=c", "--begin=params=a")[0] == 0
+    # One that began from one that began from another.
+    assert call(*needy, "--workdir=d", "--begin=params=c", "--config.steps=3")[0] == 0
+    for folder in ("a", "c"):
+        shutil.rmtree(folder)
+    assert call(*needy, "--workdir=d", "--config.steps=6", "--allow_config_change")[0] == 0
+    assert end_of("d")[0] == 6
+    for command in ("sample", "evaluate"):
+        assert call(command, "--workdir=d")[0] == 0

@@ -31,7 +31,8 @@ def run(call: Call) -> None:
     asked = tuple(call.flags.measures or ())
     for name in asked:
         choose(name, {**own, **dict.fromkeys(samples.NAMES)}, "measure")
-    setup = set_up(own_run, configs.data_dir_of(call, workdir), learning=False)
+    data_dir, begun = configs.data_dir_of(call, workdir), trained.begun_of(workdir)
+    setup = set_up(own_run, data_dir, learning=False, begun=begun)
     extractor = _extractor(call, setup)
     of_samples = samples.applicable(setup.model, setup.source, extractor)
     _check_measures(own_run, asked, (*own, *of_samples))

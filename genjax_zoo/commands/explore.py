@@ -30,7 +30,8 @@ def run(call: Call) -> None:
     for name in known.what:
         choose(name, dict.fromkeys(("all", *EXPLORATIONS)), "exploration")
     pair = None if known.codes is None else _pair(known.codes)
-    setup = set_up(own_run, configs.data_dir_of(call, workdir), learning=False)
+    data_dir, begun = configs.data_dir_of(call, workdir), trained.begun_of(workdir)
+    setup = set_up(own_run, data_dir, learning=False, begun=begun)
     step, state = trained.restore(setup, workdir, known.checkpoint)
     key = jax.random.fold_in(jax.random.fold_in(setup.root, STREAM), known.seed)
     folder = pathlib.Path(known.out).expanduser() if known.out else workdir.explore

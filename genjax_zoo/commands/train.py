@@ -23,11 +23,12 @@ def run(call: Call) -> None:
         fields = configs.unjson(workdir.read_config())
     fields = configs.override(fields, call.overrides)
     data_dir = configs.data_dir_of(call, workdir)
-    setup = set_up(config.read(fields), data_dir)
-    begun = begin.read(call.flags.begin, setup, workdir)
+    own_run = config.read(fields)
+    begun = begin.read(call.flags.begin, own_run, workdir)
+    setup = set_up(own_run, data_dir, begun=begun)
     workdir.create()
     workdir.claim(fields.to_dict(), call.flags.allow_config_change)
-    results = train.train(setup, workdir, fields.to_dict(), data_dir, begun=begun)
+    results = train.train(setup, workdir, fields.to_dict(), data_dir)
     if jax.process_index() == 0:
         for result in results:
             print(describe(result))

@@ -16,78 +16,69 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from genjax_zoo.contract import ConfigError, ZooError
+from genjax_zoo.contract import ConfigError, Model, ZooError
 from genjax_zoo.learn.state import eval_params
 from genjax_zoo.run import config, trained
+from genjax_zoo.run.devices import Devices
+from genjax_zoo.run.devices.sharding import lay_out
 from genjax_zoo.run.record.provenance import Origin
 from genjax_zoo.run.record.workdir import Workdir
-from genjax_zoo.run.setup import Setup
+from genjax_zoo.run.setup import Begun
 from genjax_zoo.typed import nearest
 
 
-class Begun(NamedTuple):
-    """What a run begins from, or began from.
+class Where(NamedTuple):
+    """What is asked for under one name: an absolute workdir, and last, best or a number."""
 
-    Attributes:
-      origins: by the names that `init` declares.
-      params: the parameters themselves, as numpy arrays; empty for a run that resumes.
-    """
-
-    origins: Mapping[str, Origin] = {}
-    params: Mapping[str, Any] = {}
+    workdir: str
+    asked: str
 
 
-NOTHING = Begun()
-"""Where a run begins from nothing."""
-
-
-def read(words: Sequence[str], setup: Setup, workdir: Workdir) -> Begun:
+def read(words: Sequence[str], run: config.Run, workdir: Workdir) -> Begun:
     """What a run in `workdir` begins from; nothing is written.
 
     Args:
       words: NAME=WORKDIR[@STEP] each, as the command line has them.
-      setup: the run's parts.
+      run: its typed config.
       workdir: where it will be, or is already, trained.
 
-    Raises ZooError for a name that `init` does not declare, a workdir or a step that is not there,
-    parameters that do not fit, and for anything else than a run that has begun already began from.
+    Raises ZooError for a name that `init` does not declare, for a workdir or a step that is not
+    there, and where a run that has begun already began from anything else. Whether the parameters
+    fit the model is seen when its parts are set up.
     """
-    asked = _asked(words, setup)
+    asked = _parse(words, config.make_model(run))
     if not workdir.has_begun():
-        found = {name: _load(name, *where, setup) for name, where in asked.items()}
-        begun = Begun(*({n: pair[k] for n, pair in found.items()} for k in (0, 1)))
-        return _checked(begun, setup)
-    origins = {name: Origin(**entry) for name, entry in workdir.origins().items()}
-    if asked and asked != {name: (o.workdir, o.asked) for name, o in origins.items()}:
-        came = " ".join(f"{n}={o.workdir}@{o.asked}" for n, o in origins.items()) or "nothing"
+        return _load(asked)
+    begun = trained.begun_of(workdir)
+    from_there = {name: Where(o.workdir, o.asked) for name, o in begun.origins.items()}
+    if asked and asked != from_there:
+        came = " ".join(f"{n}={o.workdir}@{o.asked}" for n, o in from_there.items()) or "nothing"
         raise ConfigError(
             f"{workdir.root} has begun already, from {came}; to begin from anything else use "
             "another --workdir, or leave --begin out to go on."
         )
     if workdir.has_checkpoint():
-        return Begun(origins)
-    # Stopped before its first checkpoint: from the very same parameters again.
-    params = {}
-    for name, origin in origins.items():
-        again, params[name] = _load(name, origin.workdir, str(origin.step), setup)
-        if again.sha256 != origin.sha256:
+        return begun
+    # It was stopped before its first checkpoint: from the very same parameters again.
+    again = _load({name: Where(o.workdir, str(o.step)) for name, o in begun.origins.items()})
+    for name, origin in begun.origins.items():
+        if again.origins[name].sha256 != origin.sha256:
             raise ZooError(
                 f"{workdir.root} began from {origin.workdir} as it was after {origin.step} steps, "
                 "which has changed since; use another --workdir to begin from what is there now."
             )
-    return _checked(Begun(origins, params), setup)
+    return again._replace(origins=begun.origins)
 
 
-def names(setup: Setup) -> list[str]:
-    """What the model can be begun from: what its `init` declares beside the key and the batch."""
-    parameters = list(inspect.signature(setup.model.init).parameters.values())[2:]
+def names(model: Model) -> list[str]:
+    """What a model can be begun from: what its `init` declares beside the key and the batch."""
+    parameters = list(inspect.signature(model.init).parameters.values())[2:]
     variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
     return [p.name for p in parameters if p.kind not in variadic]
 
 
-def _asked(words: Sequence[str], setup: Setup) -> dict[str, tuple[str, str]]:
-    """NAME -> (absolute WORKDIR, STEP)."""
-    asked: dict[str, tuple[str, str]] = {}
+def _parse(words: Sequence[str], model: Model) -> dict[str, Where]:
+    asked: dict[str, Where] = {}
     for word in words:
         match = re.fullmatch(r"(\w+)=(.+?)(?:@(last|best|\d+))?", word)
         if match is None:
@@ -96,44 +87,38 @@ def _asked(words: Sequence[str], setup: Setup) -> dict[str, tuple[str, str]]:
                 "best or a number."
             )
         name, where, which = match.groups()
-        known = names(setup)
+        known = names(model)
         if name not in known:
             raise ConfigError(
                 f"--begin={word}: {nearest(name, known, 'name to begin this model by:')}"
             )
         if name in asked:
             raise ConfigError(f"--begin={word}: {name!r} is begun twice; leave one out.")
-        asked[name] = str(Workdir(where).root.absolute()), which or "last"
+        asked[name] = Where(str(Workdir(where).root.absolute()), which or "last")
     return asked
 
 
-def _load(name: str, where: str, which: str, setup: Setup) -> tuple[Origin, Any]:
-    """The origin, and the parameters that its model is sampled and measured with."""
-    other, flag = Workdir(where), f"--begin={name}={where}"
-    if not other.config.exists():
-        raise ZooError(f"{flag}: no model was trained there; expected the --workdir of a run.")
-    try:
-        fields = other.read_config()
-        parts = trained.read(other, config.read(fields), setup.layout)
-        step, state = trained.restore(parts, other, which, asked=flag + "@{}")
-    except ZooError as error:
-        raise error if flag in str(error) else type(error)(f"{flag}: {error}") from error
-    # Whole on every device, and so on every process, before they come to the host.
-    whole = jax.jit(eval_params, out_shardings=setup.layout.everywhere)(state)
-    params = jax.tree.map(np.asarray, whole)
-    return Origin(where, which, step, sha256(params), fields), params
-
-
-def _checked(begun: Begun, setup: Setup) -> Begun:
-    """Raises ConfigError where the parameters do not fit the config."""
-    shapes = jax.eval_shape(setup.model.init, jax.random.key(0), setup.example, **begun.params)
-    plain = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
-    if plain(shapes) != plain(setup.like):
-        raise ConfigError(
-            f"--begin={','.join(begun.params)}: the state that is begun so is not one of this "
-            "config; begin from a run of the same model fields."
+def _load(asked: Mapping[str, Where]) -> Begun:
+    """The parameters that the other runs' models are sampled and measured with."""
+    origins, like, params = {}, {}, {}
+    for name, (where, which) in asked.items():
+        other, flag, layout = Workdir(where), f"--begin={name}={where}", lay_out(Devices())
+        if not other.config.exists():
+            raise ZooError(f"{flag}: no model was trained there; expected the --workdir of a run.")
+        try:
+            fields = other.read_config()
+            parts = trained.read(other, config.read(fields), layout)
+            step, state = trained.restore(parts, other, which, asked=flag + "@{}")
+        except ZooError as error:
+            raise error if flag in str(error) else type(error)(f"{flag}: {error}") from error
+        # Whole on every device, and so on every process, before they come to the host.
+        whole = jax.jit(eval_params, out_shardings=layout.everywhere)(state)
+        params[name] = jax.tree.map(np.asarray, whole)
+        like[name] = jax.eval_shape(lambda tree: tree, params[name])
+        origins[name] = Origin(
+            where, which, step, sha256(params[name]), fields, parts.arrays, other.origins()
         )
-    return begun
+    return Begun(origins, like, params)
 
 
 def sha256(params: Any) -> str:

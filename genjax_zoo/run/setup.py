@@ -16,9 +16,27 @@ from genjax_zoo.data.source import Source
 from genjax_zoo.data.sources import open_source
 from genjax_zoo.run.config import Run, make_model
 from genjax_zoo.run.devices import Devices, sharding
+from genjax_zoo.run.record.provenance import Origin
 
 # Streams of the root key besides the steps', which count from 0 up.
 INIT, SAMPLE, EVALUATE, EXAMPLE = (2**32 - k for k in range(1, 5))
+
+
+class Begun(NamedTuple):
+    """What a run begins from, or began from, by the names that its model's `init` declares.
+
+    Attributes:
+      origins: where it came from.
+      like: the shapes and dtypes of the learnt parameters of other runs.
+      params: the parameters themselves, as numpy arrays; empty for a run that only goes on.
+    """
+
+    origins: Mapping[str, Origin] = {}
+    like: Mapping[str, Any] = {}
+    params: Mapping[str, Any] = {}
+
+
+NOTHING = Begun()
 
 
 class Setup(NamedTuple):
@@ -32,6 +50,7 @@ class Setup(NamedTuple):
       root: the root key.
       example: batch 0, for shapes and for a model's start from the data; the same everywhere.
       like: the shapes, dtypes and shardings of the state before any step.
+      begun: what it begins from.
     """
 
     run: Run
@@ -41,25 +60,27 @@ class Setup(NamedTuple):
     root: jax.Array
     example: Batch
     like: Any
+    begun: Begun = NOTHING
 
-    def init(self, begun: Mapping[str, Any] | None = None) -> State:
-        """The state before any step, sharded.
-
-        Args:
-          begun: the learnt parameters of other runs, under the names that `model.init` declares.
-        """
+    def init(self) -> State:
+        """The state before any step, sharded."""
         held = jax.tree.map(lambda leaf: leaf.sharding, self.like)
         init = jax.jit(self.model.init, out_shardings=held)
-        return init(jax.random.fold_in(self.root, INIT), self.example, **(begun or {}))
+        return init(jax.random.fold_in(self.root, INIT), self.example, **self.begun.params)
 
 
-def set_up(run: Run, data_dir: str | None = None, learning: bool = True) -> Setup:
-    """Builds a run's parts; every error of a config or of the data is raised here.
+def set_up(
+    run: Run, data_dir: str | None = None, learning: bool = True, begun: Begun = NOTHING
+) -> Setup:
+    """Builds a run's parts.
 
     Args:
       run: the typed config.
       data_dir: where prepared data sets lie.
       learning: False to measure only: any devices will do, whatever it was trained on.
+      begun: what it begins from, or began from.
+
+    Raises ConfigError or DataError for whatever does not fit: all that can be wrong is found here.
     """
     model = make_model(run)
     if learning:
@@ -70,17 +91,22 @@ def set_up(run: Run, data_dir: str | None = None, learning: bool = True) -> Setu
     root = jax.random.key(run.seed)
     example = example_batch(source, root, run.data.batch_size)
     check_spaces(model, source, example, run)
-    like = state_like(run, model, layout, example)
-    return Setup(run, model, source, layout, root, example, like)
+    like = state_like(run, model, layout, example, begun.like)
+    return Setup(run, model, source, layout, root, example, like, begun)
 
 
-def state_like(run: Run, model: Model, layout: sharding.Layout, example: Mapping) -> Any:
+def state_like(
+    run: Run,
+    model: Model,
+    layout: sharding.Layout,
+    example: Mapping,
+    begun: Mapping[str, Any] | None = None,
+) -> Any:
     """The state's shapes, dtypes and shardings before any step.
 
-    Only shapes and dtypes of the example matter, and none of what a run is begun from: whatever
-    that holds, the state keeps its shapes.
+    Of the example, and of what the state is begun from, only shapes and dtypes matter.
     """
-    shapes = jax.eval_shape(model.init, jax.random.key(0), example)
+    shapes = jax.eval_shape(model.init, jax.random.key(0), example, **(begun or {}))
     shardings = sharding.of_state(layout.mesh, shapes, run.devices.min_split)
     return jax.tree.map(
         lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shapes, shardings

@@ -19,7 +19,6 @@ from jax.experimental import multihost_utils
 from genjax_zoo.contract import ConfigError
 from genjax_zoo.measure.results import Result
 from genjax_zoo.run import replay, trained
-from genjax_zoo.run.begin import NOTHING, Begun
 from genjax_zoo.run.observers import Line, Measurements, Samples, lines, saves, training
 from genjax_zoo.run.record import provenance, results
 from genjax_zoo.run.record.checkpoint import barrier
@@ -36,7 +35,6 @@ def train(
     config: Mapping[str, Any] | None = None,
     data_dir: str | None = None,
     quiet: bool = False,
-    begun: Begun = NOTHING,
 ) -> list[Result]:
     """Trains, or goes on training, in `workdir`; returns the held-out numbers of the end.
 
@@ -48,14 +46,13 @@ def train(
       config: written to config.json once the checkpoints are known to be of this run.
       data_dir: where the data were found, to be found there again.
       quiet: shows no progress.
-      begun: what the run begins from (run/begin.py).
     """
     run, is_primary = setup.run, jax.process_index() == 0
     with contextlib.ExitStack() as stack:
         if is_primary:
             stack.enter_context(workdir.lock())
         checkpoints = trained.checkpoints(setup, workdir)
-        latest = lambda: checkpoints.restore_latest(setup.like) or (0, setup.init(begun.params))
+        latest = lambda: checkpoints.restore_latest(setup.like) or (0, setup.init())
         first, start = latest()
         if first > run.steps:
             raise ConfigError(
@@ -64,12 +61,12 @@ def train(
             )
         entry: dict[str, Any] = {}
         if is_primary:
-            for sentence in _sources(workdir, first, begun):
+            for sentence in _sources(setup, workdir, first):
                 log(sentence)
             if config is not None:
                 workdir.write_config(config)
             trained.describe(setup, workdir)
-            entry = provenance.start(first, data_dir, begun.origins)
+            entry = provenance.start(first, data_dir, setup.begun.origins)
             stack.enter_context(provenance.recorded(workdir, entry))
         journal = stack.enter_context(Journal(workdir if is_primary else None, first))
         progress = stack.enter_context(Progress(run.steps, first, quiet or not is_primary))
@@ -124,11 +121,11 @@ def train(
     return measured
 
 
-def _sources(workdir: Workdir, first: int, begun: Begun) -> Iterator[str]:
+def _sources(setup: Setup, workdir: Workdir, first: int) -> Iterator[str]:
     """What a run starts from, in words."""
     if first:
         yield f"going on from step {first} in {workdir.root}"
-    for name, origin in begun.origins.items() if not first else ():
+    for name, origin in setup.begun.origins.items() if not first else ():
         yield f"{name} begins from {origin.workdir}, step {origin.step}"
 
 

@@ -11,12 +11,15 @@ from typing import Any, NamedTuple, Protocol
 import jax
 
 from genjax_zoo.contract import Model, State, ZooError
+from genjax_zoo.learn.state import eval_params
+from genjax_zoo.run import config
 from genjax_zoo.run.config import Run, make_model
 from genjax_zoo.run.devices import Devices
 from genjax_zoo.run.devices.sharding import Layout, lay_out
 from genjax_zoo.run.record.checkpoint import Checkpoints, Damaged
+from genjax_zoo.run.record.provenance import Origin
 from genjax_zoo.run.record.workdir import Workdir, write_json
-from genjax_zoo.run.setup import Setup, state_like
+from genjax_zoo.run.setup import Begun, Setup, state_like
 
 
 class Parts(Protocol):
@@ -44,6 +47,7 @@ class Trained(NamedTuple):
       like: the shapes, dtypes and shardings of the state before any step.
       interval: the range of the data's values.
       symbols: what the values of categorical arrays are called, by the array's name.
+      arrays: (dtype, shape) of each array of a batch.
     """
 
     run: Run
@@ -51,6 +55,7 @@ class Trained(NamedTuple):
     like: Any
     interval: tuple[float, float]
     symbols: Mapping[str, Sequence[str]]
+    arrays: Mapping[str, Any]
 
 
 def describe(setup: Setup, workdir: Workdir) -> None:
@@ -72,14 +77,33 @@ def read(workdir: Workdir, run: Run, layout: Layout | None = None) -> Trained:
       layout: how its state shall lie over the devices; whole on all of them if None.
     """
     about = workdir.read(workdir.example, "train in this workdir first.")
-    example = {
-        name: jax.ShapeDtypeStruct(tuple(shape), dtype)
-        for name, (dtype, shape) in about["arrays"].items()
-    }
-    model = make_model(run)
-    like = state_like(run, model, layout or lay_out(Devices()), example)
+    model, layout = make_model(run), layout or lay_out(Devices())
+    begun = begun_of(workdir).like
+    like = state_like(run, model, layout, _example(about["arrays"]), begun)
     low, high = about["interval"]
-    return Trained(run, model, like, (low, high), about["symbols"])
+    return Trained(run, model, like, (low, high), about["symbols"], about["arrays"])
+
+
+def begun_of(workdir: Workdir) -> Begun:
+    """What a run began from, by run.json alone: the other workdirs may be gone."""
+    origins = {name: Origin(**entry) for name, entry in workdir.origins().items()}
+    return Begun(origins, {name: params_like(origin) for name, origin in origins.items()})
+
+
+def params_like(origin: Origin) -> Any:
+    """The shapes and dtypes of what was taken from another run."""
+    run = config.read(origin.config)
+    begun = {name: params_like(Origin(**entry)) for name, entry in origin.begun.items()}
+    example = _example(origin.arrays)
+    return jax.eval_shape(
+        eval_params, state_like(run, make_model(run), lay_out(Devices()), example, begun)
+    )
+
+
+def _example(arrays: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
+    return {
+        name: jax.ShapeDtypeStruct(tuple(shape), dtype) for name, (dtype, shape) in arrays.items()
+    }
 
 
 def checkpoints(parts: Parts, workdir: Workdir, read_only: bool = False) -> Checkpoints:

@@ -60,6 +60,8 @@ class Origin(NamedTuple):
       step: how many steps that had learnt.
       sha256: of the bytes of the parameters, array after array.
       config: of the other run.
+      arrays: what its state was made for: (dtype, shape) of each array of its batches.
+      begun: what it began from itself, each as here.
     """
 
     workdir: str
@@ -67,6 +69,8 @@ class Origin(NamedTuple):
     step: int
     sha256: str
     config: Mapping[str, Any]
+    arrays: Mapping[str, Any]
+    begun: Mapping[str, Any] = {}
 
 
 def start(
