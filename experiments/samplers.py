@@ -41,7 +41,7 @@ SAMPLERS = {
 }
 DETERMINISTIC = ("DPM-Solver++", "Heun")
 LANGEVIN = 0.1
-"""A move of annealed Langevin, in units of the square of the noise."""
+"""A step of annealed Langevin, in units of the square of the noise."""
 
 
 def main(argv=None) -> None:
@@ -171,7 +171,7 @@ def _page(one, numbers) -> list[str]:
         tables[1],
         " ".join(sentences),
         f"One model each, the configs' own; {one.args.samples} samples a cell; all samplers go "
-        "down times that are even in log SNR, and annealed Langevin makes moves of "
+        "down times that are even in log SNR, and annealed Langevin takes steps of "
         f"{LANGEVIN} σ².",
         one.closing(str(one.args.seed)),
     ]

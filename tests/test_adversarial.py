@@ -199,6 +199,13 @@ def test_packs_are_neighbours_side_by_side():
     np.testing.assert_array_equal(objectives.pack(x, 1), x)
 
 
+def test_instance_noise_is_what_it_says():
+    x = jnp.zeros((2000, 3))
+    noisy = objectives.Config(instance_noise=0.5).noisy(KEY, x)
+    assert abs(float(noisy.std()) - 0.5) < 0.02 and abs(float(noisy.mean())) < 0.02
+    assert objectives.Config().noisy(KEY, x) is x
+
+
 def test_clipped_weights_stay_within():
     tx = objectives.Config(clip=0.1).optimizers(optax.sgd(1.0))
     params = {"w": jnp.array([0.05, -0.09])}
@@ -222,10 +229,14 @@ def test_the_generator_may_learn_faster():
     ("fields", "message"),
     [
         ({"name": "wassertein"}, "Did you mean 'wasserstein'"),
-        ({"gradient": -1.0}, "objective.gradient should be at least 0, got -1"),
-        ({"clip": -0.1}, "objective.clip"),
-        ({"pack": 0}, "objective.pack should be at least 1, got 0"),
-        ({"generator_rate": 0.0}, "above 0"),
+        ({"gradient": -1.0}, "objectives: gradient should be not negative, got -1"),
+        ({"interpolated": -1.0}, "objectives: interpolated should be not negative"),
+        ({"r1": -1.0}, "objectives: r1 should be not negative"),
+        ({"r2": -1.0}, "objectives: r2 should be not negative"),
+        ({"clip": -0.1}, "objectives: clip should be not negative"),
+        ({"instance_noise": -0.1}, "objectives: instance_noise should be not negative"),
+        ({"pack": 0}, "objectives: pack should be at least 1, got 0"),
+        ({"generator_rate": 0.0}, "objectives: generator_rate should be positive, got 0"),
     ],
 )
 def test_bad_objectives_are_refused(fields, message):

@@ -208,7 +208,7 @@ def reading_model(**fields):
 
 def test_texts_are_learnt_guidance_follows_them_and_without_one_both_are_drawn():
     """A word of two says whether the picture is bright; another only fills the place before it."""
-    model = reading_model(guidance=1.0, unconditional=0.2)
+    model = reading_model(guidance=1.0, condition_dropout=0.2)
     bright = jnp.arange(64) % 2
     text = jnp.stack([jnp.full(64, 3), 1 + bright, jnp.zeros(64, jnp.int32)], 1)
     noise = 0.1 * jax.random.normal(KEY, (64, 2, 2, 1))
@@ -220,7 +220,7 @@ def test_texts_are_learnt_guidance_follows_them_and_without_one_both_are_drawn()
         return jax.lax.scan(body, model.init(key, batch), jax.random.split(key, 200))[0]
 
     state = train(KEY)
-    sample = jax.jit(lambda key, text: model.sample(key, state, 40, text=text))
+    sample = jax.jit(lambda key, text: model.sample(key, state, 40, {"text": text}))
     for word, sign in ((1, -1.0), (2, 1.0)):
         drawn = sample(KEY, jnp.broadcast_to(jnp.array([3, word, 0]), (40, 3)))
         assert drawn["text"].shape == (40, 3)
@@ -239,13 +239,13 @@ def test_a_text_that_is_none_is_refused():
     x = jnp.zeros((4, 2, 2, 1))
     state = jax.jit(model.init)(KEY, {"x": x, "text": jnp.ones((4, 3), jnp.int32)})
     with pytest.raises(DataError, match=r"0 \.\. 4"):
-        model.sample(KEY, state, 4, text=np.array([1, 5]))
+        model.sample(KEY, state, 4, {"text": np.array([1, 5])})
     with pytest.raises(DataError, match="as integers"):
-        model.sample(KEY, state, 4, text=np.array([1.0, 2.0]))
+        model.sample(KEY, state, 4, {"text": np.array([1.0, 2.0])})
     deaf = diffusion.make(diffusion.Config(network=nets.Denoiser(width=8)), optax.sgd(0.1))
     state = jax.jit(deaf.init)(KEY, {"x": x})
     with pytest.raises(DataError, match="reads no text"):
-        deaf.sample(KEY, state, 4, text=np.array([1, 2]))
+        deaf.sample(KEY, state, 4, {"text": np.array([1, 2])})
     with pytest.raises(ConfigError, match="either labels or texts"):
         diffusion.Config(classes=10, text=nets.Text(vocabulary=5))
 

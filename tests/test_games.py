@@ -325,9 +325,9 @@ def test_dirac_gan_simultaneous_at_a_fifth_has_the_known_modulus():
     ("fields", "message"),
     [
         ({"name": "consensu"}, "Did you mean 'consensus'"),
-        ({"name": "consensus", "gamma": -1.0}, "gamma >= 0, got gamma=-1"),
-        ({"name": "alternating", "k": 0}, "k >= 1 .* got k=0"),
-        ({"name": "symplectic", "gamma": -1.0}, "gamma >= 0, got gamma=-1"),
+        ({"name": "consensus", "gamma": -1.0}, "dynamics: gamma should be not negative, got -1"),
+        ({"name": "alternating", "k": 0}, "dynamics: k should be at least 1, got 0"),
+        ({"name": "symplectic", "gamma": -1.0}, "dynamics: gamma should be not negative"),
     ],
 )
 def test_bad_dynamics_are_refused(fields, message):

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from genjax_zoo import nets
-from genjax_zoo.contract import ConfigError
+from genjax_zoo.contract import ConfigError, DataError
 from genjax_zoo.data import densities
 from genjax_zoo.maths import games
 from genjax_zoo.maths.games import objectives
@@ -160,7 +160,7 @@ def test_training_moves_the_samples_to_the_data():
         ({"objective": {"name": "minmax"}}, "Did you mean 'minimax'"),
         ({"generator": {"name": "mpl"}}, "Did you mean 'mlp'"),
         ({"prior": "norml"}, "Did you mean 'normal'"),
-        ({"classes": -1}, "classes should be at least 0"),
+        ({"classes": -1}, "gan: classes should be not negative, got -1"),
         (
             {"objective": {"r1": 1.0}, "discriminator": {"normalise": "batch"}},
             "batch norm mixes",
@@ -168,8 +168,9 @@ def test_training_moves_the_samples_to_the_data():
         ({"output": "sigmod"}, "Did you mean 'sigmoid'"),
         ({"dynamics": {"name": "konsensus"}}, "Did you mean 'consensus'"),
         ({"dynamics": {"gama": 1.0}}, "Did you mean 'gamma'"),
-        ({"latents": 0}, "at least 1, got 0"),
-        ({"average": 1.0}, r"\[0, 1\), got 1"),
+        ({"latents": 0}, "gan: latents should be at least 1, got 0"),
+        ({"average": 1.0}, r"gan: average should be in \[0, 1\), got 1"),
+        ({"objective": {"noise": 0.1}}, "Since version 0.2.0 it is called 'instance_noise'"),
     ],
 )
 def test_bad_configs_are_refused_with_a_hint(fields, message):
@@ -234,16 +235,34 @@ def test_a_game_of_classes_samples_what_it_is_asked_for():
     config = dataclasses.replace(SMALL, classes=3)
     batch = {**_batch(n=12), "label": jnp.arange(12) % 3}
     model, _, after, _ = _step(config, batch)
-    drawn = model.sample(jax.random.key(2), after, 6, label=jnp.array([0, 1, 2, 0, 1, 2]))
+    drawn = model.sample(jax.random.key(2), after, 6, {"label": jnp.array([0, 1, 2, 0, 1, 2])})
     np.testing.assert_array_equal(drawn["label"], [0, 1, 2, 0, 1, 2])
     assert (model.sample(jax.random.key(2), after, 50)["label"] < 3).all()
-    one = model.sample(jax.random.key(2), after, 6, label=1)
+    one = model.sample(jax.random.key(2), after, 6, {"label": 1})
     np.testing.assert_array_equal(one["label"], 1)
     # The same z with another label is another x.
     assert jnp.any(one["x"][0] != drawn["x"][0])
     np.testing.assert_allclose(one["x"][1], drawn["x"][1], rtol=1e-5)
-    with pytest.raises(ConfigError, match="needs labelled data"):
+    # Its latents hold the label too.
+    latents = model.latents.prior(jax.random.key(3), after, 5)
+    assert latents.shape == (5, 3 + 3)
+    np.testing.assert_array_equal(latents[:, 3:].sum(1), 1)
+    with pytest.raises(DataError, match="needs labelled data"):
         model.init(jax.random.key(0), _batch(n=12))
+    with pytest.raises(DataError, match=r"labels should lie in 0 \.\. 2, got 3 \.\. 3"):
+        model.sample(jax.random.key(2), after, 6, {"label": 3})
+    with pytest.raises(
+        DataError, match=r"gan cannot be told that: .*'lable'. Did you mean 'label'"
+    ):
+        model.sample(jax.random.key(2), after, 6, {"lable": 1})
+
+
+def test_a_game_without_classes_knows_no_labels():
+    model = gan.make(SMALL, optax.sgd(0.1))
+    state = model.init(jax.random.key(0), _batch())
+    assert set(model.sample(jax.random.key(1), state, 3)) == {"x"} == set(model.spaces)
+    with pytest.raises(DataError, match=r"gan cannot be told that: .*'label'"):
+        model.sample(jax.random.key(1), state, 3, {"label": 1})
 
 
 def test_a_conditional_generator_learns_which_class_lies_where():
@@ -269,5 +288,5 @@ def test_a_conditional_generator_learns_which_class_lies_where():
     state = model.init(root, batch(root))
     state = jax.jit(lambda s: jax.lax.scan(one, s, jnp.arange(1500))[0])(state)
     for label in (0, 1):
-        mean = model.sample(root, state, 200, label=label)["x"].mean(0)
+        mean = model.sample(root, state, 200, {"label": label})["x"].mean(0)
         assert jnp.linalg.norm(mean - places[label]) < 0.6

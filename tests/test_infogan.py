@@ -10,7 +10,7 @@ import pytest
 from jax.scipy import stats
 
 from genjax_zoo import nets
-from genjax_zoo.contract import ConfigError
+from genjax_zoo.contract import ConfigError, DataError
 from genjax_zoo.maths.games import objectives
 from genjax_zoo.models import infogan
 from genjax_zoo.typed import typed
@@ -92,20 +92,69 @@ def test_the_code_of_two_clusters_is_found_without_labels():
     assert max(agrees, 1 - agrees) > 0.95
     # A sample made from a code is one in which Q sees that code.
     code = jax.nn.one_hot(jnp.arange(50) % 2, 2)
-    x = model.sample(jax.random.key(3), state, 50, code=code)
+    x = model.sample(jax.random.key(3), state, 50, {"code": code})
     seen = model.latents.encode(KEY, state, x)[:, 2:]
     assert jnp.mean(jnp.argmax(seen, 1) == jnp.argmax(code, 1)) > 0.9
+
+
+def test_a_code_is_given_whole_or_in_parts():
+    n, c = 4, infogan.prior(CONFIG, KEY, 4)[:, CONFIG.latents :]
+    given = lambda **parts: np.asarray(infogan.given_code(CONFIG, parts, c))
+    np.testing.assert_array_equal(given(), c)
+    np.testing.assert_array_equal(given(code=c[::-1]), c[::-1])
+    np.testing.assert_array_equal(given(code=c[0]), np.broadcast_to(c[0], (n, 7)))
+    # A value of each categorical factor, for all or for each; the rest is as it was drawn.
+    one = given(categorical=jnp.array([2, 0]))
+    np.testing.assert_array_equal(one[:, :5], np.broadcast_to([0, 0, 1, 1, 0], (n, 5)))
+    np.testing.assert_array_equal(one[:, 5:], c[:, 5:])
+    each = given(categorical=jnp.array([[0, 0], [1, 1], [2, 0], [0, 1]]))
+    np.testing.assert_array_equal(each[:, :3].argmax(1), [0, 1, 2, 0])
+    np.testing.assert_array_equal(each[:, 3:5].argmax(1), [0, 1, 0, 1])
+    both = given(categorical=jnp.array([1, 1]), continuous=jnp.array([0.5, -0.25]))
+    np.testing.assert_array_equal(both, np.broadcast_to([0, 1, 0, 0, 1, 0.5, -0.25], (n, 7)))
+    # Where there is but one factor it needs no axis of its own.
+    single = infogan.Config(categorical=(3,), continuous=1)
+    c = infogan.prior(single, KEY, n)[:, single.latents :]
+    made = infogan.given_code(single, {"categorical": 2, "continuous": 0.5}, c)
+    np.testing.assert_array_equal(made, np.broadcast_to([0, 0, 1, 0.5], (n, 4)))
+    made = infogan.given_code(single, {"categorical": jnp.array([0, 1, 2, 0])}, c)
+    np.testing.assert_array_equal(made[:, :3].argmax(1), [0, 1, 2, 0])
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"kode": 1}, "infogan cannot be told that: .*Did you mean 'code'"),
+        ({"code": jnp.zeros(6)}, r"infogan: code should have the shape \[7\]"),
+        ({"code": jnp.zeros(7), "categorical": jnp.zeros(2)}, "both were given"),
+        ({"categorical": jnp.array([3, 0])}, r"factor 0 has the values 0 \.\. 2, got 3 \.\. 3"),
+        ({"categorical": jnp.array([0, -1])}, "factor 1 has the values"),
+        ({"categorical": 1}, r"infogan: categorical should have the shape \[2\]"),
+        ({"continuous": jnp.zeros((3, 2))}, r"or \[4, 2\], got \[3, 2\]"),
+    ],
+)
+def test_codes_that_there_are_not_are_refused(given, message):
+    c = infogan.prior(CONFIG, KEY, 4)[:, CONFIG.latents :]
+    with pytest.raises(DataError, match=message):
+        infogan.given_code(CONFIG, given, c)
 
 
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
-        ({"categorical": (1,)}, "at least 2 values"),
+        ({"categorical": (1,)}, "infogan: categorical should be at least 2, got 1"),
         ({"categorical": (), "continuous": 0}, "at least one factor"),
-        ({"weight": -1.0}, "weight and weight_continuous"),
+        ({"continuous": -1}, "infogan: continuous should be not negative"),
+        ({"weight": -1.0}, "infogan: weight should be not negative"),
+        ({"weight_continuous": -1.0}, "infogan: weight_continuous should be not negative"),
         ({"objective": {"pack": 2}}, "set objective.pack to 1"),
-        ({"latents": 0}, "latents"),
-        ({"average": 1.0}, "average"),
+        ({"latents": 0}, "infogan: latents should be at least 1"),
+        ({"average": 1.0}, "infogan: average should be in"),
+        ({"prior": "norml"}, "Did you mean 'normal'"),
+        (
+            {"objective": {"r1": 1.0}, "discriminator": {"normalise": "batch"}},
+            "batch norm mixes",
+        ),
     ],
 )
 def test_bad_configs_are_refused(fields, message):

@@ -1,6 +1,7 @@
 """Progressive growing: its layers against numpy, what fades, what a stage takes over and draws."""
 
 import functools
+import inspect
 import itertools
 from typing import NamedTuple
 
@@ -10,7 +11,7 @@ import numpy as np
 import optax
 import pytest
 
-from genjax_zoo.contract import SIGNED, UNIT, ConfigError, Model
+from genjax_zoo.contract import REAL, SIGNED, UNIT, ConfigError, DataError, Model
 from genjax_zoo.learn.state import eval_params
 from genjax_zoo.maths.games import objectives
 from genjax_zoo.models import progressive_gan
@@ -71,6 +72,13 @@ def at_once():
 
 def same(a, b):
     return all(jax.tree.leaves(jax.tree.map(jnp.array_equal, a, b)))
+
+
+def said(info):
+    """What the stage in progress says, without its name."""
+    spoken = {name: one for name, one in info.items() if name != "stage" and bool(one.said)}
+    assert len({name.partition("/")[0] for name in spoken}) == 1
+    return {name.partition("/")[2]: one.value for name, one in spoken.items()}
 
 
 # ------------------------------------------------------------------------------- the layers
@@ -235,7 +243,7 @@ def test_a_stage_takes_over_by_name_with_a_fresh_optimizer():
 
 
 def test_alpha_rises_over_the_first_half_of_each_later_stage():
-    alphas = [float(info["alpha"]) for info in growing().infos]
+    alphas = [float(said(info)["alpha"]) for info in growing().infos]
     rising = [0, 0.25, 0.5, 0.75]
     np.testing.assert_allclose(alphas, [1, 1, *rising[::2], 1, 1, *rising, 1, 1, 1, 1, 1, 1])
 
@@ -254,7 +262,9 @@ def test_samples_have_the_size_and_range_of_the_data_in_every_stage():
         # while nothing has faded in.
         fine = 1 if t > 6 else 2 if t > 2 else 4
         assert same(x, upsample(x[:, ::fine, ::fine], fine)), t
-        assert same(decode(state, progressive_gan.prior(told.config, KEY, 5))["x"], x)
+        z = progressive_gan.prior(told.config, KEY, 5)
+        assert same(decode(KEY, state, z)["x"], x)
+        assert same(told.model.latents.prior(KEY, state, 5), z)
     assert not same(x, upsample(x[:, ::2, ::2]))
 
 
@@ -270,7 +280,7 @@ def test_a_stage_that_has_not_begun_does_not_show():
 
 
 def test_full_size_from_the_start_is_one_change_and_the_same_network():
-    assert [float(info["alpha"]) for info in at_once().infos] == [1, 1]
+    assert [float(said(info)["alpha"]) for info in at_once().infos] == [1, 1]
     assert len(at_once().states[0].states) == 1
     last = growing().states[0].states[-1].params
     for player, own in at_once().states[0].states[0].params.items():
@@ -283,7 +293,7 @@ def test_full_size_from_the_start_is_one_change_and_the_same_network():
 
 def test_the_step_compiles_once_over_all_stages():
     assert len(growing().traces) == 1
-    assert all(np.isfinite(list(map(float, info.values()))).all() for info in growing().infos)
+    assert all(np.isfinite(jax.tree.leaves(info)).all() for info in growing().infos)
 
 
 def test_the_losses_are_those_of_the_paper():
@@ -297,17 +307,18 @@ def test_the_losses_are_those_of_the_paper():
     a = lambda x: D.apply(theta["discriminator"], x)
     penalty = objectives.gradient(key_between, a, x, made)
     expected = a(made).mean() - a(x).mean() + 10 * penalty + 0.5 * (a(x) ** 2).mean()
-    np.testing.assert_allclose(told.infos[0]["loss_discriminator"], expected, rtol=1e-4)
+    loss = said(told.infos[0])["loss_discriminator"]
+    np.testing.assert_allclose(loss, expected, rtol=1e-4)
 
 
 def test_data_fade_in_as_the_samples_do():
     """At α = ½ the discriminator is shown data with half of their fine detail."""
     told, x = growing(), progressive.half(growing().batch["x"])
-    assert float(told.infos[3]["alpha"]) == 0.5
+    assert float(said(told.infos[3])["alpha"]) == 0.5
     theta = told.states[3].states[1].params["discriminator"]
     a = lambda x: float(progressive.discriminator(WIDTHS[:2], True).apply(theta, x, 0.5).mean())
     shown = (x + upsample(progressive.half(x))) / 2
-    np.testing.assert_allclose(told.infos[3]["a_of_data"], a(shown), rtol=1e-4)
+    np.testing.assert_allclose(said(told.infos[3])["a_of_data"], a(shown), rtol=1e-4)
     assert abs(a(shown) - a(x)) > 1e-3 * abs(a(x))
 
 
@@ -348,17 +359,17 @@ def test_a_little_training_brings_samples_nearer_to_the_data_in_both_stages():
 @pytest.mark.parametrize(
     "fields, says",
     [
-        ({"widths": ()}, "at least one positive"),
-        ({"widths": (8, 0)}, "at least one positive"),
-        ({"latents": 0}, "latents positive"),
+        ({"widths": ()}, r"0 widths .* \(none\), .* or model.widths to more"),
+        ({"widths": (8, 0)}, "progressive_gan: widths should be at least 1, got 0"),
+        ({"latents": 0}, "progressive_gan: latents should be at least 1"),
         ({"first": 12}, "resolutions 4, 8, and first=12"),
         ({"first": 16}, "set model.first"),
-        ({"stage_steps": (1, 2, 3)}, "one positive number or 2"),
-        ({"stage_steps": (0,)}, "one positive number or 2"),
-        ({"stage_steps": ()}, "one positive number or 2"),
-        ({"fade": 1.5}, "fade should lie in 0 .. 1"),
-        ({"drift": -1.0}, "drift be at least 0"),
-        ({"average": 1.0}, "average lie"),
+        ({"stage_steps": (1, 2, 3)}, "one number or 2"),
+        ({"stage_steps": (0,)}, "progressive_gan: stage_steps should be at least 1, got 0"),
+        ({"stage_steps": ()}, "one number or 2"),
+        ({"fade": 1.5}, r"progressive_gan: fade should be in \[0, 1\], got 1.5"),
+        ({"drift": -1.0}, "progressive_gan: drift should be not negative"),
+        ({"average": 1.0}, r"progressive_gan: average should be in \[0, 1\)"),
         ({"interval": (1.0, 0.0)}, "interval should rise"),
         ({"objective": objectives.Config(pack=2)}, "set it to 1"),
     ],
@@ -387,6 +398,30 @@ def test_data_of_another_size_are_told(shape, says):
         jax.eval_shape(model.init, KEY, {"x": jnp.zeros((4, *shape))})
 
 
-def test_the_interval_is_a_support():
-    assert small(interval=(0.0, 1.0))[1].support is UNIT
+def test_the_interval_is_a_space():
+    assert small(interval=(0.0, 1.0))[1].spaces["x"] == UNIT
     assert small()[1].spaces["x"] == SIGNED
+    assert small(interval=(-0.5, 0.5))[1].spaces["x"] == REAL
+
+
+def test_a_sample_can_be_told_nothing():
+    told = at_once()
+    with pytest.raises(DataError, match="progressive_gan cannot be told that"):
+        told.model.sample(KEY, told.states[0], 2, {"label": 1})
+
+
+def test_any_resolution_is_begun_from_another_run():
+    """The later one, which would have taken over from the earlier, keeps what it was given."""
+    _, model, batch = small(stage_steps=(1,), widths=WIDTHS[:2])
+    assert list(inspect.signature(model.init).parameters) == ["key", "batch", "side_4", "side_8"]
+    learnt = model.init(jax.random.key(5), batch).states[1].params
+    state, step = model.init(KEY, batch, side_8=learnt), jax.jit(model.step)
+    for i in range(2):
+        before = state.states[1].params
+        state, _ = step(jax.random.fold_in(KEY, i), state, batch)
+    assert same(before, learnt)
+    far = lambda a, b: max(float(jnp.abs(x - y).max()) for x, y in zip(
+        *map(jax.tree.leaves, (a, b)), strict=True))  # fmt: skip
+    assert 0 < far(state.states[1].params, learnt) < 1.1e-3
+    with pytest.raises(ConfigError, match=r"'side_9'\. Did you mean 'side_"):
+        model.init(KEY, batch, side_9=learnt)

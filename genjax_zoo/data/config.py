@@ -8,7 +8,7 @@ from genjax_zoo import typed
 from genjax_zoo.contract import ConfigError
 from genjax_zoo.typed import number
 
-_NO_IMAGES = ("density:", "text:", "table:", "series:", "clip:")
+_NO_IMAGES = ("density:", "text:", "table:", "series:", "clip:", "strings:")
 _OF_IMAGES = {"scale": "unit", "resize": 0, "stack": 1, "binarise": "none", "dequantise": False}
 
 
@@ -18,8 +18,9 @@ class Data:
 
     Attributes:
       source: digits | density:NAME | table:NAME | series:PATH | clip:PATH | tfds:NAME |
-        folder:PATH | text:PATH | captions:digits | captions:tfds:NAME. A series and a clip are one
-        example each; of captions, `resize` is the side of a digit, half that of a scene.
+        folder:PATH | text:PATH | captions:digits | captions:tfds:NAME | strings:NAME:SYMBOLS. A
+        series and a clip are one example each; of captions, `resize` is the side of a digit, half
+        that of a scene.
       batch_size: examples in a step, over all devices and processes.
       scale: range of pixel values: unit [0, 1], symmetric [-1, 1], raw (0 to the highest level).
       resize: side in pixels that images are resized to (bilinear, squared); 0 leaves them alone.
@@ -30,7 +31,7 @@ class Data:
       dequantise: adds uniform noise of one level, so that a density is one.
       standardise: of a table or a series: each column minus the mean of its training part, over
         its standard deviation.
-      length: characters in an example of a text.
+      length: characters in an example of a text, symbols in a string.
     """
 
     source: str = "digits"

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genjax_zoo.contract import ConfigError, DataError
-from genjax_zoo.data import captions, images, scenes, tables, text, tfds
+from genjax_zoo.data import captions, images, scenes, strings, tables, text, tfds
 from genjax_zoo.data.config import Data
 from genjax_zoo.data.densities import DENSITIES
 from genjax_zoo.data.source import Source
@@ -22,7 +22,7 @@ from genjax_zoo.typed import choose
 HELD_OUT_DRAWS = 10_000
 KINDS = (
     "digits, density:NAME, table:NAME, series:PATH, clip:PATH, tfds:NAME, folder:PATH, text:PATH, "
-    "captions:digits, captions:tfds:NAME"
+    "captions:digits, captions:tfds:NAME, strings:NAME:SYMBOLS"
 )
 
 
@@ -41,6 +41,7 @@ def open_source(data: Data, seed: int, data_dir: str | None = None) -> Source:
         "captions": lambda: captions.captioned(
             data, seed, open_source(captions.of_digits(data), seed, data_dir)
         ),
+        "strings": lambda: strings.opened(name, data.length, data.batch_size),
     }
     if kind not in openers or bool(name) != (kind != "digits"):
         raise ConfigError(f"config.data.source={data.source!r} is none of {KINDS}.")

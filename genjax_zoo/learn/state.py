@@ -5,6 +5,7 @@ Floor 3.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -57,12 +58,14 @@ class Staged:
     Attributes:
       count: steps done, over all stages [].
       states: each stage's own state; those of later stages are still fresh.
+      begun: which stages' parameters come from another run [stages] bool.
       ends: after how many steps each stage ends; the last goes on.
       finished: how many stages have put down their optimizers (`settle`).
     """
 
     count: Array
     states: tuple[State, ...]
+    begun: Array
     ends: tuple[int, ...] = struct.field(pytree_node=False)
     finished: int = struct.field(pytree_node=False, default=0)
 
@@ -121,19 +124,24 @@ def adopt(fresh: Params, begun: Params | None, name: str = "params") -> Params:
     """
     if begun is None:
         return fresh
-    wanted, came = (_shapes(tree) for tree in (fresh, begun))
-    if wanted == came and jax.tree.structure(fresh) == jax.tree.structure(begun):
-        return jax.tree.map(lambda old, new: jnp.asarray(new, old.dtype), fresh, begun)
+    wanted, came = _shapes(fresh), _shapes(begun)
     for leaf in (*wanted, *came):
         if wanted.get(leaf) != came.get(leaf):
             raise ConfigError(
                 f"--begin={name}: {leaf} is {came.get(leaf, 'absent')} there, and this config "
                 f"needs {wanted.get(leaf, 'none')}; begin from a run of the same model fields."
             )
-    raise ConfigError(
-        f"--begin={name}: what was learnt there is another kind of model, {type(begun).__name__}; "
-        f"this config needs {type(fresh).__name__}."
-    )
+    try:
+        return jax.tree.map(lambda old, new: jnp.asarray(new, old.dtype), fresh, begun)
+    except ValueError as error:
+        raise ConfigError(
+            f"--begin={name}: what was learnt there ({_kind(begun)}) is not what this config "
+            f"learns ({_kind(fresh)}); begin from a run of the same model fields and data."
+        ) from error
+
+
+def _kind(tree: Any) -> str:
+    return f"{type(tree).__module__.rpartition('.')[2]}.{type(tree).__name__}"
 
 
 def _shapes(tree: Any) -> dict[str, list[int]]:
@@ -144,7 +152,8 @@ def _shapes(tree: Any) -> dict[str, list[int]]:
 def settle(state: State, step: int) -> State:
     """The state after `step` steps without what nobody needs any more: finished optimizers.
 
-    It is what a loop calls between two compiled calls; every state that is not staged stays.
+    It is what a loop calls between two compiled calls; a step after it is the same, bit for bit,
+    and compiled once more. Every state that is not staged stays as it is.
 
     Args:
       state: arrays, or their shapes.
@@ -153,11 +162,16 @@ def settle(state: State, step: int) -> State:
     if not isinstance(state, Staged):
         return state
     finished = sum(step >= end for end in state.ends[:-1])
-    states = tuple(_put_down(own) if k < finished else own for k, own in enumerate(state.states))
-    return state.replace(states=states, finished=finished)
+    begins = (0, *state.ends[:-1])
+    states = tuple(
+        _put_down(own) if k < finished else settle(own, step - begins[k])
+        for k, own in enumerate(state.states)
+    )
+    return dataclasses.replace(state, states=states, finished=finished)
 
 
 def _put_down(state: State) -> State:
+    """A state that learns no more: parameters, memory and average stay."""
     if isinstance(state, Staged):
-        return state.replace(states=tuple(map(_put_down, state.states)))
-    return state.replace(optimizer=()) if isinstance(state, TrainState) else state
+        return dataclasses.replace(state, states=tuple(map(_put_down, state.states)))
+    return dataclasses.replace(state, optimizer=()) if isinstance(state, TrainState) else state

@@ -16,65 +16,34 @@ verdict on (x, y) is a(x, y) = w·φ(x) + e_y·φ(x), the projection of Miyato &
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-from typing import Any
-
 import jax
 import jax.numpy as jnp
 import optax
 
-from genjax_zoo import nets
-from genjax_zoo.contract import Array, Batch, ConfigError, Key, Latents, Model, categorical
+from genjax_zoo import nets, typed
+from genjax_zoo.contract import NOTHING, Array, Batch, Key, Latents, Model
 from genjax_zoo.learn.state import TrainState, eval_params
 from genjax_zoo.learn.verbs import play
 from genjax_zoo.maths import games
-from genjax_zoo.maths.games import objectives
+from genjax_zoo.maths.probability.given import Labels, check_names
 from genjax_zoo.nets import generators
-from genjax_zoo.nets.generators import OUTPUTS, PRIORS, SPACES, Memory, generate
-from genjax_zoo.typed import choose
+from genjax_zoo.nets.generators import Memory
+from genjax_zoo.typed import number
 
 VERB = "play"
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
+@typed.config
+class Config(generators.Config):
     """A generative adversarial network.
 
     Attributes:
-      objective: what the players want: `name`, the weights of the penalties (`gradient`,
-        `interpolated`, `r1`, `r2`), `clip`, `noise` and `pack`.
-      dynamics: how they move: `name`, `gamma`, `k`.
-      generator, discriminator: what they are made of: `name` (mlp, conv, resnet), `widths` from
-        its input to its output, `activation`, `normalise`, `blocks`.
-      latents: L, dimensions of z.
-      prior: p(z): "normal" N(0, I), or "uniform" on [-1, 1]^L.
-      output: the range of x: "linear" (any), "sigmoid" [0, 1] or "tanh" [-1, 1].
+      objective, dynamics, generator, discriminator, latents, prior, output, average: of the game,
+        as in generators.Config.
       classes: how many labels the game is played for; 0 leaves labels out.
-      average: decay of the moving average of the parameters; 0 keeps none. Batch norm's running
-        moments are those of the parameters themselves and fit an average only roughly.
     """
 
-    objective: objectives.Config = dataclasses.field(default_factory=objectives.Config)
-    dynamics: games.Config = dataclasses.field(default_factory=games.Config)
-    generator: nets.Network = dataclasses.field(default_factory=nets.Network)
-    discriminator: nets.Network = dataclasses.field(default_factory=nets.Network)
-    latents: int = 16
-    prior: str = "normal"
-    output: str = "linear"
-    classes: int = 0
-    average: float = 0.0
-
-    def __post_init__(self):
-        choose(self.prior, PRIORS, "prior of a generator")
-        choose(self.output, OUTPUTS, "output of a generator")
-        self.objective.check(self.discriminator.normalise, self.dynamics.name)
-        if self.latents < 1:
-            raise ConfigError(f"gan: latents should be at least 1, got {self.latents}.")
-        if self.classes < 0:
-            raise ConfigError(f"gan: classes should be at least 0, got {self.classes}.")
-        if not 0 <= self.average < 1:
-            raise ConfigError(f"gan: average should lie in [0, 1), got {self.average}.")
+    classes: int = number(0, least=0)
 
 
 def game(config: Config):
@@ -84,94 +53,61 @@ def game(config: Config):
     {"generator": ..., "discriminator": ...}.
     """
     D = nets.discriminator(config.discriminator, (1 + config.classes,))
-    G = functools.partial(generate, config.generator, config.output)
+    labels = Labels(config.classes, "gan")
 
     def init(key: Key, batch: Batch) -> tuple[games.Players, Memory]:
         """Raises ConfigError for data that the networks or the game cannot be played on."""
-        parts = games.part_of(batch, 0, config.dynamics.parts)
-        x = objectives.pack(parts["x"], config.objective.pack)
-        labels(parts)
-        z = jnp.zeros((1, config.latents + config.classes))
-        return generators.start(key, config.generator, D, z, x, tuple(batch["x"].shape[1:]))
-
-    def labels(batch: Batch) -> Array:
-        """y [B, classes], one hot; [B, 0] where labels are left out."""
-        if not config.classes:
-            return jnp.zeros((len(batch["x"]), 0))
-        if "label" not in batch:
-            raise ConfigError(
-                f"gan: a game of {config.classes} classes needs labelled data; set "
-                "config.model.classes to 0 or choose data with labels."
-            )
-        return jax.nn.one_hot(batch["label"], config.classes)
+        labels.one_hot(batch)
+        return config.start(key, D, config.classes, batch["x"])
 
     def losses(key: Key, params: games.Players, memory: Memory, batch: Batch):
-        key_z, key_real, key_fake, key_penalty = jax.random.split(key, 4)
-        y = labels(batch)
-        z = PRIORS[config.prior](key_z, (len(y), config.latents))
-        made, of_generator = G(
-            params["generator"], memory["generator"], jnp.concatenate([z, y], axis=1), True
-        )
-        # D sees packs, and of a pack's labels how many there are of each.
-        seen = lambda key, x: objectives.pack(config.objective.blur(key, x), config.objective.pack)
-        real, fake = seen(key_real, batch["x"]), seen(key_fake, made)
-        counts = y.reshape(len(real), config.objective.pack, config.classes).sum(1)
+        key_z, *keys = jax.random.split(key, 4)
+        y = labels.one_hot(batch)
+        latents = jnp.concatenate([config.noise(key_z, len(y)), y], axis=1)
+        # Of a pack's labels D sees how many there are of each.
+        pack = config.objective.pack
+        counts = y.reshape(len(y) // pack, pack, config.classes).sum(1)
 
-        def a(of_discriminator: Any, x: Array, train: bool) -> tuple[Array, Any]:
-            """a(x, y) [B], and the discriminator's memory."""
-            out, new = D.apply(params["discriminator"], of_discriminator, x, train)
-            return out[:, 0] + jnp.sum(out[:, 1:] * counts, axis=1), new
+        def verdict(out: Array) -> Array:
+            """a(x, y) = w·φ(x) + e_y·φ(x): [B, 1 + classes] -> [B]."""
+            return out[:, 0] + jnp.sum(out[:, 1:] * counts, axis=1)
 
-        # Data and samples are two batches, each normalised by itself where there is batch norm.
-        on_real, of_discriminator = a(memory["discriminator"], real, True)
-        on_fake, of_discriminator = a(of_discriminator, fake, True)
-        critic = lambda x: a(of_discriminator, x, False)[0]
-        lowered, info = config.objective.losses(
-            key_penalty, critic, (on_real, on_fake), (real, fake)
-        )
-        return lowered, ({"generator": of_generator, "discriminator": of_discriminator}, info)
+        # V(D, G), or another objective in its place
+        played = config.play_round(keys, params, memory, D, batch["x"], latents, verdict)
+        return played.losses, (played.memory, played.info)
 
     return init, losses
 
 
 def make(config: Config, tx: optax.GradientTransformation) -> Model:
-    """A generative adversarial network."""
+    """A generative adversarial network. Its latents are (z, y), side by side, y one hot."""
     init, losses = game(config)
+    labels = Labels(config.classes, "gan")
 
-    def decode(state: TrainState, z: Array) -> Batch:
-        """G(z); of a game with classes z is [n, L + classes], the label one hot at its end."""
-        generator, memory = eval_params(state)["generator"], state.memory["generator"]
-        return {"x": generate(config.generator, config.output, generator, memory, z, False)[0]}
+    def draw(key: Key, n: int, given: Batch = NOTHING) -> tuple[Array, Batch]:
+        """(z, y), z ~ p(z): [n, L + classes], and y as it goes beside x.
 
-    def prior(key: Key, state: TrainState, n: int, label: Array | None = None) -> Array:
-        """(z, y), z ~ p(z): [n, L + classes]; labels drawn evenly where none are given."""
+        Labels are drawn evenly where none are given.
+        """
         key_z, key_label = jax.random.split(key)
-        z = PRIORS[config.prior](key_z, (n, config.latents))
-        if label is None:
-            label = jax.random.randint(key_label, (n,), 0, max(config.classes, 1))
-        label = jnp.broadcast_to(jnp.asarray(label, jnp.int32), (n,))
-        return jnp.concatenate([z, jax.nn.one_hot(label, config.classes)], axis=1)
+        z, y = config.noise(key_z, n), labels.draw(key_label, given, n)
+        return jnp.concatenate([z, labels.one_hot({"x": z, **y})], axis=1), y
 
-    def sample(key: Key, state: TrainState, n: int, label: Array | None = None) -> Batch:
-        """x = G(z, y), z ~ p(z); labels [n] or one for all, drawn evenly where none are given."""
-        latents = prior(key, state, n, label)
-        if not config.classes:
-            return decode(state, latents)
-        of_label = jnp.argmax(latents[:, config.latents :], axis=1).astype(jnp.int32)
-        return {**decode(state, latents), "label": of_label}
+    def decode(key: Key, state: TrainState, latents: Array) -> Batch:
+        """G(z, y)."""
+        generator, memory = eval_params(state)["generator"], state.memory["generator"]
+        return {"x": config.generate(generator, memory, latents)[0]}
 
+    def sample(key: Key, state: TrainState, n: int, given: Batch = NOTHING) -> Batch:
+        """x = G(z, y), z ~ p(z)."""
+        check_names(given, labels.names, "gan")
+        latents, y = draw(key, n, given)
+        return {**decode(key, state, latents), **y}
+
+    tx_each, dynamics = config.objective.optimizers(tx), games.make(config.dynamics)
     return Model(
-        *play(
-            init,
-            losses,
-            config.objective.optimizers(tx),
-            dynamics=games.make(config.dynamics),
-            average=config.average,
-        ),
+        *play(init, losses, tx_each, dynamics, config.average),
         sample=sample,
-        spaces={
-            "x": SPACES[config.output],
-            **({"label": categorical(config.classes)} if config.classes else {}),
-        },
-        latents=Latents(decode=lambda key, state, latents: decode(state, latents), prior=prior),
+        spaces=labels.spaces(config.space),
+        latents=Latents(decode, prior=lambda key, state, n: draw(key, n)[0]),
     )

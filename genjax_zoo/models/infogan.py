@@ -15,8 +15,6 @@ what they are for: that a categorical one becomes the digit's class is what the 
 
 from __future__ import annotations
 
-import dataclasses
-import functools
 import math
 
 import jax
@@ -24,15 +22,15 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from genjax_zoo import nets
-from genjax_zoo.contract import Array, Batch, ConfigError, Key, Latents, Model
+from genjax_zoo import nets, typed
+from genjax_zoo.contract import NOTHING, Array, Batch, ConfigError, DataError, Key, Latents, Model
 from genjax_zoo.learn.state import TrainState, eval_params
 from genjax_zoo.learn.verbs import play
 from genjax_zoo.maths import games
-from genjax_zoo.maths.games import objectives
-from genjax_zoo.nets import generators
-from genjax_zoo.nets.generators import OUTPUTS, PRIORS, SPACES, Memory, generate
-from genjax_zoo.typed import choose
+from genjax_zoo.maths.probability.given import check_names, for_each
+from genjax_zoo.nets import StatefulNet, generators
+from genjax_zoo.nets.generators import Memory
+from genjax_zoo.typed import number
 
 VERB = "play"
 
@@ -40,8 +38,8 @@ MIN_LOG_VARIANCE = -6.0
 """Below it Q could earn without end from one code that it knows exactly."""
 
 
-@dataclasses.dataclass(frozen=True)
-class Config:
+@typed.config
+class Config(generators.Config):
     """An InfoGAN.
 
     Attributes:
@@ -49,50 +47,24 @@ class Config:
       continuous: how many factors on [-1, 1].
       weight: λ of the categorical factors.
       weight_continuous: λ of the continuous ones, less where they would drown the game.
-      objective, dynamics, generator, discriminator: as of the gan.
-      latents: L, dimensions of z.
-      prior: p(z): "normal" N(0, I), or "uniform" on [-1, 1]^L.
-      output: the range of x: "linear" (any), "sigmoid" [0, 1] or "tanh" [-1, 1].
-      average: decay of the moving average of the parameters; 0 keeps none.
+      objective, dynamics, generator, discriminator, latents, prior, output, average: of the game,
+        as in generators.Config.
     """
 
-    categorical: tuple[int, ...] = (10,)
-    continuous: int = 2
-    weight: float = 1.0
-    weight_continuous: float = 0.1
-    objective: objectives.Config = dataclasses.field(default_factory=objectives.Config)
-    dynamics: games.Config = dataclasses.field(default_factory=games.Config)
-    generator: nets.Network = dataclasses.field(default_factory=nets.Network)
-    discriminator: nets.Network = dataclasses.field(default_factory=nets.Network)
-    latents: int = 16
-    prior: str = "normal"
-    output: str = "linear"
-    average: float = 0.0
+    categorical: tuple[int, ...] = number((10,), least=2)
+    continuous: int = number(2, least=0)
+    weight: float = number(1.0, least=0)
+    weight_continuous: float = number(0.1, least=0)
 
     def __post_init__(self):
-        choose(self.prior, PRIORS, "prior of a generator")
-        choose(self.output, OUTPUTS, "output of a generator")
-        self.objective.check(self.discriminator.normalise, self.dynamics.name)
-        if min(self.categorical, default=2) < 2:
-            raise ConfigError(
-                f"infogan: a categorical factor needs at least 2 values, got {self.categorical}."
-            )
-        if self.continuous < 0 or not (self.categorical or self.continuous):
+        super().__post_init__()
+        if not (self.categorical or self.continuous):
             raise ConfigError(
                 "infogan: a code needs at least one factor, categorical or continuous, got "
                 f"{self.categorical} and {self.continuous}."
             )
-        if min(self.weight, self.weight_continuous) < 0:
-            raise ConfigError(
-                "infogan: weight and weight_continuous should be at least 0, got "
-                f"{self.weight} and {self.weight_continuous}."
-            )
         if self.objective.pack > 1:
             raise ConfigError("infogan: Q reads a code off one sample; set objective.pack to 1.")
-        if self.latents < 1:
-            raise ConfigError(f"infogan: latents should be at least 1, got {self.latents}.")
-        if not 0 <= self.average < 1:
-            raise ConfigError(f"infogan: average should lie in [0, 1), got {self.average}.")
 
     @property
     def code(self) -> int:
@@ -103,6 +75,12 @@ class Config:
     def entropy(self) -> float:
         """H of the categorical factors, in nats: what their part of L_I cannot pass."""
         return sum(map(math.log, self.categorical))
+
+    @property
+    def network(self) -> StatefulNet:
+        """D and Q, which share all but the last layer: x -> [B, 1 + K + 2 C]."""
+        outputs = 1 + sum(self.categorical) + 2 * self.continuous
+        return nets.discriminator(self.discriminator, (outputs,))
 
 
 @struct.dataclass
@@ -148,44 +126,29 @@ def game(config: Config):
     Parameters and memory are dicts {"generator": ..., "discriminator": ...}; Q is part of the
     second, and both players lower -λ L_I.
     """
-    K, C = sum(config.categorical), config.continuous
-    D = nets.discriminator(config.discriminator, (1 + K + 2 * C,))
-    G = functools.partial(generate, config.generator, config.output)
 
     def init(key: Key, batch: Batch) -> tuple[games.Players, Memory]:
         """Raises ConfigError for data that the networks or the game cannot be played on."""
-        x = games.part_of(batch, 0, config.dynamics.parts)["x"]
-        latents = jnp.zeros((1, config.latents + config.code))
-        return generators.start(key, config.generator, D, latents, x, tuple(x.shape[1:]))
+        return config.start(key, config.network, config.code, batch["x"])
 
     def losses(key: Key, params: games.Players, memory: Memory, batch: Batch):
-        key_latents, key_real, key_fake, key_penalty = jax.random.split(key, 4)
+        key_latents, *keys = jax.random.split(key, 4)
         latents = prior(config, key_latents, len(batch["x"]))
-        made, of_generator = G(params["generator"], memory["generator"], latents, True)
-        real = config.objective.blur(key_real, batch["x"])
-        fake = config.objective.blur(key_fake, made)
-        on_real, of_discriminator = D.apply(
-            params["discriminator"], memory["discriminator"], real, True
-        )
-        on_fake, of_discriminator = D.apply(params["discriminator"], of_discriminator, fake, True)
-        critic = lambda x: D.apply(params["discriminator"], of_discriminator, x, False)[0][:, 0]
         # V(D, G), or another objective in its place
-        lowered, info = config.objective.losses(
-            key_penalty, critic, (on_real[:, 0], on_fake[:, 0]), (real, fake)
-        )
+        played = config.play_round(keys, params, memory, config.network, batch["x"], latents)
         # L_I = E[log Q(c | x)] + H(c), factor by factor; uniform on [-1, 1] has log 2 nats, but a
         # differential entropy is no limit
         c = latents[:, config.latents :]
-        discrete, continuous = log_posterior(config, posterior(config, on_fake), c)
+        discrete, continuous = log_posterior(config, posterior(config, played.on_samples), c)
         of_discrete = jnp.mean(discrete) + config.entropy
         of_continuous = jnp.mean(continuous) + config.continuous * math.log(2)
-        told = config.weight * of_discrete + config.weight_continuous * of_continuous
-        lowered = {player: loss - told for player, loss in lowered.items()}
-        info |= {
+        bound = config.weight * of_discrete + config.weight_continuous * of_continuous
+        lowered = {player: loss - bound for player, loss in played.losses.items()}
+        info = played.info | {
             "mutual_information_categorical": of_discrete,
             "mutual_information_continuous": of_continuous,
         }
-        return lowered, ({"generator": of_generator, "discriminator": of_discriminator}, info)
+        return lowered, (played.memory, info)
 
     return init, losses
 
@@ -200,56 +163,70 @@ def posterior(config: Config, out: Array) -> Posterior:
 def prior(config: Config, key: Key, n: int) -> Array:
     """(z, c) ~ p(z) p(c), side by side: [n, L + code]."""
     key_z, key_c, key_u = jax.random.split(key, 3)
-    z = PRIORS[config.prior](key_z, (n, config.latents))
     c = [
         jax.nn.one_hot(jax.random.randint(jax.random.fold_in(key_c, k), (n,), 0, values), values)
         for k, values in enumerate(config.categorical)
     ]
     u = jax.random.uniform(key_u, (n, config.continuous), minval=-1.0)
-    return jnp.concatenate([z, *c, u], axis=1)
+    return jnp.concatenate([config.noise(key_z, n), *c, u], axis=1)
+
+
+def given_code(config: Config, given: Batch, c: Array) -> Array:
+    """A code c [n, code], with what is given in the place of what was drawn.
+
+    Given can be the whole `code` [code], or the values of its categorical factors as integers,
+    `categorical` [factors], and the `continuous` ones [C]: each for all, or [n, ...] for each.
+
+    Raises DataError for a name, a shape or a value that the code does not have.
+    """
+    check_names(given, ("code", "categorical", "continuous"), "infogan")
+    if "code" in given and len(given) > 1:
+        raise DataError("infogan: give the whole code or parts of it; both were given.")
+    part = lambda name, size: for_each(given[name], (size,), len(c), f"infogan: {name}")
+    if "code" in given:
+        return part("code", config.code)
+    one_hot, u = split(config, c)
+    if "categorical" in given:
+        values = part("categorical", len(config.categorical)).T
+        one_hot = tuple(map(jax.nn.one_hot, values, config.categorical))
+        for k, each in enumerate(one_hot):
+            if not isinstance(each, jax.core.Tracer) and not bool(jnp.all(each.sum(1))):
+                raise DataError(
+                    f"infogan: the categorical factor {k} has the values 0 .. "
+                    f"{config.categorical[k] - 1}, got {values[k].min()} .. {values[k].max()}."
+                )
+    if "continuous" in given:
+        u = part("continuous", config.continuous)
+    return jnp.concatenate([*one_hot, u], axis=1)
 
 
 def make(config: Config, tx: optax.GradientTransformation) -> Model:
     """An InfoGAN. Its latents are (z, c), side by side, a categorical factor one hot."""
     init, losses = game(config)
-    K, C = sum(config.categorical), config.continuous
-    D = nets.discriminator(config.discriminator, (1 + K + 2 * C,))
 
     def encode(key: Key, state: TrainState, batch: Batch) -> Array:
         """The code that Q sees in x, and z = 0: of z nothing is known. [B, L + code]"""
         params, memory = eval_params(state)["discriminator"], state.memory["discriminator"]
-        q = posterior(config, D.apply(params, memory, batch["x"], False)[0])
+        q = posterior(config, config.network.apply(params, memory, batch["x"], False)[0])
         c = [jax.nn.one_hot(jnp.argmax(v, axis=1), v.shape[1]) for v in q.logits]
         z = jnp.zeros((len(batch["x"]), config.latents))
         return jnp.concatenate([z, *c, jnp.clip(q.mean, -1, 1)], axis=1)
 
-    def decode(state: TrainState, latents: Array) -> Batch:
+    def decode(key: Key, state: TrainState, latents: Array) -> Batch:
         """G(z, c)."""
         generator, memory = eval_params(state)["generator"], state.memory["generator"]
-        return {
-            "x": generate(config.generator, config.output, generator, memory, latents, False)[0]
-        }
+        return {"x": config.generate(generator, memory, latents)[0]}
 
-    def sample(key: Key, state: TrainState, n: int, code: Array | None = None) -> Batch:
-        """x = G(z, c), z ~ p(z), and c ~ p(c) unless a code [n, code] is given."""
-        latents = prior(config, key, n)
-        if code is not None:
-            latents = jnp.concatenate([latents[:, : config.latents], code], axis=1)
-        return decode(state, latents)
+    def sample(key: Key, state: TrainState, n: int, given: Batch = NOTHING) -> Batch:
+        """x = G(z, c), z ~ p(z), and c ~ p(c) but for what is given of it (`given_code`)."""
+        z, c = jnp.split(prior(config, key, n), [config.latents], axis=1)
+        latents = jnp.concatenate([z, given_code(config, given, c)], axis=1)
+        return decode(key, state, latents)
 
+    tx_each, dynamics = config.objective.optimizers(tx), games.make(config.dynamics)
     return Model(
-        *play(
-            init,
-            losses,
-            config.objective.optimizers(tx),
-            dynamics=games.make(config.dynamics),
-            average=config.average,
-        ),
+        *play(init, losses, tx_each, dynamics, config.average),
         sample=sample,
-        spaces={"x": SPACES[config.output]},
-        latents=Latents(
-            decode=lambda key, state, latents: decode(state, latents),
-            encode=encode,
-            prior=lambda key, state, n: prior(config, key, n),
-        ),
+        spaces={"x": config.space},
+        latents=Latents(decode, encode, prior=lambda key, state, n: prior(config, key, n)),
     )

@@ -15,30 +15,34 @@ nothing fades: the same network, learnt at full size from the start.
 from __future__ import annotations
 
 import dataclasses
-import math
-from typing import Any
+import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import optax
 
+from genjax_zoo import typed
 from genjax_zoo.contract import (
+    NOTHING,
     REAL,
     SIGNED,
     UNIT,
     Array,
     Batch,
     ConfigError,
-    Info,
     Key,
     Latents,
     Model,
 )
-from genjax_zoo.learn.state import Average, Staged, TrainState, eval_params
+from genjax_zoo.learn.state import Average, Params, Staged, TrainState, eval_params
 from genjax_zoo.learn.verbs import Stage, play, staged
 from genjax_zoo.maths import games
 from genjax_zoo.maths.games import objectives
+from genjax_zoo.maths.probability.given import check_names
 from genjax_zoo.nets import progressive, upsample
+from genjax_zoo.nets.generators import Memory
+from genjax_zoo.typed import number
 
 VERB = "staged"
 
@@ -47,7 +51,7 @@ WGAN_GP = objectives.Config(name="wasserstein", gradient=10.0)
 IN_TURN = games.Config(name="alternating", k=1)
 
 
-@dataclasses.dataclass(frozen=True)
+@typed.config
 class Config:
     """A progressively grown GAN.
 
@@ -66,38 +70,28 @@ class Config:
       interval: the range of the data. The generator is linear; samples are cut to this range.
     """
 
-    widths: tuple[int, ...] = (64, 32)
+    widths: tuple[int, ...] = number((64, 32), least=1)
     first: int = 4
-    stage_steps: tuple[int, ...] = (2000,)
-    fade: float = 0.5
-    latents: int = 32
+    stage_steps: tuple[int, ...] = number((2000,), least=1)
+    fade: float = number(0.5, least=0, most=1)
+    latents: int = number(32, least=1)
     objective: objectives.Config = WGAN_GP
-    drift: float = 0.001
+    drift: float = number(0.001, least=0)
     dynamics: games.Config = IN_TURN
-    average: float = 0.99
+    average: float = number(0.99, least=0, below=1)
     interval: tuple[float, float] = (-1.0, 1.0)
 
     def __post_init__(self):
-        if not self.widths or min(self.widths) < 1 or self.latents < 1:
-            raise ConfigError(
-                "progressive_gan: widths should be at least one positive number and latents "
-                f"positive, got {self.widths} and {self.latents}."
-            )
         if self.first not in progressive.sides(self.widths):
             raise ConfigError(
                 f"progressive_gan: {len(self.widths)} widths are those of the resolutions "
-                f"{_listed(progressive.sides(self.widths))}, and first={self.first} is none of "
-                "them; set model.first to one."
+                f"{_listed(progressive.sides(self.widths)) or '(none)'}, and first={self.first} is "
+                "none of them; set model.first to one, or model.widths to more."
             )
-        if len(self.stage_steps) not in (1, len(self.sides)) or min(self.stage_steps) < 1:
+        if len(self.stage_steps) not in (1, len(self.sides)):
             raise ConfigError(
-                f"progressive_gan: stage_steps should be one positive number or {len(self.sides)}, "
-                f"one for each of the resolutions {_listed(self.sides)}, got {self.stage_steps}."
-            )
-        if not 0 <= self.fade <= 1 or self.drift < 0 or not 0 <= self.average < 1:
-            raise ConfigError(
-                "progressive_gan: fade should lie in 0 .. 1, drift be at least 0 and average lie "
-                f"in 0 .. 1 (1 excluded), got {self.fade}, {self.drift} and {self.average}."
+                f"progressive_gan: stage_steps should be one number or {len(self.sides)}, one for "
+                f"each of the resolutions {_listed(self.sides)}, got {self.stage_steps}."
             )
         if self.interval[0] >= self.interval[1]:
             raise ConfigError(f"progressive_gan: interval should rise, got {self.interval}.")
@@ -124,32 +118,28 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     """A GAN for each resolution, one after another; each begins with a fresh state of `tx`."""
     *_, full = config.sides
     models = [
-        at_resolution(config, tx, side, steps)
-        for side, steps in zip(config.sides, config.steps, strict=True)
+        at_resolution(config, tx, *stage) for stage in zip(config.sides, config.steps, strict=True)
     ]
-    stages = [
-        Stage(
-            f"side_{side}",
-            model,
-            steps,
-            view=_shown(side, full),
-            begin=grow if side > config.first else None,
-        )
-        for model, side, steps in zip(models, config.sides, config.steps, strict=True)
-    ]
-    init, step = staged(stages)
+    grows = lambda side: grow if side > config.first else None
+    init, step = staged(
+        [
+            Stage(f"side_{side}", model, steps, view=_shown(side, full), begin=grows(side))
+            for model, side, steps in zip(models, config.sides, config.steps, strict=True)
+        ]
+    )
     ends = jnp.cumsum(jnp.array(config.steps))
 
-    def start(key: Key, batch: Batch) -> Staged:
-        check_size(batch["x"].shape[1:], full)
-        return init(key, batch)
+    @functools.wraps(init)
+    def start(key: Key, batch: Batch, **begun: Params) -> Staged:
+        progressive.check_size(batch["x"].shape[1:], full)
+        return init(key, batch, **begun)
 
-    def decode(state: Staged, z: Array) -> Batch:
+    def decode(key: Key, state: Staged, z: Array) -> Batch:
         """G(z) of the stage in progress: z [B, L] -> images of the data's size and range."""
 
         def of_stage(k: int):
             def draw(states: tuple[TrainState, ...], z: Array) -> Array:
-                x = models[k].decode(states[k], z)["x"]  # type: ignore[misc]
+                x = models[k].latents.decode(key, states[k], z)["x"]  # type: ignore[union-attr]
                 return jnp.clip(upsample(x, full // x.shape[1]), *config.interval)
 
             return draw
@@ -158,24 +148,27 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         k = jnp.minimum(jnp.searchsorted(ends, state.count), len(models) - 1)
         return {"x": jax.lax.switch(k, [*map(of_stage, range(len(models)))], state.states, z)}
 
-    def sample(key: Key, state: Staged, n: int) -> Batch:
-        """x = G(z), z ~ N(0, I)."""
-        return decode(state, prior(config, key, n))
-
-    known = {(0.0, 1.0): UNIT, (-1.0, 1.0): SIGNED}
-    support = known.get(config.interval, REAL)
     return Model(
         start,
         step,
-        sample=sample,
-        spaces={"x": support},
-        latents=Latents(decode=lambda key, state, latents: decode(state, latents)),
+        sample=_sampler(config, decode),
+        spaces={"x": {(0.0, 1.0): UNIT, (-1.0, 1.0): SIGNED}.get(config.interval, REAL)},
+        latents=Latents(decode, prior=lambda key, state, n: prior(config, key, n)),
     )
 
 
 def prior(config: Config, key: Key, n: int) -> Array:
     """z ~ N(0, I): [n, L]."""
     return jax.random.normal(key, (n, config.latents))
+
+
+def _sampler(config: Config, decode: Callable[..., Batch]) -> Callable[..., Batch]:
+    def sample(key: Key, state: Staged | TrainState, n: int, given: Batch = NOTHING) -> Batch:
+        """x = G(z), z ~ N(0, I)."""
+        check_names(given, (), "progressive_gan")
+        return decode(key, state, prior(config, key, n))
+
+    return sample
 
 
 def at_resolution(config: Config, tx: optax.GradientTransformation, side: int, steps: int) -> Model:
@@ -185,7 +178,7 @@ def at_resolution(config: Config, tx: optax.GradientTransformation, side: int, s
     G = progressive.generator(widths, fades)
     D = progressive.discriminator(widths, fades)
 
-    def init(key: Key, batch: Batch) -> tuple[games.Players, dict[str, Any]]:
+    def init(key: Key, batch: Batch) -> tuple[games.Players, Memory]:
         key_generator, key_discriminator = jax.random.split(key)
         z, x = jnp.zeros((1, config.latents)), batch["x"]
         params = {
@@ -200,8 +193,8 @@ def at_resolution(config: Config, tx: optax.GradientTransformation, side: int, s
         faded = config.fade * steps
         return jnp.minimum(moves / faded, 1.0) if fades and faded else jnp.ones(())
 
-    def losses(key: Key, params: games.Players, memory: dict[str, Any], batch: Batch):
-        key_z, key_blur, key_between = jax.random.split(key, 3)
+    def losses(key: Key, params: games.Players, memory: Memory, batch: Batch):
+        key_z, key_noise, key_between = jax.random.split(key, 3)
         now = alpha(memory["generator"])
         critic = lambda x: D.apply(params["discriminator"], x, now)
         # The data fade in like the samples: D should know them by what they show.
@@ -209,8 +202,8 @@ def at_resolution(config: Config, tx: optax.GradientTransformation, side: int, s
         if fades:
             x = progressive.blend(now, x, upsample(progressive.half(x)))
         made = G.apply(params["generator"], prior(config, key_z, len(x)), now)
-        of_data, of_samples = jax.random.split(key_blur)
-        x, made = config.objective.blur(of_data, x), config.objective.blur(of_samples, made)
+        of_data, of_samples = jax.random.split(key_noise)
+        x, made = config.objective.noisy(of_data, x), config.objective.noisy(of_samples, made)
         a_of_data, a_of_samples = critic(x), critic(made)
         # (1)  E[a(G(z))] - E[a(x)]  and  -E[a(G(z))]
         # (2)  + λ E[(‖∇a(x̂)‖ - 1)²]; the slope of a sum, though examples meet in their group
@@ -219,25 +212,19 @@ def at_resolution(config: Config, tx: optax.GradientTransformation, side: int, s
         )
         # (3)  + ε E[a(x)²]
         lowered["discriminator"] += config.drift * jnp.mean(a_of_data**2)
-        told: Info = {**info, "alpha": now}
-        return lowered, ({"generator": memory["generator"] + 1, "discriminator": ()}, told)
+        after: Memory = {"generator": memory["generator"] + 1, "discriminator": ()}
+        return lowered, (after, {**info, "alpha": now})
 
-    def decode(state: TrainState, z: Array) -> Batch:
+    def decode(key: Key, state: TrainState, z: Array) -> Batch:
         """G(z), as far as it has faded in."""
         now = alpha(state.memory["generator"])
         return {"x": G.apply(eval_params(state)["generator"], z, now)}
 
+    tx_each, dynamics = config.objective.optimizers(tx), games.make(config.dynamics)
     return Model(
-        *play(
-            *(init, losses, config.objective.optimizers(tx)),
-            dynamics=games.make(config.dynamics),
-            average=config.average,
-        ),
-        sample=lambda key, state, n: decode(state, prior(config, key, n)),
-        latents=Latents(
-            decode=lambda key, state, latents: decode(state, latents),
-            prior=lambda key, state, n: prior(config, key, n),
-        ),
+        *play(init, losses, tx_each, dynamics, config.average),
+        sample=_sampler(config, decode),
+        latents=Latents(decode),
     )
 
 
@@ -263,37 +250,9 @@ def taken(own: games.Players, earlier: games.Players) -> games.Players:
     }
 
 
-def check_size(shape: tuple[int, ...], full: int) -> None:
-    """Raises ConfigError where an example of the data is not [full, full, C]."""
-    if len(shape) == 3 and shape[:2] == (full, full):
-        return
-    side, top = max(shape[:2], default=0), progressive.SMALLEST
-    while top < side:
-        top *= 2
-    levels = int(math.log2(top // progressive.SMALLEST)) + 1
-    if len(shape) != 3:
-        advice = "choose a source of images."
-    elif shape[:2] == (top, top):
-        advice = f"set model.widths to {levels} numbers, or config.data.resize={full}."
-    else:
-        advice = (
-            f"set config.data.resize={full}"
-            + (f", or {top} with model.widths of {levels} numbers" if top != full else "")
-            + "."
-        )
-    raise ConfigError(
-        f"progressive_gan: its widths grow square images up to {full}x{full}, by doubling from 4, "
-        f"and an example of the data has shape {shape}; {advice}"
-    )
-
-
-def _shown(side: int, full: int):
+def _shown(side: int, full: int) -> Callable[..., Batch]:
     """What a stage learns from: the data, averaged down to its resolution."""
-
-    def view(key: Key, below: tuple[TrainState, ...], batch: Batch) -> Batch:
-        return {**batch, "x": progressive.half(batch["x"], full // side)}
-
-    return view
+    return lambda key, below, batch: {**batch, "x": progressive.half(batch["x"], full // side)}
 
 
 def _listed(sides: tuple[int, ...]) -> str:

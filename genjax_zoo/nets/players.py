@@ -9,7 +9,6 @@ gradient penalty asks for.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
@@ -17,6 +16,7 @@ from typing import NamedTuple
 import jax.numpy as jnp
 from flax import linen as nn
 
+from genjax_zoo import typed
 from genjax_zoo.contract import Array, ConfigError
 from genjax_zoo.nets.dense import Dense, Initialiser, weight
 from genjax_zoo.nets.image import (
@@ -32,12 +32,12 @@ from genjax_zoo.nets.image import (
 )
 from genjax_zoo.nets.net import ACTIVATIONS, Activation
 from genjax_zoo.nets.resample import upsample, upsample_conv
-from genjax_zoo.typed import choose
+from genjax_zoo.typed import choose, number
 
 Shape = tuple[int, ...]
 
 
-@dataclasses.dataclass(frozen=True)
+@typed.config
 class Network:
     """What one player is made of.
 
@@ -62,25 +62,18 @@ class Network:
     """
 
     name: str = "mlp"
-    widths: tuple[int, ...] = (128, 128)
+    widths: tuple[int, ...] = number((128, 128), least=1)
     activation: str = "relu"
     normalise: str = "none"
-    blocks: int = 2
-    dense: tuple[int, ...] = ()
+    blocks: int = number(2, least=1)
+    dense: tuple[int, ...] = number((), least=1)
 
     def __post_init__(self):
         choose(self.name, NETWORKS, "network")
         choose(self.activation, ACTIVATIONS, "activation")
         choose(self.normalise, NORMS, "value of normalise:")
-        if min((*self.widths, *self.dense), default=1) < 1:
-            raise ConfigError(
-                "widths and dense layers of a network should be at least 1, got "
-                f"{self.widths} and {self.dense}."
-            )
         if NETWORKS[self.name].images and not self.widths:
             raise ConfigError(f"a {self.name} network needs a width for each halving, got none.")
-        if self.blocks < 1:
-            raise ConfigError(f"blocks of a network should be at least 1, got {self.blocks}.")
 
     @property
     def act(self) -> Activation:

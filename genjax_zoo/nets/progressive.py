@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax_zoo.contract import Array, Key
+from genjax_zoo.contract import Array, ConfigError, Key
 from genjax_zoo.nets.conv import conv
 from genjax_zoo.nets.net import ACTIVATIONS, Net, Params
 from genjax_zoo.nets.resample import upsample, upsample_conv
@@ -39,6 +39,27 @@ activate = ACTIVATIONS["leaky_relu"]
 def sides(widths: Sequence[int]) -> tuple[int, ...]:
     """4, 8, 16, ...: one resolution a width."""
     return tuple(SMALLEST * 2**level for level in range(len(widths)))
+
+
+def check_size(shape: tuple[int, ...], full: int) -> None:
+    """Raises ConfigError where an example of the data is not [full, full, C]."""
+    if len(shape) == 3 and shape[:2] == (full, full):
+        return
+    # The resolution that would hold such images, by doubling.
+    top = SMALLEST * 2 ** math.ceil(math.log2(max((*shape[:2], SMALLEST)) / SMALLEST))
+    levels = f"model.widths of {int(math.log2(top // SMALLEST)) + 1} numbers"
+    if len(shape) != 3:
+        advice = "choose a source of images"
+    elif shape[:2] == (top, top):
+        advice = f"set {levels}, or config.data.resize={full}"
+    elif top == full:
+        advice = f"set config.data.resize={full}"
+    else:
+        advice = f"set config.data.resize={full}, or {top} with {levels}"
+    raise ConfigError(
+        f"progressive_gan: its widths grow square images up to {full}x{full}, by doubling from 4, "
+        f"and an example of the data has shape {shape}; {advice}."
+    )
 
 
 # ------------------------------------------------------------------------ the paper's parts
@@ -67,8 +88,8 @@ def minibatch_deviation(h: Array) -> Array:
     size = max(g for g in range(1, GROUP + 1) if len(h) % g == 0)
     groups = h.reshape(-1, size, *h.shape[1:])
     deviation = jnp.sqrt(jnp.var(groups, axis=1) + EPSILON)
-    told = jnp.repeat(jnp.mean(deviation, axis=(1, 2, 3)), size)
-    plane = jnp.broadcast_to(told[:, None, None, None], (*h.shape[:3], 1))
+    each = jnp.repeat(jnp.mean(deviation, axis=(1, 2, 3)), size)
+    plane = jnp.broadcast_to(each[:, None, None, None], (*h.shape[:3], 1))
     return jnp.concatenate([h, plane], axis=-1)
 
 

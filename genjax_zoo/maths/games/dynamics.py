@@ -19,7 +19,6 @@ own state of it.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias
 
@@ -27,8 +26,9 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from genjax_zoo import typed
 from genjax_zoo.contract import Array, Batch, ConfigError, Info, Key
-from genjax_zoo.typed import choose
+from genjax_zoo.typed import choose, number
 
 Players = dict[str, Any]
 """{player: its parameters}."""
@@ -116,15 +116,13 @@ def alternating(order: tuple[str, ...] = ("discriminator", "generator"), k: int 
     the batch in turn, the others once, on the first part. Every move draws its own noise. A
     player's memory and loss are those of its own moves.
 
-    Raises ConfigError for k < 1 and where k parts do not divide the batch.
+    Raises ConfigError where k parts do not divide the batch.
     """
-    if k < 1:
-        raise ConfigError(f"alternating dynamics needs k >= 1 moves of {order[0]}, got k={k}.")
     turns = [(order[0], part) for part in range(k)] + [(player, 0) for player in order[1:]]
 
     def dynamics(losses: Losses, tx: Optimizers) -> Rule:
         def move(key, params, memory, optimizer, batch):
-            told: Info = {}
+            logged: Info = {}
             for turn, (player, part) in enumerate(turns):
                 # The other players' gradients are not used, so the compiler leaves them out.
                 g, (new, info) = field(losses)(
@@ -133,8 +131,8 @@ def alternating(order: tuple[str, ...] = ("discriminator", "generator"), k: int 
                 params, optimizer, _ = _apply(tx, {player: g[player]}, optimizer, params)
                 memory = {**memory, player: new[player]} if memory else new
                 others = {f"loss_{other}" for other in params if other != player}
-                told = {name: v for name, v in info.items() if name not in others} | told
-            return params, memory, optimizer, told
+                logged = {name: v for name, v in info.items() if name not in others} | logged
+            return params, memory, optimizer, logged
 
         return _begin(tx), move
 
@@ -160,16 +158,14 @@ def consensus(gamma: float) -> Dynamics:
 
     Mescheder, Nowozin & Geiger 2017, algorithm 1. ½‖g‖² is one scalar of all players' parameters,
     and its gradient Jᵀg is taken through all of them: the blocks of the Jacobian J off its
-    diagonal are what turns rotation into contraction. `info` tells ‖g‖ as `field_norm`.
+    diagonal are what turns rotation into contraction. `info` has ‖g‖ as `field_norm`.
     """
-    if gamma < 0:
-        raise ConfigError(f"consensus optimization needs gamma >= 0, got gamma={gamma}.")
 
     def direction(losses: Losses):
         def d(key, params, memory, batch):
             def half_square(theta):
-                g, told = field(losses)(key, theta, memory, batch)
-                return optax.tree.norm(g, squared=True) / 2, (g, told)
+                g, rest = field(losses)(key, theta, memory, batch)
+                return optax.tree.norm(g, squared=True) / 2, (g, rest)
 
             # Reverse over reverse: the networks' convolutions know no forward mode.
             (L, (g, (kept, info))), grad_L = jax.value_and_grad(half_square, has_aux=True)(params)
@@ -193,8 +189,6 @@ def symplectic(gamma: float = 1.0, align: bool = True) -> Dynamics:
       gamma: |λ|.
       align: whether λ takes the sign of the criterion; without it λ = γ.
     """
-    if gamma < 0:
-        raise ConfigError(f"symplectic gradient adjustment needs gamma >= 0, got gamma={gamma}.")
 
     def direction(losses: Losses):
         def d(key, params, memory, batch):
@@ -268,7 +262,7 @@ def optimistic() -> Dynamics:
     return dynamics
 
 
-@dataclasses.dataclass(frozen=True)
+@typed.config
 class Config:
     """Which dynamics, and its numbers; those of other dynamics are ignored.
 
@@ -282,8 +276,8 @@ class Config:
     """
 
     name: str = "alternating"
-    gamma: float = 10.0
-    k: int = 1
+    gamma: float = number(10.0, least=0)
+    k: int = number(1, least=1)
 
     @property
     def parts(self) -> int:

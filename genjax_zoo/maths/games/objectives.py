@@ -8,15 +8,15 @@ its slope ∇_x a. `examples` x are [B, ...]; with packing (`pack`) an example i
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from genjax_zoo.contract import Array, ConfigError, Key
-from genjax_zoo.typed import choose
+from genjax_zoo import typed
+from genjax_zoo.contract import Array, ConfigError, Info, Key
+from genjax_zoo.typed import choose, number
 
 Critic = Callable[[Array], Array]
 """x [B, ...] -> a [B], each example by itself."""
@@ -160,7 +160,7 @@ def clip_weights(c: float) -> optax.GradientTransformation:
     return optax.GradientTransformation(lambda params: optax.EmptyState(), update)
 
 
-@dataclasses.dataclass(frozen=True)
+@typed.config
 class Config:
     """What the players want, and what holds the discriminator back. Weights of 0 turn off.
 
@@ -171,36 +171,25 @@ class Config:
       r1: γ of the zero-centred penalty on data.
       r2: γ of the zero-centred penalty on samples.
       clip: c, within which the discriminator's weights are kept (WGAN: .01); 0 lets them grow.
-      noise: standard deviation of the noise on all that the discriminator sees (instance noise,
-        Sønderby et al. 2017), in the units of x.
+      instance_noise: standard deviation of the noise on all that the discriminator sees (Sønderby
+        et al. 2017), in the units of x.
       pack: m, how many examples the discriminator sees at once (PacGAN).
       generator_rate: the generator's learning rate, as a multiple of the optimizer's (two time
         scales, Heusel et al. 2017).
     """
 
     name: str = "non_saturating"
-    gradient: float = 0.0
-    interpolated: float = 0.0
-    r1: float = 0.0
-    r2: float = 0.0
-    clip: float = 0.0
-    noise: float = 0.0
-    pack: int = 1
-    generator_rate: float = 1.0
+    gradient: float = number(0.0, least=0)
+    interpolated: float = number(0.0, least=0)
+    r1: float = number(0.0, least=0)
+    r2: float = number(0.0, least=0)
+    clip: float = number(0.0, least=0)
+    instance_noise: float = number(0.0, least=0)
+    pack: int = number(1, least=1)
+    generator_rate: float = number(1.0, above=0)
 
     def __post_init__(self):
         choose(self.name, OBJECTIVES, "objective of a gan")
-        for name in (*PENALTIES, "clip", "noise"):
-            if getattr(self, name) < 0:
-                raise ConfigError(
-                    f"objective.{name} should be at least 0, got {getattr(self, name)}."
-                )
-        if self.generator_rate <= 0:
-            raise ConfigError(
-                f"objective.generator_rate should be above 0, got {self.generator_rate}."
-            )
-        if self.pack < 1:
-            raise ConfigError(f"objective.pack should be at least 1, got {self.pack}.")
 
     def check(self, normalise: str, dynamics: str) -> None:
         """Raises ConfigError for an objective that does not go with the rest of a game.
@@ -236,9 +225,11 @@ class Config:
             "discriminator": optax.chain(tx, clip_weights(self.clip)) if self.clip else tx,
         }
 
-    def blur(self, key: Key, x: Array) -> Array:
+    def noisy(self, key: Key, x: Array) -> Array:
         """x [B, ...] with the instance noise on it."""
-        return x + self.noise * jax.random.normal(key, x.shape) if self.noise else x
+        if not self.instance_noise:
+            return x
+        return x + self.instance_noise * jax.random.normal(key, x.shape)
 
     def losses(
         self,
@@ -246,8 +237,8 @@ class Config:
         critic: Critic,
         values: tuple[Array, Array],
         examples: tuple[Array, Array],
-    ) -> tuple[dict[str, Array], dict[str, Array]]:
-        """What each player lowers, and what to tell of it.
+    ) -> tuple[dict[str, Array], Info]:
+        """What each player lowers, and the terms of it to log.
 
         Args:
           key: for the points between data and samples.
@@ -256,7 +247,7 @@ class Config:
           examples: data and samples, each [B, ...], as the critic sees them.
         """
         lowered = dict(OBJECTIVES[self.name](*values))
-        info = {"a_of_data": jnp.mean(values[0]), "a_of_samples": jnp.mean(values[1])}
+        info: Info = {"a_of_data": jnp.mean(values[0]), "a_of_samples": jnp.mean(values[1])}
         for name, weight in self.penalties().items():
             info[f"penalty_{name}"] = PENALTIES[name](key, critic, *examples)
             lowered["discriminator"] += weight * info[f"penalty_{name}"]

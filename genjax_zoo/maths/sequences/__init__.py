@@ -1,0 +1,1 @@
+"""Strings of symbols: policies that write them, and what they are worth."""
