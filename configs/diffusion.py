@@ -68,7 +68,7 @@ CAPTIONS = {
         },
         "text": WORDS,
         "parametrisation": "velocity",
-        # What stands where is told where there is much noise, which the others hardly weigh.
+        # What stands where is settled where there is much noise, which the others hardly weigh.
         "weighting": "edm",
         "guidance": 3.0,
         "sampling": {**FAST, "steps": 20},

@@ -49,7 +49,7 @@ VARIANTS = {
         "model": {
             "name": "gaussian_mixture",
             "covariance": "spherical",
-            "classes": 1,
+            "classes": 0,
             "components": 8,
             "keep": 0.95,
         },

@@ -9,6 +9,9 @@ mnist_vq     not measured yet           not measured yet
 
 The bound is of log p(x | y) in nats, given the label y. Images are binarised dynamically, each
 pixel drawn anew at every access: a Bernoulli decoder gives no probability to grey values.
+
+On a VAE of another run, whose model fields model.vae then repeats, only the diffusion is learnt:
+--begin=autoencoder=runs/vae --config.model.first_steps=0.
 """
 
 from genjax_zoo.run.config import assemble

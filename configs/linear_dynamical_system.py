@@ -9,9 +9,9 @@ ar       the same, AR(2)                             < 1      -638.12
 texture  clip:waves, 160 frames 24x24, 8 states      < 1      230,020 (2.50 a pixel)
 
 nile is measured on the series that it learnt from, 100 terms, the first level N(0, 1e7); its
-variances, moved_variance and noise_variance in the metrics, end at 1468.55 and 15099.61, where the
-likelihood is largest at 1469.17 and 15098.52 (Durbin & Koopman). ar has its first two values from
-N(mean, variance of the data). Densities of data in different units do not compare.
+variances, transition_variance and emission_variance in the metrics, end at 1468.55 and 15099.61,
+where the likelihood is largest at 1469.17 and 15098.52 (Durbin & Koopman). ar has its first two
+values from N(mean, variance of the data). Densities of data in different units do not compare.
 """
 
 from genjax_zoo.run.config import assemble
@@ -47,7 +47,7 @@ VARIANTS = {
     "nile": _one_series("series:nile", 2000, structure="local_level"),
     "ar": _one_series("series:nile", 12, structure="autoregressive", ar=2),
     "texture": _one_series(
-        "clip:waves", 60, states=8, noise="isotropic", fixed=("start",), stable="enforce"
+        "clip:waves", 60, states=8, noise="isotropic", fixed=("initial",), stable="enforce"
     ),
 }
 

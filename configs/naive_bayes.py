@@ -46,7 +46,7 @@ VARIANTS = {
     "toy": {
         "steps": 100,
         "data": {"source": "density:two_moons", "batch_size": 500},
-        "model": {"name": "naive_bayes", "kind": "gaussian", "classes": 1},
+        "model": {"name": "naive_bayes", "kind": "gaussian", "classes": 0},
         "log_every": 10,
         "sample_every": 0,
         "eval_every": 0,

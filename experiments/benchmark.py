@@ -330,7 +330,8 @@ def epoch(data_dir: str, repeats: int) -> list[Row]:
     """
     import torch
 
-    from genjax_zoo.data.source import Data, feeds
+    from genjax_zoo.data.config import Data
+    from genjax_zoo.data.source import feeds
     from genjax_zoo.data.sources import open_source
 
     known, size = workloads()["vae"], 100

@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 
 from genjax_zoo.contract import Model, ZooError
-from genjax_zoo.maths.diffusion import sde
+from genjax_zoo.maths.diffusion import denoising, sde
 
 TOLERANCE = 2e-3
 """Of the losses after steps of Adam, whose first moves are signs: rounding shows early."""
@@ -339,7 +339,7 @@ class Unet:
         for i in range(steps):
             key = jax.random.key(100 + i)
             _, key_time, key_noise = jax.random.split(key, 3)
-            t = sde.times(key_time, process, table.shape[1])
+            t = denoising.times(key_time, process, table.shape[1])
             noise = jax.random.normal(key_noise, table[i].shape)
             state, info = jax.jit(model.step)(key, state, {"x": table[i]})
             ours.append(float(info["loss"]))

@@ -3,7 +3,7 @@
     nice python experiments/classical_speed.py
 
 Claims: a PCD-1 step of a restricted Boltzmann machine is at least 2.5 times as fast as
-scikit-learn's; annealed importance sampling is told in chains times temperatures a second, beside
+scikit-learn's; annealed importance sampling is counted in chains times temperatures a second, beside
 the products that it consists of; the parallel Kalman filter is held against the sequential one,
 and against dynamax's where that is installed (`pip install dynamax`, not needed otherwise).
 
@@ -163,9 +163,9 @@ def filters(repeats: int, states: int, observed: int, length: int) -> dict[str, 
         for name, parallel in (("one after another", False), ("in parallel", True))
         if (run := dynamax(series, parallel)) is not None
     }
-    told = {name: float(run()) for name, run in sides.items()}
-    first = told["one after another"]
-    for name, nats in told.items():
+    values = {name: float(run()) for name, run in sides.items()}
+    first = values["one after another"]
+    for name, nats in values.items():
         if abs(nats - first) > 1e-3 * abs(first):
             raise ZooError(f"the filters disagree: {name} says {nats}, ours {first}.")
     return interleaved(repeats, **sides)

@@ -26,7 +26,8 @@ import study
 from genjax_zoo.contract import ZooError
 from genjax_zoo.data import source as sources
 from genjax_zoo.learn import optimizers
-from genjax_zoo.measure import evaluate
+from genjax_zoo.measure import examples
+from genjax_zoo.measure.results import Result
 from genjax_zoo.models import dbn
 from genjax_zoo.models import rbm as family
 from genjax_zoo.run import config as configs
@@ -37,7 +38,7 @@ from genjax_zoo.typed import typed
 CHUNK = 500
 
 
-def log_z_error(result: evaluate.Result) -> float:
+def log_z_error(result: Result) -> float:
     """The standard error of log Z, which a result's detail tells."""
     found = re.search(r"log_z_se ([0-9.e+-]+)", result.detail)
     assert found is not None, result.detail
@@ -99,7 +100,7 @@ def main() -> None:
             print(f"step {first + CHUNK}: free energy gap {float(gap.mean()):.3f}", flush=True)
 
     key = jax.random.key(2)
-    measure = lambda model, state, only, step: evaluate.evaluate(
+    measure = lambda model, state, only, step: examples.evaluate(
         model, state, source, key, step, only=only
     )
     machine = measure(setup.model, state, ("ais", "ais_reverse"), learnt)

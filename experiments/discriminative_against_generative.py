@@ -84,8 +84,8 @@ def load() -> dict[str, Data]:
 
     tables = {"WDBC": datasets.load_breast_cancer, "wine": datasets.load_wine,
               "iris": datasets.load_iris}  # fmt: skip
-    told = {name: Data(*made(return_X_y=True)) for name, made in tables.items()}
-    return told | {"digits 0/1": pair(0, 1), "digits 2/3": pair(2, 3)}
+    found = {name: Data(*made(return_X_y=True)) for name, made in tables.items()}
+    return found | {"digits 0/1": pair(0, 1), "digits 2/3": pair(2, 3)}
 
 
 # ----------------------------------------------------------------------------------- the splits
@@ -172,9 +172,9 @@ def discriminative(name: str, tasks: Sequence[Task]) -> np.ndarray:
 
 def errors(tasks: Sequence[Task], classes: int, shape: tuple[int, ...]) -> dict[str, np.ndarray]:
     """Every classifier's errors on the tasks, reshaped."""
-    told = {name: generative(name, tasks, classes) for name in GENERATIVE}
-    told |= {name: discriminative(name, tasks) for name in DISCRIMINATIVE}
-    return {name: each.reshape(shape) for name, each in told.items()}
+    found = {name: generative(name, tasks, classes) for name in GENERATIVE}
+    found |= {name: discriminative(name, tasks) for name in DISCRIMINATIVE}
+    return {name: each.reshape(shape) for name, each in found.items()}
 
 
 # ----------------------------------------------------------------------------------- statistics
@@ -230,7 +230,7 @@ def as_claimed(gaps: np.ndarray) -> bool:
     return bool(mean[0] + half[0] < 0 and mean[-1] - half[-1] > 0)
 
 
-def told_of(
+def sentence_of(
     name: str, sizes: list[int], curves: dict[str, np.ndarray], rival: str
 ) -> tuple[Crossing, str]:
     """Whether naive Bayes and its rival cross, said plainly."""
@@ -275,7 +275,7 @@ def drawn() -> np.ndarray:
         posterior = jnp.eye(4) if name == "naive Bayes" else jnp.eye(4)[:, :, None]
         means = np.asarray(model.latents.decode(jax.random.key(0), state, posterior)["x"])
         for label in range(4):
-            x = np.asarray(model.sample(jax.random.key(label), state, 5, label=label)["x"])
+            x = np.asarray(model.sample(jax.random.key(label), state, 5, {"label": label})["x"])
             tiles = [np.pad(image[..., 0], 1) for image in (means[label], *x)]
             strips.append(np.concatenate(tiles, 1))
     halves = [np.concatenate(strips[:4]), np.concatenate(strips[4:])]
@@ -332,7 +332,7 @@ def page(run: study.Study, found: dict, curves: dict, holes: dict, sizes: dict) 
         "with the most it errs more, both by more than the 95 % interval of their difference. "
         f"{' '.join(verdicts)} Where curves cross without that, the crossing is told and proves "
         "nothing.",
-        "\n".join(f"- {told}" for _, told in found.values()),
+        "\n".join(f"- {sentence}" for _, sentence in found.values()),
         run.picture("Error against examples and against missing features; draws of digits"),
         "Solid: p(x, y), the zoo's models; dashed: p(y | x), scikit-learn's. Bands are 95 % "
         "intervals of the mean over splits.",
@@ -356,7 +356,7 @@ def page(run: study.Study, found: dict, curves: dict, holes: dict, sizes: dict) 
         f"({min(run.args.splits, run.args.missing_splits)} with features missing); "
         f"{100 * HELD_OUT:.0f} % are tested on, training sets are nested and hold two examples of "
         "each class at least. Every feature is standardised by each training set, for all. Naive "
-        "Bayes: Gaussian, var_smoothing .01. LDA and QDA: one imagined example, ridge 1e-5 "
+        "Bayes: Gaussian, var_smoothing .01. LDA and QDA: one pseudo-count, ridge 1e-5 "
         "(gaussian_mixture's defaults). scikit-learn: logistic regression (L2, C = 1; hardly "
         "penalised: C = 10,000, added after a pilot of four splits, since the published one has no "
         "penalty), SVM with a "
@@ -391,11 +391,11 @@ def main(argv: Sequence[str] | None = None) -> None:
                 punched.append(whole._replace(x_test=np.where(gone, np.nan, whole.x_test)))
         holes[name] = errors(punched, each.classes, (-1, len(MISSING)))
         for rival in RIVALS:
-            found[name, rival] = told_of(name, sizes[name], curves[name], rival)
+            found[name, rival] = sentence_of(name, sizes[name], curves[name], rival)
             print(found[name, rival][1], flush=True)
     numbers = {"sizes": sizes}
     numbers |= {
-        f"{name}, crossing with {r}": told._asdict() for (name, r), (told, _) in found.items()
+        f"{name}, crossing with {r}": where._asdict() for (name, r), (where, _) in found.items()
     }
     for kind, table in (("examples", curves), ("missing", holes)):
         numbers |= {

@@ -63,8 +63,8 @@ class Clip(NamedTuple):
         return self.x.reshape(len(self.x), -1)
 
 
-class Told(NamedTuple):
-    """What is said of the held-out frames, one after the other; H of them.
+class Prediction(NamedTuple):
+    """How well the held-out frames are predicted, one after the other; H of them.
 
     Attributes:
       error: squared error of the one-step prediction, a pixel [H].
@@ -77,7 +77,7 @@ class Told(NamedTuple):
 
 def config(q: int, **changed: Any) -> lds.Config:
     """One noise for all pixels; where a clip starts is kept, since one clip says nothing of it."""
-    return lds.Config(states=q, noise="isotropic", fixed=("start",), **changed)
+    return lds.Config(states=q, noise="isotropic", fixed=("initial",), **changed)
 
 
 def batch(x: np.ndarray) -> Batch:
@@ -86,7 +86,7 @@ def batch(x: np.ndarray) -> Batch:
 
 
 def split(x: np.ndarray) -> Clip:
-    """The last part is held out; raises DataError for a clip too short to be told anything of."""
+    """The last part is held out; raises DataError for a clip too short to learn from."""
     seen = len(x) - round(HELD_OUT * len(x))
     if seen < 16:
         raise DataError(f"a clip of {len(x)} frames is too short; give one of 22 or more.")
@@ -110,33 +110,33 @@ def gaussian(e: np.ndarray, variance: np.ndarray) -> np.ndarray:
     return -0.5 * np.mean(e**2 / variance + np.log(2 * np.pi * variance), axis=-1)
 
 
-def baselines(clip: Clip) -> dict[str, Told]:
+def baselines(clip: Clip) -> dict[str, Prediction]:
     """Persistence (the next frame is this one) and the mean frame, each with a variance a pixel."""
     y, n = clip.flat.astype(np.float64), clip.seen
     least = 1e-4 * y[:n].var()
     still = y[n:] - y[n - 1 : -1], np.mean(np.diff(y[:n], axis=0) ** 2, 0)
     mean = y[n:] - y[:n].mean(0), y[:n].var(0)
-    told = lambda e, variance: Told(np.mean(e**2, -1), gaussian(e, np.maximum(variance, least)))
-    return {"persistence": told(*still), "mean frame": told(*mean)}
+    of = lambda e, variance: Prediction(np.mean(e**2, -1), gaussian(e, np.maximum(variance, least)))
+    return {"persistence": of(*still), "mean frame": of(*mean)}
 
 
-def measured(model: Model, state: State, clip: Clip) -> Told:
-    """Told by the filter, and checked against the model's own log_prob and measure."""
+def measured(model: Model, state: State, clip: Clip) -> Prediction:
+    """Prediction by the filter, and checked against the model's own log_prob and measure."""
     y, n, p = clip.flat, clip.seen, clip.flat.shape[1]
     mean, _, log_prob = foretell(eval_params(state).system, y)
-    told = Told(np.mean((y - np.asarray(mean))[n:] ** 2, -1), np.asarray(log_prob)[n:] / p)
+    found = Prediction(np.mean((y - np.asarray(mean))[n:] ** 2, -1), np.asarray(log_prob)[n:] / p)
     key = jax.random.key(0)
     whole, first = batch(clip.x), batch(clip.x[:n])
     assert model.log_prob is not None
-    density = jax.jit(model.log_prob)
+    density = jax.jit(model.log_prob.value)
     held = (density(key, state, whole) - density(key, state, first))[0] / p
-    np.testing.assert_allclose(told.log_prob.sum(), held, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose(found.log_prob.sum(), held, rtol=1e-3, atol=1e-3)
     value = jax.jit(model.measures["one_step"].value)
     # Both are means over all frames but the first.
     T = len(y)
     squares = (T - 1) * value(key, state, whole)[0] - (n - 1) * value(key, state, first)[0]
-    np.testing.assert_allclose(told.error.sum(), squares, rtol=1e-2)
-    return told
+    np.testing.assert_allclose(found.error.sum(), squares, rtol=1e-2)
+    return found
 
 
 def choose(clip: Clip) -> tuple[int, dict[int, float]]:
@@ -155,13 +155,13 @@ def choose(clip: Clip) -> tuple[int, dict[int, float]]:
 
 def learn(clip: Clip, q: int, steps: int) -> tuple[Model, dict[str, State], np.ndarray]:
     """(model, learner -> state, log-likelihood of the seen part before each step of EM)."""
-    given, key = batch(clip.x[: clip.seen]), jax.random.key(0)
+    seen, key = batch(clip.x[: clip.seen]), jax.random.key(0)
     keys = jax.random.split(jax.random.key(1), steps)
     free, bounded = lds.make(config(q)), lds.make(config(q, stable="enforce"))
 
     def em(model: Model) -> tuple[State, State, Any]:
-        step = lambda state, key: model.step(key, state, given)
-        start = jax.jit(model.init)(key, given)
+        step = lambda state, key: model.step(key, state, seen)
+        start = jax.jit(model.init)(key, seen)
         return start, *jax.jit(lambda state: jax.lax.scan(step, state, keys))(start)
 
     start, best, info = em(free)
@@ -183,9 +183,10 @@ def covered(state: State, clip: Clip) -> tuple[np.ndarray, np.ndarray]:
     return one.mean(-1), far.mean(-1)
 
 
-def generated(model: Model, state: State, clip: Clip, seeds: int) -> np.ndarray:
+def generated(q: int, state: State, clip: Clip, seeds: int) -> np.ndarray:
     """Clips [seeds, LONGER * seen, H, W, C], one for each seed."""
-    draw = jax.jit(lambda key: model.sample(key, state, 1, length=LONGER * clip.seen)["x"][0])
+    model = lds.make(config(q, sample_length=LONGER * clip.seen))
+    draw = jax.jit(lambda key: model.sample(key, state, 1)["x"][0])
     return np.stack([draw(jax.random.key(seed)) for seed in range(seeds)])
 
 
@@ -212,7 +213,7 @@ def figure(
     clip: Clip,
     said: dict[int, float],
     states: dict[str, State],
-    told: dict[str, Told],
+    predicted: dict[str, Prediction],
     clips: dict[str, np.ndarray],
     coverage: dict[str, tuple[np.ndarray, np.ndarray]],
 ) -> Any:
@@ -244,7 +245,7 @@ def figure(
     )
     eigen.legend(fontsize=7, loc="lower center")
     times = np.arange(clip.seen + 1, len(clip.x) + 1)
-    for name, each in told.items():
+    for name, each in predicted.items():
         colour = LEARNERS.get(name, "0.35" if name == "persistence" else "0.7")
         error.semilogy(times, each.error, color=colour, label=name, linewidth=1.2)
     error.set(title="squared error, one step ahead", xlabel="frame")
@@ -286,9 +287,9 @@ def main() -> None:
 
     q, said = choose(clip)
     model, states, likelihood = learn(clip, q, args.em_steps)
-    told = baselines(clip) | {name: measured(model, s, clip) for name, s in states.items()}
+    predicted = baselines(clip) | {name: measured(model, s, clip) for name, s in states.items()}
     coverage = {name: covered(state, clip) for name, state in states.items()}
-    clips = {name: generated(model, s, clip, args.seeds) for name, s in states.items()}
+    clips = {name: generated(q, s, clip, args.seeds) for name, s in states.items()}
     ratio = {
         name: [variance_over_time(x[:, part]) / variance_over_time(clip.x[:n])
                for part in (slice(None, n), slice(-n, None))]
@@ -300,7 +301,7 @@ def main() -> None:
     }
 
     rows = []
-    for name, each in told.items():
+    for name, each in predicted.items():
         row = [name, f"{each.error.mean():.3g}", f"{each.log_prob.mean():.4f}"]
         if name in states:
             one, far = coverage[name]
@@ -311,15 +312,15 @@ def main() -> None:
             f"covered, 1 to {held} ahead", f"variance, frames 1 to {n}",
             f"variance, the last {n} of {LONGER * n}"]  # fmt: skip
 
-    gain = {name: difference(told[name].log_prob, told["subspace"].log_prob)
+    gain = {name: difference(predicted[name].log_prob, predicted["subspace"].log_prob)
             for name in ("EM", "EM, stable")}  # fmt: skip
-    less = {name: difference(told[name].error, told["subspace"].error) for name in gain}
-    best = {b: told[b].error.mean() for b in ("persistence", "mean frame")}
-    worst = max(told[name].error.mean() for name in states)
+    less = {name: difference(predicted[name].error, predicted["subspace"].error) for name in gain}
+    best = {b: predicted[b].error.mean() for b in ("persistence", "mean frame")}
+    worst = max(predicted[name].error.mean() for name in states)
     rises = np.diff(likelihood)
     fell = int(np.sum(rises < -1e-10 * np.abs(likelihood[1:])))
     each_pixel = likelihood / clip.flat[:n].size
-    ahead = [difference(told[b].error, told[name].error) for b in best for name in states]
+    ahead = [difference(predicted[b].error, predicted[name].error) for b in best for name in states]
     surely = all(mean > 2 * se for mean, se in ahead)
     holds = lambda yes: "holds" if yes else "does not hold"
     sure = lambda mean, se: "more" if mean > 2 * se else "less" if mean < -2 * se else "neither"
@@ -371,8 +372,8 @@ def main() -> None:
     numbers = {
         "clip": args.clip, "frames": len(clip.x), "seen": n, "states": q,
         "nats_a_pixel_by_states": said,
-        "squared_error": {name: each.error.mean() for name, each in told.items()},
-        "log_prob": {name: each.log_prob.mean() for name, each in told.items()},
+        "squared_error": {name: each.error.mean() for name, each in predicted.items()},
+        "log_prob": {name: each.log_prob.mean() for name, each in predicted.items()},
         "log_prob_gain_and_standard_error": gain,
         "spectral_radius": radius,
         "coverage_one_ahead": {name: one.mean() for name, (one, _) in coverage.items()},
@@ -380,7 +381,7 @@ def main() -> None:
         "variance_ratio_first_and_last": ratio,
         "log_likelihood_of_em": likelihood,
     }  # fmt: skip
-    drawn = figure(work, clip, said, states, told, clips, coverage)
+    drawn = figure(work, clip, said, states, predicted, clips, coverage)
     work.write(page, drawn, numbers)
     pictures.write_gif(args.out / f"{work.name}.gif", beside(clip, clips), most=GIF_BYTES)
 

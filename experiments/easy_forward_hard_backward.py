@@ -65,10 +65,7 @@ def main(argv=None) -> None:
         held = source.held_out(keys[0], 0, n)
         x, label = jnp.asarray(held["x"]), held.get("label") if config.classes else None
 
-        def predict(t, x_t, config=config, params=params, process=process, label=label):
-            at = jnp.full(len(x_t), t)
-            return diffusion.prediction(config, params, process, at, x_t, label)
-
+        predict = diffusion.predictor(config, params, process, label)
         # Some times of the grid, from the end to the start.
         grid = samplers.even_in_log_snr(process, args.predictions)
         marks = np.linspace(0, args.predictions, args.times).round().astype(int)

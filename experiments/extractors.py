@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from genjax_zoo.data.source import Data
+from genjax_zoo.data.config import Data
 from genjax_zoo.data.sources import open_source
 from genjax_zoo.learn import optimizers
 from genjax_zoo.learn.verbs import descend

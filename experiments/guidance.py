@@ -1,8 +1,8 @@
 """Guidance buys fidelity with diversity.
 
-The claim, of a diffusion of the digits that is told their labels: the more it is guided (Ho &
-Salimans, Classifier-free diffusion guidance, 2022), the more of its samples are read as the label
-that was asked for, and the less of the data they cover. Beside it the same by a classifier of
+The claim, of a diffusion of the digits given their labels: the more it is guided (Ho & Salimans,
+Classifier-free diffusion guidance, 2022), the more of its samples are read as the label that was
+asked for, and the less of the data they cover. Beside it the same by a classifier of
 noised images (Dhariwal & Nichol 2021), which learns along.
 
     python experiments/guidance.py
@@ -43,8 +43,8 @@ def main(argv=None) -> None:
     for guide in GUIDES:
         changed = {"seed": args.seed, "model__guide": guide}
         changed |= {"steps": args.steps} if args.steps else {}
-        # The classifier guides a network that is told nothing: all that follows is its own.
-        changed |= {"model__unconditional": 1.0} if guide == "classifier" else {}
+        # The classifier guides a network without labels: all that follows is its own.
+        changed |= {"model__condition_dropout": 1.0} if guide == "classifier" else {}
         run = study.run("diffusion", "digits", **changed)
         source = open_source(run.data, run.seed)
         _, state = study.learn(run, source)
@@ -54,7 +54,8 @@ def main(argv=None) -> None:
         for w in args.weights:
             drawer = make_model(study.run("diffusion", "digits", **changed, model__guidance=w))
             draw = jax.jit(drawer.sample, static_argnums=2)
-            x = np.asarray(draw(jax.random.key(args.seed + 1), state, args.samples, label)["x"])
+            key, given = jax.random.key(args.seed + 1), {"label": label}
+            x = np.asarray(draw(key, state, args.samples, given)["x"])
             rows[guide].append({"weight": w, **measured(x, label)})
             drawn[guide, w] = x[:10]
             print(guide, rows[guide][-1], flush=True)
@@ -64,11 +65,10 @@ def main(argv=None) -> None:
 def _measure(source):
     """(x, label) -> what they are worth."""
     held = source.held_out(jax.random.key(0), 0, source.held_out_size)
-    low, high = source.interval
     extractor = extractors.for_data(source.name, held["x"].shape[1:])
     assert extractor is not None and extractor.probabilities is not None
     judge = extractor.probabilities
-    unit = lambda x: np.clip((np.asarray(x) - low) / (high - low), 0, 1)
+    unit = lambda x: extractors.to_unit(x, source.interval)
     real = extractor.features(unit(held["x"]))
 
     def measured(x: np.ndarray, label: np.ndarray) -> dict[str, float]:
@@ -114,7 +114,7 @@ def _page(one, rows) -> list[str]:
         "Match: percent of samples that the zoo's classifier of digits reads as the label asked "
         "for. Precision, recall, coverage (percent) and Frechet distance are those of the "
         f"classifier's features, {one.args.samples} samples against the 359 held-out digits. The "
-        "classifier guides a network that is told nothing.",
+        "classifier guides a network without labels.",
         one.closing(str(one.args.seed)),
     ]
 

@@ -22,7 +22,7 @@ import numpy as np
 import study
 
 from genjax_zoo.data.sources import open_source
-from genjax_zoo.measure import distances, evaluate, extractors
+from genjax_zoo.measure import distances, examples, extractors
 from genjax_zoo.run.record import pictures
 
 MODELS = {
@@ -56,13 +56,13 @@ def main(argv=None) -> None:
         model, state = study.learn(run, source)
         key = jax.random.key(args.seed + 1)
         draw = jax.jit(model.sample, static_argnums=2)
-        x = _unit(np.asarray(draw(key, state, args.samples)["x"]), source)
+        x = extractors.to_unit(draw(key, state, args.samples)["x"], source.interval)
         rows[name] = {"bits": None, "kind": "none", **_quality(x, source)}
         drawn[name] = x
         if number is not None:
             found = {
                 result.name: result
-                for result in evaluate.evaluate(model, state, source, key, run.steps)
+                for result in examples.evaluate(model, state, source, key, run.steps)
             }[number]
             rows[name] |= {
                 "bits": found.value,
@@ -77,17 +77,12 @@ def main(argv=None) -> None:
     one.write(_page(one, rows), _figure(one, rows, drawn), rows)
 
 
-def _unit(x: np.ndarray, source) -> np.ndarray:
-    low, high = source.interval
-    return np.clip((x - low) / (high - low), 0, 1)
-
-
 def _quality(x: np.ndarray, source) -> dict[str, float]:
     """Of samples x in [0, 1], against all held-out images."""
     extractor = extractors.for_data("digits", x.shape[1:])
     assert extractor is not None
     held = source.held_out(jax.random.key(0), 0, source.held_out_size)["x"]
-    real, fake = (extractor.features(i) for i in (_unit(np.asarray(held), source), x))
+    real, fake = (extractor.features(i) for i in (extractors.to_unit(held, source.interval), x))
     frechet = distances.frechet_distance(real, fake, draws=100)
     precision, recall = distances.precision_recall(real, fake, draws=50)
     return {
@@ -122,7 +117,7 @@ def _memory(source, n: int) -> tuple[dict, np.ndarray]:
     """Training images, drawn with replacement: a model of points has no density elsewhere."""
     x = source.training(jax.random.key(3), 0, source.size)["x"]
     rows = np.random.default_rng(0).integers(0, source.size, n)
-    samples = _unit(np.asarray(x), source)[rows]
+    samples = extractors.to_unit(x, source.interval)[rows]
     return {"bits": math.inf, "kind": "exact", **_quality(samples, source)}, samples
 
 

@@ -385,9 +385,9 @@ def _protocol(grown: Arm, score: scores.Score) -> str:
     told, model = score.protocol, grown.run.model
     return (
         f"Frechet distance (not FID: the features are those of the extractor {told.extractor!r}, "
-        f"sha256 {told.sha256[:12]}) of {told.n_fake} samples from the {told.n_real} images of the "
-        f"{told.split} split; {told.data}. Channels {', '.join(map(str, model['widths']))}, stages "
-        f"of {', '.join(f'{n:,}' for n in np.diff((0, *grown.ends)))} steps, batch "
+        f"sha256 {told.sha256[:12]}) of {told.n_samples} samples from the {told.n_real} images of "
+        f"the {told.split} split; {told.data}. Channels {', '.join(map(str, model['widths']))}, "
+        f"stages of {', '.join(f'{n:,}' for n in np.diff((0, *grown.ends)))} steps, batch "
         f"{grown.run.data.batch_size}, Adam {grown.run.optimizer.learning_rate:g}, WGAN-GP: "
         "configs/progressive_gan.py."
     )

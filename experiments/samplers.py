@@ -41,7 +41,7 @@ SAMPLERS = {
 }
 DETERMINISTIC = ("DPM-Solver++", "Heun")
 LANGEVIN = 0.1
-"""A move of annealed Langevin, in units of the square of the noise."""
+"""A step of annealed Langevin, in units of the square of the noise."""
 
 
 def main(argv=None) -> None:
@@ -108,10 +108,9 @@ def _quality(source):
 
         return of_modes
     held = source.held_out(jax.random.key(0), 0, source.held_out_size)
-    low, high = source.interval
     extractor = extractors.for_data(source.name, held["x"].shape[1:])
     assert extractor is not None
-    seen = lambda x: extractor.features(np.clip((np.asarray(x) - low) / (high - low), 0, 1))
+    seen = lambda x: extractor.features(extractors.to_unit(x, source.interval))
     real = seen(held["x"])
 
     def of_images(x: np.ndarray) -> dict[str, float]:
@@ -172,7 +171,7 @@ def _page(one, numbers) -> list[str]:
         tables[1],
         " ".join(sentences),
         f"One model each, the configs' own; {one.args.samples} samples a cell; all samplers go "
-        "down times that are even in log SNR, and annealed Langevin makes moves of "
+        "down times that are even in log SNR, and annealed Langevin takes steps of "
         f"{LANGEVIN} σ².",
         one.closing(str(one.args.seed)),
     ]

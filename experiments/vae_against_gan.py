@@ -25,6 +25,7 @@ sharpness and the recall do, against both.
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import functools
 import math
 import time
@@ -124,9 +125,11 @@ class Runner:
         self.seconds += time.perf_counter() - began
         self.step += PER_CALL
 
-    def draw(self, n: int, **condition: Any) -> np.ndarray:
-        """Samples [n, H, W, C], always of the same latents."""
-        sample = jax.jit(lambda key, state: self.model.sample(key, state, n, **condition)["x"])
+    def draw(self, n: int, **fields: Any) -> np.ndarray:
+        """Samples [n, H, W, C], always of the same latents; `fields` change the model's config."""
+        run = dataclasses.replace(self.run, model={**self.run.model, **fields})
+        model = configs.make_model(run)
+        sample = jax.jit(lambda key, state: model.sample(key, state, n)["x"])
         return np.asarray(sample(jax.random.fold_in(self.root, 2**32 - 2), self.state))
 
 
@@ -168,12 +171,12 @@ def sharpness(x: np.ndarray, real: np.ndarray, protocol: scores.Protocol) -> sco
     again = lambda each: rng.choice(each, len(each)).mean()
     ratios = np.array([again(own) / again(data) for _ in range(distances.DRAWS)])
     found = distances.estimate(own.mean() / data.mean(), ratios, least=0.0)
-    told = protocol._replace(
+    protocol = protocol._replace(
         method="mean variance of the Laplacian, over that of held-out images",
         parameters=f"inner pixels; interval of {distances.DRAWS} resamples",
         preprocessing="", extractor="", sha256="", n_train=0,
     )  # fmt: skip
-    return scores.Score("sharpness", *found, "", "higher", told)
+    return scores.Score("sharpness", *found, "", "higher", protocol)
 
 
 class Judge:
@@ -184,10 +187,10 @@ class Judge:
         assert source.training is not None and source.size is not None  # a table has both
         self.key, self.binary = jax.random.key(0), binary
         n, of_train = min(source.held_out_size, args.drawn), min(source.size, 5 * args.drawn)
-        self.real = self.seen(1, np.asarray(source.held_out(self.key, 0, n)["x"]))
-        self.train = self.seen(2, np.asarray(source.training(self.key, 0, of_train)["x"]))
+        self.real = self.as_judged(1, np.asarray(source.held_out(self.key, 0, n)["x"]))
+        self.train = self.as_judged(2, np.asarray(source.training(self.key, 0, of_train)["x"]))
 
-    def seen(self, place: int, x: np.ndarray) -> np.ndarray:
+    def as_judged(self, place: int, x: np.ndarray) -> np.ndarray:
         """Images as they are, or one draw of every pixel."""
         if not self.binary:
             return x
@@ -195,7 +198,7 @@ class Judge:
         return np.asarray(u < x, np.float32)
 
     def scores(self, x: np.ndarray, own: bool = False) -> dict[str, scores.Score]:
-        """All measures of images that are seen already; `own`: they are training images."""
+        """All measures of images as they are judged; `own`: they are training images."""
         wanted = [name for name in MEASURES if not (own and name.startswith("memoris"))]
         found = scores.of_images(
             self.extractor,
@@ -206,21 +209,21 @@ class Judge:
             split=self.source.held_out_split,
             only=wanted,
         )
-        told = {score.name: score for score in found}
-        return {"sharpness": sharpness(x, self.real, found[0].protocol), **told}
+        named = {score.name: score for score in found}
+        return {"sharpness": sharpness(x, self.real, found[0].protocol), **named}
 
 
 def bounds(runner: Runner, n: int) -> dict[str, tuple[float, float, Exactness]]:
-    """The VAE's mean log p(x) of held-out images in nats, its standard error, and its evidence."""
+    """The VAE's mean log p(x) of held-out images in nats, its standard error, and its kind."""
     model, n = runner.model, min(n, runner.source.held_out_size)
     assert model.log_prob is not None
     further = model.measures["iwae"]
     kinds = {
-        "bound (ELBO)": (model.log_prob, model.log_prob.exactness),
-        f"estimate ({further.detail})": (further.value, further.evidence),
+        "bound (ELBO)": (model.log_prob.value, model.log_prob.exactness),
+        f"estimate ({further.detail})": (further.value, further.exactness),
     }
-    told = {}
-    for name, (value, evidence) in kinds.items():
+    found = {}
+    for name, (value, exactness) in kinds.items():
         each = [
             jax.jit(value)(
                 jax.random.fold_in(runner.root, first),
@@ -230,23 +233,23 @@ def bounds(runner: Runner, n: int) -> dict[str, tuple[float, float, Exactness]]:
             for first in range(0, n, PART)
         ]
         nats = np.concatenate([np.asarray(part) for part in each])
-        told[name] = (float(nats.mean()), float(nats.std() / math.sqrt(len(nats))), evidence)
-    return told
+        found[name] = (float(nats.mean()), float(nats.std() / math.sqrt(len(nats))), exactness)
+    return found
 
 
 # ------------------------------------------------------------------------------------ the page
 
-Told = dict[str, dict[str, scores.Score]]
+Table = dict[str, dict[str, scores.Score]]
 """{whose images: {measure: score}}."""
 
 
-def verdict(grey: Told) -> str:
+def verdict(grey: Table) -> str:
     """Each comparison of the claim, and whether the claim holds."""
     vae, parts = grey["VAE"], []
     holds = vae["sharpness"].high < 1
     blurred = f"{vae['sharpness'].value:.2f} times as sharp as the data"
     for name in ARMS[1:]:
-        other, said = grey[name], []
+        other, compared = grey[name], []
         for measure, lower, needed in (
             ("sharpness", True, True),
             ("recall", False, True),
@@ -256,10 +259,10 @@ def verdict(grey: Told) -> str:
             as_claimed = gap.apart and (gap.value < 0) == lower
             holds &= as_claimed or not needed
             how = "as claimed" if as_claimed else ("the other way" if gap.apart else "not apart")
-            said.append(
+            compared.append(
                 f"{measure} {vae[measure].value:.2f} against {other[measure].value:.2f} ({how})"
             )
-        parts.append(f"VAE against {name}: {', '.join(said)}")
+        parts.append(f"VAE against {name}: {', '.join(compared)}")
     return (
         f"The VAE's means are {blurred}. {'; '.join(parts)}. That the VAE's samples are blurred "
         "and cover more, and the GANs' are sharper and cover less, "
@@ -267,11 +270,11 @@ def verdict(grey: Told) -> str:
     )
 
 
-def tabled(told: Told, spread: Mapping[str, float]) -> str:
+def tabled(table: Table, spread: Mapping[str, float]) -> str:
     """A row for each of the three, and one for training images in their place."""
     names = ("sharpness", *MEASURES)
     rows = []
-    for who, found in told.items():
+    for who, found in table.items():
         cells = [_cell(found[name]) if name in found else "-" for name in names]
         rows.append((who, *cells, f"{spread[who]:.3f}"))
     head = ["Frechet distance" if n == "frechet_distance" else n.replace("_", " ") for n in names]
@@ -316,16 +319,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     broken = [which for which, x in drawn.items() if not np.isfinite(x).all()]
     if broken:
         raise SystemExit(f"{', '.join(broken)} diverged: no finite samples to compare.")
-    draws = runners["VAE"].draw(args.drawn, means=False)
-    coins = {which: binary.seen(3, x) for which, x in drawn.items()} | {"VAE": draws}
-    told: dict[str, Told] = {}
+    draws = runners["VAE"].draw(args.drawn, sample_means=False)
+    coins = {which: binary.as_judged(3, x) for which, x in drawn.items()} | {"VAE": draws}
+    tables: dict[str, Table] = {}
     spread: dict[str, dict[str, float]] = {}
     for name, judge, made in (("grey", grey, drawn), ("binary", binary, coins)):
         rng = np.random.default_rng(0)  # other training images than the first are as good
         chosen = rng.choice(len(judge.train), min(args.drawn, len(judge.train)), replace=False)
         fresh = judge.train[chosen]
-        told[name] = {which: judge.scores(x) for which, x in made.items()}
-        told[name]["training images"] = judge.scores(fresh, own=True)
+        tables[name] = {which: judge.scores(x) for which, x in made.items()}
+        tables[name]["training images"] = judge.scores(fresh, own=True)
         made = {**made, "training images": fresh}
         spread[name] = {which: distances.diversity(x, judge.real) for which, x in made.items()}
     nats = bounds(runners["VAE"], args.drawn)
@@ -338,12 +341,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     }
     page = [
         "# VAE against GAN",
-        verdict(told["grey"]),
+        verdict(tables["grey"]),
         run.picture("Data, means and draws of the VAE, samples of the GAN and of the WGAN-GP"),
         "## Grey: the VAE's means, the GANs' images, grey held-out images",
-        tabled(told["grey"], spread["grey"]),
+        tabled(tables["grey"], spread["grey"]),
         "## Binary: draws of all, binarised held-out images",
-        tabled(told["binary"], spread["binary"]),
+        tabled(tables["binary"], spread["binary"]),
         "In brackets 95 % intervals, of resamples of the images, not of seeds. The last row is "
         "what training images score in place of samples. Sharpness: variance of the Laplacian "
         "over that of the held-out images; noise of single pixels raises it too, so above 1 is not "
@@ -363,7 +366,7 @@ def main(argv: Sequence[str] | None = None) -> None:
             ],
         ),
         study.table(
-            ["log p(x) of held-out binarised images", "nats", "evidence"],
+            ["log p(x) of held-out binarised images", "nats", "kind"],
             [
                 *(
                     (f"VAE, {name}", f"{mean:.2f} ± {error:.2f}", str(kind))
@@ -375,13 +378,13 @@ def main(argv: Sequence[str] | None = None) -> None:
                 ),
             ],
         ),
-        _protocol(told["grey"]["GAN"]["memorised"], runners, args),
+        _protocol(tables["grey"]["GAN"]["memorised"], runners, args),
         run.closing(str(args.seed)),
     ]
     numbers = {
         f"{name}, {which}": {measure: score[1:4] for measure, score in found.items()}
         | {"diversity": spread[name][which]}
-        for name, each in told.items()
+        for name, each in tables.items()
         for which, found in each.items()
     }
     numbers["nats"] = {name: [mean, error] for name, (mean, error, _) in nats.items()}
@@ -390,15 +393,15 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _protocol(score: scores.Score, runners: Mapping[str, Runner], args: argparse.Namespace) -> str:
-    told, data = score.protocol, DATA[args.data]
+    same, data = score.protocol, DATA[args.data]
     rates = ", ".join(
         f"{which} Adam {r.run.optimizer.learning_rate:g} (b1 {r.run.optimizer.b1:g})"
         for which, r in runners.items()
     )
     return (
-        f"Protocol: {told.n_fake} samples against {told.n_real} images of the {told.split} split, "
-        f"{told.n_train} training images for memorisation; {told.data}. Features are those of the "
-        f"extractor {told.extractor!r} (sha256 {told.sha256[:12]}; the Frechet distance is not "
+        f"Protocol: {same.n_samples} samples against {same.n_real} images of the {same.split} split, "
+        f"{same.n_train} training images for memorisation; {same.data}. Features are those of the "
+        f"extractor {same.extractor!r} (sha256 {same.sha256[:12]}; the Frechet distance is not "
         "FID). Generator and decoder: fully connected, "
         f"{', '.join(map(str, data['widths']))} leaky ReLUs, z of {data['latents']}; discriminator "
         f"and encoder the reverse. Batch {BATCH} a move, {rates}, WGAN-GP 5 moves of the critic; "

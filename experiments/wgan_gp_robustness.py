@@ -449,8 +449,8 @@ def page(grid: Grid, judge: Judge, size: Size, run: study.Study) -> list[str]:
         "knowing every pixel and no shape is worth). NaN is shown in red.",
         study.table(head, rows),
         f"Protocol: {judge.source.preprocessing}; Frechet distance (not FID: features of the "
-        f"extractor {told.extractor!r}, sha256 {told.sha256[:12]}) of {told.n_fake} samples from "
-        f"the {told.n_real} images of the {told.split} split, of training images "
+        f"extractor {told.extractor!r}, sha256 {told.sha256[:12]}) of {told.n_samples} samples "
+        f"from the {told.n_real} images of the {told.split} split, of training images "
         f"{len(judge.train)}; interval of resamples of the images, not of seeds. Diversity: mean "
         "distance between samples over that between held-out images. Classes are those the "
         f"extractor sees. As many generator steps for all, batch {BATCH} a move; {rates}"

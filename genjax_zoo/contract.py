@@ -12,6 +12,7 @@ a key comes first and a state second, and what a function says of the data it sa
 
 from __future__ import annotations
 
+import dataclasses
 import enum
 import types
 from collections.abc import Callable, Mapping
@@ -189,8 +190,11 @@ class Once(NamedTuple):
     notes: Mapping[str, Array] = {}
 
 
-class Measure(NamedTuple):
+@dataclasses.dataclass(frozen=True, eq=False)
+class Measure:
     """A number per example that a model can say of data, with what it is.
+
+    It is called like the function that it holds, and jax.jit takes it as one.
 
     What is printed is Σ value / Σ per: a mean over examples where `per` is None, and nats/token or
     bits/dim, as sums over sums and never as means of means, where it counts tokens or dimensions.

@@ -345,7 +345,7 @@ def _train(call: Call) -> None:
     workdir = _workdir(call)
     import jax
 
-    from genjax_zoo.measure import evaluate
+    from genjax_zoo.measure.results import describe
     from genjax_zoo.run import config, loop
 
     if call.flags.config or not workdir.config.exists():
@@ -361,7 +361,7 @@ def _train(call: Call) -> None:
     results = loop.train(setup, workdir, untyped.to_dict(), data_dir)
     if jax.process_index() == 0:
         for result in results:
-            print(evaluate.describe(result))
+            print(describe(result))
         print(f"report: {workdir.root / 'report.html'}")
 
 
@@ -445,54 +445,54 @@ def _evaluate(call: Call) -> None:
     run, workdir = _config_of(_workdir(call), call), _workdir(call)
     import jax
 
-    from genjax_zoo.measure import evaluate, modes, scores
+    from genjax_zoo.measure import examples, samples
+    from genjax_zoo.measure.results import describe
     from genjax_zoo.run import loop
     from genjax_zoo.run.config import make_model
     from genjax_zoo.run.record import report
     from genjax_zoo.typed import choose
 
-    own = evaluate.measures_of(make_model(run))
+    own = examples.measures_of(make_model(run))
     asked = tuple(call.flags.measures or ())
-    of_any = (*modes.OF_MODES, *scores.OF_FEATURES, *evaluate.CAPTIONED)
     for name in asked:
-        choose(name, {**own, **dict.fromkeys(of_any)}, "measure")
+        choose(name, {**own, **dict.fromkeys(samples.NAMES)}, "measure")
     setup = loop.set_up(run, _data_dir(workdir, call), learning=False)
     extractor = _extractor(call, setup)
-    of_samples = evaluate.applicable(setup.source, extractor)
-    of_samples += evaluate.matches(setup.model, setup.like, setup.source)
+    of_samples = samples.applicable(setup.model, setup.source, extractor)
     _check_measures(run, asked, (*own, *of_samples))
     step, state = loop.restore(run, setup.model, setup.like, workdir, call.flags.checkpoint)
     key = jax.random.fold_in(setup.root, loop.EVALUATE)
     told = (setup.model, state, setup.source, key, step)
     only = asked or None
-    results = evaluate.evaluate(*told, call.flags.examples, only, progress=_say)
-    results += evaluate.score(*told, extractor, call.flags.fake, only, progress=_say)
-    results += evaluate.caption_matches(*told, call.flags.fake, only, progress=_say)
+    results = examples.evaluate(*told, call.flags.examples, only, progress=_say)
+    results += samples.evaluate(*told, extractor, call.flags.fake, only, progress=_say)
     loop.write_results(workdir, results)
     report.write(workdir.root)
     for result in results:
-        print(evaluate.describe(result))
+        print(describe(result))
 
 
 def _explore(call: Call) -> None:
     run, workdir = _config_of(_workdir(call), call), _workdir(call)
     import jax
 
-    from genjax_zoo.explore import explore
+    from genjax_zoo.explore.entries import explore
+    from genjax_zoo.explore.explorations import EXPLORATIONS
+    from genjax_zoo.explore.subject import STREAM, begin
     from genjax_zoo.run import loop
     from genjax_zoo.run.record import report
     from genjax_zoo.typed import choose
 
     known = call.flags
     for name in known.what:
-        choose(name, dict.fromkeys(("all", *explore.EXPLORATIONS)), "exploration")
+        choose(name, dict.fromkeys(("all", *EXPLORATIONS)), "exploration")
     pair = None if known.codes is None else _pair(known.codes)
     setup = loop.set_up(run, _data_dir(workdir, call), learning=False)
     step, state = loop.restore(run, setup.model, setup.like, workdir, known.checkpoint)
-    key = jax.random.fold_in(jax.random.fold_in(setup.root, explore.STREAM), known.seed)
+    key = jax.random.fold_in(jax.random.fold_in(setup.root, STREAM), known.seed)
     folder = pathlib.Path(known.out).expanduser() if known.out else workdir.explore
-    subject = explore.begin(setup.model, state, setup.source, key, folder, pair)
-    entries, left_out = explore.explore(subject, known.what, step)
+    subject = begin(setup.model, state, setup.source, key, folder, pair)
+    entries, left_out = explore(subject, known.what, step)
     report.write(workdir.root)
     for entry in entries:
         print(*(folder / name for name in entry.files))

@@ -22,9 +22,11 @@ RENAMED: Mapping[str, str] = {
     "fake": "num_samples",
     "unconditional": "condition_dropout",
     "straight": "rectified_flow",
+    "moves": "corrector_steps",
     "imagined": "pseudo_counts",
     "blur": "instance_noise",
     "noise": "instance_noise",
+    "start": "initial",
 }
 """What fields, values and flags were called before version 0.2.0, and are now."""
 
@@ -94,7 +96,7 @@ def number(
     above: float | None = None,
     below: float | None = None,
 ) -> Any:
-    """A field whose number, or each of whose numbers in a tuple, lies in a declared range.
+    """A field whose number, or each of whose numbers in (nested) tuples, lies in a declared range.
 
     A config of `config` checks it when it is made, and None passes where the type allows it.
     """
@@ -104,7 +106,10 @@ def number(
 RANGE = "range"
 
 
-@typing.dataclass_transform(frozen_default=True)
+# `number` is no field specifier: mypy takes its first argument for no default.
+@typing.dataclass_transform(
+    frozen_default=True, field_specifiers=(dataclasses.field, dataclasses.Field)
+)
 def config(cls: type[T]) -> type[T]:
     """Makes a frozen dataclass of a typed config, whose fields keep to their declared ranges.
 
@@ -127,10 +132,17 @@ def check_ranges(made: Any) -> None:
         allowed, value = field.metadata.get(RANGE), getattr(made, field.name)
         if allowed is None or value is None:
             continue
-        for one in value if isinstance(value, tuple | list) else (value,):
-            if isinstance(one, int | float) and not allowed.holds(one):
+        for one in _numbers(value):
+            if not allowed.holds(one):
                 who = type(made).__module__.rpartition(".")[2]
                 raise ConfigError(f"{who}: {field.name} should be {allowed}, got {one}.")
+
+
+def _numbers(value: Any) -> list[float]:
+    """The numbers of a field: itself, or those of a tuple, or of tuples in a tuple."""
+    if isinstance(value, tuple | list):
+        return [number for part in value for number in _numbers(part)]
+    return [value] if isinstance(value, int | float) else []
 
 
 # ---------------------------------------------------------------------------------- typed configs

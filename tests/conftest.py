@@ -1,16 +1,32 @@
-"""What several test files need: a tiny family, and runs of it."""
+"""What several test files need: a tiny family, and runs of it; how tests are compiled and ordered.
+
+Most of the tests' time goes into compiling. So XLA compiles in haste here, and what it compiled is
+kept for the next run of the tests, in .pytest_cache/jax:
+
+    JAX_COMPILATION_CACHE_DIR=DIR   keeps it elsewhere
+    --no-compile-cache              keeps nothing, and compiles all anew
+    XLA_FLAGS=...                   compiles as it says, and XLA_FLAGS= as users do
+"""
 
 import dataclasses
 import gc
 import os
 import pathlib
 
+ROOT = pathlib.Path(__file__).resolve().parents[1]
+CACHE = "JAX_COMPILATION_CACHE_DIR"
+CACHE_BYTES = 10**9
+"""The folder of compiled programs is brought down to this size before the tests begin."""
+
 # Two emulated devices would change nothing but the time; tests that want more start a process.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Batched LAPACK calls that wait for each other must not run out of threads (platform.py); tests are
+# Batched LAPACK calls that wait for each other must not run out of threads (startup.py); tests are
 # too small to be slowed by many.
 os.environ.setdefault("PJRT_NPROC", "16")
-
+# Subprocesses keep what they compile too. Even what compiles in a hundredth of a second is read
+# faster, and there are thousands of it.
+os.environ.setdefault(CACHE, str(ROOT / ".pytest_cache" / "jax"))
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax
 import jax.numpy as jnp

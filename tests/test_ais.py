@@ -114,7 +114,10 @@ def test_few_temperatures_err_on_their_own_sides():
 
 def test_nothing_to_anneal_is_exact_with_zero_variance():
     path = ising(jnp.diag(jnp.full(3, 0.7)), base=0.7)
-    for found in (ais.ais(KEY, path), ais.reverse(KEY, path, path.base(KEY, 100))):
+    for found in (
+        ais.ais(KEY, path, ais.Config()),
+        ais.reverse(KEY, path, path.base(KEY, 100), ais.Config()),
+    ):
         np.testing.assert_allclose(found.log_z, 3 * math.log(1 + math.exp(0.7)), rtol=1e-6)
         assert found.standard_error < 1e-6
         np.testing.assert_allclose(found.effective, 100, rtol=1e-5)
@@ -143,9 +146,9 @@ def test_schedules_go_from_nought_to_one(temperatures):
 def test_what_makes_no_sense_is_refused():
     with pytest.raises(ConfigError, match="temperatures should be at least 1"):
         ais.Config(0)
-    with pytest.raises(ConfigError, match="one has no standard error"):
+    with pytest.raises(ConfigError, match="chains should be at least 2"):
         ais.Config(chains=1)
     with pytest.raises(ConfigError, match="divide the 100 chains, got 30"):
         ais.Config(block=30)
     with pytest.raises(ConfigError, match="expected 100 samples to start from, got 7"):
-        ais.reverse(KEY, ising(J), exact_draws(7))
+        ais.reverse(KEY, ising(J), exact_draws(7), ais.Config())

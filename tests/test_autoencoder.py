@@ -1,5 +1,7 @@
 """Auto-encoders against what linear ones reach in closed form, and the chain's own distribution."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -91,13 +93,12 @@ def test_walkback_finds_binary_images_again():
     model, state = learn(config, draw, 500, rate=5e-3)
     assert model.spaces["x"] == BINARY
     assert model.log_prob is None
-    assert model.log_prob is None
     drawn = jax.jit(model.sample, static_argnums=2)(KEY, state, 100)["x"]
     assert set(np.unique(drawn)) <= {0, 1}
     nearest = jnp.abs(drawn[:, None] - x[None]).sum((2, 3, 4)).min(1)
     assert float(nearest.mean()) < 0.7
-    seen = jnp.abs(drawn[:, None] - x[None]).sum((2, 3, 4)).argmin(1)
-    assert len(np.unique(seen)) > 1
+    which = jnp.abs(drawn[:, None] - x[None]).sum((2, 3, 4)).argmin(1)
+    assert len(np.unique(which)) > 1
     codes = model.latents.encode(KEY, state, {"x": x})
     np.testing.assert_allclose(
         model.latents.decode(KEY, state, codes)["x"],
@@ -124,6 +125,34 @@ def test_walkback_averages_the_loss_of_every_step():
     assert float(losses[1] - once) == pytest.approx(0.5 * D * (0 + 1 + 2 + 3) / 4, rel=0.5)
 
 
+def test_latents_of_a_residual_mean_lead_back_to_it():
+    """They hold x~, to which the decoder's output is added."""
+    config = autoencoder.Config(latents=3, widths=(5,), mean="residual")
+    model = autoencoder.make(config, optax.sgd(0.1))
+    x = jax.random.normal(KEY, (6, 4))
+    state = model.init(KEY, {"x": x})
+    code, corrupted = model.latents.encode(KEY, state, {"x": x})
+    assert code.shape == (6, 3)
+    np.testing.assert_allclose(
+        model.latents.decode(KEY, state, (code, corrupted))["x"],
+        autoencoder.reconstruction(config, state.params, x),
+        rtol=1e-6,
+    )
+
+
+def test_every_step_of_the_chain_is_one(line):
+    """`chain_steps` of 1 is one corruption and one reconstruction of the start."""
+    config, _, state = line
+    start = state.replace(memory=state.memory.replace(spread=jnp.zeros(1), centre=jnp.full(1, 9.0)))
+    for steps in (1, 2):
+        own = dataclasses.replace(config, chain_steps=steps, sample_means=True)
+        x = autoencoder.make(own, optax.sgd(0.1)).sample(KEY, start, 4000)["x"]
+        r = autoencoder.reconstruction(config, state.params, jnp.full((1, 1), 9.0))
+        if steps == 2:
+            r = autoencoder.reconstruction(config, state.params, r)
+        assert float(x.mean()) == pytest.approx(float(r[0, 0]), abs=0.06)
+
+
 def test_score_wants_gaussian_noise(line):
     _, _, state = line
     with pytest.raises(ConfigError, match=r"got masking of 0\.5"):
@@ -133,7 +162,7 @@ def test_score_wants_gaussian_noise(line):
 
 
 @pytest.mark.parametrize(
-    ("fields", "said"),
+    ("fields", "message"),
     [
         ({"corruption": "gausian"}, "gaussian"),
         ({"noise": -1.0}, "got -1"),
@@ -144,8 +173,8 @@ def test_score_wants_gaussian_noise(line):
         ({"average": 1.0}, "average"),
     ],
 )
-def test_bad_configs_are_refused(fields, said):
-    with pytest.raises(ConfigError, match=said):
+def test_bad_configs_are_refused(fields, message):
+    with pytest.raises(ConfigError, match=message):
         autoencoder.Config(**fields)
 
 

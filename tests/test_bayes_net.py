@@ -8,10 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax_zoo.contract import BINARY, COUNTS, REAL, ConfigError, DataError, Exactness
+from genjax_zoo.contract import (
+    BINARY,
+    COUNTS,
+    REAL,
+    ConfigError,
+    DataError,
+    Exactness,
+    categorical,
+)
 from genjax_zoo.data import densities
 from genjax_zoo.learn.state import eval_params
-from genjax_zoo.maths.inference.bayes_nets import do, draw, given, moments, query
+from genjax_zoo.maths.inference.bayes_nets import do, draw, from_tables, moments, query
+from genjax_zoo.maths.inference.bayes_nets.params import families
 from genjax_zoo.maths.inference.graphs import nodes_of
 from genjax_zoo.models.bayes_net import Config, make, net_of
 
@@ -30,7 +39,7 @@ def random_net(seed, V=5):
         words.append(f"P({spelt})")
         tables[spelt] = rng.dirichlet(np.ones(size[name]), size=[size[p] for p in parents])
     text = " ".join(rng.permutation(words))
-    return given(text, tables, ", ".join(f"{n}={k}" for n, k in size.items())), tables, size
+    return from_tables(text, tables, ", ".join(f"{n}={k}" for n, k in size.items())), tables, size
 
 
 def joint_of(tables, size):
@@ -63,8 +72,6 @@ def fit(config, batches, steps=1):
 
 def table_of(params, name):
     """θ of one node [*parents' states, K]."""
-    from genjax_zoo.maths.inference.bayes_nets import families
-
     for family, table in zip(families(params.net), params.tables, strict=True):
         for i, node in enumerate(family.nodes):
             if node.name == name:
@@ -98,7 +105,7 @@ def test_a_pixel_has_neighbours_where_there_are_any():
 
 
 @pytest.mark.parametrize(
-    ("fields", "told"),
+    ("fields", "message"),
     [
         ({"net": "P(A | B) P(B | C) P(C | A)"}, r"in a circle: .*A.* -> .*one has none|circle"),
         ({"net": "P(A | A)"}, "circle: A -> A"),
@@ -118,18 +125,18 @@ def test_a_pixel_has_neighbours_where_there_are_any():
         ({"net": "P(A)", "states": "A=real", "label": "A"}, "should be discrete"),
         ({"net": "grid"}, "no column holds y"),
         ({"net": "P(pixel) P(y | pixel)"}, "no parent of y"),
-        ({"alpha": -1.0}, "alpha should not be negative"),
-        ({"keep": 2.0}, "keep should lie in"),
+        ({"alpha": -1.0}, "alpha should be not negative"),
+        ({"keep": 2.0}, r"keep should be in \[0, 1\]"),
         ({"least_variance": 0.0}, "least_variance should be positive"),
     ],
 )
-def test_a_bad_description_says_what_to_do(fields, told):
-    with pytest.raises(ConfigError, match=told):
+def test_a_bad_description_says_what_to_do(fields, message):
+    with pytest.raises(ConfigError, match=message):
         Config(**fields)
 
 
 @pytest.mark.parametrize(
-    ("tables", "told"),
+    ("tables", "message"),
     [
         ({"A": [0.5, 0.6], "B | A": np.full((2, 2), 0.5)}, r"'A' should hold .* sum to 1"),
         ({"A": [1.5, -0.5], "B | A": np.full((2, 2), 0.5)}, "'A' should hold probabilities"),
@@ -138,9 +145,9 @@ def test_a_bad_description_says_what_to_do(fields, told):
         ({"A": [0.5, 0.5], "B": np.full((2, 2), 0.5), "C": [1, 0]}, "'C', which is no factor"),
     ],
 )
-def test_a_bad_table_says_what_to_do(tables, told):
-    with pytest.raises(ConfigError, match=told):
-        given("P(A) P(B | A)", tables)
+def test_a_bad_table_says_what_to_do(tables, message):
+    with pytest.raises(ConfigError, match=message):
+        from_tables("P(A) P(B | A)", tables)
 
 
 def test_bad_data_are_refused_where_they_are_seen():
@@ -153,7 +160,7 @@ def test_bad_data_are_refused_where_they_are_seen():
         model.init(KEY, {"x": jnp.array([[jnp.nan, 1.0]])})
     state = model.init(KEY, {"x": jnp.zeros((4, 2))})
     x = jnp.array([[0.0, 1.0], [0.5, 1.0], [0.0, 2.0], [-1.0, 0.0]])
-    nats = jax.jit(model.log_prob)(KEY, state, {"x": x})
+    nats = jax.jit(model.log_prob.value)(KEY, state, {"x": x})
     np.testing.assert_allclose(nats, [-math.log(4), -np.inf, -np.inf, -np.inf], rtol=1e-6)
     _, info = jax.jit(model.step)(KEY, state, {"x": x})
     assert math.isnan(info["outside"])
@@ -165,10 +172,8 @@ def test_the_support_is_that_of_the_columns():
     assert make(Config(states="A=3", hidden=("A",))).spaces["x"] == BINARY
     assert make(Config(net="P(X)", states="X=real")).spaces["x"] == REAL
     assert make(Config(missing=True)).spaces["x"] == REAL
-    assert (
-        make(Config()).latents.encode is None
-        and make(Config()).log_prob.exactness is Exactness.EXACT
-    )
+    assert make(Config()).latents is None
+    assert make(Config()).log_prob.exactness is Exactness.EXACT
 
 
 # ---------------------------------------------------------------------------------- queries
@@ -191,7 +196,7 @@ def test_a_query_is_a_ratio_of_sums_over_the_joint(seed):
 
 
 def test_the_sprinkler_explains_the_rain_away():
-    net = given(
+    net = from_tables(
         "sprinkler",
         {
             "cloudy": [0.5, 0.5],
@@ -223,17 +228,19 @@ def test_a_factor_over_two_nodes_is_taken_apart_by_the_chain_rule():
     block = rng.dirichlet(np.ones(6), size=(2, 2)).reshape(2, 2, 2, 3)
     block[0, 1] = [[0.25, 0.75, 0], [0, 0, 0]]
     tables = {"A": [0.7, 0.3], "B": [0.4, 0.6], "C, D | A, B": block}
-    net = given("lecture", tables, "D=3")
+    net = from_tables("lecture", tables, "D=3")
     want = np.einsum("a,b,abcd->abcd", tables["A"], tables["B"], block)
     np.testing.assert_allclose(query(net, "A, B, C, D"), want, atol=1e-6)
     np.testing.assert_allclose(query(net, "D, A"), want.sum((1, 2)).T, atol=1e-6)
 
 
 def test_questions_that_cannot_be_answered():
-    net = given("P(A) P(X | A)", {"A": [1, 0], "X": ([0, 1], np.zeros((2, 0)), [1, 1])}, "X=real")
+    net = from_tables(
+        "P(A) P(X | A)", {"A": [1, 0], "X": ([0, 1], np.zeros((2, 0)), [1, 1])}, "X=real"
+    )
     with pytest.raises(ConfigError, match="unknown node 'Z'"):
         query(net, "Z")
-    with pytest.raises(ConfigError, match="both wanted and evidence"):
+    with pytest.raises(ConfigError, match="both wanted and given"):
         query(net, "A", {"A": 0})
     with pytest.raises(ConfigError, match="ask for its moments"):
         query(net, "X")
@@ -286,7 +293,7 @@ def test_evidence_may_differ_from_sample_to_sample():
 
 
 def test_what_has_no_probability_is_not_drawn():
-    net = given(
+    net = from_tables(
         "P(A) P(B | A)", {"A": [0, 1, 0], "B": [[1, 0, 0], [0, 0, 1], [0, 1, 0]]}, "A=3, B=3"
     )
     drawn = draw(KEY, net, 5000)
@@ -335,7 +342,7 @@ def test_a_grid_of_pixels_is_the_product_written_out():
                 alike = (label == y) & (near(x)[0] == left) & (near(x)[1] == above)
                 same = np.sum(alike & (x[:, r, c, 0] == x[i, r, c, 0]))
                 joint[y, i] += math.log((same + 1) / (alike.sum() + 2))
-    nats = jax.jit(model.log_prob)(KEY, state, batch)
+    nats = jax.jit(model.log_prob.value)(KEY, state, batch)
     np.testing.assert_allclose(nats, np.logaddexp(*joint), rtol=1e-5)
     np.testing.assert_allclose(
         jax.jit(model.measures["log_joint"].value)(KEY, state, batch),
@@ -358,7 +365,7 @@ def test_half_an_image_is_completed_exactly():
     x = np.random.default_rng(2).integers(0, 2, (40, 2, 2, 1)).astype(np.float32)
     label = jnp.asarray(x[:, 0, 0, 0], jnp.int32)
     model, state, _ = fit(Config(net="grid", label="y"), [{"x": jnp.asarray(x), "label": label}])
-    sample = jax.jit(lambda key, below: model.sample(key, state, 20_000, evidence=below))
+    sample = jax.jit(lambda key, below: model.sample(key, state, 20_000, below))
     drawn = sample(KEY, {"pixel_1_0": 1.0, "pixel_1_1": 0.0})["x"].reshape(-1, 4)
     all_ = np.array(list(itertools.product((0, 1), repeat=4)), np.float32)
     p = np.exp(model.log_prob(KEY, state, {"x": jnp.asarray(all_.reshape(-1, 2, 2, 1))}))
@@ -366,7 +373,14 @@ def test_half_an_image_is_completed_exactly():
     p = p.reshape(2, 2, 2, 2)[:, :, 1, 0].ravel()
     place = np.asarray(drawn[:, 0] * 2 + drawn[:, 1], int)
     assert chi_squared(np.bincount(place, minlength=4), p / p.sum()) < 5
-    assert model.sample(KEY, state, 5, label=1)["label"].tolist() == [1] * 5
+    assert model.sample(KEY, state, 5, {"label": 1})["label"].tolist() == [1] * 5
+    assert model.sample(KEY, state, 5, {"y": 1})["label"].tolist() == [1] * 5
+    with pytest.raises(DataError, match=r"a state 0 \.\. 1 of pixel_1_0, .* got 2"):
+        model.sample(KEY, state, 5, {"pixel_1_0": 2})
+    with pytest.raises(DataError, match="Did you mean 'pixel_1_0'"):
+        model.sample(KEY, state, 5, {"pixel_1_9": 0})
+    with pytest.raises(DataError, match="the label is the node y; give one of the two"):
+        model.sample(KEY, state, 5, {"y": 1, "label": 1})
 
 
 # ------------------------------------------------------------------------------------- EM
@@ -413,7 +427,7 @@ def test_em_is_that_of_a_mixture_and_never_decreases(lost):
     model = make(config)
     batch = {"x": jnp.asarray(x)}
     state = jax.jit(model.init)(KEY, batch)
-    step, log_prob, likelihood = jax.jit(model.step), jax.jit(model.log_prob), []
+    step, log_prob, likelihood = jax.jit(model.step), jax.jit(model.log_prob.value), []
     for _ in range(30):
         params = eval_params(state)
         prior = table_of(params, "H")
@@ -449,6 +463,85 @@ def test_two_hidden_nodes_and_their_posteriors():
         seen = dict(zip("ABC", x[i], strict=True))
         np.testing.assert_allclose(found["H"][i], query(params, "H", seen), atol=1e-5)
         np.testing.assert_allclose(found["G"][i], query(params, "G", seen), atol=1e-5)
+
+
+# ---------------------------------------------------------------------------------- decoding
+
+
+def test_decode_is_the_mean_of_p_of_x_given_what_is_hidden():
+    """By the whole joint of a random net, whose hidden nodes have children and parents."""
+    net, tables, size = random_net(2)
+    joint, names = joint_of(tables, size)
+    text = " ".join(f"P({spelt})" for spelt in tables)
+    states = ", ".join(f"{n}={k}" for n, k in size.items())
+    config = Config(net=text, states=states, hidden=("N3", "N1"), label="N0")
+    x = jnp.zeros((4, 2))
+    model = make(config)
+    state = jax.jit(model.init)(KEY, {"x": x, "label": jnp.zeros(4, jnp.int32)})
+    own = state.params
+    filled = []
+    for family, table in zip(families(own.net), own.tables, strict=True):
+        each = [table_of(net, node.name) for node in family.nodes]
+        filled.append(table.replace(p=jnp.stack([jnp.asarray(p) for p in each])))
+    state = state.replace(params=own.replace(tables=tuple(filled)))
+    decode = jax.jit(model.latents.decode)
+    kept = ("N0", "N1", "N3")
+    rest = tuple(i for i, n in enumerate(names) if n not in kept)
+    p = joint.transpose(*(names.index(n) for n in kept), *rest)
+    p = p / p.sum((3, 4), keepdims=True)
+    means = np.stack([p.sum(4) @ np.arange(p.shape[3]), p.sum(3) @ np.arange(p.shape[4])], -1)
+    places = np.array(list(itertools.product(*(range(size[n]) for n in kept))))
+    one_hot = {n: jax.nn.one_hot(places[:, i], size[n]) for i, n in enumerate(kept)}
+    order = [[names[i] for i in rest].index(n) for n in own.net.columns]
+    found = decode(KEY, state, one_hot)["x"]
+    np.testing.assert_allclose(found, means.reshape(-1, 2)[:, order], atol=1e-5)
+    # Of probabilities it is the mean over the hidden nodes, drawn by them.
+    q = {n: jnp.asarray(np.random.default_rng(3).dirichlet(np.ones(size[n]), 6)) for n in kept}
+    mixed = np.einsum("ba,bc,bd,acdx->bx", q["N0"], q["N1"], q["N3"], means)[:, order]
+    np.testing.assert_allclose(decode(KEY, state, q)["x"], mixed, atol=1e-5)
+    assert model.latents.space == categorical()
+
+
+def test_decode_puts_real_hidden_nodes_at_their_values():
+    tables, states, dense = mixed_net(2)
+    config = Config(net=MIXED, states=states, hidden=("S", "Y"))
+    with jax.enable_x64(True):
+        model = make(config)
+        x = jnp.zeros((3, 4)).at[:, 1].set(jnp.arange(3.0))
+        state = jax.jit(model.init)(KEY, {"x": x})
+        net = from_tables(MIXED, tables, states)
+        own = state.params
+        # The same families in another order; the centre of a real column is taken off its bias.
+        by_name = {f.nodes[0].name: t for f, t in zip(families(net.net), net.tables, strict=True)}
+        filled = tuple(by_name[f.nodes[0].name] for f in families(own.net))
+        state = state.replace(params=own.replace(tables=filled, centre=jnp.zeros(4)))
+        y, q = np.array([0.3, -1.0]), np.array([[0.2, 0.8], [1.0, 0.0]])
+        found = jax.jit(model.latents.decode)(
+            KEY, state, {"S": jnp.asarray(q), "Y": jnp.asarray(y)}
+        )
+    # Columns T, X, Z, U; X, Y, Z, U are the dense Gaussian's 0 .. 3.
+    want = np.zeros((2, 4))
+    for b in range(2):
+        for s in range(2):
+            weight, mean = np.zeros(3), np.zeros((3, 3))
+            for t in range(3):
+                p, mu, C = dense[s, t]
+                weight[t] = p * np.exp(gaussian_log_density(y[b : b + 1], mu[1:2], C[1:2, 1:2]))
+                mean[t] = (mu + C[:, 1] / C[1, 1] * (y[b] - mu[1]))[[0, 2, 3]]
+            weight /= weight.sum()
+            want[b] += q[b, s] * np.array([weight @ np.arange(3), *(weight @ mean)])
+    np.testing.assert_allclose(found["x"], want, atol=1e-9)
+
+
+def test_the_picture_of_a_class_is_the_mean_of_its_draws():
+    x = np.random.default_rng(2).integers(0, 2, (60, 3, 3, 1)).astype(np.float32)
+    label = jnp.asarray(x[:, 1, 1, 0], jnp.int32)
+    model, state, _ = fit(Config(net="grid", label="y"), [{"x": jnp.asarray(x), "label": label}])
+    picture = jax.jit(model.latents.decode)(KEY, state, {"y": jnp.eye(2)})["x"]
+    assert picture.shape == (2, 3, 3, 1)
+    for y in (0, 1):
+        drawn = model.sample(jax.random.key(y), state, 20_000, {"label": y})["x"]
+        np.testing.assert_allclose(drawn.mean(0), picture[y], atol=0.02)
 
 
 # ------------------------------------------------------------------------- linear Gaussians
@@ -497,7 +590,7 @@ def gaussian_log_density(x, mean, covariance):
 def test_linear_gaussian_nodes_are_one_dense_gaussian_for_each_configuration():
     tables, states, dense = mixed_net()
     with jax.enable_x64(True):
-        net = given(MIXED, tables, states)
+        net = from_tables(MIXED, tables, states)
         evidence = {"Z": 0.7, "U": -0.2}
         known, wanted = [2, 3], [1, 0]
         weight, mean, covariance = np.zeros((2, 3)), np.zeros((2, 3, 2)), np.zeros((2, 3, 2, 2))
@@ -523,7 +616,7 @@ def test_linear_gaussian_nodes_are_one_dense_gaussian_for_each_configuration():
 
 def test_samples_of_real_nodes_given_real_ones():
     tables, states, _ = mixed_net()
-    net = given(MIXED, tables, states)
+    net = from_tables(MIXED, tables, states)
     for evidence in ({}, {"Z": 0.7}, {"S": 1}, {"S": 1, "Z": -0.5, "T": 2}):
         drawn = draw(jax.random.key(5), net, 40_000, evidence)
         reals = [n for n in ("X", "Y", "Z", "U") if n not in evidence]
@@ -598,11 +691,11 @@ def test_missing_numbers_are_integrated_out_in_float64():
     x = np.concatenate([x, rng.normal(size=(12, 4))], 1)
     x[rng.random(x.shape) < 0.4] = np.nan
     with jax.enable_x64(True):
-        net = given(MIXED, tables, states)
+        net = from_tables(MIXED, tables, states)
         model = make(Config(net=MIXED, states=states, missing=True))
         state = jax.jit(model.init)(KEY, {"x": jnp.asarray(x)})
         state = state.replace(params=net)
-        nats = jax.jit(model.log_prob)(KEY, state, {"x": jnp.asarray(x)})
+        nats = jax.jit(model.log_prob.value)(KEY, state, {"x": jnp.asarray(x)})
     for row, got in zip(x, nats, strict=True):
         p, known = 0.0, ~np.isnan(row[2:])
         for (s, t), (weight, mu, C) in dense.items():
@@ -628,7 +721,7 @@ def test_a_hidden_real_node_is_factor_analysis():
         model, state, infos = fit(config, [batch], steps=60)
         assert np.all(np.diff(infos) > -1e-9)
         m = moments(eval_params(state), "X, Y, Z")
-        nats = jax.jit(model.log_prob)(KEY, state, batch)
+        nats = jax.jit(model.log_prob.value)(KEY, state, batch)
         want = [
             gaussian_log_density(row, np.asarray(m.mean), np.asarray(m.covariance)) for row in x
         ]
@@ -673,7 +766,7 @@ def test_the_lectures_net_is_learnt_to_its_entropy():
 
 
 def test_values_that_are_no_states_are_refused_under_jit_too():
-    net = given("P(A) P(B | A)", {"A": [1.0, 0.0], "B": [[1, 0], [0, 1]]})
+    net = from_tables("P(A) P(B | A)", {"A": [1.0, 0.0], "B": [[1, 0], [0, 1]]})
     for value in (7, 0.5, -1, "one", [0, 1, 0], np.nan):
         with pytest.raises(DataError, match=r"expected a state 0 \.\. 1 of B"):
             query(net, "A", {"B": value})
@@ -685,4 +778,4 @@ def test_values_that_are_no_states_are_refused_under_jit_too():
         draw(KEY, net, 4, {"B": 1})
     for table in ([np.nan, 0.2], [1.2, -0.2]):
         with pytest.raises(ConfigError, match="probabilities that sum to 1"):
-            given("P(A)", {"A": table})
+            from_tables("P(A)", {"A": table})

@@ -8,6 +8,7 @@ import pytest
 from genjax_zoo import nets
 from genjax_zoo.contract import ConfigError
 from genjax_zoo.maths.probability import bijections as b
+from genjax_zoo.maths.probability import couplings as c
 from genjax_zoo.maths.probability import distributions
 
 KEY = jax.random.key(0)
@@ -37,18 +38,18 @@ CASES = {
     "diagonal": (b.diagonal(), VECTOR),
     "linear": (b.linear(seed=1), VECTOR),
     "linear of channels": (b.linear(seed=1), IMAGE),
-    "additive": (b.coupling(dense, b.additive()), VECTOR),
-    "affine": (b.coupling(dense, b.affine(), swap=1), VECTOR),
-    "affine of images": (b.coupling(conv, b.affine()), IMAGE),
-    "spline": (b.coupling(dense, b.spline(6, 2.0)), VECTOR),
-    "spline of images": (b.coupling(conv, b.spline(4, 2.0)), IMAGE),
-    "maf": (b.autoregressive(made, b.affine()), VECTOR),
-    "gated": (b.autoregressive(made, b.gated()), VECTOR),
-    "iaf": (b.invert(b.autoregressive(made, b.affine())), VECTOR),
-    "autoregressive spline": (b.autoregressive(made, b.spline(5, 2.0)), VECTOR),
-    "rest": (b.rest(b.coupling(conv, b.affine())), IMAGE),
+    "additive": (c.coupling(dense, c.additive()), VECTOR),
+    "affine": (c.coupling(dense, c.affine(), swap=1), VECTOR),
+    "affine of images": (c.coupling(conv, c.affine()), IMAGE),
+    "spline": (c.coupling(dense, c.spline(6, 2.0)), VECTOR),
+    "spline of images": (c.coupling(conv, c.spline(4, 2.0)), IMAGE),
+    "maf": (c.autoregressive(made, c.affine()), VECTOR),
+    "gated": (c.autoregressive(made, c.gated()), VECTOR),
+    "iaf": (b.invert(c.autoregressive(made, c.affine())), VECTOR),
+    "autoregressive spline": (c.autoregressive(made, c.spline(5, 2.0)), VECTOR),
+    "rest": (b.rest(c.coupling(conv, c.affine())), IMAGE),
     "chain": (
-        b.chain(b.standardise(), b.linear(), b.coupling(dense, b.affine()), b.permute()),
+        b.chain(b.standardise(), b.linear(), c.coupling(dense, c.affine()), b.permute()),
         VECTOR,
     ),
 }
@@ -153,7 +154,7 @@ def test_autoregressive_jacobian_is_triangular():
 
 
 def test_spline_is_monotone_and_the_identity_outside():
-    T = b.spline(8, 3.0)
+    T = c.spline(8, 3.0)
     theta = 2 * jax.random.normal(KEY, (T.parameters, 1))
     x = jnp.linspace(-5, 5, 4001)
     z, rate = T.forward(jnp.broadcast_to(theta, (T.parameters, x.size)), x)
@@ -190,8 +191,8 @@ def test_what_does_not_fit_is_refused():
     with pytest.raises(ConfigError, match="even sides, got"):
         b.squeeze().forward((), odd)
     with pytest.raises(ConfigError, match="two channels or more"):
-        b.coupling(dense, b.affine()).init(KEY, jnp.zeros((2, 1)))
+        c.coupling(dense, c.affine()).init(KEY, jnp.zeros((2, 1)))
     with pytest.raises(ConfigError, match="vectors"):
-        b.autoregressive(made, b.affine()).init(KEY, odd)
+        c.autoregressive(made, c.affine()).init(KEY, odd)
     with pytest.raises(ConfigError, match="bins >= 2"):
-        b.spline(1)
+        c.spline(1)

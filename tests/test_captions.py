@@ -1,5 +1,8 @@
 """Captions: the grammar, the drawing, what is held out, the text encoder, and the measure."""
 
+import functools
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,13 +10,16 @@ import optax
 import pytest
 
 from genjax_zoo import nets
-from genjax_zoo.contract import ConfigError, DataError
+from genjax_zoo.contract import NOTHING, SIGNED, ConfigError, DataError, Model, categorical
 from genjax_zoo.data import scenes
-from genjax_zoo.data.scenes import ARRANGEMENTS, COLOURS, PLACES, UNSAID, Scene
-from genjax_zoo.data.source import Data
+from genjax_zoo.data.config import Data
+from genjax_zoo.data.scenes import ARRANGEMENTS, COLOURS, HELD_OUT_TABLE, PLACES, Scene
 from genjax_zoo.data.sources import open_source, tokeniser
 from genjax_zoo.main import _conditions
 from genjax_zoo.measure import captions as matching
+from genjax_zoo.measure import samples
+from genjax_zoo.measure.extractors import bundled
+from genjax_zoo.measure.probes import share
 from genjax_zoo.models import diffusion
 
 KEY = jax.random.key(0)
@@ -39,16 +45,17 @@ def parsed(said):
 
 def test_a_caption_is_what_a_person_would_say():
     scene = Scene(jnp.array(5), jnp.array([0, 2]), jnp.array([7, 2]))
-    assert scenes.say(scenes.tokens(scene)) == "a red seven above a blue two"
-    assert scenes.say(scenes.tokens(scene._replace(arrangement=jnp.array(0)))) == "a red seven"
+    assert scenes.detokenise(scenes.tokens(scene)) == "a red seven above a blue two"
+    one = scene._replace(arrangement=jnp.array(0))
+    assert scenes.detokenise(scenes.tokens(one)) == "a red seven"
     place = scene._replace(arrangement=jnp.array(1))
-    assert scenes.say(scenes.tokens(place)) == "a red seven at the top"
+    assert scenes.detokenise(scenes.tokens(place)) == "a red seven at the top"
 
 
 def test_scenes_go_through_tokens_and_through_words():
     shown = every_scene()
     for i, said in enumerate(np.asarray(scenes.tokens(shown))):
-        assert np.array_equal(scenes.read(scenes.say(said)), said)
+        assert np.array_equal(scenes.tokenise(scenes.detokenise(said)), said)
         back = scenes.parse(said)
         things = 2 if shown.arrangement[i] >= len(PLACES) else 1
         assert back.arrangement == shown.arrangement[i]
@@ -72,21 +79,21 @@ def test_captions_are_told_apart():
 )
 def test_what_cannot_be_read_is_said(text, told):
     with pytest.raises(DataError, match=told):
-        scenes.read(text)
+        scenes.tokenise(text)
 
 
 def test_what_is_no_sentence_is_not_parsed():
     for text in ("seven red a", "a red seven above", "a red seven above a two blue", ""):
         with pytest.raises(DataError, match="is no caption"):
-            scenes.parse(scenes.read(text))
+            scenes.parse(scenes.tokenise(text))
 
 
 # ---------------------------------------------------------------------------------- what is drawn
 
 
 def test_each_colour_lacks_a_digit_and_each_digit_has_a_colour():
-    assert UNSAID.sum(1).tolist() == [1] * len(COLOURS)
-    assert UNSAID.sum(0).max() == 1
+    assert HELD_OUT_TABLE.sum(1).tolist() == [1] * len(COLOURS)
+    assert HELD_OUT_TABLE.sum(0).max() == 1
     assert len(scenes.UNSEEN) == 4
 
 
@@ -115,14 +122,14 @@ def test_training_never_shows_a_held_out_pair(source):
     held = source.held_out(KEY, 0, 500)
     assert scenes.held_out(parsed(held["text"])).all()
     assert held["x"].shape == (500, 16, 16, 3)
-    assert made["x"].min() == -1 and made["x"].max() == 1
+    assert made["x"].min() == -1 and made["x"].max() == 1 and source.spaces["x"] == SIGNED
 
 
 def test_the_picture_is_what_the_caption_says(source):
     """By pixels: every thing has its colour's channels, where the words say, and no other light."""
     held = source.held_out(KEY, 0, 300)
     for x, said in zip((held["x"] + 1) / 2, held["text"], strict=True):
-        words = scenes.say(said).split()
+        words = scenes.detokenise(said).split()
         rest = np.array(x)
         found = scenes.parse(said)
         boxes = {
@@ -201,7 +208,7 @@ def reading_model(**fields):
 
 def test_texts_are_learnt_guidance_follows_them_and_without_one_both_are_drawn():
     """A word of two says whether the picture is bright; another only fills the place before it."""
-    model = reading_model(guidance=1.0, unconditional=0.2)
+    model = reading_model(guidance=1.0, condition_dropout=0.2)
     bright = jnp.arange(64) % 2
     text = jnp.stack([jnp.full(64, 3), 1 + bright, jnp.zeros(64, jnp.int32)], 1)
     noise = 0.1 * jax.random.normal(KEY, (64, 2, 2, 1))
@@ -213,7 +220,7 @@ def test_texts_are_learnt_guidance_follows_them_and_without_one_both_are_drawn()
         return jax.lax.scan(body, model.init(key, batch), jax.random.split(key, 200))[0]
 
     state = train(KEY)
-    sample = jax.jit(lambda key, text: model.sample(key, state, 40, text=text))
+    sample = jax.jit(lambda key, text: model.sample(key, state, 40, {"text": text}))
     for word, sign in ((1, -1.0), (2, 1.0)):
         drawn = sample(KEY, jnp.broadcast_to(jnp.array([3, word, 0]), (40, 3)))
         assert drawn["text"].shape == (40, 3)
@@ -232,13 +239,13 @@ def test_a_text_that_is_none_is_refused():
     x = jnp.zeros((4, 2, 2, 1))
     state = jax.jit(model.init)(KEY, {"x": x, "text": jnp.ones((4, 3), jnp.int32)})
     with pytest.raises(DataError, match=r"0 \.\. 4"):
-        model.sample(KEY, state, 4, text=np.array([1, 5]))
+        model.sample(KEY, state, 4, {"text": np.array([1, 5])})
     with pytest.raises(DataError, match="as integers"):
-        model.sample(KEY, state, 4, text=np.array([1.0, 2.0]))
+        model.sample(KEY, state, 4, {"text": np.array([1.0, 2.0])})
     deaf = diffusion.make(diffusion.Config(network=nets.Denoiser(width=8)), optax.sgd(0.1))
     state = jax.jit(deaf.init)(KEY, {"x": x})
     with pytest.raises(DataError, match="reads no text"):
-        deaf.sample(KEY, state, 4, text=np.array([1, 2]))
+        deaf.sample(KEY, state, 4, {"text": np.array([1, 2])})
     with pytest.raises(ConfigError, match="either labels or texts"):
         diffusion.Config(classes=10, text=nets.Text(vocabulary=5))
 
@@ -247,7 +254,7 @@ def test_the_command_line_reads_words():
     takes = lambda key, state, n, label=None, text=None: None
     own = tokeniser(Data(source="captions:digits"))
     asked = _conditions(takes, ["text=a red seven above a blue two"], own)
-    assert scenes.say(asked["text"]) == "a red seven above a blue two"
+    assert scenes.detokenise(asked["text"]) == "a red seven above a blue two"
     with pytest.raises(DataError, match="Did you mean 'seven'"):
         _conditions(takes, ["text=a red sevn"], own)
     with pytest.raises(ConfigError, match=r"--text expects a model that learnt from captions"):
@@ -258,29 +265,36 @@ def test_the_command_line_reads_words():
 # ----------------------------------------------------------------------------------- the measure
 
 
+READER = functools.partial(matching.read, extractor=bundled("digits"), side=8)
+
+
 def real(source, n=1000):
     held = source.held_out(KEY, 0, n)
     return (held["x"] + 1) / 2, parsed(held["text"])
 
 
+def matched(asked, x):
+    """The percent of scenes that are right, with an interval, and of their parts."""
+    judged = matching.match(asked, READER(x))
+    return share(judged.right), {name: share(part).value for name, part in judged.parts.items()}
+
+
 def test_the_reader_reads_real_scenes(source):
     x, shown = real(source)
-    found = matching.match(shown, matching.reader("captions:digits", 8)(x))
-    assert found.value > 95
-    assert found.arrangement > 99 and found.colour > 99
-    assert found.low < found.value < found.high
+    whole, parts = matched(shown, x)
+    assert whole.value > 95
+    assert parts["arrangement"] > 99 and parts["colour"] > 99
+    assert whole.low < whole.value < whole.high
 
 
 def test_the_reader_is_not_fooled(source):
     """Of pictures in another's place as many match as two scenes are alike by chance: few."""
     x, shown = real(source, 400)
-    look = matching.reader("captions:digits", 8)
-    assert matching.match(shown, look(np.roll(x, 1, 0))).value < 5
+    assert matched(shown, np.roll(x, 1, 0))[0].value < 5
     # Another colour, another place, another order of things: each is seen.
-    assert matching.match(shown, look(x[..., [1, 2, 0]])).colour < 1
-    assert matching.match(shown, look(np.swapaxes(x, 1, 2))).arrangement < 20
-    empty = matching.match(shown, look(np.zeros_like(x)))
-    assert empty.value < 5
+    assert matched(shown, x[..., [1, 2, 0]])[1]["colour"] < 1
+    assert matched(shown, np.swapaxes(x, 1, 2))[1]["arrangement"] < 20
+    assert matched(shown, np.zeros_like(x))[0].value < 5
 
 
 def test_below_is_above_seen_from_the_other():
@@ -291,18 +305,45 @@ def test_below_is_above_seen_from_the_other():
         assert all(np.array_equal(a, b) for a, b in same)
 
 
-def test_the_match_counts_what_follows_the_text(source):
-    """A sampler that draws what it is told matches as real scenes do; one that does not, hardly."""
-    look = matching.reader("captions:digits", 8)
+def drawing(of_text):
+    """A model that draws the scene of each text, once `of_text` has turned it."""
     test = open_source(Data(source="digits"), 0).held_out(KEY, 0, 300)
-    grey, label = np.asarray(test["x"][..., 0]), np.asarray(test["label"])
+    grey, label = test["x"][..., 0], test["label"]
+    rows = np.stack([np.flatnonzero(np.asarray(label) == d)[:14] for d in range(10)])
 
-    def obedient(key, said):
-        shown = parsed(said)
-        rows = [[np.flatnonzero(label == d)[i % 14] for d in ds] for i, ds in enumerate(shown[2])]
-        return scenes.draw(shown, jnp.asarray(grey[np.array(rows)]))
+    def draw(text):
+        shown = parsed(text)
+        which = rows[shown.digit, np.arange(len(text))[:, None] % 14]
+        return np.asarray(2 * scenes.draw(shown, grey[which]) - 1)
 
-    deaf = lambda key, said: obedient(key, said[::-1])
-    for unseen in (False, True):
-        assert matching.caption_match(obedient, look, KEY, 300, unseen, batch=100).value > 95
-        assert matching.caption_match(deaf, look, KEY, 300, unseen, batch=100).value < 10
+    def sample(key, state, n, given=NOTHING):
+        like = jax.ShapeDtypeStruct((n, 16, 16, 3), jnp.float32)
+        return {"x": jax.pure_callback(lambda text: draw(of_text(text)), like, given["text"])}
+
+    nothing = lambda *_: ()
+    spaces = {"x": SIGNED, "text": categorical(len(scenes.WORDS))}
+    return Model(nothing, nothing, sample, spaces=spaces)
+
+
+def test_the_match_counts_what_follows_the_text(source):
+    """A sampler that draws what it is given matches as real scenes do; a deaf one hardly."""
+    obedient, deaf = drawing(lambda text: text), drawing(lambda text: np.asarray(text)[::-1])
+    asked = functools.partial(samples.evaluate, state=(), source=source, key=KEY, step=3)
+    followed = asked(obedient, num_samples=300)
+    assert [r.name for r in followed] == ["caption_match", "caption_match_held_out"]
+    assert [r.split for r in followed] == ["seen combinations", "held-out combinations"]
+    for one in followed:
+        assert one.value > 95 and one.low < one.value < one.high and one.n == 300
+        assert one.unit == "%" and one.kind == "estimate" and one.preprocessing
+        parts = dict(re.findall(r"(\w+) ([0-9.]+)[,;]", one.detail))
+        assert list(parts) == ["arrangement", "colour", "digit"]
+        assert min(map(float, parts.values())) >= round(one.value, 1)
+        # The most that any model can reach.
+        ceiling = re.search(r"digits [0-9a-f]{8} has ([0-9.]+) on 2000 real examples", one.detail)
+        assert 95 < float(ceiling[1]) <= 100
+    assert all(one.value < 10 for one in asked(deaf, num_samples=300))
+    (one,) = asked(deaf, num_samples=30, only=("caption_match_held_out",))
+    assert one.n == 30 and one.protocol["n_samples"] == 30
+    # Of what reads no text, or has none, nothing is asked.
+    assert samples.applicable(obedient._replace(spaces={"x": SIGNED}), source, None) == ()
+    assert samples.applicable(obedient, open_source(Data(), 0), None) == ()

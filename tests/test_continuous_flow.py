@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from genjax_zoo.contract import ConfigError, Exactness
+from genjax_zoo.contract import ConfigError, DataError, Exactness
 from genjax_zoo.data import densities
 from genjax_zoo.models import continuous_flow
 
@@ -31,7 +31,7 @@ def test_density_integrates_to_one_before_and_after_learning():
     step = jax.jit(model.step)
     line = jnp.linspace(-8, 8, 300)
     grid = jnp.stack(jnp.meshgrid(line, line), -1).reshape(-1, 2)
-    log_prob = jax.jit(model.log_prob)
+    log_prob = jax.jit(model.log_prob.__call__)
     before = float(log_prob(KEY, state, {"x": POINTS}).mean())
     for i in range(60):
         state, _ = step(jax.random.key(i), state, {"x": POINTS})
@@ -47,6 +47,8 @@ def test_decode_undoes_encode_and_the_samples_are_the_density_s():
     np.testing.assert_allclose(model.latents.decode(KEY, state, z)["x"], POINTS, atol=1e-4)
     # E_p[x] by samples and by quadrature
     x = model.sample(KEY, state, 20_000)["x"]
+    with pytest.raises(DataError, match="cannot be told that"):
+        model.sample(KEY, state, 3, {"label": 1})
     line = jnp.linspace(-8, 8, 300)
     grid = jnp.stack(jnp.meshgrid(line, line), -1).reshape(-1, 2)
     p = jnp.exp(model.log_prob(KEY, state, {"x": grid}))

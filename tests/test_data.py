@@ -11,9 +11,11 @@ from PIL import Image
 from sklearn.datasets import load_digits
 
 from genjax_zoo.contract import ConfigError, DataError
-from genjax_zoo.data import sources as data_module
+from genjax_zoo.data import images
+from genjax_zoo.data.config import Data
 from genjax_zoo.data.densities import DENSITIES
-from genjax_zoo.data.source import Data, feeds, order, preprocess, resized
+from genjax_zoo.data.pixels import preprocess, resized
+from genjax_zoo.data.source import feeds, order
 from genjax_zoo.data.sources import open_source
 from genjax_zoo.run.devices.sharding import Devices, make_mesh, own_rows
 
@@ -177,12 +179,12 @@ def test_resized_digits_say_so():
         ({"source": "digits:3"}, "none of"),
         ({"source": "tfds:"}, "none of"),
         ({"source": "density:rings"}, "Did you mean 'ring'"),
-        ({"batch_size": 0}, "batch_size >= 1"),
+        ({"batch_size": 0}, "config: batch_size should be at least 1, got 0"),
         ({"binarise": "dynamic", "dequantise": True}, "nothing to dequantise"),
         ({"source": "density:ring", "binarise": "dynamic"}, "is for images"),
         ({"source": "text:x.txt", "resize": 3}, "is for images"),
-        ({"stack": 0}, "stack should lie in 1 .. 9, got 0"),
-        ({"stack": 10}, "stack should lie in 1 .. 9, got 10"),
+        ({"stack": 0}, r"stack should be in \[1, 9\], got 0"),
+        ({"stack": 10}, r"stack should be in \[1, 9\], got 10"),
         ({"source": "density:ring", "stack": 3}, "is for images"),
         ({"source": "text:x.txt", "stack": 3}, "is for images"),
     ],
@@ -225,9 +227,9 @@ def test_every_channel_of_a_stack_is_an_image_with_its_digit_of_the_label():
     made = batch(source, 2)
     assert made["x"].shape == (100, 8, 8, 3) and made["label"].dtype == np.int32
     x, digits = unstacked(made)
-    images = np.asarray(single.resident.x[..., 0]) / np.float32(16)
+    grey = np.asarray(single.resident.x[..., 0]) / np.float32(16)
     for k in range(3):
-        assert np.array_equal(single.resident.label[rows_in(images, x[:, k])], digits[:, k])
+        assert np.array_equal(single.resident.label[rows_in(grey, x[:, k])], digits[:, k])
     assert (source.size, source.held_out_size) == (single.size, single.held_out_size)
     assert "8x8x3, 3 independently drawn images" in source.preprocessing
 
@@ -268,9 +270,9 @@ def test_held_out_stacks_are_the_same_for_every_seed_and_of_held_out_images():
     key = jax.random.key(0)
     whole, alone = (s.held_out(key, 0, 359) for s in (source, single))
     x, digits = unstacked(whole)
-    images = np.asarray(alone["x"])[..., 0]
+    grey = np.asarray(alone["x"])[..., 0]
     for k in range(3):
-        at = rows_in(images, x[:, k])
+        at = rows_in(grey, x[:, k])
         assert sorted(at) == list(range(359))
         assert np.array_equal(np.asarray(alone["label"])[at], digits[:, k])
     part = stacks(seed=5).held_out(key, 100, 200)
@@ -282,8 +284,8 @@ def test_stacks_need_labels_that_are_digits(tmp_path, monkeypatch):
     for i in range(22):
         draw(tmp_path / "plain" / f"{i:02}.png", seed=i)
         draw(tmp_path / "many" / f"{i:02}" / "x.png", seed=i)
-    for limit in (data_module.RESIDENT_BYTES, 10):
-        monkeypatch.setattr(data_module, "RESIDENT_BYTES", limit)
+    for limit in (images.RESIDENT_BYTES, 10):
+        monkeypatch.setattr(images, "RESIDENT_BYTES", limit)
         with pytest.raises(DataError, match=r"stack=2 makes a label .* has no labels; choose"):
             folder(tmp_path / "plain", stack=2)
         with pytest.raises(DataError, match=r"has labels from \d+ to \d+; choose"):
@@ -347,6 +349,7 @@ def test_classes_have_one_number_in_both_parts(tmp_path):
     source = folder(tmp_path)
     assert rows_of(source)["x"].shape == (3, 6, 5, 3)
     assert rows_of(source)["label"].tolist() == [0, 1, 2]
+    assert source.symbols == {"label": ("a", "b", "c")} and source.spaces["label"].size == 3
     assert source.held_out_split == "test"
     assert source.held_out(jax.random.key(0), 0, 2)["label"].tolist() == [0, 2]
 
@@ -412,15 +415,14 @@ def test_what_stays_on_disk_gives_the_bits_of_what_rests_on_the_device(
         draw(tmp_path / "ab"[i % 2] / f"{i:02}.png", seed=i, mode="RGB")
     declared = {"batch_size": 4, "resize": resize, **fields}
     resident = folder(tmp_path, **declared)
-    monkeypatch.setattr(data_module, "RESIDENT_BYTES", 100)
+    monkeypatch.setattr(images, "RESIDENT_BYTES", 100)
     on_disk = folder(tmp_path, **declared)
     assert resident.resident and on_disk.resident == ()
     for key in range(2):
         whole, read = (s.training(jax.random.key(key), 3, 9) for s in (resident, on_disk))
         jax.tree.map(np.testing.assert_array_equal, whole, read)
-    # How many classes there are is known of what has been read whole.
-    plain = [s._replace(training=None, classes=0)[4:] for s in (resident, on_disk)]
-    assert plain[0] == plain[1]  # split, sizes, preprocessing, interval, name
+    plain = [s._replace(training=None)[4:] for s in (resident, on_disk)]
+    assert plain[0] == plain[1]  # split, sizes, preprocessing, interval, name, spaces, symbols
     for step in range(8):
         one, other = (batch(source, step, size=4) for source in (resident, on_disk))
         assert np.array_equal(one["x"], other["x"]) and one["x"].dtype == other["x"].dtype
@@ -437,7 +439,7 @@ def test_what_stays_on_disk_gives_the_bits_of_what_rests_on_the_device(
 
 
 def test_an_image_torn_while_reading_ahead_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(data_module, "RESIDENT_BYTES", 100)
+    monkeypatch.setattr(images, "RESIDENT_BYTES", 100)
     for i in range(10):
         draw(tmp_path / f"{i:02}.png", seed=i)
     source = folder(tmp_path)
@@ -463,6 +465,7 @@ def test_a_text_is_windows_that_start_anywhere(tmp_path):
     assert source.size == 900 - 20 + 1
     held = spell(source.held_out(jax.random.key(0), 0, 5)["x"])
     assert source.held_out_size == 5 and "".join(held) == text[900:]
+    assert source.symbols["x"] == tuple(letters)
 
 
 def test_texts_that_give_no_data_say_why(tmp_path):
@@ -491,8 +494,9 @@ def test_mnist_whole(monkeypatch):
     counts = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     assert np.bincount(source.resident.label).tolist() == counts
     assert "grey levels" in source.preprocessing
+    assert source.symbols["label"] == tuple("0123456789")
 
-    monkeypatch.setattr(data_module, "RESIDENT_BYTES", 10**6)
+    monkeypatch.setattr(images, "RESIDENT_BYTES", 10**6)
     on_disk = open_source(Data(source="tfds:mnist"), 0, str(TFDS))
     for step in (0, 599, 600):
         one, other = batch(source, step), batch(on_disk, step)

@@ -9,8 +9,12 @@ import numpy as np
 import optax
 import pytest
 
-import genjax_zoo.maths.mcmc.ais as annealing
-from genjax_zoo.contract import ConfigError, Exactness
+from genjax_zoo.contract import ConfigError, DataError, Exactness
+from genjax_zoo.maths.mcmc import ais as annealing
+from genjax_zoo.maths.mcmc import boltzmann, gibbs
+from genjax_zoo.maths.mcmc import deep_boltzmann as deep
+from genjax_zoo.maths.mcmc.boltzmann import Machine
+from genjax_zoo.maths.mcmc.deep_boltzmann import DeepMachine
 from genjax_zoo.models import dbm, rbm
 
 KEY = jax.random.key(0)
@@ -28,7 +32,7 @@ def machine(widths=(3, 2), D=4, scale=1.0, key=KEY):
     draw = lambda tag, i, *shape: jax.random.normal(
         jax.random.fold_in(jax.random.fold_in(key, tag), i), shape
     )
-    return dbm.Params(
+    return DeepMachine(
         W=tuple(scale * draw(0, i, a, b) for i, (a, b) in enumerate(itertools.pairwise(sizes))),
         b=tuple(draw(1, i, n) for i, n in enumerate(sizes)),
         lam=tuple(0.3 * draw(2, i, n) for i, n in enumerate(sizes)),
@@ -87,14 +91,14 @@ def test_energy_and_conditionals_are_those_of_enumeration(widths):
     p = machine(widths)
     h, E = everything(p)
     h32 = tuple(jnp.asarray(x, jnp.float32) for x in h)
-    np.testing.assert_allclose(dbm.energy(p, h32), E, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(deep.energy(p, h32), E, rtol=1e-4, atol=1e-4)
     # p(hˡ_j = 1 | the rest) = 1 / (1 + exp(E(with 1) - E(with 0)))
     for layer in range(len(h)):
-        mean = jax.nn.sigmoid(dbm.logits(p, h32, layer))
+        mean = jax.nn.sigmoid(deep.logits(p, h32, layer))
         for j in range(h[layer].shape[1]):
             on, off = ([x.copy() for x in h] for _ in range(2))
             on[layer][:, j], off[layer][:, j] = 1, 0
-            rise = dbm.energy(p, tuple(map(jnp.array, on))) - dbm.energy(
+            rise = deep.energy(p, tuple(map(jnp.array, on))) - deep.energy(
                 p, tuple(map(jnp.array, off))
             )
             np.testing.assert_allclose(mean[:, j], 1 / (1 + np.exp(rise)), atol=1e-4)
@@ -104,10 +108,10 @@ def test_energy_and_conditionals_are_those_of_enumeration(widths):
 def test_two_sides_have_the_same_log_z_and_offsets_do_not_change_it(widths):
     p = machine(widths)
     _, log_z = log_marginal(p)
-    two = dbm.two_sided(p)
-    np.testing.assert_allclose(rbm.log_partition(two), log_z, rtol=1e-5)
-    np.testing.assert_allclose(rbm.log_partition(rbm.turned(two)), log_z, rtol=1e-5)
-    moved = dbm.at_offsets(p, machine(widths, key=jax.random.key(5)).lam)
+    two = deep.two_sided(p)
+    np.testing.assert_allclose(boltzmann.log_partition(two), log_z, rtol=1e-5)
+    np.testing.assert_allclose(boltzmann.log_partition(boltzmann.turned(two)), log_z, rtol=1e-5)
+    moved = deep.at_offsets(p, machine(widths, key=jax.random.key(5)).lam)
     assert float(jnp.abs(moved.b[1] - p.b[1]).max()) > 0.1
     np.testing.assert_allclose(log_marginal(moved)[0], log_marginal(p)[0], atol=1e-5)
 
@@ -142,9 +146,9 @@ def test_the_bound_is_exact_where_the_posterior_factorises(widths):
 
 def test_mean_field_is_a_fixed_point():
     p = machine((3, 2, 3))
-    q = dbm.mean_field(p, jnp.asarray(states(4)), 200)
+    q = deep.mean_field(p, jnp.asarray(states(4)), 200)
     for layer in (1, 2, 3):
-        again = jax.nn.sigmoid(dbm.logits(p, q, layer))
+        again = jax.nn.sigmoid(deep.logits(p, q, layer))
         np.testing.assert_allclose(q[layer], again, atol=1e-5)
 
 
@@ -155,7 +159,7 @@ def test_mean_field_is_a_fixed_point():
 def test_annealing_finds_the_enumerated_log_z(widths):
     p = machine(widths)
     found = annealing.ais(
-        KEY, rbm.path(dbm.two_sided(p)), annealing.Config(temperatures=300, chains=200)
+        KEY, gibbs.path(deep.two_sided(p)), annealing.Config(temperatures=300, chains=200)
     )
     assert found.standard_error < 0.05
     assert abs(found.log_z - log_marginal(p)[1]) < 3 * found.standard_error
@@ -169,7 +173,7 @@ def test_annealing_to_base_rates_without_weights_is_exact(widths):
     b = tuple(jnp.zeros_like(b) if i % 2 else logit(p.rate[i]) for i, b in enumerate(p.b))
     p = p.replace(b=b)
     config = annealing.Config(temperatures=10, chains=20)
-    found = annealing.ais(KEY, rbm.path(dbm.two_sided(p)), config)
+    found = annealing.ais(KEY, gibbs.path(deep.two_sided(p)), config)
     np.testing.assert_allclose(found.log_z, log_marginal(p)[1], rtol=1e-5)
     np.testing.assert_allclose(found.log_weights, found.log_weights[0], atol=1e-4)
 
@@ -179,21 +183,21 @@ def test_a_machine_too_large_to_enumerate_says_what_its_bound_is():
     ais = annealing.Config(temperatures=300, chains=100)
     model, state = model_and_state(p, ais=ais, sample_steps=20)
     assert model.log_prob is None
-    truth = rbm.log_partition(dbm.two_sided(p))
+    truth = boltzmann.log_partition(deep.two_sided(p))
     for name in ("bound", "bound_reverse"):
         measure = model.measures[name]
         assert measure.exactness is Exactness.ESTIMATE and "lower bound, log Z by" in measure.detail
         once = measure.once(KEY, state)
         assert abs(once.value - truth) < 4 * once.error + 1e-3
     v = {"x": states(4).reshape(-1, 2, 2, 1)}
-    q = dbm.mean_field(p, jnp.asarray(states(4)), 10)
+    q = deep.mean_field(p, jnp.asarray(states(4)), 10)
     value = model.measures["bound"].value(KEY, state, v, truth)
     # Σ_h q(h)(-E(v, h) - log q(h)), by drawing from q.
     drawn = tuple(
         jax.random.bernoulli(jax.random.fold_in(KEY, i), mu, (4000, *mu.shape)).astype(jnp.float32)
         for i, mu in enumerate(q)
     )
-    minus_E = -jax.vmap(lambda h: dbm.energy(p, h))(drawn)
+    minus_E = -jax.vmap(lambda h: deep.energy(p, h))(drawn)
     log_q = sum(
         jnp.sum(jnp.log(jnp.where(h == 1, mu, 1 - mu)), -1)
         for h, mu in zip(drawn[1:], q[1:], strict=True)
@@ -213,7 +217,8 @@ def test_gibbs_sampling_finds_the_joint(widths):
     code = (np.asarray(x).reshape(-1, 4) @ [8, 4, 2, 1]).astype(int)
     truth = np.exp(log_marginal(p)[0])
     np.testing.assert_allclose(np.bincount(code, minlength=16) / len(code), truth, atol=0.012)
-    means = model.sample(KEY, state, 40_000, means=True)["x"].reshape(-1, 4)
+    shown, _ = model_and_state(p, sample_steps=50, sample_means=True)
+    means = shown.sample(KEY, state, 40_000)["x"].reshape(-1, 4)
     np.testing.assert_allclose(means.mean(0), truth @ states(4), atol=0.012)
 
 
@@ -226,13 +231,13 @@ def test_a_step_follows_the_exact_gradient_of_the_bound(widths):
         p, optax.sgd(1.0), centred=False, chains=20_000, chain_steps=30, updates=100
     )
     v = X.reshape(12, 4)
-    q = dbm.mean_field(p, v, 100)
+    q = deep.mean_field(p, v, 100)
     h, _ = everything(p)
     h = tuple(jnp.asarray(x, jnp.float32) for x in h)
 
     def bound(params):
-        log_z = jax.nn.logsumexp(-dbm.energy(params, h))
-        return jnp.mean(-dbm.energy(params, q)) - log_z
+        log_z = jax.nn.logsumexp(-deep.energy(params, h))
+        return jnp.mean(-deep.energy(params, q)) - log_z
 
     truth = jax.grad(bound)(p)
     new, info = model.step(KEY, state, {"x": X})
@@ -245,14 +250,15 @@ def test_a_step_follows_the_exact_gradient_of_the_bound(widths):
             np.testing.assert_allclose(own - old, g, atol=0.02)
     for own, old in zip(moved.lam, p.lam, strict=True):
         assert jnp.array_equal(own, old)
-    assert np.isfinite(info["free_energy_gap"])
+    gap = info["whole/free_energy_gap"]
+    assert gap.said and np.isfinite(gap.value)
 
 
 def test_centring_moves_the_offsets_and_no_optimizer_does():
     p = machine((3, 2))
     still, state = model_and_state(p, optax.sgd(0.0), centred=True, nu=1.0)
     moved = still.step(KEY, state, {"x": X})[0].states[-1].params
-    q = dbm.mean_field(p, X.reshape(12, 4), 10)
+    q = deep.mean_field(p, X.reshape(12, 4), 10)
     for lam, mu in zip(moved.lam, q, strict=True):
         np.testing.assert_allclose(lam, mu.mean(0), atol=1e-6)
     np.testing.assert_allclose(log_marginal(moved)[0], log_marginal(p)[0], atol=1e-5)
@@ -267,8 +273,8 @@ def test_centring_moves_the_offsets_and_no_optimizer_does():
 
 
 def test_machines_count_their_neighbours_twice_where_one_is_missing():
-    assert [dbm.counts(layer, 3) for layer in range(3)] == [(2, 1), (2, 2), (1, 2)]
-    assert [dbm.counts(layer, 2) for layer in range(2)] == [(2, 1), (1, 2)]
+    assert [deep.counts(layer, 3) for layer in range(3)] == [(2, 1), (2, 2), (1, 2)]
+    assert [deep.counts(layer, 2) for layer in range(2)] == [(2, 1), (1, 2)]
 
 
 @DEPTHS
@@ -276,13 +282,13 @@ def test_the_whole_is_put_together_from_what_machines_say(widths):
     """Each layer's logit is the mean of what the machines below and above it say of it."""
     sizes, L = (4, *widths), len(widths)
     machines = tuple(
-        rbm.Params(*map(jax.random.normal, keys, shapes), shape=(n,))
+        Machine(*map(jax.random.normal, keys, shapes), shape=(n,))
         for n, H, keys in zip(
             sizes[:-1], sizes[1:], jax.random.split(KEY, (L, 6)), strict=True
         )
         for shapes in [((n, H), (n,), (H,), (n,), (H,), (n,))]
     )  # fmt: skip
-    p = dbm.put_together(machines)
+    p = deep.put_together(machines)
     h = tuple(
         jax.random.bernoulli(jax.random.fold_in(KEY, i), 0.5, (6, n)) * 1.0
         for i, n in enumerate(sizes)
@@ -295,7 +301,7 @@ def test_the_whole_is_put_together_from_what_machines_say(widths):
         if layer < L:
             m = machines[layer]
             said.append(m.b + (2 if layer else 1) * (h[layer + 1] - m.lam) @ m.W.T)
-        np.testing.assert_allclose(dbm.logits(p, h, layer), sum(said) / len(said), atol=1e-4)
+        np.testing.assert_allclose(deep.logits(p, h, layer), sum(said) / len(said), atol=1e-4)
 
 
 def test_contrastive_divergence_of_a_machine_is_the_explicit_statistics():
@@ -331,6 +337,8 @@ def test_stages_follow_one_another_and_the_schedule_follows_the_run():
     for i in range(7):
         state, info = step(jax.random.fold_in(KEY, i), state, {"x": X})
         stages.append(int(info["stage"]))
+        said = [name for name, gap in info.items() if name != "stage" and gap.said]
+        assert said == [f"{['layer_1', 'layer_2', 'whole'][stages[-1]]}/free_energy_gap"]
     assert stages == [0, 0, 1, 1, 1, 2, 2]
     counts = [
         [int(leaf) for leaf in jax.tree.leaves(s.optimizer) if leaf.dtype == jnp.int32]
@@ -342,7 +350,7 @@ def test_stages_follow_one_another_and_the_schedule_follows_the_run():
 def test_until_the_whole_learns_it_is_what_the_machines_make():
     p = machine((3, 2))
     model, state = model_and_state(p, begun=False)
-    made = dbm.put_together(tuple(s.params for s in state.states[:-1]))
+    made = deep.put_together(tuple(s.params for s in state.states[:-1]))
     own = model.log_prob(KEY, state, {"x": X})
     exact = log_marginal(made)[0]
     assert np.all(own <= exact[(np.asarray(X).reshape(-1, 4) @ [8, 4, 2, 1]).astype(int)] + 1e-4)
@@ -382,11 +390,141 @@ def test_encode_gives_all_layers_and_decode_the_means():
     "fields, says",
     [
         ({"widths": (3,)}, "the family rbm"),
-        ({"widths": (3, 3), "stage_steps": (5,)}, "2 positive numbers"),
-        ({"widths": (3, 0)}, "hidden should be at least 1"),
+        ({"widths": (3, 3), "stage_steps": (5,)}, "2 numbers"),
+        ({"stage_steps": (2000, -1)}, "stage_steps should be not negative"),
+        ({"widths": (3, 0)}, "widths should be at least 1"),
         ({"updates": 0}, "updates should be at least 1"),
     ],
 )
-def test_bad_configs_are_told(fields, says):
+def test_bad_configs_are_refused(fields, says):
     with pytest.raises(ConfigError, match=says):
         dbm.Config(**fields)
+
+
+# What is given, and what it is begun from
+
+
+@DEPTHS
+@pytest.mark.parametrize("means", [False, True])
+def test_a_known_part_stays_and_the_rest_follows_the_conditional(widths, means):
+    p = machine(widths)
+    model, state = model_and_state(p, sample_steps=50, sample_means=means)
+    x, mask = jnp.array([1.0, 7, 0, 7]), jnp.array([1.0, 0, 1, 0])
+    given = {"x": x.reshape(2, 2, 1), "mask": mask.reshape(2, 2, 1)}
+    drawn = model.sample(KEY, state, 40_000, given)["x"].reshape(-1, 4)
+    assert jnp.array_equal(drawn[:, [0, 2]], jnp.tile(jnp.array([1.0, 0.0]), (40_000, 1)))
+    v, truth = states(4), np.exp(log_marginal(p)[0])
+    here = (v[:, 0] == 1) & (v[:, 2] == 0)
+    law = truth[here] / truth[here].sum()
+    np.testing.assert_allclose(drawn.mean(0), law @ v[here], atol=0.012)
+    if not means:
+        code = np.asarray(drawn[:, 1] * 2 + drawn[:, 3]).astype(int)
+        np.testing.assert_allclose(np.bincount(code, minlength=4) / len(code), law, atol=0.012)
+
+
+def test_a_label_is_refused():
+    model, state = model_and_state(machine())
+    with pytest.raises(DataError, match="dbm cannot be told that: unknown given 'label'"):
+        model.sample(KEY, state, 2, {"label": 1})
+
+
+def runs(widths, centred=True):
+    """Ordinary machines, one on the data and each other one on draws of the one below."""
+    x, learnt = X, []
+    for layer, width in enumerate(widths):
+        model = rbm.make(rbm.Config(hidden=width, centred=centred, weight_std=0.5), optax.sgd(0.3))
+        state = model.init(jax.random.fold_in(KEY, layer), {"x": x})
+        for i in range(5):
+            state, _ = model.step(jax.random.fold_in(KEY, i), state, {"x": x})
+        learnt.append(state.params)
+        x = boltzmann.draw_hidden(KEY, state.params, x.reshape(12, -1))
+    return {f"layer_{layer + 1}": params for layer, params in enumerate(learnt)}
+
+
+def begun(widths, centred=True, **config):
+    """A model whose machines need not learn, and its first state, begun from ordinary ones."""
+    steps = config.pop("stage_steps", (0,) * len(widths))
+    config = dbm.Config(widths=widths, stage_steps=steps, chains=5, **config)
+    model, machines = dbm.make(config, optax.sgd(0.0)), runs(widths, centred)
+    return model, model.init(KEY, {"x": X}, **machines), list(machines.values())
+
+
+@DEPTHS
+def test_machines_begun_from_rbms_are_those_rbms(widths):
+    model, state, machines = begun(widths)
+    L = len(widths)
+    for layer, (own, one) in enumerate(zip(state.states, machines, strict=False)):
+        half = 0.5 if 0 < layer < L - 1 else 1.0
+        for name in ("W", "b", "c", "mu", "lam", "rate"):
+            scale = half if name == "W" else 1.0
+            np.testing.assert_array_equal(getattr(own.params, name), scale * getattr(one, name))
+        # What points outwards is the ordinary machine's own conditional, and so are a middle one's.
+        up, down = (turn(own.params, layer, L) for turn in (deep.upward, deep.downward))
+        n, H = one.W.shape
+        if layer == 0 or half == 0.5:
+            np.testing.assert_allclose(
+                boltzmann.visible_mean(down, states(H)), boltzmann.visible_mean(one, states(H)),
+                atol=1e-6)  # fmt: skip
+        if layer == L - 1 or half == 0.5:
+            np.testing.assert_allclose(
+                boltzmann.hidden_mean(up, states(n)), boltzmann.hidden_mean(one, states(n)),
+                atol=1e-6)  # fmt: skip
+        # What points inwards is right where the units are at their means.
+        for seen in (up, down):
+            np.testing.assert_allclose(boltzmann.hidden_logits(seen, one.mu), one.c, atol=1e-6)
+            np.testing.assert_allclose(boltzmann.visible_logits(seen, one.lam), one.b, atol=1e-6)
+    # Before any step the model is what they make, and the first step is the whole's.
+    made = deep.put_together(tuple(s.params for s in state.states[:L]))
+    bound = model.log_prob(KEY, state, {"x": states(4).reshape(-1, 2, 2, 1)})
+    assert np.all(bound <= log_marginal(made)[0] + 1e-4)
+    again, info = model.step(KEY, state, {"x": X})
+    assert info["stage"] == L and info["whole/free_energy_gap"].said
+    for own, old in zip(again.states[:L], state.states[:L], strict=True):
+        for leaf, was in zip(jax.tree.leaves(own.params), jax.tree.leaves(old.params), strict=True):
+            np.testing.assert_array_equal(leaf, was)
+    for W, was in zip(again.states[-1].params.W, made.W, strict=True):
+        np.testing.assert_array_equal(W, was)
+    # Centring may have moved the coordinates, and nothing else.
+    np.testing.assert_allclose(
+        log_marginal(again.states[-1].params)[0], log_marginal(made)[0], atol=1e-5
+    )
+
+
+def test_an_rbm_that_is_not_centred_is_taken_to_the_means_first():
+    _, state, machines = begun((3, 2), centred=False)
+    one, own = machines[0], state.states[0].params
+    assert not jnp.any(one.lam)
+    v = X.reshape(12, 4)
+    moved = boltzmann.recentre(one, v, 1.0)
+    for name in ("W", "b", "c", "mu", "lam"):
+        np.testing.assert_allclose(getattr(own, name), getattr(moved, name), atol=1e-6)
+    # The same ordinary machine, in other coordinates.
+    np.testing.assert_allclose(
+        boltzmann.hidden_mean(own, v), boltzmann.hidden_mean(one, v), atol=1e-6
+    )
+    np.testing.assert_allclose(own.lam, boltzmann.hidden_mean(one, v).mean(0), atol=1e-6)
+
+
+def test_a_begun_machine_may_learn_on_from_where_it_is():
+    model, state, machines = begun((3, 2), stage_steps=(0, 1))
+    after, info = model.step(KEY, state, {"x": X})
+    assert info["stage"] == 1
+    # Its rate of learning is 0, and it did not begin from the means below it.
+    np.testing.assert_array_equal(after.states[1].params.W, machines[1].W)
+    np.testing.assert_array_equal(after.states[1].params.rate, machines[1].rate)
+
+
+def test_what_does_not_fit_is_refused_and_the_whole_begins_from_no_run():
+    machines = runs((3, 2))
+    wider = dbm.make(dbm.Config(widths=(5, 2), stage_steps=(0, 0)), optax.sgd(0.1))
+    with pytest.raises(
+        ConfigError, match=r"=layer_1: \.W is \[4, 3\] there, and this config needs \[4, 5\]"
+    ):
+        wider.init(KEY, {"x": X}, **machines)
+    with pytest.raises(ConfigError, match=r"--begin=whole: this stage begins from no run"):
+        wider.init(KEY, {"x": X}, whole=machine((5, 2)))
+    labelled = rbm.make(rbm.Config(hidden=3, classes=3), optax.sgd(0.1))
+    params = labelled.init(KEY, {"x": X, "label": jnp.arange(12) % 3}).params
+    own = dbm.make(dbm.Config(widths=(3, 2), stage_steps=(0, 0)), optax.sgd(0.1))
+    with pytest.raises(ConfigError, match=r"=layer_1: \.W is \[7, 3\] there"):
+        own.init(KEY, {"x": X}, layer_1=params)

@@ -6,8 +6,10 @@ import numpy as np
 import optax
 import pytest
 
-from genjax_zoo.contract import ConfigError, Exactness
+from genjax_zoo.contract import ConfigError, DataError, Exactness, categorical
 from genjax_zoo.maths.mcmc import ais as annealing
+from genjax_zoo.maths.mcmc import boltzmann, gibbs
+from genjax_zoo.maths.mcmc.boltzmann import Machine
 from genjax_zoo.models import dbn, rbm
 
 KEY = jax.random.key(0)
@@ -41,7 +43,7 @@ def deep(machine=None, **fields):
     grown = [
         stage.replace(params=odd(stage.params, jax.random.fold_in(KEY, layer)))
         for layer, stage in enumerate(state.states)
-        if isinstance(stage.params, rbm.Params)
+        if isinstance(stage.params, Machine)
     ]
     return model, state.replace(states=(*grown, *state.states[len(grown) :]))
 
@@ -71,12 +73,12 @@ def chance(p, s):
 def log_marginal(params):
     """log p(v) of all v, by enumeration of everything, and log Z of the top pair."""
     H = params.top.W.shape[0] - params.top.classes
-    log_star = np.asarray(rbm.log_marginal(params.top, states(H)), np.float64)
+    log_star = np.asarray(boltzmann.log_marginal(params.top, states(H)), np.float64)
     log_z = np.log(np.exp(log_star).sum())
     p = np.exp(log_star - log_z)
     for machine in reversed(params.generate):
         n, m = machine.W.shape
-        p = p @ chance(rbm.visible_mean(machine, states(m)), states(n))
+        p = p @ chance(boltzmann.visible_mean(machine, states(m)), states(n))
     return np.log(p), log_z
 
 
@@ -90,7 +92,8 @@ def test_layers_learn_one_after_another_and_stay_put():
     for i in range(6):
         new, info = step(jax.random.fold_in(KEY, i), state, {"x": X})
         learning = 0 if i < 3 else 1
-        assert info["stage"] == learning and np.isfinite(info["free_energy_gap"])
+        gap = info[f"layer_{learning + 1}/free_energy_gap"]
+        assert info["stage"] == learning and gap.said and np.isfinite(gap.value)
         assert not same(new.states[learning].params, state.states[learning].params)
         assert same(new.states[1 - learning], state.states[1 - learning])
         state = new
@@ -114,8 +117,8 @@ def test_the_second_machine_begins_at_the_means_below_it():
 def test_a_machine_turned_over_leaves_p_as_it_is(chain):
     """p(v) of what begins is that of the machine alone, and the bound is an equality."""
     _, state = deep({"chain": chain}, widths=(3, 4), turned=True)
-    alone = rbm.log_marginal(state.states[0].params, jnp.asarray(states(4)))
-    alone = alone - rbm.log_partition(state.states[0].params)
+    alone = boltzmann.log_marginal(state.states[0].params, jnp.asarray(states(4)))
+    alone = alone - boltzmann.log_partition(state.states[0].params)
     still = dbn.make(
         config_of({"chain": chain, "centred": False}, widths=(3, 4), turned=True), optax.sgd(0.0)
     )
@@ -136,9 +139,9 @@ def test_samples_follow_the_top_pair_and_one_pass_down():
     model, state = deep({"sample_steps": 30})
     low, top = (s.params for s in state.states)
     hs, vs = states(3), states(4)
-    p_top = np.exp(-np.asarray(rbm.free_energy(top, hs), np.float64))
+    p_top = np.exp(-np.asarray(boltzmann.free_energy(top, hs), np.float64))
     p_top /= p_top.sum()
-    on = np.asarray(rbm.visible_mean(low, hs), np.float64)
+    on = np.asarray(boltzmann.visible_mean(low, hs), np.float64)
     v_given_h = np.prod(np.where(vs[None] == 1, on[:, None], 1 - on[:, None]), -1)
     p = p_top @ v_given_h
     np.testing.assert_allclose(p.sum(), 1, rtol=1e-6)
@@ -146,7 +149,8 @@ def test_samples_follow_the_top_pair_and_one_pass_down():
     assert x.shape == (40_000, 2, 2, 1) and set(np.unique(x)) == {0.0, 1.0}
     code = (np.asarray(x).reshape(-1, 4) @ [8, 4, 2, 1]).astype(int)
     np.testing.assert_allclose(np.bincount(code, minlength=16) / len(code), p, atol=0.012)
-    means = model.sample(KEY, state, 40_000, means=True)["x"].reshape(-1, 4)
+    shown, _ = deep({"sample_steps": 30, "sample_means": True})
+    means = shown.sample(KEY, state, 40_000)["x"].reshape(-1, 4)
     np.testing.assert_allclose(means.mean(0), p @ vs, atol=0.012)
 
 
@@ -155,7 +159,9 @@ def test_means_go_up_and_down():
     low, top = (s.params for s in state.states)
     h = model.latents.encode(KEY, state, {"x": X})
     v = X.reshape(12, 4)
-    np.testing.assert_allclose(h, rbm.hidden_mean(top, rbm.hidden_mean(low, v)), rtol=1e-6)
+    np.testing.assert_allclose(
+        h, boltzmann.hidden_mean(top, boltzmann.hidden_mean(low, v)), rtol=1e-6
+    )
     x = model.latents.decode(KEY, state, h)["x"]
     assert x.shape == X.shape
     error = model.measures["reconstruction"](KEY, state, {"x": X})
@@ -197,9 +203,9 @@ def test_greedy_layers_learn_four_patterns_and_sample_all_of_them():
     "fields, says",
     [
         ({"widths": ()}, "at least one layer"),
-        ({"widths": (3, 3, 3), "stage_steps": (5,)}, "2 positive numbers"),
-        ({"widths": (3, 0)}, "hidden should be at least 1"),
-        ({"up_down": True}, "2 positive numbers"),
+        ({"widths": (3, 3, 3), "stage_steps": (5,)}, "2 numbers"),
+        ({"widths": (3, 0)}, "widths should be at least 1"),
+        ({"up_down": True}, "2 numbers"),
         ({"classes": 1}, "classes should be 0, or 2 and more"),
         ({"machine": rbm.Config(classes=3)}, "belongs in model.classes"),
         (
@@ -208,7 +214,7 @@ def test_greedy_layers_learn_four_patterns_and_sample_all_of_them():
         ),
     ],
 )
-def test_bad_configs_are_told(fields, says):
+def test_bad_configs_are_refused(fields, says):
     with pytest.raises(ConfigError, match=says):
         dbn.Config(**fields)
 
@@ -218,7 +224,7 @@ def test_a_third_layer_sees_draws_of_the_second():
     state = model.init(KEY, {"x": X})
     assert [s.params.W.shape for s in state.states] == [(4, 3), (3, 2), (2, 4)]
     for stage in state.states:
-        # Of 12 examples and two imagined ones: a whole number of ones, so none was averaged.
+        # Of 12 examples and two pseudo-counts: a whole number of ones, so none was averaged.
         ones = stage.params.rate * 14 - 1
         np.testing.assert_allclose(ones, jnp.round(ones), atol=1e-4)
     assert model.sample(KEY, state, 7)["x"].shape == (7, 2, 2, 1)
@@ -240,15 +246,15 @@ def test_the_bound_lies_below_the_exact_probability(split, classes):
     assert model.log_prob.exactness is Exactness.LOWER_BOUND
     exact, log_z = log_marginal(params)
     np.testing.assert_allclose(np.exp(exact).sum(), 1, rtol=1e-5)
-    np.testing.assert_allclose(rbm.log_partition(params.top), log_z, rtol=1e-5)
+    np.testing.assert_allclose(boltzmann.log_partition(params.top), log_z, rtol=1e-5)
     v = states(4).reshape(-1, 2, 2, 1)
     own = model.log_prob(KEY, state, {"x": v})
     # Σ_h q(h | v) [log p(v, h) - log q(h | v)], by enumeration of every layer in turn.
-    value = np.asarray(rbm.log_marginal(params.top, states(params.top.W.shape[0] - classes)))
+    value = np.asarray(boltzmann.log_marginal(params.top, states(params.top.W.shape[0] - classes)))
     for q, p in reversed(list(zip(params.recognise, params.generate, strict=True))):
         n, m = p.W.shape
-        up = chance(rbm.hidden_mean(q, states(n)), states(m))
-        down = chance(rbm.visible_mean(p, states(m)), states(n))
+        up = chance(boltzmann.hidden_mean(q, states(n)), states(m))
+        down = chance(boltzmann.visible_mean(p, states(m)), states(n))
         value = np.sum(up * (np.log(down.T) + value[None] - np.log(up)), 1)
     assert np.all(value - log_z <= exact + 1e-5)
     assert (exact - value + log_z).max() > 0.05
@@ -264,7 +270,7 @@ def test_the_bound_is_exact_where_nothing_below_the_top_is_joined():
     params = dbn.of_machines([s.params for s in state.states])
     # Then q(h) is the same for all v; with a top of that prior alone it is the posterior.
     prior = params.top.replace(
-        W=0 * top.params.W, b=rbm.hidden_logits(params.recognise[0], jnp.zeros((1, 4)))[0]
+        W=0 * top.params.W, b=boltzmann.hidden_logits(params.recognise[0], jnp.zeros((1, 4)))[0]
     )
     state = state.replace(states=(state.states[0], top.replace(params=prior)))
     params = dbn.of_machines([s.params for s in state.states])
@@ -286,7 +292,7 @@ def test_annealing_tells_log_z_of_a_large_top():
     # Hidden units without weights are summed out by hand, and the rest enumerated.
     kept = small.replace(W=small.W[:, :9], c=small.c[:9], lam=small.lam[:9])
     free = jnp.sum(jax.nn.softplus(small.c[9:]) - small.c[9:] * small.lam[9:])
-    assert abs(once.value - rbm.log_partition(kept) - free) < 3 * once.error
+    assert abs(once.value - boltzmann.log_partition(kept) - free) < 3 * once.error
     assert measure.exactness is Exactness.ESTIMATE and "AIS" in measure.detail
     assert measure(KEY, state, {"x": X}).shape == (12,)
 
@@ -296,34 +302,35 @@ def test_annealing_tells_log_z_of_a_large_top():
 
 def test_up_down_follows_the_delta_rules():
     """Every weight moves by the mean of (state - probability) times what it was predicted from,
-    recomputed here from the same dice."""
+    recomputed here from the same keys."""
     model, state = apart({"chain": "cd", "k": 2})
     p = state.states[-1].params
     new, info = model.step(KEY, state, {"x": X})
     moved = new.states[-1].params
-    assert info["stage"] == 3 and np.isfinite(info["free_energy_gap"])
+    gap = info["up_down/free_energy_gap"]
+    assert info["stage"] == 3 and gap.said and np.isfinite(gap.value)
     key = jax.random.split(KEY)[1]
     key_wake, key_start, key_chain, key_sleep = jax.random.split(key, 4)
-    seen = dbn.wake(key_wake, p.recognise, X)
-    h = rbm.draw_hidden(key_start, p.top, seen[-1])
-    top, _ = rbm.gibbs(key_chain, p.top, h, 2)
-    dreamt = dbn.sleep(key_sleep, p.generate, top)
+    awake = dbn.wake(key_wake, p.recognise, X)
+    h = boltzmann.draw_hidden(key_start, p.top, awake[-1])
+    top, _ = gibbs.run(key_chain, p.top, h, 2)
+    asleep = dbn.sleep(key_sleep, p.generate, top)
     for layer in range(2):
         old, own = p.generate[layer], moved.generate[layer]
-        low, high = seen[layer], seen[layer + 1]
-        miss = low - rbm.visible_mean(old, high)
+        low, high = awake[layer], awake[layer + 1]
+        miss = low - boltzmann.visible_mean(old, high)
         np.testing.assert_allclose(own.W - old.W, miss.T @ (high - old.lam) / 12, atol=1e-5)
         np.testing.assert_allclose(own.b - old.b, miss.mean(0), atol=1e-5)
         assert jnp.array_equal(own.c, old.c) and jnp.array_equal(own.lam, old.lam)
         old, own = p.recognise[layer], moved.recognise[layer]
-        low, high = dreamt[layer], dreamt[layer + 1]
-        miss = high - rbm.hidden_mean(old, low)
+        low, high = asleep[layer], asleep[layer + 1]
+        miss = high - boltzmann.hidden_mean(old, low)
         np.testing.assert_allclose(own.W - old.W, (low - old.mu).T @ miss / 12, atol=1e-5)
         np.testing.assert_allclose(own.c - old.c, miss.mean(0), atol=1e-5)
         assert jnp.array_equal(own.b, old.b) and jnp.array_equal(own.mu, old.mu)
     g = [
-        (v - p.top.mu).T @ (rbm.hidden_mean(p.top, v) - p.top.lam) / 12
-        for v in (seen[-1], dreamt[-1])
+        (v - p.top.mu).T @ (boltzmann.hidden_mean(p.top, v) - p.top.lam) / 12
+        for v in (awake[-1], asleep[-1])
     ]
     np.testing.assert_allclose(moved.top.W - p.top.W, g[0] - g[1], atol=1e-5)
 
@@ -388,10 +395,10 @@ def test_samples_of_a_class_follow_the_exact_conditional(label):
     params = dbn.of_machines([s.params for s in state.states])
     y = np.eye(3, dtype=np.float32)[[label] * 8]
     joint = jnp.concatenate([states(3), y], axis=1)
-    p_h = np.exp(-np.asarray(rbm.free_energy(params.top, joint), np.float64))
+    p_h = np.exp(-np.asarray(boltzmann.free_energy(params.top, joint), np.float64))
     p_h /= p_h.sum()
-    p = p_h @ chance(rbm.visible_mean(params.generate[0], states(3)), states(4))
-    drawn = model.sample(KEY, state, 40_000, label=label)
+    p = p_h @ chance(boltzmann.visible_mean(params.generate[0], states(3)), states(4))
+    drawn = model.sample(KEY, state, 40_000, {"label": label})
     assert jnp.all(drawn["label"] == label)
     code = (np.asarray(drawn["x"]).reshape(-1, 4) @ [8, 4, 2, 1]).astype(int)
     np.testing.assert_allclose(np.bincount(code, minlength=16) / len(code), p, atol=0.012)
@@ -400,13 +407,69 @@ def test_samples_of_a_class_follow_the_exact_conditional(label):
 def test_the_error_is_of_the_top_pairs_free_energy():
     model, state = deep(classes=3)
     params = dbn.of_machines([s.params for s in state.states])
-    h = rbm.hidden_mean(params.recognise[0], X.reshape(12, 4))
+    h = boltzmann.hidden_mean(params.recognise[0], X.reshape(12, 4))
     F = jnp.stack(
         [
-            rbm.free_energy(params.top, jnp.concatenate([h, jnp.tile(y, (12, 1))], axis=1))
+            boltzmann.free_energy(params.top, jnp.concatenate([h, jnp.tile(y, (12, 1))], axis=1))
             for y in jnp.eye(3)
         ]
     )
-    told = model.measures["error"](KEY, state, {"x": X, "label": Y})
-    np.testing.assert_array_equal(told, (jnp.argmin(F, axis=0) != Y) * 1.0)
-    assert model.classes == 3
+    error = model.measures["error"](KEY, state, {"x": X, "label": Y})
+    np.testing.assert_array_equal(error, (jnp.argmin(F, axis=0) != Y) * 1.0)
+    assert model.spaces["label"] == categorical(3)
+
+
+# What is given, and what it is begun from
+
+
+def test_a_part_of_x_can_be_held_in_the_top_pair_alone():
+    model, state = deep(widths=(3, 2))
+    with pytest.raises(DataError, match=r"dbn cannot be told that: unknown given 'x'.*\(none\)"):
+        model.sample(KEY, state, 2, {"x": X[0], "mask": X[0]})
+    one, state = deep({"sample_steps": 30}, widths=(3,), stage_steps=())
+    mask = jnp.array([1.0, 0, 1, 0]).reshape(2, 2, 1)
+    drawn = one.sample(KEY, state, 20_000, {"x": X[0], "mask": mask})["x"]
+    assert jnp.array_equal(drawn * mask, jnp.broadcast_to(X[0] * mask, drawn.shape))
+    top, v = state.states[0].params, states(4)
+    p = np.exp(np.asarray(boltzmann.log_marginal(top, v), np.float64))
+    p *= np.all((v == np.asarray(X[0]).reshape(4)) | (np.asarray(mask).reshape(4) == 0), axis=1)
+    np.testing.assert_allclose(drawn.reshape(-1, 4).mean(0), (p / p.sum()) @ v, atol=0.015)
+
+
+def test_a_network_begun_from_rbms_is_made_of_them():
+    """In the last stage at once: the machines' own stages have no steps."""
+    machines = {}
+    x = {1: X, 2: jax.random.bernoulli(KEY, 0.5, (12, 3)).astype(jnp.float32)}
+    for layer, width in ((1, 3), (2, 2)):
+        own = rbm.make(rbm.Config(hidden=width, chains=5, centred=True), optax.sgd(0.1))
+        params = own.init(jax.random.fold_in(KEY, layer), {"x": x[layer]}).params
+        machines[f"layer_{layer}"] = odd(params, jax.random.fold_in(KEY, layer))
+    config = config_of(widths=(3, 2), stage_steps=(0, 0), up_down=True)
+    model = dbn.make(config, optax.sgd(0.0))
+    state = model.init(KEY, {"x": X}, **machines)
+    for own, (name, params) in zip(state.states, machines.items(), strict=False):
+        assert same(own.params, params), name
+    truth = log_marginal(dbn.of_machines(list(machines.values())))[0]
+    bound = model.log_prob(KEY, state, {"x": states(4).reshape(-1, 2, 2, 1)})
+    assert abs(float(bound.mean()) - truth.mean()) < 0.5
+    after, info = model.step(KEY, state, {"x": X})
+    assert info["stage"] == 2
+    assert same(after.states[-1].params, dbn.of_machines(list(machines.values())))
+    # Where it has steps to learn, a machine goes on from what was begun, and is not turned over.
+    model = dbn.make(config_of(widths=(3, 4), stage_steps=(0,), turned=True), optax.sgd(0.0))
+    upper = rbm.make(rbm.Config(hidden=4, chains=5, centred=True), optax.sgd(0.1))
+    upper = odd(upper.init(KEY, {"x": x[2]}).params, KEY)
+    state = model.init(KEY, {"x": X}, layer_1=machines["layer_1"], layer_2=upper)
+    after, info = model.step(KEY, state, {"x": X})
+    assert info["stage"] == 1
+    np.testing.assert_array_equal(after.states[1].params.W, upper.W)
+
+
+def test_what_does_not_fit_is_refused_and_up_down_begins_from_no_run():
+    own = rbm.make(rbm.Config(hidden=5), optax.sgd(0.1))
+    params = own.init(KEY, {"x": X}).params
+    model = dbn.make(config_of(widths=(3, 2), stage_steps=(0, 0), up_down=True), optax.sgd(0.1))
+    with pytest.raises(ConfigError, match=r"=layer_1: \.W is \[4, 5\] there.*needs \[4, 3\]"):
+        model.init(KEY, {"x": X}, layer_1=params)
+    with pytest.raises(ConfigError, match="--begin=up_down: this stage begins from no run"):
+        model.init(KEY, {"x": X}, up_down=params)

@@ -10,6 +10,7 @@ import pytest
 
 from genjax_zoo import nets
 from genjax_zoo.contract import ConfigError, DataError
+from genjax_zoo.maths.inference import unnormalised
 from genjax_zoo.maths.mcmc import ais
 from genjax_zoo.models import energy_based_model as ebm
 
@@ -47,12 +48,12 @@ def explicit(u):
 
 def test_score_matching_is_its_definition():
     np.testing.assert_allclose(
-        ebm.score_matching(KEY, bumpy, POINTS), explicit(POINTS), rtol=1e-4, atol=1e-4
+        unnormalised.score_matching(KEY, bumpy, POINTS), explicit(POINTS), rtol=1e-4, atol=1e-4
     )
 
 
 def test_sliced_score_matching_is_exact_in_the_mean():
-    sliced = ebm.score_matching(KEY, bumpy, POINTS, slices=100_000)
+    sliced = unnormalised.score_matching(KEY, bumpy, POINTS, slices=100_000)
     np.testing.assert_allclose(sliced, explicit(POINTS), atol=0.2, rtol=0.02)
 
 
@@ -65,7 +66,7 @@ def test_denoising_at_small_noise_is_score_matching():
         xi = jax.random.normal(key, rows.shape)
         # E[ψ(u) · ξ / σ] = 0, and that is where nearly all of the variance is.
         psi = -jax.grad(lambda u: bumpy(u[None])[0])(u)
-        loss = ebm.denoising(key, bumpy, rows, sigma) / sigma**2
+        loss = unnormalised.denoising(key, bumpy, rows, sigma) / sigma**2
         known = 0.5 * jnp.sum(xi**2, -1) / sigma**2 + xi @ psi / sigma
         np.testing.assert_allclose((loss - known).mean(), explicit(u[None])[0], atol=0.15)
 
@@ -73,7 +74,7 @@ def test_denoising_at_small_noise_is_score_matching():
 def test_noise_contrast_on_a_gaussian_finds_its_parameters_and_log_z():
     """log p*(x) = -½ a x² - b x against q = N(0, 1): the data are N(.5, .7²)."""
     mean, std, n = 0.5, 0.7, 20_000
-    # Stratified draws: the optimum's error is then that of the method, not of the dice.
+    # Stratified draws: the optimum's error is then that of the method, not of the draws.
     at = jax.scipy.stats.norm.ppf((jnp.arange(n) + 0.5) / n)
     data, noise = mean + std * at, jnp.concatenate([at, at])
     log_q = lambda x: -0.5 * x**2 - 0.5 * jnp.log(2 * jnp.pi)
@@ -81,7 +82,7 @@ def test_noise_contrast_on_a_gaussian_finds_its_parameters_and_log_z():
     def loss(theta):
         a, b, log_z = theta
         log_ratio = lambda x: -0.5 * a * x**2 - b * x - log_z - log_q(x)
-        return ebm.noise_contrastive(log_ratio(data), log_ratio(noise)).mean()
+        return unnormalised.noise_contrastive(log_ratio(data), log_ratio(noise)).mean()
 
     theta = jnp.array([1.0, 0.0, 0.0])
     for _ in range(20):
@@ -208,10 +209,10 @@ def test_samples_of_a_label_are_of_that_label():
         state, jax.random.split(KEY, 150)
     )
     for y, side in ((0, -1), (1, 1)):
-        drawn = model.sample(KEY, state, 100, label=y)
+        drawn = model.sample(KEY, state, 100, {"label": y})
         assert float((side * drawn["x"].sum(-1) > 0).mean()) > 0.9
         assert drawn["label"].tolist() == [y] * 100
-    with pytest.raises(DataError, match="labels"):
+    with pytest.raises(DataError, match="needs labelled data"):
         model.step(KEY, state, {"x": x})
 
 
@@ -231,7 +232,7 @@ def test_only_the_drawn_chains_of_the_buffer_move():
 
 
 def test_the_penalty_is_on_the_size_of_both_energies():
-    """gap(α) - gap(0) = α (mean f(x⁺)² + mean f(x⁻)²), read off two steps with the same dice."""
+    """gap(α) - gap(0) = α (mean f(x⁺)² + mean f(x⁻)²), read off two steps with the same key."""
     batch = {"x": ring(KEY, 16)}
     gaps = []
     for alpha in (0.0, 1.0, 2.0):
@@ -242,7 +243,7 @@ def test_the_penalty_is_on_the_size_of_both_energies():
     assert gaps[2] - gaps[1] == pytest.approx(gaps[1] - gaps[0], rel=1e-3)
 
 
-def test_the_temperature_of_the_chains_is_told():
+def test_the_temperature_of_the_chains():
     assert ebm.Objective().temperature == 1
     assert ebm.Objective(step=0.04, noise=0.1).temperature == pytest.approx(0.25)
 
@@ -268,4 +269,32 @@ def test_labels_that_the_model_does_not_know_are_refused_under_jit_too():
     state = model.init(KEY, {"x": jnp.zeros((8, 2)), "label": jnp.zeros(8, jnp.int32)})
     for label in (4, -1, 2.7, [0, 1]):
         with pytest.raises(DataError, match="energy_based_model: "):
-            jax.jit(lambda s, label=label: model.sample(KEY, s, 3, label=label))(state)
+            jax.jit(lambda s, label=label: model.sample(KEY, s, 3, {"label": label}))(state)
+
+
+def test_a_known_part_stays_and_the_rest_follows_the_conditional():
+    """p(x_2 | x_1 = 1) of a random network, by quadrature."""
+    batch = {"x": ring(KEY, 64)}
+    sampling = ebm.Sampling(steps=200, first=0.3, last=0.1)
+    model, state = made(batch, sampling=sampling)
+    # A tilt that one sees.
+    params = state.params.replace(f=jax.tree.map(lambda leaf: 2 * leaf, state.params.f))
+    state = state.replace(params=params)
+    n, at = 20_000, 4.0
+    known = {"x": jnp.array([at, jnp.nan])}
+    drawn = jax.jit(model.sample, static_argnums=2)(KEY, state, n, known)["x"]
+    assert jnp.array_equal(drawn[:, 0], jnp.full(n, at))
+    line = jnp.linspace(-9, 15, 4001)
+    points = jnp.stack([jnp.full_like(line, at), line], axis=1)
+    law = np.exp(np.asarray(model.log_prob(KEY, state, {"x": points}), np.float64))
+    law /= law.sum()
+    mean = law @ np.asarray(line)
+    spread = np.sqrt(law @ (np.asarray(line) - mean) ** 2)
+    gaussian = float(params.mean[1])
+    assert abs(mean - gaussian) > 0.1, "the tilt is not to be seen"
+    assert abs(float(drawn[:, 1].mean()) - mean) < 0.03 * spread
+    np.testing.assert_allclose(float(drawn[:, 1].std()), spread, rtol=0.03)
+    mask = model.sample(KEY, state, 2, {"x": jnp.array([at, 0.0]), "mask": jnp.array([1, 0])})
+    assert jnp.array_equal(mask["x"][:, 0], jnp.full(2, at))
+    with pytest.raises(DataError, match="cannot be told that: unknown given 'label'"):
+        model.sample(KEY, state, 2, {"label": 1})

@@ -8,10 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genjax_zoo.contract import BINARY, ConfigError, Latents, Model, ZooError
-from genjax_zoo.data.source import Data
+from genjax_zoo.contract import BINARY, ConfigError, Latents, Model, ZooError, categorical
+from genjax_zoo.data.config import Data
 from genjax_zoo.data.sources import open_source
-from genjax_zoo.explore import explore
+from genjax_zoo.explore import latents as of_latents
+from genjax_zoo.explore import paths
+from genjax_zoo.explore.entries import explore
+from genjax_zoo.explore.explorations import EXPLORATIONS
+from genjax_zoo.explore.latents import encode, flat, invert
+from genjax_zoo.explore.neighbours import neighbours
+from genjax_zoo.explore.subject import begin
 from genjax_zoo.main import main
 from genjax_zoo.models import ZOO, Family
 from genjax_zoo.run.config import assemble, make_model, read
@@ -37,14 +43,14 @@ def get_config(variant="digits"):
 
 def test_paths_begin_and_end_where_they_should():
     a, b = rng.normal(size=(2, 7))
-    for path in explore.PATHS.values():
+    for path in paths.PATHS.values():
         np.testing.assert_allclose(path(a, b, np.array([0.0, 1.0])), [a, b], atol=1e-12)
 
 
 def test_spherical_interpolation_keeps_the_norm_and_turns_evenly():
     a, b = rng.normal(size=(2, 7))
     b *= np.linalg.norm(a) / np.linalg.norm(b)
-    path = explore.spherical(a, b, np.linspace(0, 1, 9))
+    path = paths.spherical(a, b, np.linspace(0, 1, 9))
     np.testing.assert_allclose(np.linalg.norm(path, axis=1), np.linalg.norm(a))
     unit = path / np.linalg.norm(a)
     turns = np.arccos(np.sum(unit[1:] * unit[:-1], axis=1))
@@ -52,27 +58,25 @@ def test_spherical_interpolation_keeps_the_norm_and_turns_evenly():
     # It stays in the plane of the two.
     assert np.linalg.matrix_rank(np.stack([*path, a, b]), tol=1e-8) == 2
     # The straight path does not keep the norm.
-    straight = explore.linear(a, b, np.array([0.5]))
+    straight = paths.linear(a, b, np.array([0.5]))
     assert np.linalg.norm(straight) < 0.99 * np.linalg.norm(a)
 
 
 def test_spherical_interpolation_of_unequal_norms_goes_evenly_from_one_to_the_other():
     a, b = np.array([1.0, 0.0]), np.array([0.0, 3.0])
-    norms = np.linalg.norm(explore.spherical(a, b, np.linspace(0, 1, 5)), axis=1)
+    norms = np.linalg.norm(paths.spherical(a, b, np.linspace(0, 1, 5)), axis=1)
     np.testing.assert_allclose(norms, [1, 1.5, 2, 2.5, 3])
 
 
 @pytest.mark.parametrize("b", [[2.0, 4.0], [-1.0, -2.0], [0.0, 0.0]])
 def test_where_there_is_no_one_circle_the_path_is_straight(b):
     a, t = np.array([1.0, 2.0]), np.linspace(0, 1, 4)
-    np.testing.assert_allclose(
-        explore.spherical(a, np.array(b), t), explore.linear(a, np.array(b), t)
-    )
+    np.testing.assert_allclose(paths.spherical(a, np.array(b), t), paths.linear(a, np.array(b), t))
 
 
 def test_the_loop_goes_smoothly_through_its_points_and_closes():
     points = rng.normal(size=(5, 3))
-    path = explore.loop(points, 200)
+    path = paths.loop(points, 200)
     np.testing.assert_allclose(path[::200], points)
     steps = np.diff(np.concatenate([path, path[:2]]), axis=0)
     # No jump and no kink anywhere, the seam included: a corner would turn by a whole step.
@@ -82,7 +86,7 @@ def test_the_loop_goes_smoothly_through_its_points_and_closes():
 
 def test_a_sweep_sets_two_codes_and_leaves_the_others():
     base = np.arange(4.0)
-    z = explore.sweep(base, (3, 1), (np.array([10.0, 20.0]), np.array([7.0, 8.0, 9.0])))
+    z = paths.sweep(base, (3, 1), (np.array([10.0, 20.0]), np.array([7.0, 8.0, 9.0])))
     assert z.shape == (2, 3, 4)
     for i, third in enumerate((10, 20)):
         for j, first in enumerate((7, 8, 9)):
@@ -93,7 +97,7 @@ def test_a_sweep_sets_two_codes_and_leaves_the_others():
 def test_quantiles_of_normal_draws_are_those_of_the_normal():
     cloud = rng.normal(size=(40_000, 2))
     expected = np.asarray(jax.scipy.stats.norm.ppf((np.arange(9) + 0.5) / 9))
-    np.testing.assert_allclose(explore.quantiles(cloud, 9).T, [expected, expected], atol=0.05)
+    np.testing.assert_allclose(paths.quantiles(cloud, 9).T, [expected, expected], atol=0.05)
 
 
 def test_flat_latents_come_back_as_they_were():
@@ -101,10 +105,10 @@ def test_flat_latents_come_back_as_they_were():
         "a": jnp.asarray(rng.normal(size=(4, 2, 3)), jnp.float32),
         "b": (jnp.arange(4), jnp.ones((4, 1))),
     }
-    flat = explore.flat(latents)
-    z = flat.of(latents)
-    assert z.shape == (4, flat.size) == (4, 8)
-    again = flat.back(z)
+    own = flat(latents)
+    z = own.of(latents)
+    assert z.shape == (4, own.size) == (4, 8)
+    again = own.back(z)
     assert jax.tree.structure(again) == jax.tree.structure(latents)
     for one, other in zip(jax.tree.leaves(again), jax.tree.leaves(latents), strict=True):
         assert one.dtype == other.dtype
@@ -124,7 +128,7 @@ def test_algebra_on_a_linear_model_is_that_of_the_images():
     """Decoded, the mean of codes is the mean of images: differences of labels are exact."""
     z, labels = rng.normal(size=(30, L)), np.arange(30) % 3
     x = np.asarray(decode(z))
-    made = np.asarray(decode(explore.algebra(z, labels, 2, 0, z[1])[None]))[0]
+    made = np.asarray(decode(paths.algebra(z, labels, 2, 0, z[1])[None]))[0]
     expected = x[1] + x[labels == 2].mean(0) - x[labels == 0].mean(0)
     np.testing.assert_allclose(made, expected, atol=1e-5)
 
@@ -132,7 +136,7 @@ def test_algebra_on_a_linear_model_is_that_of_the_images():
 def test_inversion_recovers_the_latents_of_a_linear_decoder():
     z = rng.normal(size=(5, L)).astype(np.float32)
     starts = jnp.asarray(rng.normal(size=(2, 5, L)), jnp.float32)
-    found, error = explore.invert(decode, starts, decode(z), steps=400, rate=0.1)
+    found, error = invert(decode, starts, decode(z), steps=400, rate=0.1)
     np.testing.assert_allclose(found, z, atol=1e-2)
     np.testing.assert_allclose(error, 0, atol=1e-3)
 
@@ -141,10 +145,10 @@ def test_inversion_keeps_the_best_of_its_starts():
     """A decoder with a flat side: from there, no gradient leads back."""
     flat_side = lambda z: jnp.maximum(z, -1.0)
     starts = jnp.asarray([[[-5.0]], [[0.0]], [[-6.0]]])
-    found, error = explore.invert(flat_side, starts, jnp.asarray([[2.0]]), steps=300, rate=0.1)
+    found, error = invert(flat_side, starts, jnp.asarray([[2.0]]), steps=300, rate=0.1)
     np.testing.assert_allclose(found, [[2.0]], atol=1e-2)
     assert error.shape == (1,) and error[0] < 1e-3
-    _, error = explore.invert(flat_side, starts[:1], jnp.asarray([[2.0]]), steps=300, rate=0.1)
+    _, error = invert(flat_side, starts[:1], jnp.asarray([[2.0]]), steps=300, rate=0.1)
     assert error[0] > 1
 
 
@@ -154,7 +158,7 @@ def test_inversion_keeps_the_best_of_its_starts():
 def test_neighbours_against_brute_force():
     x, y = rng.normal(size=(7, 4, 4, 1)), rng.normal(size=(50, 4, 4, 1))
     blocks = [y[:20], y[20:22], y[22:]]
-    found, number, apart = explore.neighbours(x, iter(blocks), 3)
+    found, number, apart = neighbours(x, iter(blocks), 3)
     for i in range(len(x)):
         distance = np.sqrt([np.sum((x[i] - one) ** 2) for one in y])
         order = np.argsort(distance)[:3]
@@ -163,9 +167,21 @@ def test_neighbours_against_brute_force():
         np.testing.assert_array_equal(found[i], y[order])
 
 
+def test_neighbours_of_texts_differ_in_the_fewest_places():
+    """Characters are names: that one's number is near another's says nothing."""
+    x, y = rng.integers(0, 50, (6, 12)), rng.integers(0, 50, (40, 12))
+    y[:20, :6] = x[0, :6]
+    found, number, apart = neighbours(x, iter([y[:15], y[15:]]), 4)
+    for i in range(len(x)):
+        differ = np.array([sum(a != b for a, b in zip(x[i], one, strict=True)) for one in y])
+        np.testing.assert_array_equal(number[i], np.argsort(differ, kind="stable")[:4])
+        np.testing.assert_array_equal(apart[i], differ[number[i]])
+        np.testing.assert_array_equal(found[i], y[number[i]])
+
+
 def test_a_copy_is_at_distance_nought():
     y = 1e3 + rng.normal(size=(50, 16))
-    _, number, apart = explore.neighbours(y[[3, 8]], iter([y]), 1)
+    _, number, apart = neighbours(y[[3, 8]], iter([y]), 1)
     np.testing.assert_array_equal(number, [[3], [8]])
     np.testing.assert_array_equal(apart, 0)
 
@@ -197,14 +213,14 @@ def digits():
 
 
 def shown(model, source, folder, what=("all",), **fields):
-    subject = explore.begin(model, (), source, jax.random.key(0), folder, **fields)
-    entries, left_out = explore.explore(subject, what, step=7)
+    subject = begin(model, (), source, jax.random.key(0), folder, **fields)
+    entries, left_out = explore(subject, what, step=7)
     return {entry.what: entry for entry in entries}, left_out
 
 
 def test_everything_is_shown_of_a_model_with_encode_and_decode(digits, tmp_path):
     entries, left_out = shown(linear_model(), digits, tmp_path)
-    assert set(entries) == set(explore.EXPLORATIONS) and left_out == []
+    assert set(entries) == set(EXPLORATIONS) and left_out == []
     told = json.loads((tmp_path / "explore.json").read_text())
     assert told["step"] == 7
     named = {name for entry in told["entries"] for name in entry["files"]}
@@ -219,23 +235,27 @@ def test_everything_is_shown_of_a_model_with_encode_and_decode(digits, tmp_path)
 
 
 def test_the_examples_first_shown_have_different_labels(digits, tmp_path):
-    subject = explore.begin(linear_model(), (), digits, jax.random.key(1), tmp_path)
+    subject = begin(linear_model(), (), digits, jax.random.key(1), tmp_path)
     assert sorted(subject.pool["label"][:10]) == list(range(10))
     x = np.asarray(digits.held_out(jax.random.key(5), 0, digits.held_out_size)["x"])
     np.testing.assert_array_equal(subject.pool["x"], x[subject.number])
 
 
 def test_a_model_with_prior_and_decode_is_inverted(digits, tmp_path, monkeypatch):
-    monkeypatch.setattr(explore, "INVERTED", 12)
+    monkeypatch.setattr(of_latents, "INVERTED", 12)
     prior = lambda key, state, n: jax.random.normal(key, (n, L))
-    subject = explore.begin(
-        linear_model(encode=None, prior=prior), (), digits, jax.random.key(0), tmp_path
-    )
-    codes = explore.encode(subject)
+    subject = begin(linear_model(encode=None, prior=prior), (), digits, jax.random.key(0), tmp_path)
+    codes = encode(subject)
     assert codes.z.shape == (12, L) and "inversion" in codes.how
     exact = linear_model().latents.encode(None, (), {"x": subject.pool["x"][:12]})
     np.testing.assert_allclose(codes.z, exact, atol=0.05)
     assert codes.of_cloud == "the prior" and abs(codes.cloud.std() - 1) < 0.05
+
+
+def test_data_without_x_are_refused(digits, tmp_path):
+    with pytest.raises(ZooError, match="shows the x of data, and digits have: text"):
+        spaces = {"text": categorical(5)}
+        begin(linear_model(), (), digits._replace(spaces=spaces), jax.random.key(0), tmp_path)
 
 
 def test_what_a_model_cannot_show_is_one_sentence(digits, tmp_path):

@@ -11,7 +11,7 @@ import pytest
 import safetensors.numpy
 
 from genjax_zoo.contract import ConfigError, DataError
-from genjax_zoo.data.source import Data
+from genjax_zoo.data.config import Data
 from genjax_zoo.data.sources import open_source
 from genjax_zoo.measure import extractors
 from tests.conftest import ROOT

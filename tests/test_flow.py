@@ -11,9 +11,9 @@ import pytest
 
 from genjax_zoo.contract import UNIT, ConfigError, DataError, Exactness
 from genjax_zoo.data import densities
-from genjax_zoo.data.source import Data
+from genjax_zoo.data.config import Data
 from genjax_zoo.data.sources import open_source
-from genjax_zoo.measure.evaluate import Result, bits_per_dim
+from genjax_zoo.measure.results import Result, bits_per_dim
 from genjax_zoo.models import flow
 
 KEY = jax.random.key(0)
@@ -49,7 +49,7 @@ def test_learnt_density_integrates_to_one_and_its_map_inverts(architecture):
     assert model.log_prob.exactness is Exactness.EXACT
     line = jnp.linspace(-12, 12, 500)
     grid = jnp.stack(jnp.meshgrid(line, line), -1).reshape(-1, 2)
-    p = jnp.exp(jax.jit(model.log_prob)(KEY, state, {"x": grid}))
+    p = jnp.exp(jax.jit(model.log_prob.__call__)(KEY, state, {"x": grid}))
     assert float(p.sum()) * float(line[1] - line[0]) ** 2 == pytest.approx(1, abs=1e-3)
     z = jax.jit(model.latents.encode)(KEY, state, {"x": POINTS})
     np.testing.assert_allclose(jax.jit(model.latents.decode)(KEY, state, z)["x"], POINTS, atol=1e-4)
@@ -62,7 +62,7 @@ def test_samples_are_of_the_density():
     x = jax.jit(model.sample, static_argnums=2)(KEY, state, n)["x"]
     line = jnp.linspace(-30, 30, 900)
     grid = jnp.stack(jnp.meshgrid(line, line), -1).reshape(-1, 2)
-    p = jnp.exp(jax.jit(model.log_prob)(KEY, state, {"x": grid}))
+    p = jnp.exp(jax.jit(model.log_prob.__call__)(KEY, state, {"x": grid}))
     mean = (p[:, None] * grid).sum(0) / p.sum()
     assert np.all(np.abs(x.mean(0) - mean) < 4 * x.std(0) / n**0.5)
 
@@ -82,7 +82,7 @@ def test_no_flow_beats_the_entropy():
         return jax.lax.scan(step, state, jax.random.split(KEY, 1200))[0]
 
     fresh = truth.sample(jax.random.key(99), 10_000)
-    nats = jax.jit(model.log_prob)(KEY, learn(state), {"x": fresh})
+    nats = jax.jit(model.log_prob.__call__)(KEY, learn(state), {"x": fresh})
     error = float(nats.std()) / 100
     assert -float(nats.mean()) > truth.entropy - 3 * error
     assert -float(nats.mean()) < truth.entropy + 0.15
@@ -130,16 +130,17 @@ def test_probabilities_of_levels_sum_to_at_most_one():
     assert np.all(between == -np.inf)
     drawn = model.sample(KEY, state, 50)["x"]
     assert set(np.unique(drawn)) <= {0, 0.5, 1}
-    told = model.measures["bits_per_dim"](KEY, state, {"x": everything})
-    nats = model.log_prob(KEY, state, {"x": everything})
-    np.testing.assert_allclose(told, -nats / (2 * math.log(2)), rtol=1e-6)
+    bits, batch = model.measures["bits_per_dim"], {"x": everything}
+    nats = model.log_prob(KEY, state, batch)
+    per_dim = bits(KEY, state, batch) / bits.per(batch)
+    np.testing.assert_allclose(per_dim, -nats / (2 * math.log(2)), rtol=1e-6)
 
 
 def test_variational_noise_sees_its_image_and_tightens_the_bound():
     x = jnp.clip(jnp.round(2 * POINTS + 2), 0, 4) / 4
     fields = {"levels": 5, "architecture": "realnvp"}
     uniform, learnt = (
-        float(jax.jit(model.log_prob)(jax.random.key(7), state, {"x": x}).mean())
+        float(jax.jit(model.log_prob.__call__)(jax.random.key(7), state, {"x": x}).mean())
         for model, state in (trained(x, 300, **fields, dequantisation_layers=n) for n in (0, 2))
     )
     assert learnt > uniform
@@ -152,15 +153,38 @@ def test_labels_condition_the_flow():
     state, step = jax.jit(model.init)(KEY, batch), jax.jit(model.step)
     for i in range(100):
         state, _ = step(jax.random.fold_in(KEY, i), state, batch)
-    log_prob = jax.jit(model.log_prob)
+    log_prob = jax.jit(model.log_prob.__call__)
     right = log_prob(KEY, state, batch).mean()
     wrong = log_prob(KEY, state, {**batch, "label": 1 - label}).mean()
     assert right > wrong + 0.3
-    drawn = model.sample(KEY, state, 300, label=1)
+    drawn = model.sample(KEY, state, 300, {"label": 1})
     assert np.all(drawn["label"] == 1)
     assert drawn["x"][:, 1].mean() > POINTS[:, 1].mean()
     with pytest.raises(DataError, match=r"0 \.\. 1"):
-        model.sample(KEY, state, 3, label=2)
+        model.sample(KEY, state, 3, {"label": 2})
+
+
+@pytest.mark.parametrize("shape", [(2,), (4, 4, 1)], ids=["points", "images"])
+def test_the_label_is_a_part_of_the_latents(shape):
+    x = POINTS[:30] if shape == (2,) else IMAGES
+    batch = {"x": x, "label": jnp.arange(30, dtype=jnp.int32) % 3}
+    fields = {"classes": 3, "scales": 0 if shape == (2,) else 1}
+    model = flow.make(flow.Config(**SMALL | fields), optax.adam(5e-3))
+    state = shaken(jax.jit(model.init)(KEY, batch))
+    z = jax.jit(model.latents.encode)(KEY, state, batch)
+    assert z.shape == model.latents.prior(KEY, state, 30).shape == (30, math.prod(shape) + 3)
+    np.testing.assert_allclose(jax.jit(model.latents.decode)(KEY, state, z)["x"], x, atol=1e-4)
+    # Another label is another flow.
+    other = jax.jit(model.latents.encode)(KEY, state, {**batch, "label": batch["label"] * 0})
+    assert float(jnp.abs(other - z)[1:3, :-3].max()) > 1e-3
+    with pytest.raises(DataError, match="labelled data"):
+        model.log_prob(KEY, state, {"x": x})
+
+
+def test_a_flow_without_labels_takes_none():
+    model, state = built()
+    with pytest.raises(DataError, match="cannot be told that"):
+        model.sample(KEY, state, 3, {"label": 1})
 
 
 def test_bits_of_a_uniform_density_are_those_of_the_levels():

@@ -251,7 +251,9 @@ def test_a_game_of_classes_samples_what_it_is_asked_for():
         model.init(jax.random.key(0), _batch(n=12))
     with pytest.raises(DataError, match=r"labels should lie in 0 \.\. 2, got 3 \.\. 3"):
         model.sample(jax.random.key(2), after, 6, {"label": 3})
-    with pytest.raises(DataError, match=r"gan cannot be told that: .*'lable'. Did you mean 'lab"):
+    with pytest.raises(
+        DataError, match=r"gan cannot be told that: .*'lable'. Did you mean 'label'"
+    ):
         model.sample(jax.random.key(2), after, 6, {"lable": 1})
 
 

@@ -20,7 +20,7 @@ from genjax_zoo.models import gaussian_mixture
 KEY = jax.random.key(0)
 STRUCTURES = ("full", "tied", "diagonal", "spherical")
 DENSE = ("full", "tied")
-MAXIMUM_LIKELIHOOD = {"imagined": 0.0, "ridge": 1e-7}
+MAXIMUM_LIKELIHOOD = {"pseudo_counts": 0.0, "ridge": 1e-7}
 
 
 def data(name):
@@ -30,21 +30,23 @@ def data(name):
 
 def learn(x, label=None, steps=1, sizes=None, **config):
     """A model and its state after so many epochs in batches of these sizes (one batch if None)."""
-    config = {"classes": 1 if label is None else int(max(label)) + 1, **config}
+    config = {"classes": 0 if label is None else int(max(label)) + 1, **config}
     model = gaussian_mixture.make(gaussian_mixture.Config(**config))
     part = lambda a, b: {"x": x[a:b]} | ({} if label is None else {"label": label[a:b]})
     ends = np.cumsum(sizes or [len(x)])
     state, step = jax.jit(model.init)(KEY, part(0, int(ends[0]))), jax.jit(model.step)
     of = {t: m._replace(value=jax.jit(m.value)) for t, m in model.measures.items()}
     model = model._replace(
-        log_prob=jax.jit(model.log_prob), encode=jax.jit(model.latents.encode), measures=of
+        log_prob=model.log_prob._replace(value=jax.jit(model.log_prob.value)),
+        latents=model.latents._replace(encode=jax.jit(model.latents.encode)),
+        measures=of,
     )
-    told = []
+    infos = []
     for _ in range(steps):
         for a, b in zip([0, *ends[:-1]], ends, strict=True):
             state, info = step(KEY, state, part(int(a), int(b)))
-            told.append(info)
-    return model, state, told
+            infos.append(info)
+    return model, state, infos
 
 
 def matrices(state, covariance):
@@ -105,9 +107,9 @@ def test_tied_and_full_are_scikit_learns_discriminant_analyses(name):
 @pytest.mark.parametrize("covariance", STRUCTURES)
 def test_em_ends_where_scikit_learns_does_and_never_decreases(covariance):
     x, _ = data("iris")
-    model, state, told = learn(x, steps=300, covariance=covariance, components=3,
-                               imagined=0.0, ridge=1e-6)  # fmt: skip
-    likelihood = np.array([info["log_prob"] for info in told], np.float64)
+    model, state, infos = learn(x, steps=300, covariance=covariance, components=3,
+                               pseudo_counts=0.0, ridge=1e-6)  # fmt: skip
+    likelihood = np.array([info["log_prob"] for info in infos], np.float64)
     assert np.diff(likelihood).min() > -2e-5
     assert likelihood[-1] > likelihood[0] + 0.01
     kinds = {"diagonal": "diag"}
@@ -156,9 +158,9 @@ def test_em_with_missing_features_never_decreases_and_fills_in(covariance):
     x, _ = data("iris")
     holes = x.copy()
     holes[np.random.default_rng(1).uniform(size=x.shape) < 0.3] = np.nan
-    _, state, told = learn(holes, steps=40, covariance=covariance, components=2,
-                           imagined=0.0, ridge=1e-6)  # fmt: skip
-    likelihood = np.array([info["log_prob"] for info in told], np.float64)
+    _, state, infos = learn(holes, steps=40, covariance=covariance, components=2,
+                           pseudo_counts=0.0, ridge=1e-6)  # fmt: skip
+    likelihood = np.array([info["log_prob"] for info in infos], np.float64)
     assert np.diff(likelihood).min() > -2e-5
     # One step from here, by the definition: E[x] and E[x xᵀ] given what is known.
     p, mean, sigma = matrices(state, covariance)
@@ -184,8 +186,8 @@ def test_em_with_missing_features_never_decreases_and_fills_in(covariance):
         if covariance == "spherical":
             diagonal = np.broadcast_to(diagonal.mean(1, keepdims=True), diagonal.shape)
         wanted_sigma = np.stack([np.diag(d) for d in diagonal])
-    config = gaussian_mixture.Config(covariance=covariance, classes=1, components=2,
-                                     imagined=0.0, ridge=1e-6)  # fmt: skip
+    config = gaussian_mixture.Config(covariance=covariance, classes=0, components=2,
+                                     pseudo_counts=0.0, ridge=1e-6)  # fmt: skip
     model = gaussian_mixture.make(config)
     after, _ = jax.jit(model.step)(KEY, state, {"x": holes})
     _, mean, sigma = matrices(after, covariance)
@@ -204,7 +206,7 @@ def test_minibatches_end_where_one_batch_does(covariance):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
-def test_imagined_examples_and_the_ridge_are_scale_free():
+def test_pseudo_counts_and_the_ridge_are_scale_free():
     x, y = data("wine")
     x, scale = x[::6], np.float32(10.0) ** np.random.default_rng(0).integers(-3, 4, 13)
     model, small, _ = learn(x, y[::6], covariance="full")
@@ -228,12 +230,12 @@ def test_no_covariance_is_singular(covariance):
     x, y = data("wine")
     x, y = x[[0, 1, 60, 61, 62]], y[[0, 1, 60, 61, 62]]
     x[:, 3] = 5.0
-    for imagined in (0.0, 1.0):
-        model, state, told = learn(x, y, steps=3, covariance=covariance, components=2,
-                                   classes=3, imagined=imagined)  # fmt: skip
+    for pseudo_counts in (0.0, 1.0):
+        model, state, infos = learn(x, y, steps=3, covariance=covariance, components=2,
+                                   classes=3, pseudo_counts=pseudo_counts)  # fmt: skip
         batch = {"x": x, "label": y}
         values = model.log_prob(KEY, state, batch), model.latents.encode(KEY, state, batch)
-        for leaf in jax.tree.leaves((state, told, values)):
+        for leaf in jax.tree.leaves((state, infos, values)):
             assert np.isfinite(leaf).all()
 
 
@@ -265,7 +267,7 @@ def test_samples_have_the_moments_of_their_class(covariance):
     x, y = data("iris")
     model, state, _ = learn(x, y, steps=3, covariance=covariance, components=2)
     p, mean, sigma = matrices(state, covariance)
-    drawn = model.sample(KEY, state, 20_000, label=1)
+    drawn = model.sample(KEY, state, 20_000, {"label": 1})
     assert set(np.unique(drawn["label"])) == {1}
     w = p[2:4] / p[2:4].sum()
     centre = w @ mean[2:4]
@@ -285,7 +287,7 @@ def test_what_is_missing_is_drawn_given_what_is_known(covariance):
     model, state, _ = learn(x, y, steps=3, covariance=covariance)
     _, mean, sigma = matrices(state, covariance)
     given = np.array([np.nan, 3.0, np.nan, 1.2], np.float32)
-    drawn = model.sample(KEY, state, 20_000, label=2, given=given)["x"]
+    drawn = model.sample(KEY, state, 20_000, {"label": 2, "x": given})["x"]
     np.testing.assert_allclose(drawn[:, 1], 3.0)
     np.testing.assert_allclose(drawn[:, 3], 1.2)
     h, o, S = [0, 2], [1, 3], sigma[2]
@@ -295,7 +297,7 @@ def test_what_is_missing_is_drawn_given_what_is_known(covariance):
     np.testing.assert_allclose(drawn[:, h].mean(0), wanted, atol=0.02)
     np.testing.assert_allclose(np.cov(drawn[:, h].T), spread, atol=0.02)
     # The class, too, is drawn from what is known of it.
-    free = model.sample(KEY, state, 20_000, given=given)["label"]
+    free = model.sample(KEY, state, 20_000, {"x": given})["label"]
     posterior = np.asarray(model.latents.encode(KEY, state, {"x": given[None]}))[0, :, 0]
     np.testing.assert_allclose(np.bincount(free, minlength=3) / 20_000, posterior, atol=0.02)
 
@@ -320,10 +322,10 @@ def test_bad_labels_and_bad_numbers_are_told():
         model.init(KEY, {"x": x[:2], "label": np.array([0, 5])})
     outside = {"x": x[:2], "label": np.array([0, 5])}
     assert jnp.isnan(jax.jit(model.step)(KEY, state, outside)[1]["labels_outside"])
-    with pytest.raises(DataError, match="no label"):
+    with pytest.raises(DataError, match="needs labelled data"):
         model.measures["error"](KEY, state, {"x": x[:2]})
     with pytest.raises(DataError, match="got 3"):
-        model.sample(KEY, state, 2, label=3)
-    for wrong in ({"keep": 1.5}, {"ridge": 0.0}, {"imagined": -1.0}, {"components": 0}):
+        model.sample(KEY, state, 2, {"label": 3})
+    for wrong in ({"keep": 1.5}, {"ridge": 0.0}, {"pseudo_counts": -1.0}, {"components": 0}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
             gaussian_mixture.Config(**wrong)

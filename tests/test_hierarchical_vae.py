@@ -74,9 +74,9 @@ def by_quadrature(params, posterior):
         else:
             # q(z_2 | x), and q(z_1 | x, z_2) with the precisions added
             d = np.tanh(network(params.up[0], x))
-            mean_1, std_1 = two(network(params.tell[0], d))
+            mean_1, std_1 = two(network(params.message[0], d))
             d = np.tanh(network(params.up[1], d))
-            log_q = stats.norm.logpdf(LINE, *two(network(params.tell[1], d)))
+            log_q = stats.norm.logpdf(LINE, *two(network(params.message[1], d)))
             precision = std_1**-2 + std_p**-2
             mean = (mean_1 * std_1**-2 + mean_p * std_p**-2) / precision
             log_q = log_q + stats.norm.logpdf(LINE[:, None], mean, precision**-0.5)
@@ -125,9 +125,10 @@ def test_the_bound_rises_with_its_samples_from_the_elbo_to_the_exact_value(known
 
 
 def test_draws_are_as_frequent_as_the_quadrature_says(known):
-    _, model, state, exact, _ = known
+    posterior, _, state, exact, _ = known
+    model, _ = small(posterior, sample_means=False)
     n = 20_000
-    x = jax.jit(lambda k: model.sample(k, state, n, means=False)["x"])(KEY)
+    x = jax.jit(lambda k: model.sample(k, state, n)["x"])(KEY)
     often = np.bincount(np.asarray(x @ jnp.array([4, 2, 1])).astype(int), minlength=8) / n
     p = np.exp(exact)
     assert np.all(np.abs(often - p) < 5 * np.sqrt(p * (1 - p) / n))
@@ -192,10 +193,10 @@ def test_three_layers_and_several_samples_keep_shapes():
         after, info = jax.eval_shape(model.step, KEY, state, {"x": x})
         assert after == state
         assert set(info) == {"loss", "effective_samples"}
-        seen = jax.eval_shape(
+        decoded = jax.eval_shape(
             lambda s, m=model: m.latents.decode(KEY, s, m.latents.encode(KEY, s, {"x": x})), after
         )
-        assert seen["x"].shape == x.shape
+        assert decoded["x"].shape == x.shape
 
 
 # The parts of bounds.py

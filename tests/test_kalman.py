@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import multivariate_normal
 
 from genjax_zoo.data.tables import nile
-from genjax_zoo.maths.inference import kalman
+from genjax_zoo.maths.inference import kalman, matrices
 
 smooth, filtered = (jax.jit(f, static_argnums=2) for f in (kalman.smooth, kalman.filter))
 PARALLEL = pytest.mark.parametrize("parallel", [False, True], ids=["sequential", "parallel"])
@@ -207,7 +207,7 @@ def test_an_autoregression_is_exact_without_noise_of_seeing():
     e = np.array([y[t, 0] - phi @ y[t - 3 : t, 0][::-1] for t in range(3, 30)])
     conditional = -0.5 * (e**2 / variance + np.log(2 * np.pi * variance))
     np.testing.assert_allclose(each[3:], conditional, rtol=1e-7)
-    np.testing.assert_allclose(kalman.stationary(s.A, s.Q), s.P1, rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(matrices.stationary(s.A, s.Q), s.P1, rtol=1e-9, atol=1e-12)
 
 
 # ------------------------------------------------------------------------------ what may come
@@ -217,12 +217,12 @@ def test_a_forecast_is_what_is_said_of_missing_times():
     s = system_of(3, 4, "full")
     y = series_of(s)
     longer = np.concatenate([y, np.full((5, 4), np.nan)])
-    dense, told = Dense(s, longer), kalman.forecast(s, jnp.asarray(y), 5)
-    np.testing.assert_allclose(told.state_mean, dense.mean[7:], rtol=1e-8, atol=1e-8)
-    np.testing.assert_allclose(told.state_cov, dense.cov[7:], rtol=1e-8, atol=1e-8)
-    np.testing.assert_allclose(told.mean, dense.mean[7:] @ s.C.T + s.d, rtol=1e-8)
+    dense, ahead = Dense(s, longer), kalman.forecast(s, jnp.asarray(y), 5)
+    np.testing.assert_allclose(ahead.state_mean, dense.mean[7:], rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(ahead.state_cov, dense.cov[7:], rtol=1e-8, atol=1e-8)
+    np.testing.assert_allclose(ahead.mean, dense.mean[7:] @ s.C.T + s.d, rtol=1e-8)
     variance = np.stack([np.diag(s.C @ V @ s.C.T + s.R) for V in dense.cov[7:]])
-    np.testing.assert_allclose(told.std**2, variance, rtol=1e-8)
+    np.testing.assert_allclose(ahead.std**2, variance, rtol=1e-8)
 
 
 def test_intervals_hold_what_they_promise():
@@ -230,8 +230,8 @@ def test_intervals_hold_what_they_promise():
     y = jax.vmap(lambda key: kalman.simulate(key, s, 12)[0])(
         jax.random.split(jax.random.key(0), 4000)
     )
-    told = jax.jit(jax.vmap(lambda y: kalman.forecast(s, y[:8], 4)))(y)
-    inside = jnp.abs(y[:, 8:] - told.mean) < 1.96 * told.std
+    ahead = jax.jit(jax.vmap(lambda y: kalman.forecast(s, y[:8], 4)))(y)
+    inside = jnp.abs(y[:, 8:] - ahead.mean) < 1.96 * ahead.std
     np.testing.assert_allclose(inside.mean((0, 2)), 0.95, atol=0.01)
 
 
@@ -265,14 +265,14 @@ def test_spectral_radius(scale):
         A = scale * rng.normal(size=(n, n))
         exact = np.abs(np.linalg.eigvals(A)).max()
         for dtype in (jnp.float32, jnp.float64):
-            found = kalman.spectral_radius(jnp.asarray(A, dtype))
+            found = matrices.spectral_radius(jnp.asarray(A, dtype))
             np.testing.assert_allclose(found, exact, rtol=2e-5)
     jordan = jnp.array([[0.9, 1.0], [0.0, 0.9]])
-    np.testing.assert_allclose(kalman.spectral_radius(jordan), 0.9, rtol=2e-5)
-    assert float(kalman.spectral_radius(jnp.array([[0.0, 1.0], [0.0, 0.0]]))) == 0
+    np.testing.assert_allclose(matrices.spectral_radius(jordan), 0.9, rtol=2e-5)
+    assert float(matrices.spectral_radius(jnp.array([[0.0, 1.0], [0.0, 0.0]]))) == 0
 
 
 def test_a_root_may_be_of_a_singular_matrix():
     P = jnp.array([[4.0, 2.0], [2.0, 1.0]])
-    L = kalman.root(P)
+    L = matrices.root(P)
     np.testing.assert_allclose(L @ L.T, P, atol=1e-12)

@@ -12,6 +12,7 @@ import pytest
 from genjax_zoo.contract import REAL, ConfigError, DataError, Exactness
 from genjax_zoo.learn.state import eval_params
 from genjax_zoo.maths.diffusion.samplers import Config as Sampling
+from genjax_zoo.maths.probability import scales
 from genjax_zoo.models import diffusion, latent_diffusion, vae, vq_vae
 from genjax_zoo.nets import Denoiser, Net
 
@@ -62,7 +63,7 @@ def linear_gaussian(monkeypatch, exact=True, off=0.0):
     decoder = linear(first.params.decoder, [[WEIGHT]], [SHIFT])
     params = dataclasses.replace(first.params, encoder=encoder, decoder=decoder)
     first = dataclasses.replace(first, params=params)
-    scale = latent_diffusion.Scale(jnp.array([M]), jnp.array([S]))
+    scale = scales.Scale(jnp.array([M]), jnp.array([S]))
     scale = dataclasses.replace(state.states[1], params=scale)
     return model, dataclasses.replace(state, states=(first, scale, state.states[2]))
 
@@ -165,7 +166,8 @@ def learnt_bars(request):
     ends = []
     for part, stage in enumerate((0, 1, 2, 2, 2)):
         state, info = train(state, jax.random.split(jax.random.key(part), PART))
-        assert bool(jnp.isfinite(info["loss"]).all())
+        loss = info[f"{('autoencoder', 'scale', 'diffusion')[stage]}/loss"]
+        assert bool(jnp.isfinite(loss.value).all()) and bool(loss.said.all())
         assert set(np.asarray(info["stage"])) == {stage}
         ends.append(state)
     return config, model, (*ends[:2], ends[-1])
@@ -189,32 +191,32 @@ def test_standardised_latents_have_mean_zero_and_variance_one(learnt_bars):
     auto = latent_diffusion.AUTO_ENCODERS[config.first](config, optax.sgd(0.0))
     z = auto.draw(jax.random.key(7), done.states[0], bars())
     scale = eval_params(done.states[1])
-    u = latent_diffusion.standard(scale, z)
+    u = scale.standard(z)
     channels = u.reshape(-1, u.shape[-1])
     # Every channel of each; of the VAE by other draws of q than those measured.
     np.testing.assert_allclose(channels.mean(0), 0, atol=0.3)
     np.testing.assert_allclose(channels.std(0), 1, atol=0.2)
-    np.testing.assert_allclose(latent_diffusion.back(scale, u), z, atol=1e-5)
+    np.testing.assert_allclose(scale.back(u), z, atol=1e-5)
 
 
 def test_the_scale_is_the_mean_and_deviation_of_all_that_was_seen():
     parts = 3 + 2 * jax.random.normal(KEY, (5, 10, 4, 2))
-    scale, sums = latent_diffusion.no_sums(KEY, {"x": parts[0]})
+    scale, sums = scales.start(KEY, {"x": parts[0]})
     for part in parts:
-        new, info = latent_diffusion.expect(KEY, scale, {"x": part})
+        new, info = scales.expect(KEY, scale, {"x": part})
         sums = jax.tree.map(jnp.add, sums, new)
-        scale = latent_diffusion.maximise(sums)
+        scale = scales.maximise(sums)
         assert info["loss"].shape == ()
     flat = np.asarray(parts).reshape(-1, 2)
     np.testing.assert_allclose(scale.mean, flat.mean(0), rtol=1e-5)
     np.testing.assert_allclose(scale.std, flat.std(0), rtol=1e-4)
-    constant = jax.tree.map(lambda leaf: 3.0 * leaf, latent_diffusion.Sums(*map(jnp.ones, [1] * 3)))
-    assert float(latent_diffusion.maximise(constant).std[0]) > 0
+    constant = jax.tree.map(lambda leaf: 3.0 * leaf, scales.Sums(*map(jnp.ones, [1] * 3)))
+    assert float(scales.maximise(constant).std[0]) > 0
 
 
 def test_a_sample_has_the_label_it_was_asked_for(learnt_bars):
     _, model, (*_, done) = learnt_bars
-    sample = jax.jit(lambda key, label: model.sample(key, done, 100, label=label))
+    sample = jax.jit(lambda key, label: model.sample(key, done, 100, {"label": label}))
     for label in (0, 1):
         drawn = sample(KEY, jnp.full(100, label))
         assert bool(jnp.all(drawn["label"] == label))
@@ -248,13 +250,67 @@ def test_evidence_is_a_bound_of_the_vae_and_none_of_the_vq_vae(learnt_bars):
     # Two clusters of z, of which the diffusion is told which, and N(0, I) is not.
     assert mean(model.log_prob) > mean(model.measures["gaussian_prior"]) + 0.1
     with pytest.raises(DataError):
-        model.sample(KEY, done, 4, label=2)
+        model.sample(KEY, done, 4, {"label": 2})
+
+
+# ---------------------------------------------------------------------------- begun from a VAE
+
+
+def learnt_vae(batch, **fields):
+    """A VAE of the bars that has learnt a little, as another run would hand it over."""
+    model = vae.make(vae.Config(4, "mlp", (32,), decoder="bernoulli", **fields), optax.adam(5e-3))
+    state = jax.jit(model.init)(KEY, batch)
+    step = jax.jit(model.step)
+    for i in range(20):
+        state, _ = step(jax.random.key(i), state, batch)
+    return model, state
+
+
+@pytest.mark.parametrize("average", [0.0, 0.9])
+def test_a_latent_diffusion_begins_from_a_trained_vae(average):
+    """The first stage is that VAE and stays it: its parameters, its bound, its decodings."""
+    batch = bars()
+    alone, learnt = learnt_vae(batch, average=average)
+    config = of_bars("vae")
+    config = dataclasses.replace(
+        config,
+        vae=dataclasses.replace(config.vae, average=average),
+        first_steps=0,
+        measure_steps=5,
+    )
+    model = latent_diffusion.make(config, optax.adam(5e-3))
+    state = model.init(KEY, batch, autoencoder=eval_params(learnt))
+    bound = jax.jit(alone.log_prob.__call__)(KEY, learnt, batch)
+    step, stages = jax.jit(model.step), []
+    for i in range(8):
+        state, info = step(jax.random.key(i), state, batch)
+        stages.append(int(info["stage"]))
+    assert stages == 5 * [1] + 3 * [2]
+    assert alike(eval_params(state.states[0]), eval_params(learnt))
+    own = jax.jit(model.measures["gaussian_prior"].__call__)(KEY, state, batch)
+    np.testing.assert_allclose(own, bound, rtol=1e-5)
+    z = alone.latents.encode(KEY, learnt, batch)
+    np.testing.assert_allclose(model.latents.encode(KEY, state, batch), z, rtol=1e-5, atol=1e-6)
+    decoded, expected = model.latents.decode(KEY, state, z), alone.latents.decode(KEY, learnt, z)
+    np.testing.assert_allclose(decoded["x"], expected["x"], rtol=1e-5, atol=1e-6)
+
+
+def test_a_vae_that_does_not_fit_is_refused():
+    batch = bars(8)
+    model = latent_diffusion.make(of_bars("vae"), optax.adam(5e-3))
+    wide = vae.make(vae.Config(4, "mlp", (48,), decoder="bernoulli"), optax.adam(5e-3))
+    params = eval_params(jax.jit(wide.init)(KEY, batch))
+    with pytest.raises(ConfigError, match=r"begin=.*48.*32"):
+        model.init(KEY, batch, autoencoder=params)
+    config = dataclasses.replace(of_bars("vae"), first_steps=0)
+    with pytest.raises(ConfigError, match=r"--begin=autoencoder=WORKDIR"):
+        latent_diffusion.make(config, optax.adam(5e-3)).init(KEY, batch)
 
 
 @pytest.mark.parametrize(
     "fields",
     [
-        {"first_steps": 0},
+        {"first_steps": -1},
         {"measure_steps": 0},
         {"vae": vae.Config(classes=10)},
         {"vae": vae.Config(sample_means=False)},

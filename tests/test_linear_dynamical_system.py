@@ -9,7 +9,8 @@ import pytest
 
 from genjax_zoo.contract import ConfigError, DataError, Exactness
 from genjax_zoo.data import tables
-from genjax_zoo.maths.inference import kalman
+from genjax_zoo.learn.state import eval_params
+from genjax_zoo.maths.inference import kalman, matrices
 from genjax_zoo.models import linear_dynamical_system as lds
 
 KEY = jax.random.key(0)
@@ -29,15 +30,15 @@ def series(B=3, T=25, p=3, missing=0.0):
     return y
 
 
-def eval_params(y, steps, **config):
+def fit(y, steps, **config):
     """A model, its state after so many steps of EM, and log p(y) before each and at the end."""
     model = lds.make(lds.Config(**config))
     batch = {"x": jnp.asarray(y)}
-    state, step, told = model.init(KEY, batch), jax.jit(model.step), []
+    state, step, history = model.init(KEY, batch), jax.jit(model.step), []
     for _ in range(steps):
-        told.append(float(model.log_prob(KEY, state, batch).sum()))
+        history.append(float(model.log_prob(KEY, state, batch).sum()))
         state, info = step(KEY, state, batch)
-    return model, state, [*told, float(model.log_prob(KEY, state, batch).sum())], info
+    return model, state, [*history, float(model.log_prob(KEY, state, batch).sum())], info
 
 
 @pytest.mark.parametrize(
@@ -52,9 +53,9 @@ def eval_params(y, steps, **config):
 def test_em_never_lowers_the_likelihood(config, missing):
     with jax.enable_x64(True):
         y = series(missing=missing)
-        told = eval_params(y, 12, **config)[2]
-    assert np.all(np.diff(told) > -1e-6), told
-    assert told[-1] > told[0] + 0.1
+        history = fit(y, 12, **config)[2]
+    assert np.all(np.diff(history) > -1e-6), history
+    assert history[-1] > history[0] + 0.1
 
 
 def test_an_autoregression_learns_its_coefficients():
@@ -63,9 +64,9 @@ def test_an_autoregression_learns_its_coefficients():
     for t in range(2, 2000):
         y[0, t] = 1.2 * y[0, t - 1] - 0.5 * y[0, t - 2] + rng.normal()
     with jax.enable_x64(True):
-        _, state, told, info = eval_params(y, 6, structure="autoregressive", ar=2)
-        A = np.asarray(lds.eval_params(state).system.A)
-    assert np.all(np.diff(told) > -1e-6)
+        _, state, history, info = fit(y, 6, structure="autoregressive", ar=2)
+        A = np.asarray(eval_params(state).system.A)
+    assert np.all(np.diff(history) > -1e-6)
     np.testing.assert_allclose(A[0], [1.2, -0.5], atol=0.06)
     np.testing.assert_allclose(info["spectral_radius"], 0.5**0.5, atol=0.05)
 
@@ -90,8 +91,8 @@ def test_a_prior_holds_the_system_where_it_began():
         y = series(B=1, T=8)
         away = []
         for nu in (0.0, 10.0, 1e6):
-            config = {"states": 2, "start": "random", "imagined": nu}
-            _, state, _, _ = eval_params(y, 3, **config)
+            config = {"states": 2, "start": "random", "pseudo_counts": nu}
+            _, state, _, _ = fit(y, 3, **config)
             began, ended = state.params.reference.system, state.params.system
             apart = jax.tree.map(lambda a, b: float(jnp.abs(a - b).max()), began, ended)
             away.append(max(jax.tree.leaves(apart)))
@@ -107,7 +108,7 @@ def test_the_nile_ends_where_its_likelihood_is_largest():
     state = model.init(KEY, batch)
     one = lambda state, _: (model.step(KEY, state, batch)[0], None)
     state = jax.jit(lambda s: jax.lax.scan(one, s, None, 2500)[0])(state)
-    system = lds.eval_params(state).system
+    system = eval_params(state).system
     np.testing.assert_allclose(float(system.Q[0, 0]), 1469.17, rtol=1e-3)
     np.testing.assert_allclose(float(jnp.ravel(system.R)[0]), 15098.52, rtol=1e-3)
     np.testing.assert_allclose(model.log_prob(KEY, state, batch), [-641.5856], atol=2e-3)
@@ -120,7 +121,7 @@ def test_subspace_identification_finds_the_eigenvalues_of_what_has_no_noise():
     y = (np.stack([x.real, x.imag], 1) @ C.T)[None]
     with jax.enable_x64(True):
         model = lds.make(lds.Config(states=2))
-        A = lds.eval_params(model.init(KEY, {"x": jnp.asarray(y)})).system.A
+        A = eval_params(model.init(KEY, {"x": jnp.asarray(y)})).system.A
     found = np.linalg.eigvals(np.asarray(A))
     np.testing.assert_allclose(np.abs(found), 0.99, atol=0.02)
     np.testing.assert_allclose(np.abs(np.angle(found)), 0.4, atol=0.02)
@@ -129,20 +130,21 @@ def test_subspace_identification_finds_the_eigenvalues_of_what_has_no_noise():
 def test_stability_is_enforced_where_it_is_asked_for():
     y = 1.06 ** np.arange(40.0)[None, :, None] * np.ones((1, 1, 3))
     y += 0.01 * np.random.default_rng(0).normal(size=y.shape)
-    loose = eval_params(y.astype(np.float32), 3, states=1)[1]
-    tight = eval_params(y.astype(np.float32), 3, states=1, stable="enforce", radius=0.9)[1]
-    assert kalman.spectral_radius(lds.eval_params(loose).system.A) > 1
-    assert kalman.spectral_radius(lds.eval_params(tight).system.A) < 0.901
+    loose = fit(y.astype(np.float32), 3, states=1)[1]
+    tight = fit(y.astype(np.float32), 3, states=1, stable="enforce", radius=0.9)[1]
+    assert matrices.spectral_radius(eval_params(loose).system.A) > 1
+    assert matrices.spectral_radius(eval_params(tight).system.A) < 0.901
 
 
 def test_frames_are_sampled_continued_encoded_and_decoded():
     y = series().astype(np.float32).reshape(3, 25, 3, 1, 1)
-    model, state, _, _ = eval_params(y, 2, states=2)
+    model, state, _, _ = fit(y, 2, states=2)
     assert model.log_prob.exactness is Exactness.EXACT
     assert model.sample(KEY, state, 4)["x"].shape == (4, 25, 3, 1, 1)
-    more = model.sample(KEY, state, 500, length=7, x=y[0])["x"]
+    later = lds.make(lds.Config(states=2, sample_length=7))
+    more = later.sample(KEY, state, 500, {"x": y[0]})["x"]
     assert more.shape == (500, 7, 3, 1, 1)
-    system = lds.eval_params(state).system
+    system = eval_params(state).system
     said = kalman.forecast(system, jnp.asarray(y[0].reshape(25, 3)), 7)
     error = np.abs(np.asarray(more).reshape(500, 7, 3).mean(0) - said.mean)
     assert np.all(error < 5 * said.std / np.sqrt(500))
@@ -156,7 +158,7 @@ def test_frames_are_sampled_continued_encoded_and_decoded():
 def test_what_is_missing_is_integrated_out():
     """Of binary patterns of missing numbers: the density of the rest is the marginal's."""
     y = series(B=1, T=2, p=2)
-    model, state, _, _ = eval_params(series(p=2), 2, states=1)
+    model, state, _, _ = fit(series(p=2), 2, states=1)
     grid = np.linspace(-15, 25, 4001)
     for t, i in itertools.product(range(2), range(2)):
         holed = y.copy()
@@ -171,7 +173,9 @@ def test_what_is_missing_is_integrated_out():
 def test_what_makes_no_sense_is_refused():
     with pytest.raises(ConfigError, match="states should be at least 1"):
         lds.Config(states=0)
-    with pytest.raises(ConfigError, match="fixed should name some of A, Q, C, d, R, start"):
+    with pytest.raises(ConfigError, match="fixed should name some of A, Q, C, d, R, initial"):
         lds.Config(fixed=("B",))
+    with pytest.raises(ConfigError, match=r"'start'.*it is called 'initial'"):
+        lds.Config(fixed=("start",))
     with pytest.raises(DataError, match="two times or more"):
         lds.make(lds.Config()).init(KEY, {"x": jnp.zeros((3, 1, 2))})

@@ -22,7 +22,7 @@ from genjax_zoo.contract import (
     categorical,
 )
 from genjax_zoo.learn.state import average_start, average_update, eval_params
-from genjax_zoo.measure import distances, evaluate, modes
+from genjax_zoo.measure import distances, modes, samples
 from genjax_zoo.run import loop
 from genjax_zoo.run.record import checkpoint
 from genjax_zoo.run.record.progress import Progress
@@ -124,21 +124,21 @@ def test_modes_are_told_where_data_have_modes_and_measured_at_the_end(tmp_path, 
     assert [("collapsing" in line) for line in told] == [False, False, True, True, True, True]
     assert [r.name for r in results] == ["log_prob", *modes.OF_MODES]
     numbers = json.loads((tmp_path / "eval" / "metrics.json").read_text())
-    assert numbers[1]["protocol"]["n_fake"] == 2500 and "grid" in numbers[1]["protocol"]["data"]
+    assert numbers[1]["protocol"]["n_samples"] == 2500 and "grid" in numbers[1]["protocol"]["data"]
 
 
 @pytest.mark.parametrize("source", ["digits", "density:ring", "density:checkerboard"])
 def test_a_collapsed_sampler_is_called_so(toy, source):
     opened = loop.set_up(toy(data={"source": source, "batch_size": 20})).source
     x = np.asarray(opened.held_out(jax.random.key(0), 0, 200)["x"])
-    well = evaluate.glance(x, opened, x)
-    one = evaluate.glance(np.repeat(x[:1], 200, 0), opened, x)
-    assert well.news == ""
+    well = samples.quick_look(x, opened, x)
+    one = samples.quick_look(np.repeat(x[:1], 200, 0), opened, x)
+    assert well.warning == ""
     expected = "collapsing: 1 of 8 modes" if "ring" in source else "collapsing: diversity 0.00"
-    assert one.news == expected
-    assert evaluate.glance(x[:, :1], opened, x).numbers == {}
+    assert one.warning == expected
+    assert samples.quick_look(x[:, :1], opened, x).numbers == {}
     if "ring" not in source:
-        assert evaluate.glance(x[:1], opened, x).numbers == {}
+        assert samples.quick_look(x[:1], opened, x).numbers == {}
 
 
 def test_news_stand_before_the_numbers_and_silence_is_no_news(capsys):

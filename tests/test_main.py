@@ -17,8 +17,8 @@ from genjax_zoo import main as main_module
 from genjax_zoo.contract import ConfigError, ZooError
 from genjax_zoo.main import load, main, override, parse, usage
 from genjax_zoo.measure import extractors
-from genjax_zoo.measure.evaluate import Result
 from genjax_zoo.measure.modes import OF_MODES
+from genjax_zoo.measure.results import Result
 from genjax_zoo.measure.scores import compare
 from genjax_zoo.models import ZOO, Family
 from genjax_zoo.run import loop
@@ -165,8 +165,8 @@ def test_evaluate_looks_at_samples_too(trained, tmp_path):
     assert len(entries(tmp_path / "run")) == before
     trained("evaluate", "--workdir=run", "--fake=81", "--measures=recall")
     both = [Result(**e) for e in entries(tmp_path / "run") if e["name"] == "recall"]
-    assert [e.protocol["n_fake"] for e in both] == [81, 80]
-    with pytest.raises(ZooError, match="differ in n_real: 81 and 80; n_fake: 81 and 80"):
+    assert [e.protocol["n_samples"] for e in both] == [81, 80]
+    with pytest.raises(ZooError, match="differ in n_real: 81 and 80; n_samples: 81 and 80"):
         compare(*both)
     assert compare(both[0], both[0]).value == 0
     page = (tmp_path / "run" / "report.html").read_text()

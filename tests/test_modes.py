@@ -10,7 +10,15 @@ import pytest
 from genjax_zoo.contract import DataError
 from genjax_zoo.data.densities import DENSITIES
 from genjax_zoo.measure.extractors import Extractor
-from genjax_zoo.measure.modes import OF_MODES, PERFECT, classes, coverage, glance, scores, stacked
+from genjax_zoo.measure.modes import (
+    OF_MODES,
+    PERFECT,
+    classes,
+    coverage,
+    quick_coverage,
+    scores,
+    stacked,
+)
 
 
 @pytest.mark.parametrize("name", ["ring", "grid"])
@@ -54,7 +62,7 @@ def test_scores_carry_protocol_and_interval():
     assert told["modes_covered"].value == 8 == told["modes_covered"].low
     for score in told.values():
         assert score.low <= score.value <= score.high and score.unit
-        assert score.protocol.n_fake == 2500 and "98.889" in score.protocol.parameters
+        assert score.protocol.n_samples == 2500 and "98.889" in score.protocol.parameters
     # 98.9 % of 2500: a standard error of 0.21 points.
     quality = told["high_quality"]
     assert 0.6 < quality.high - quality.low < 1.1
@@ -70,11 +78,11 @@ def test_a_mode_of_one_sample_may_be_missed_by_the_next():
     assert (score.low, score.value, score.high) == (1, 2, 2)
 
 
-def test_a_glance_sees_what_coverage_sees():
+def test_a_quick_look_sees_what_coverage_sees():
     density = DENSITIES["grid"]
     x = density.sample(jax.random.key(1), 60) + 0.1
     modes = coverage(x, density)
-    covered, quality = glance(np.asarray(x), density)
+    covered, quality = quick_coverage(np.asarray(x), density)
     assert covered == modes.covered and quality == pytest.approx(float(modes.high_quality))
 
 

@@ -8,6 +8,7 @@ from scipy.special import gammaln
 from sklearn.datasets import load_digits
 from sklearn.naive_bayes import BernoulliNB, GaussianNB, MultinomialNB
 
+from genjax_zoo import contract
 from genjax_zoo.contract import ConfigError, DataError, Exactness
 from genjax_zoo.models import naive_bayes
 
@@ -99,7 +100,7 @@ def test_bernoulli_sums_to_one():
     ]
     np.testing.assert_allclose(joint, [0.5, 0.5], rtol=1e-5)
     grey = model.log_prob(KEY, state, {"x": jnp.array([[0.0, 0.5, 1.0]])})
-    assert grey[0] == -jnp.inf and model.spaces["x"] == BINARY
+    assert grey[0] == -jnp.inf and model.spaces["x"] == contract.BINARY
 
 
 @pytest.mark.parametrize("alpha", [1.0, 1e-3])
@@ -122,7 +123,7 @@ def test_scikit_learns_multinomial_says_the_same(alpha):
     np.testing.assert_array_equal(
         model.measures["error"](KEY, state, batch), twin.predict(x) != LABEL[test]
     )
-    drawn = model.sample(KEY, state, 5000, label=3)["x"]
+    drawn = model.sample(KEY, state, 5000, {"label": 3})["x"]
     assert jnp.all(drawn == jnp.round(drawn)) and jnp.all(drawn >= 0)
     total = jnp.round(COUNTS[train][LABEL[train] == 3].sum(1).mean())
     np.testing.assert_array_equal(drawn.sum(1), total)
@@ -139,7 +140,7 @@ def test_multinomial_sums_to_one_over_all_counts_of_one_sum():
     for n in (0, 1, 5):
         np.testing.assert_allclose(jnp.exp(nats[every.sum(1) == n]).sum(), 1, rtol=1e-5)
     bad = model.log_prob(KEY, state, {"x": np.array([[0.5, 1, 1], [-1, 2, 1]], np.float32)})
-    assert jnp.all(bad == -jnp.inf) and model.spaces["x"] == COUNTS
+    assert jnp.all(bad == -jnp.inf) and model.spaces["x"] == contract.COUNTS
     # Known counts given their own sum: the explicit sum over the missing one, of any total.
     some = np.array([[1, 2, np.nan]], np.float32)
     known = model.measures["log_joint"](KEY, state, {"x": some, "label": np.array([0])})
@@ -169,7 +170,7 @@ def test_missing_features_are_left_out_exactly(kind):
     nothing = model.log_prob(KEY, state, {"x": np.full((1, 64), np.nan, np.float32)})
     np.testing.assert_allclose(nothing, 0, atol=1e-5)
     # What is missing is drawn, what is known stays.
-    drawn = model.sample(KEY, state, 4000, given=holes[0])
+    drawn = model.sample(KEY, state, 4000, {"x": holes[0]})
     np.testing.assert_array_equal(drawn["x"][:, keep], np.tile(holes[0][keep], (4000, 1)))
     posterior = np.asarray(model.latents.encode(KEY, state, a))[0]
     np.testing.assert_allclose(drawn["x"].mean(0)[~keep], (posterior @ state.params.mean)[~keep],
@@ -225,12 +226,13 @@ def test_samples_have_the_moments_of_their_class(kind):
     np.testing.assert_allclose(p, state.params.prior, atol=0.01)
     if kind == "bernoulli":
         assert set(np.unique(drawn["x"])) == {0.0, 1.0}
-    of = model.sample(KEY, state, 20_000, label=3)
+    of = model.sample(KEY, state, 20_000, {"label": 3})
     assert set(np.unique(of["label"])) == {3}
     flat = of["x"].reshape(20_000, -1)
     np.testing.assert_allclose(flat.mean(0), state.params.mean[3], atol=0.02)
     np.testing.assert_allclose(flat.var(0), state.params.variance[3], atol=0.01)
-    means = model.sample(KEY, state, 4, label=jnp.array([0, 1, 2, 3]), means=True)["x"]
+    pictures = naive_bayes.make(naive_bayes.Config(kind=kind, sample_means=True))
+    means = pictures.sample(KEY, state, 4, {"label": jnp.array([0, 1, 2, 3])})["x"]
     np.testing.assert_allclose(means.reshape(4, -1), state.params.mean[:4])
 
 
@@ -245,13 +247,19 @@ def test_decode_weighs_the_means_by_the_posterior():
 
 def test_without_labels_there_is_one_class():
     x = np.random.default_rng(2).normal(size=(500, 2)).astype(np.float32) * [2, 0.5] + 1
-    model, state, _ = learn(x, sizes=[100] * 5)
+    model, state, _ = learn(x, sizes=[100] * 5, classes=0)
     np.testing.assert_allclose(state.params.mean[0], x.mean(0), rtol=1e-4)
     np.testing.assert_allclose(state.params.variance[0], x.var(0), rtol=1e-4)
-    batch = {"x": x[:3]}
-    a, b = model.log_prob(KEY, state, batch), model.measures["log_joint"](KEY, state, batch)
-    np.testing.assert_allclose(a, b)
-    assert set(np.unique(model.sample(KEY, state, 5)["label"])) == {0}
+    normal = -0.5 * ((x[:3] - x.mean(0)) ** 2 / x.var(0) + np.log(2 * np.pi * x.var(0)))
+    np.testing.assert_allclose(
+        model.log_prob(KEY, state, {"x": x[:3]}), normal.sum(1), rtol=1e-4, atol=1e-4
+    )
+    assert set(model.sample(KEY, state, 5)) == set(model.spaces) == {"x"}
+    assert not model.measures
+    # One class of labelled data is the same model, and its log p(x, y) is log p(x).
+    one, same, _ = learn(x, np.zeros(500, np.int32), [100] * 5, classes=1)
+    np.testing.assert_allclose(same.params.mean, state.params.mean)
+    assert set(np.unique(one.sample(KEY, same, 5)["label"])) == {0}
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "bernoulli"])
@@ -268,11 +276,16 @@ def test_bad_labels_and_bad_numbers_are_told():
     model, state, _ = learn(GREY[:20], LABEL[:20])
     with pytest.raises(DataError, match=r"labels should lie in 0 .. 9, got 0 .. 12"):
         model.init(KEY, {"x": GREY[:2], "label": np.array([0, 12])})
-    _, info = model.step(KEY, state, {"x": GREY[:2], "label": np.array([0, 12])})
-    assert jnp.isnan(info["labels_outside"])
-    with pytest.raises(DataError, match="no label"):
+    outside = {"x": GREY[:2], "label": np.array([0, 12])}
+    assert jnp.isnan(jax.jit(model.step)(KEY, state, outside)[1]["labels_outside"])
+    with pytest.raises(DataError, match="needs labelled data"):
         model.measures["error"](KEY, state, {"x": GREY[:2]})
     with pytest.raises(DataError, match="got 10"):
-        model.sample(KEY, state, 2, label=10)
+        model.sample(KEY, state, 2, {"label": 10})
+    with pytest.raises(DataError, match="cannot be told that: unknown given 'text'"):
+        model.sample(KEY, state, 2, {"text": "three"})
+    counts, own, _ = learn(COUNTS[:20], LABEL[:20], kind="multinomial")
+    with pytest.raises(DataError, match=r"naive_bayes \(multinomial\) cannot be told that.*'x'"):
+        counts.sample(KEY, own, 2, {"x": COUNTS[0], "mask": np.ones(64)})
     with pytest.raises(ConfigError, match="alpha should be positive"):
         naive_bayes.Config(alpha=0.0)

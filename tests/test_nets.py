@@ -14,7 +14,7 @@ from jax import lax
 
 from genjax_zoo import nets
 from genjax_zoo.contract import ConfigError
-from genjax_zoo.nets import norm, resample
+from genjax_zoo.nets import denoisers, norm, resample, transformer
 from genjax_zoo.run.devices import startup
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -265,6 +265,76 @@ def test_decoder_passes_the_variance_on():
     assert 0.15 < float(x.std()) < 1.0
 
 
+def softmax_by_hand(q, k, v, mask):
+    """Attention of one head, place by place: q [N, d], k, v [M, d], mask [N, M]."""
+    y = np.zeros((len(q), v.shape[-1]))
+    for i in range(len(q)):
+        seen = [j for j in range(len(k)) if mask[i, j]]
+        weights = np.exp([q[i] @ k[j] / math.sqrt(q.shape[-1]) for j in seen])
+        y[i] = sum(w * v[j] for w, j in zip(weights / weights.sum(), seen, strict=True))
+    return y
+
+
+def test_attention_is_the_sums_written_out():
+    with jax.enable_x64():
+        q, k, v = (np.asarray(normal(i, 2, 3, n, 4)) for i, n in enumerate((5, 6, 6)))
+        mask = np.array(normal(3, 2, 1, 5, 6)) > 0
+        mask[..., 0] = True
+        y = transformer.attend(q, k, v, mask)
+        for b, h in itertools.product(range(2), range(3)):
+            close(y[b, h], softmax_by_hand(q[b, h], k[b, h], v[b, h], mask[b, 0]))
+        everything = np.ones((2, 1, 5, 6), bool)
+        close(transformer.attend(q, k, v), transformer.attend(q, k, v, everything))
+
+
+def stirred(module, *inputs):
+    """A module's parameters with no zero left, for what begins as the identity."""
+    params = module.init(jax.random.key(0), *inputs)
+    leaves, tree = jax.tree.flatten(params)
+    return jax.tree.unflatten(tree, [w + 0.3 * normal(i, *w.shape) for i, w in enumerate(leaves)])
+
+
+def test_a_causal_mask_hides_what_comes_after():
+    """Proved by gradients: those of place i by the places after it are exactly zero."""
+    h, block = normal(1, 1, 5, 8), transformer.Block(heads=2)
+    causal = jnp.tril(jnp.ones((5, 5), bool))
+    params = stirred(block, h)
+    y = lambda h, mask: block.apply(params, h, mask=mask)[0].sum(-1)
+    slopes = lambda mask: np.abs(jax.jit(jax.jacrev(y))(h, mask)[:, 0]).max(-1)
+    assert np.array_equal(slopes(causal) > 0, np.tril(np.ones((5, 5), bool)))
+    assert np.all(slopes(jnp.ones((5, 5), bool)) > 0)
+
+
+def test_a_block_with_a_condition_begins_as_the_identity_and_then_follows_it():
+    h, condition, context = normal(1, 2, 5, 8), normal(2, 2, 6), normal(3, 2, 3, 4)
+    block = transformer.Block(heads=2)
+    params = block.init(jax.random.key(0), h, condition, context)
+    np.testing.assert_array_equal(block.apply(params, h, condition, context), h)
+    params = stirred(block, h, condition, context)
+    y = block.apply(params, h, condition, context)
+    for other in ((condition[::-1], context), (condition, context[::-1])):
+        assert float(jnp.abs(block.apply(params, h, *other) - y).max()) > 1e-3
+    # No example sees another.
+    close(block.apply(params, h[:1], condition[:1], context[:1]), y[:1], 1e-5)
+
+
+def test_patches_are_cut_and_put_together_again():
+    x = normal(0, 2, 6, 4, 3)
+    patches = denoisers.patchify(x, 2)
+    assert patches.shape == (2, 3, 2, 12)
+    np.testing.assert_array_equal(patches[0, 1, 1].reshape(2, 2, 3), x[0, 2:4, 2:4])
+    np.testing.assert_array_equal(denoisers.unpatchify(patches, 2), x)
+    with pytest.raises(ConfigError, match="patches of 4 do not divide"):
+        denoisers.patchify(x, 4)
+
+
+def test_sinusoids_have_the_wavelengths_of_the_paper():
+    t = jnp.arange(5.0)
+    y = transformer.sinusoidal_embedding(t, 6, longest=1000.0)
+    want = [[f(i * 1000 ** (-j / 3)) for f in (np.cos, np.sin) for j in range(3)] for i in range(5)]
+    np.testing.assert_allclose(y, want, atol=1e-6)
+
+
 def test_the_platforms_flag_is_left_alone_where_it_should_be():
     cpu = {"JAX_PLATFORMS": "cpu"}
     assert not startup.prepare({"JAX_PLATFORMS": "cuda"})
@@ -296,7 +366,7 @@ def test_threads_are_spared_where_cores_are_few_and_nothing_is_said(monkeypatch)
 def test_jax_starts_with_the_flag(monkeypatch):
     """XLA aborts on a flag that it does not know: really start it."""
     code = (
-        "from genjax_zoo import platform; print(startup.prepare());"
+        "from genjax_zoo.run.devices import startup; print(startup.prepare());"
         "import jax; print(jax.numpy.ones(3).sum())"
     )
     environ = {k: v for k, v in os.environ.items() if k != "XLA_FLAGS"} | {"JAX_PLATFORMS": "cpu"}

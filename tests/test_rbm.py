@@ -10,7 +10,8 @@ import pytest
 
 from genjax_zoo.contract import ConfigError, DataError, Exactness
 from genjax_zoo.learn import verbs
-from genjax_zoo.maths.mcmc import ais, chains
+from genjax_zoo.maths.mcmc import ais, boltzmann, chains, gibbs
+from genjax_zoo.maths.mcmc.boltzmann import Machine
 from genjax_zoo.models import rbm
 
 KEY = jax.random.key(0)
@@ -28,7 +29,7 @@ def machine(D=5, H=3, offsets=True, key=KEY):
         for k, s in zip(jax.random.split(key, 5), [(D, H), D, H, D, H], strict=True)
     )
     scale = 0.3 if offsets else 0.0
-    return rbm.Params(W, b, c, scale * mu, scale * lam, jnp.full(D, 0.5), shape=(D,))
+    return Machine(W, b, c, scale * mu, scale * lam, jnp.full(D, 0.5), shape=(D,))
 
 
 def energies(p, vs, hs):
@@ -62,7 +63,7 @@ def model_and_state(params, tx=None, **config):
 def test_free_energy_sums_over_hidden(offsets):
     p = machine(offsets=offsets)
     twin = -np.log(np.exp(-energies(p, states(5), states(3))).sum(1))
-    np.testing.assert_allclose(rbm.free_energy(p, states(5)), twin, rtol=1e-5, atol=1e-5)
+    np.testing.assert_allclose(boltzmann.free_energy(p, states(5)), twin, rtol=1e-5, atol=1e-5)
 
 
 @pytest.mark.parametrize("D, H", [(5, 3), (3, 5), (4, 4)])
@@ -77,9 +78,9 @@ def test_probabilities_are_those_of_enumeration_and_sum_to_one(D, H):
 
 def test_enumeration_of_either_side_and_in_any_blocks_is_the_same():
     p = machine(7, 6)
-    over_hidden = rbm.log_partition(p)
-    over_visible = jax.nn.logsumexp(-rbm.free_energy(p, states(7)))
-    in_blocks = rbm.log_partition(p, block=8)
+    over_hidden = boltzmann.log_partition(p)
+    over_visible = jax.nn.logsumexp(-boltzmann.free_energy(p, states(7)))
+    in_blocks = boltzmann.log_partition(p, block=8)
     np.testing.assert_allclose(over_hidden, over_visible, rtol=1e-6)
     np.testing.assert_allclose(over_hidden, in_blocks, rtol=1e-6)
 
@@ -90,12 +91,12 @@ def test_grey_values_and_too_many_units_have_no_likelihood():
     assert (
         rbm.make(rbm.Config(hidden=21), optax.sgd(0.1)).log_prob.exactness is Exactness.UNNORMALISED
     )
-    told = rbm.make(rbm.Config(hidden=21, visible=5), optax.sgd(0.1))
-    assert told.exactness is Exactness.EXACT
+    small = rbm.make(rbm.Config(hidden=21, visible=5), optax.sgd(0.1))
+    assert small.log_prob.exactness is Exactness.EXACT
     with pytest.raises(ConfigError, match="at most 20 units"):
-        rbm.log_partition(machine(21, 21))
+        boltzmann.log_partition(machine(21, 21))
     with pytest.raises(ConfigError, match="visible=5 was promised, but the data have 6"):
-        told.init(KEY, {"x": jnp.zeros((2, 3, 2))})
+        small.init(KEY, {"x": jnp.zeros((2, 3, 2))})
 
 
 def test_unnormalised_differs_from_exact_by_a_constant():
@@ -112,16 +113,16 @@ def test_conditionals_are_those_of_the_joint():
     pvh = joint(p)
     h_given_v = pvh @ np.asarray(states(3)) / pvh.sum(1, keepdims=True)
     v_given_h = pvh.T @ np.asarray(states(5)) / pvh.sum(0)[:, None]
-    np.testing.assert_allclose(rbm.hidden_mean(p, states(5)), h_given_v, atol=1e-5)
-    np.testing.assert_allclose(rbm.visible_mean(p, states(3)), v_given_h, atol=1e-5)
+    np.testing.assert_allclose(boltzmann.hidden_mean(p, states(5)), h_given_v, atol=1e-5)
+    np.testing.assert_allclose(boltzmann.visible_mean(p, states(3)), v_given_h, atol=1e-5)
 
 
 def test_centring_changes_coordinates_and_not_the_distribution():
     p = machine()
     data = states(5)[jnp.array([3, 7, 7, 21, 30])]
-    moved = rbm.recentre(p, data, nu=1.0)
+    moved = boltzmann.recentre(p, data, nu=1.0)
     np.testing.assert_allclose(moved.mu, data.mean(0), atol=1e-6)
-    np.testing.assert_allclose(moved.lam, rbm.hidden_mean(p, data).mean(0), atol=1e-6)
+    np.testing.assert_allclose(moved.lam, boltzmann.hidden_mean(p, data).mean(0), atol=1e-6)
     assert float(jnp.abs(moved.b - p.b).max()) > 0.1
     np.testing.assert_allclose(joint(moved), joint(p), atol=1e-6)
 
@@ -143,7 +144,7 @@ def explicit_gradient(p, positive, negative):
 
 
 def gap(p, positive, negative):
-    return rbm.free_energy(p, positive).mean() - rbm.free_energy(p, negative).mean()
+    return boltzmann.free_energy(p, positive).mean() - boltzmann.free_energy(p, negative).mean()
 
 
 def test_gradient_of_the_gap_is_the_explicit_statistics_and_finite_differences():
@@ -222,7 +223,7 @@ def test_persistent_chains_arrive_at_the_exact_gradient(centred):
 
     def exact(W, b, c):
         q = p.replace(W=W, b=b, c=c)
-        return jnp.mean(rbm.free_energy(q, x)) + rbm.log_partition(q)
+        return jnp.mean(boltzmann.free_energy(q, x)) + boltzmann.log_partition(q)
 
     truth = jax.grad(exact, argnums=(0, 1, 2))(p.W, p.b, p.c)
     moved, _ = model.step(KEY, state, {"x": x})
@@ -238,7 +239,7 @@ def test_persistent_chains_arrive_at_the_exact_gradient(centred):
 def test_block_gibbs_leaves_the_joint_as_it_is():
     p = machine(3, 2)
     h = jnp.zeros((40_000, 2))
-    v, h = jax.jit(lambda key: rbm.gibbs(key, p, h, 30))(KEY)
+    v, h = jax.jit(lambda key: gibbs.run(key, p, h, 30))(KEY)
     code = np.asarray(v @ jnp.array([4, 2, 1]) * 4 + h @ jnp.array([2, 1])).astype(int)
     seen = np.bincount(code, minlength=32) / len(code)
     np.testing.assert_allclose(seen, joint(p).reshape(-1), atol=0.012)
@@ -272,7 +273,8 @@ def test_samples_follow_the_exact_distribution_and_have_the_shape_of_the_data():
     np.testing.assert_allclose(
         np.bincount(code, minlength=16) / len(code), joint(p).sum(1), atol=0.012
     )
-    means = model.sample(KEY, state, 40_000, means=True)["x"].mean(0)
+    shown, _ = model_and_state(p, sample_steps=30, sample_means=True)
+    means = shown.sample(KEY, state, 40_000)["x"].mean(0)
     np.testing.assert_allclose(means, x.mean(0), atol=0.012)
 
 
@@ -328,7 +330,7 @@ def machine_of(units, classes, D=2, H=3, key=KEY):
     W, b, c, mu, lam, s = (jax.random.normal(k, shape) for k, shape in draws)
     rate = jnp.concatenate([jnp.linspace(0.3, 0.6, D), jnp.full(classes, 1 / max(classes, 1))])
     log_std = 0.3 * s - 0.2 if units == "gaussian" else None
-    return rbm.Params(W, b, c, 0.3 * mu, 0.3 * lam, rate, (D,), log_std, classes)
+    return Machine(W, b, c, 0.3 * mu, 0.3 * lam, rate, (D,), log_std, classes, units)
 
 
 def cells(p, side=161, reach=11.0):
@@ -375,21 +377,21 @@ def test_every_kind_of_unit_is_its_energy(units, classes):
     E = full_energy(p, v, h)
     some = np.argsort(-pvh.sum(1))[:200]
     free = -np.log(np.exp(-E[some]).sum(1))
-    np.testing.assert_allclose(rbm.free_energy(p, v[some]), free, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(boltzmann.free_energy(p, v[some]), free, rtol=1e-4, atol=1e-4)
     other = -np.log(np.exp(-E).sum(0) * volume)
-    np.testing.assert_allclose(rbm.hidden_free_energy(p, h), other, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(rbm.log_partition(p), log_z, atol=1e-4)
+    np.testing.assert_allclose(boltzmann.hidden_free_energy(p, h), other, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(boltzmann.log_partition(p), log_z, atol=1e-4)
     h_given_v = pvh[some] @ h / pvh[some].sum(1, keepdims=True)
-    np.testing.assert_allclose(rbm.hidden_mean(p, v[some]), h_given_v, atol=1e-4)
+    np.testing.assert_allclose(boltzmann.hidden_mean(p, v[some]), h_given_v, atol=1e-4)
     v_given_h = pvh.T @ v / pvh.sum(0)[:, None]
-    np.testing.assert_allclose(rbm.visible_mean(p, h), v_given_h, atol=1e-4)
+    np.testing.assert_allclose(boltzmann.visible_mean(p, h), v_given_h, atol=1e-4)
 
 
 @pytest.mark.parametrize("units, classes", KINDS)
 def test_offsets_change_the_distribution_of_no_kind(units, classes):
     p = machine_of(units, classes)
     v = jnp.asarray(cells(p)[0][:: 7 if classes else 5])[:50].astype(jnp.float32)
-    moved = rbm.recentre(p, v, nu=0.5)
+    moved = boltzmann.recentre(p, v, nu=0.5)
     np.testing.assert_allclose(moved.mu, 0.5 * (p.mu + v.mean(0)), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(full_joint(moved)[1], full_joint(p)[1], atol=1e-4)
 
@@ -400,7 +402,7 @@ def test_draws_of_every_kind_have_the_moments_of_the_conditional(units, classes)
     v, pvh, _ = full_joint(p)
     for j in (0, 5):
         law = pvh[:, j] / pvh[:, j].sum()
-        drawn = rbm.draw_visible(KEY, p, jnp.tile(states(3)[j], (40_000, 1)))
+        drawn = boltzmann.draw_visible(KEY, p, jnp.tile(states(3)[j], (40_000, 1)))
         mean, square = law @ v, law @ v**2
         scale = np.sqrt(law @ v**4) / 200
         np.testing.assert_array_less(np.abs(drawn.mean(0) - mean), 4 * np.sqrt(square) / 200)
@@ -418,8 +420,7 @@ def batch_of(p, v):
 
 def model_of(p, tx=None, **config):
     """A model of this machine's kind, and a state of it that has these parameters."""
-    units = "bernoulli" if p.log_std is None else "gaussian"
-    config = rbm.Config(hidden=p.c.size, units=units, classes=p.classes, **config)
+    config = rbm.Config(hidden=p.c.size, units=p.units, classes=p.classes, **config)
     model = rbm.make(config, tx or optax.sgd(0.1))
     batch = {"x": jnp.ones((4, *p.shape)), "label": jnp.zeros(4, jnp.int32)}
     return model, model.init(KEY, batch).replace(params=p)
@@ -462,7 +463,9 @@ def test_gradients_of_every_kind_are_differences_of_the_likelihood(units, classe
         return np.log(np.exp(-full_energy(q, data, states(3))).sum(1)).mean() - full_joint(q)[2]
 
     def objective(q):
-        return rbm.free_energy(q, jnp.asarray(data, jnp.float32)).mean() + rbm.log_partition(q)
+        return boltzmann.free_energy(
+            q, jnp.asarray(data, jnp.float32)
+        ).mean() + boltzmann.log_partition(q)
 
     g = jax.grad(objective)(p)
     names = {"W": (1, 2), "b": (0,), "c": (1,)} | ({"log_std": (1,)} if units == "gaussian" else {})
@@ -481,7 +484,7 @@ def exact_descent(p, v):
     """-∇ of the mean log-likelihood in W, b, c (and log σ), by enumeration."""
 
     def objective(q):
-        return jnp.mean(rbm.free_energy(q, v)) + rbm.log_partition(q)
+        return jnp.mean(boltzmann.free_energy(q, v)) + boltzmann.log_partition(q)
 
     return jax.grad(objective)(p)
 
@@ -513,7 +516,7 @@ def test_other_chains_arrive_at_the_exact_gradient(units, classes, chain):
 
 def test_persistent_chains_are_where_tempering_is_needed():
     """Two modes that plain chains hardly ever leave: replicas cross over, plain chains do not."""
-    p = rbm.Params(
+    p = Machine(
         W=jnp.full((4, 2), 6.0),
         b=jnp.full(4, -6.0),
         c=jnp.full(2, -12.0),
@@ -557,7 +560,7 @@ def test_fast_weights_follow_the_gradient_and_forget(centred):
         new, _ = model.step(KEY, state, x)
         assert not jnp.array_equal(new.params.mu, p.mu)
         np.testing.assert_allclose(joint(new.params), joint(one.params), atol=1e-5)
-        fast = [joint(rbm.ahead(s.params, s.memory)) for s in (new, one)]
+        fast = [joint(gibbs.ahead(s.params, s.memory)) for s in (new, one)]
         np.testing.assert_allclose(*fast, atol=1e-5)
 
 
@@ -611,7 +614,7 @@ def test_a_part_that_is_known_stays_and_the_rest_follows_the_conditional(units, 
     p = machine_of(units, classes)
     model, state = model_of(p, sample_steps=40)
     x, mask = jnp.array([1.0, 7.0]), jnp.array([1.0, 0.0])
-    drawn = model.sample(KEY, state, 20_000, x=x, mask=mask)
+    drawn = model.sample(KEY, state, 20_000, {"x": x, "mask": mask})
     assert jnp.array_equal(drawn["x"][:, 0], jnp.ones(20_000))
     v, pvh, _ = full_joint(p)
     at = np.abs(v[:, 0] - 1).argmin() if units == "gaussian" else None
@@ -623,7 +626,7 @@ def test_a_part_that_is_known_stays_and_the_rest_follows_the_conditional(units, 
         return
     label = np.bincount(np.asarray(drawn["label"]), minlength=3) / 20_000
     np.testing.assert_allclose(label, law @ v[here, 2:], atol=0.03)
-    held = model.sample(KEY, state, 20_000, label=2)
+    held = model.sample(KEY, state, 20_000, {"label": 2})
     assert jnp.array_equal(held["label"], jnp.full(20_000, 2))
     law = pvh.sum(1) * v[:, 4]
     law /= law.sum()
@@ -633,31 +636,38 @@ def test_a_part_that_is_known_stays_and_the_rest_follows_the_conditional(units, 
 
 def test_what_is_known_may_differ_from_one_example_to_the_next():
     p = machine(4, 3).replace(shape=(2, 2, 1))
-    model, state = model_and_state(p, sample_steps=5)
+    model, state = model_and_state(p, sample_steps=5, sample_means=True)
     x = states(4).reshape(16, 2, 2, 1)
     mask = jnp.arange(64).reshape(16, 2, 2, 1) % 3 == 0
-    sample = jax.jit(lambda key, x, mask: model.sample(key, state, 16, x=x, mask=mask, means=True))
+    sample = jax.jit(lambda key, x, mask: model.sample(key, state, 16, {"x": x, "mask": mask}))
     drawn = sample(KEY, x, mask)["x"]
     assert jnp.array_equal(drawn[mask], x[mask])
     free = drawn[~mask]
     assert bool(jnp.all((free > 0) & (free < 1)))
+    # What is NaN is unknown, too.
+    again = model.sample(KEY, state, 16, {"x": jnp.where(mask, x, jnp.nan)})["x"]
+    np.testing.assert_allclose(again, drawn, atol=1e-6)
 
 
 def test_what_cannot_be_held_is_refused():
     plain, state = model_and_state(machine())
-    with pytest.raises(DataError, match=r"x and mask go together.*no mask"):
-        plain.sample(KEY, state, 2, x=jnp.zeros(5))
-    with pytest.raises(DataError, match="has no label unit"):
-        plain.sample(KEY, state, 2, label=1)
+    with pytest.raises(DataError, match="all of x was given"):
+        plain.sample(KEY, state, 2, {"x": jnp.zeros(5)})
+    with pytest.raises(DataError, match="mask says where x is known, and no x was given"):
+        plain.sample(KEY, state, 2, {"mask": jnp.ones(5)})
+    with pytest.raises(DataError, match=r"mask should have the shape \[5\]"):
+        plain.sample(KEY, state, 2, {"x": jnp.zeros(5), "mask": jnp.ones(4)})
+    with pytest.raises(DataError, match=r"rbm cannot be told that: unknown given 'label'.*x"):
+        plain.sample(KEY, state, 2, {"label": 1})
     p = machine_of("bernoulli", 3)
     model, state = model_of(p)
     with pytest.raises(DataError, match=r"labels should lie in 0 \.\. 2, got 3 \.\. 3"):
-        model.sample(KEY, state, 2, label=3)
+        model.sample(KEY, state, 2, {"label": 3})
     with pytest.raises(DataError, match=r"labels should lie in 0 \.\. 2, got 0 \.\. 9"):
         model.init(KEY, {"x": jnp.zeros((2, 2)), "label": jnp.array([0, 9])})
-    with pytest.raises(DataError, match="the data have none"):
+    with pytest.raises(DataError, match="needs labelled data"):
         model.init(KEY, {"x": jnp.zeros((2, 2))})
-    with pytest.raises(DataError, match="the batch no label"):
+    with pytest.raises(DataError, match="needs labelled data"):
         model.measures["error"](KEY, state, {"x": jnp.zeros((2, 2))})
     for fields in ({"classes": 1}, {"replicas": 1}, {"target": 1.0}, {"discriminative": 1.0}):
         with pytest.raises(ConfigError, match=next(iter(fields))):
@@ -712,8 +722,8 @@ def test_the_discriminative_term_is_the_classifiers_likelihood():
         model_of(p, optax.sgd(1.0), discriminative=weight) for weight in (0.0, 2.0)
     )
     a, b = (m.step(KEY, state, batch)[0].params for m in (plain, hybrid))
-    told = lambda q: -hybrid.measures["log_p_label"](KEY, state.replace(params=q), batch).mean()
-    g = jax.grad(told)(p)
+    loss = lambda q: -hybrid.measures["log_p_label"](KEY, state.replace(params=q), batch).mean()
+    g = jax.grad(loss)(p)
     for name in ("W", "b", "c"):
         np.testing.assert_allclose(
             getattr(a, name) - getattr(b, name), 2 * getattr(g, name), atol=1e-4
@@ -740,19 +750,21 @@ def test_the_deviation_moves_only_if_it_is_to_be_learnt():
 @pytest.mark.parametrize("units, classes", KINDS)
 def test_the_path_goes_from_the_base_rate_to_the_machine(units, classes):
     p = machine_of(units, classes)
-    way, v = rbm.path(p), jnp.asarray(cells(p, side=9, reach=2.0)[0], jnp.float32)
-    np.testing.assert_allclose(way.log_density(1.0, v), -rbm.free_energy(p, v), atol=1e-4)
+    way, v = gibbs.path(p), jnp.asarray(cells(p, side=9, reach=2.0)[0], jnp.float32)
+    np.testing.assert_allclose(way.log_density(1.0, v), -boltzmann.free_energy(p, v), atol=1e-4)
 
     def heated(beta):
         """The machine at β as a machine of its own."""
-        b = (1 - beta) * rbm.base_bias(p) + beta * p.b
+        b = (1 - beta) * boltzmann.base_bias(p) + beta * p.b
         return p.replace(W=beta * p.W, b=b, c=beta * p.c)
 
     for beta in (0.0, 0.3):
-        apart = way.log_density(beta, v) + rbm.free_energy(heated(beta), v)
+        apart = way.log_density(beta, v) + boltzmann.free_energy(heated(beta), v)
         np.testing.assert_allclose(apart, apart[0], atol=2e-4)
     np.testing.assert_allclose(
-        way.log_z, rbm.log_partition(heated(0.0)) + apart_at_zero(way, heated(0.0), v), atol=1e-4
+        way.log_z,
+        boltzmann.log_partition(heated(0.0)) + apart_at_zero(way, heated(0.0), v),
+        atol=1e-4,
     )
     # Exact draws at β, moved, are still draws at β: forwards and backwards alike.
     q = heated(0.6)
@@ -773,15 +785,15 @@ def test_the_path_goes_from_the_base_rate_to_the_machine(units, classes):
 
 def apart_at_zero(way, base, v):
     """What log p*_0 and the base machine's own -F differ by."""
-    return float(way.log_density(0.0, v)[0] + rbm.free_energy(base, v)[0])
+    return float(way.log_density(0.0, v)[0] + boltzmann.free_energy(base, v)[0])
 
 
 @pytest.mark.parametrize("units, classes", [("bernoulli", 0), ("gaussian", 3)])
 def test_annealing_finds_log_z_of_twenty_hidden_units(units, classes):
     p = machine_of(units, classes, D=6, H=20)
     p = p.replace(W=0.5 * p.W)
-    truth = float(jax.jit(rbm.log_partition)(p))
-    found = jax.jit(lambda key: ais.ais(key, rbm.path(p), ais.Config(1000, 200)))(KEY)
+    truth = float(jax.jit(boltzmann.log_partition)(p))
+    found = jax.jit(lambda key: ais.ais(key, gibbs.path(p), ais.Config(1000, 200)))(KEY)
     assert found.standard_error < 0.1
     assert abs(float(found.log_z) - truth) < 3 * float(found.standard_error)
 
@@ -789,12 +801,12 @@ def test_annealing_finds_log_z_of_twenty_hidden_units(units, classes):
 @pytest.mark.parametrize("units, classes", KINDS)
 def test_annealing_of_zero_weights_is_exact_with_zero_variance(units, classes):
     p = machine_of(units, classes, D=4, H=5)
-    p = p.replace(W=0 * p.W, c=0 * p.c, b=rbm.base_bias(p))
-    found = ais.ais(KEY, rbm.path(p), ais.Config(10, 50))
+    p = p.replace(W=0 * p.W, c=0 * p.c, b=boltzmann.base_bias(p))
+    found = ais.ais(KEY, gibbs.path(p), ais.Config(10, 50))
     v = found.log_weights
     assert jnp.array_equal(v, jnp.zeros(50))
     assert found.standard_error == 0
-    np.testing.assert_allclose(found.log_z, rbm.log_partition(p), rtol=1e-6)
+    np.testing.assert_allclose(found.log_z, boltzmann.log_partition(p), rtol=1e-6)
 
 
 def bars_machine():
@@ -811,25 +823,25 @@ def bars_machine():
 
 def test_annealing_bars_and_stripes_gets_better_with_temperatures():
     p = bars_machine()
-    truth = float(rbm.log_partition(p))
+    truth = float(boltzmann.log_partition(p))
     assert float(jnp.abs(p.W).max()) > 2
     for temperatures, within in ((100, 0.5), (1000, 0.05), (10_000, 0.005)):
         config = ais.Config(temperatures, 100)
-        found = jax.jit(lambda key, c=config: ais.ais(key, rbm.path(p), c))(KEY)
+        found = jax.jit(lambda key, c=config: ais.ais(key, gibbs.path(p), c))(KEY)
         assert abs(float(found.log_z) - truth) < within, temperatures
 
 
 def test_few_temperatures_make_forward_too_low_and_reverse_too_high():
     p = bars_machine()
-    truth = float(rbm.log_partition(p))
+    truth = float(boltzmann.log_partition(p))
     law = jnp.asarray(joint(p.replace(shape=(4,))).sum(1))
     config = ais.Config(3, 2)
 
     def both(key):
         key_x, key_f, key_r = jax.random.split(key, 3)
         x = states(4)[jax.random.categorical(key_x, jnp.log(law), shape=(2,))]
-        forward = ais.ais(key_f, rbm.path(p), config)
-        back = ais.reverse(key_r, rbm.path(p), x, config)
+        forward = ais.ais(key_f, gibbs.path(p), config)
+        back = ais.reverse(key_r, gibbs.path(p), x, config)
         return forward.log_z - truth, back.log_z - truth
 
     forward, back = jax.jit(jax.vmap(both))(jax.random.split(KEY, 1600))
@@ -851,7 +863,7 @@ def test_measures_by_annealing_are_the_likelihood(chain):
         measure = model.measures[name]
         assert measure.exactness is Exactness.ESTIMATE
         once = measure.once(KEY, state)
-        assert set(once.told) == {"log_z", "log_z_se", "effective"}
+        assert set(once.notes) == {"log_z", "log_z_se", "effective"}
         value = measure.value(KEY, state, x, once.value)
         np.testing.assert_allclose(value, exact, atol=4 * float(once.error) + 1e-3)
     assert "no exact sample" in model.measures["ais_reverse"].detail

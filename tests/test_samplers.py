@@ -14,8 +14,9 @@ import numpy as np
 import pytest
 
 from genjax_zoo.maths.diffusion import samplers, sde
+from genjax_zoo.maths.diffusion.denoising import Prediction
 from genjax_zoo.maths.diffusion.samplers import GRIDS, SAMPLERS
-from genjax_zoo.maths.diffusion.sde import PROCESSES, Prediction
+from genjax_zoo.maths.diffusion.sde import PROCESSES
 
 KEY = jax.random.key(0)
 
@@ -36,9 +37,9 @@ def exact(process, variance):
 
 
 def ended(monkeypatch, sampler, process, variance, times, first, **kwargs):
-    """Var of a sampler's end that begins with the variance `first`: exactly, by feeding it no dice.
+    """Var of a sampler's end that begins with the variance `first`: exactly, by feeding it zeros.
 
-    A sampler is affine in its start and in its dice. One chain of ones without noise gives the
+    A sampler is affine in its start and in its noise. One chain of ones without noise gives the
     product of the m; and a unit noise at one step alone gives what that step contributes.
     """
     draws = []
@@ -190,22 +191,22 @@ def test_the_variance_preserving_solvers_end_in_their_closed_forms(monkeypatch, 
 def test_annealed_langevin_ends_in_its_closed_form(monkeypatch, variance):
     process = PROCESSES["variance_exploding"](0.1, 3.0)
     times = samplers.even(process, 4)
-    rate, moves, first = 2e-3, 3, 9.0
+    rate, steps, first = 2e-3, 3, 9.0
     value = first
     for s in np.asarray(times[1:]):
         noise = 0.1 * 30**s
         size = rate * (noise / 0.1) ** 2
-        for _ in range(moves):
+        for _ in range(steps):
             value = (1 - 0.5 * size / (variance + noise**2)) ** 2 * value + size
     got = ended(
         *(monkeypatch, "annealed_langevin", process, variance, times, first),
         rate=rate,
-        moves=moves,
+        corrector_steps=steps,
     )
     assert got == pytest.approx(value, rel=1e-6)
 
 
-@pytest.mark.parametrize("name", ["variance_preserving", "edm", "straight"])
+@pytest.mark.parametrize("name", ["variance_preserving", "edm", "rectified_flow"])
 @pytest.mark.parametrize(
     ("sampler", "order"), [("ddim", 1), ("euler", 1), ("heun", 2), ("dpm_solver", 2)]
 )
@@ -224,7 +225,7 @@ def test_the_ode_s_solvers_converge_at_their_order(sampler, order, name):
     assert math.log2(errors[0] / errors[1]) == pytest.approx(order, abs=0.35)
 
 
-@pytest.mark.parametrize("name", ["variance_preserving", "variance_exploding", "straight"])
+@pytest.mark.parametrize("name", ["variance_preserving", "variance_exploding", "rectified_flow"])
 def test_the_adaptive_solver_ends_where_the_flow_does(name):
     process, variance = PROCESSES[name](), 0.3
     spread = lambda t: jnp.sqrt(process.alpha(t) ** 2 * variance + process.sigma(t) ** 2)

@@ -231,7 +231,7 @@ def test_every_score_carries_its_protocol():
     assert [s.name for s in told] == list(scores.OF_FEATURES)
     for score in told:
         assert score.low <= score.value <= score.high
-        assert score.protocol.n_fake == 50 and score.protocol.extractor == "pixels"
+        assert score.protocol.n_samples == 50 and score.protocol.extractor == "pixels"
         assert score.protocol.sha256 == FLAT.sha256 and score.protocol.preprocessing
         assert "fid" not in score.name.lower() and "FID" not in score.protocol.method
         assert score.protocol.n_real == (0 if "inception" in score.name else 60)
@@ -274,7 +274,7 @@ def test_scores_of_one_protocol_can_be_compared():
     "field, value",
     [
         ("n_real", 61),
-        ("n_fake", 61),
+        ("n_samples", 61),
         ("split", "validation"),
         ("sha256", "1" * 64),
         ("extractor", "inception"),

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from genjax_zoo.maths.diffusion import sde
-from genjax_zoo.maths.diffusion.sde import (
+from genjax_zoo.maths.diffusion.denoising import (
     PARAMETRISATIONS,
-    PROCESSES,
     WEIGHTINGS,
     prediction,
     target,
     times,
 )
+from genjax_zoo.maths.diffusion.sde import PROCESSES
 
 KEY = jax.random.key(0)
 T = np.array([0.1, 0.37, 0.8])
@@ -96,33 +96,33 @@ def test_small_steps_are_the_sde(name):
 
 
 @pytest.mark.parametrize("name", PARAMETRISATIONS)
-@pytest.mark.parametrize("process", ["variance_preserving", "edm", "straight"])
-def test_what_is_told_gives_back_data_and_noise(name, process):
+@pytest.mark.parametrize("process", ["variance_preserving", "edm", "rectified_flow"])
+def test_the_output_gives_back_data_and_noise(name, process):
     process = PROCESSES[process]()
     x, noise = jax.random.normal(KEY, (2, 5, 3))
     t = inner(process)
     x_t = process.noised(t, x, noise)
-    told = target(process, name, t, x, noise)
-    back = prediction(process, name, t, x_t, told)
+    output = target(process, name, t, x, noise)
+    back = prediction(process, name, t, x_t, output)
     np.testing.assert_allclose(back.x, x, rtol=1e-6, atol=1e-6)
     np.testing.assert_allclose(back.noise, noise, rtol=1e-6, atol=1e-6)
 
 
-def test_the_straight_path_moves_from_data_to_noise():
+def test_the_rectified_flow_moves_from_data_to_noise():
     x, noise = jax.random.normal(KEY, (2, 3, 4))
-    told = target(PROCESSES["straight"](), "flow", T, x, noise)
-    np.testing.assert_allclose(told, noise - x, rtol=1e-12)
+    output = target(PROCESSES["rectified_flow"](), "flow", T, x, noise)
+    np.testing.assert_allclose(output, noise - x, rtol=1e-12)
 
 
 def test_preconditioning_is_the_paper_s():
     """c_skip and c_out of table 1, and a target of unit variance for data of variance σ_data²."""
     process, s, sigma = PROCESSES["edm"](), 0.5, jnp.array([0.01, 0.3, 7.0])
     x, noise = jax.random.normal(KEY, (2, 3, 200_000)) * jnp.array([s, 1.0])[:, None, None]
-    told = target(process, "preconditioned", sigma, x, noise, s)
+    output = target(process, "preconditioned", sigma, x, noise, s)
     skip = (s**2 / (sigma**2 + s**2))[:, None]
     out = (sigma * s / jnp.sqrt(sigma**2 + s**2))[:, None]
-    np.testing.assert_allclose(skip * (x + sigma[:, None] * noise) + out * told, x, atol=1e-9)
-    np.testing.assert_allclose(told.var(-1), 1, rtol=0.02)
+    np.testing.assert_allclose(skip * (x + sigma[:, None] * noise) + out * output, x, atol=1e-9)
+    np.testing.assert_allclose(output.var(-1), 1, rtol=0.02)
 
 
 def test_weightings():
@@ -138,22 +138,22 @@ def test_weightings():
     np.testing.assert_allclose(named["edm"] * snr, want, rtol=1e-9)
 
 
-@pytest.mark.parametrize("process", ["straight", "variance_preserving"])
+@pytest.mark.parametrize("process", ["rectified_flow", "variance_preserving"])
 def test_flow_matching_is_a_weighting(process):
     """|v - v̂|² of the velocity that any ε̂ with its x̂ makes."""
     process = PROCESSES[process]()
-    x, noise, told = jax.random.normal(KEY, (3, 3, 4))
+    x, noise, output = jax.random.normal(KEY, (3, 3, 4))
     x_t = process.noised(T, x, noise)
-    seen = prediction(process, "noise", T, x_t, told)
+    seen = prediction(process, "noise", T, x_t, output)
     off = target(process, "flow", T, x, noise) - target(process, "flow", T, seen.x, seen.noise)
-    want = WEIGHTINGS["flow"](process, T, 0.5) * jnp.sum((noise - told) ** 2, -1)
+    want = WEIGHTINGS["flow"](process, T, 0.5) * jnp.sum((noise - output) ** 2, -1)
     np.testing.assert_allclose(jnp.sum(off**2, -1), want, rtol=1e-9)
 
 
 def test_a_learnt_schedule_falls_between_its_ends():
     eta = sde.monotone(8)
     stirred = jax.tree.map(lambda e: e + jax.random.normal(KEY, e.shape), eta)
-    process, t = sde.eval_params(stirred, most=9.0, least=-4.0), jnp.linspace(0, 1, 50)
+    process, t = sde.learnt(stirred, most=9.0, least=-4.0), jnp.linspace(0, 1, 50)
     log_snr = process.log_snr(t)
     np.testing.assert_allclose(log_snr[jnp.array([0, -1])], [9.0, -4.0], rtol=1e-6)
     assert bool(jnp.all(jnp.diff(log_snr) < 0))

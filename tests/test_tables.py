@@ -7,8 +7,8 @@ from PIL import Image
 
 from genjax_zoo.contract import ConfigError, DataError
 from genjax_zoo.data import tables
+from genjax_zoo.data.config import Data
 from genjax_zoo.data.densities import DENSITIES
-from genjax_zoo.data.source import Data
 from genjax_zoo.data.sources import open_source
 
 KEY = jax.random.key(0)
@@ -20,7 +20,7 @@ def first_batch(source):
 
 @pytest.mark.parametrize("name", tables.TABLES)
 def test_a_table_is_split_and_standardised_by_its_training_part(name):
-    x, label = tables.table(name)
+    x, label, classes = tables.table(name)
     source = open_source(Data(source=f"table:{name}", batch_size=7, standardise=True), seed=0)
     assert source.size + source.held_out_size == len(x)
     train = source.training(KEY, 0, source.size)
@@ -32,6 +32,7 @@ def test_a_table_is_split_and_standardised_by_its_training_part(name):
     np.testing.assert_allclose(held["x"], (x[4::5][:3] - own.mean(0)) / own.std(0), rtol=1e-3)
     assert first_batch(source)["x"].shape == (7, x.shape[1])
     assert source.name == name
+    assert source.symbols == {"label": classes} and len(classes) == label.max() + 1
     assert "standardised" in source.preprocessing
 
 

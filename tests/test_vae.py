@@ -1,6 +1,7 @@
 """The variational auto-encoder against closed forms, and its densities against stupid twins."""
 
 import dataclasses
+import functools
 import math
 
 import jax
@@ -12,6 +13,7 @@ from scipy import stats
 from sklearn.datasets import load_digits
 
 from genjax_zoo.contract import ConfigError, DataError, Exactness
+from genjax_zoo.learn.state import eval_params
 from genjax_zoo.maths.inference import bounds
 from genjax_zoo.maths.probability import distributions
 from genjax_zoo.models import vae
@@ -179,7 +181,7 @@ def test_chunks_of_draws_add_up_to_the_stupid_sum(monkeypatch):
 
     σ is wide, so that no one weight outweighs the rest.
     """
-    monkeypatch.setattr(vae, "_CHUNK", 3)
+    monkeypatch.setattr(bounds, "importance", functools.partial(bounds.importance, chunk=3))
     x = SCALED[:5]
     model = vae.make(linear(3, 7, noise_std=4.0), optax.adam(1e-3))
     state = model.init(KEY, {"x": x})
@@ -245,14 +247,16 @@ def test_a_second_reparameterisation_changes_no_gradient_in_the_mean():
 
 def test_beta_one_and_no_free_bits_are_the_plain_loss():
     key = KEYS[:1]
-    plain, told = gradients({}, key, FEW)
+    plain, of_plain = gradients({}, key, FEW)
     for fields in ({"beta": 1.0, "free_bits": 0.0}, {"training_samples": 1}, {"free_bits": 1e-9}):
         same, info = gradients(fields, key, FEW)
-        np.testing.assert_allclose(info["loss"], told["loss"], rtol=1e-6)
+        np.testing.assert_allclose(info["loss"], of_plain["loss"], rtol=1e-6)
         for a, b in zip(jax.tree.leaves(same), jax.tree.leaves(plain), strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-5)
     _, info = gradients({"beta": 3.0}, key, FEW)
-    np.testing.assert_allclose(info["loss"], 3 * told["kl"] - told["reconstruction"], rtol=1e-5)
+    np.testing.assert_allclose(
+        info["loss"], 3 * of_plain["kl"] - of_plain["reconstruction"], rtol=1e-5
+    )
 
 
 def test_free_bits_are_free():
@@ -284,7 +288,7 @@ def test_the_kl_warms_up_step_by_step():
 
 
 @pytest.mark.parametrize("given", [0, 3])
-def test_the_flow_is_a_bijection_whose_jacobian_is_told(given):
+def test_the_flow_is_a_bijection_of_that_jacobian(given):
     flow = vae.posterior_flow(3, 16)
     z = jax.random.normal(KEY, (6, 4))
     h = jax.random.normal(jax.random.key(1), (6, given)) if given else None
@@ -322,7 +326,7 @@ def test_the_estimate_is_the_exact_value_whatever_the_posterior():
 
 
 @pytest.mark.parametrize("network", ["mlp", "conv"])
-def test_a_model_of_labels_draws_what_it_is_told(network):
+def test_a_model_of_labels_draws_what_is_given(network):
     """Two classes, of black images and of white ones."""
     label = jnp.arange(40, dtype=jnp.int32) % 2
     x = jnp.broadcast_to(label[:, None, None, None], (40, 8, 8, 1)).astype(jnp.float32)
@@ -337,22 +341,15 @@ def test_a_model_of_labels_draws_what_it_is_told(network):
 
     @jax.jit
     def found(state):
-        drawn, any_of_them = (
-            model.sample(KEY, state, 40, {"label": label}),
-            model.sample(KEY, state, 40),
-        )
+        drawn = model.sample(KEY, state, 40, {"label": label})
+        any_of_them = model.sample(KEY, state, 40)
         right = model.log_prob(KEY, state, batch)
         wrong = model.log_prob(KEY, state, {**batch, "label": 1 - label})
         latents = model.latents.encode(KEY, state, batch)
-        return (
-            drawn,
-            any_of_them,
-            right - wrong,
-            latents,
-            model.latents.decode(KEY, state, latents)["x"],
-        )
+        decoded = model.latents.decode(KEY, state, latents)["x"]
+        return drawn, any_of_them, right - wrong, latents, decoded
 
-    drawn, any_of_them, gain, latents, seen = found(state)
+    drawn, any_of_them, gain, latents, decoded = found(state)
     assert jnp.all(drawn["label"] == label)
     assert jnp.mean(jnp.abs(drawn["x"] - x)) < 0.1
     assert set(np.unique(any_of_them["label"])) == {0, 1}
@@ -360,7 +357,7 @@ def test_a_model_of_labels_draws_what_it_is_told(network):
     assert jnp.mean(jnp.abs(white - any_of_them["label"])) < 0.1
     assert jnp.all(gain > 10)
     assert latents.shape == (40, 2 + 2)
-    assert jnp.mean(jnp.abs(seen - x)) < 0.1
+    assert jnp.mean(jnp.abs(decoded - x)) < 0.1
 
 
 def test_labels_that_are_missing_or_beyond_the_classes_are_refused():
@@ -368,7 +365,7 @@ def test_labels_that_are_missing_or_beyond_the_classes_are_refused():
     batch = {"x": UNIT[:3], "label": jnp.array([0, 1, 2])}
     state = model.init(KEY, batch)
     assert model.spaces["label"].size == 3
-    with pytest.raises(ConfigError, match="labelled"):
+    with pytest.raises(DataError, match="labelled"):
         model.init(KEY, {"x": UNIT[:3]})
     with pytest.raises(DataError, match="classes"):
         model.log_prob(KEY, state, {**batch, "label": jnp.array([0, 1, 3])})
@@ -394,6 +391,7 @@ CASES = {
         {"decoder": "categorical", "levels": 17, "network": "conv", "widths": (8, 16)},
     ),
     "flow": (BINARY, {"decoder": "bernoulli", "flow_steps": 2, "flow_width": 8}),
+    "logit-Laplace": (UNIT, {"decoder": "logit_laplace", "noise_std": 0.5}),
     "gaussian, conv": (UNIT, {"network": "conv", "widths": (8, 16), "activation": "relu"}),
 }
 
@@ -412,15 +410,15 @@ def test_every_decoder_and_network_learns_and_keeps_shapes(name):
     def measured(state):
         latents = model.latents.encode(KEY, state, held)
         estimate = model.measures["iwae"](KEY, state, held)
-        seen = model.latents.decode(KEY, state, latents)["x"]
-        return model.log_prob(KEY, state, held), estimate, latents, seen
+        decoded = model.latents.decode(KEY, state, latents)["x"]
+        return model.log_prob(KEY, state, held), estimate, latents, decoded
 
     untaught = measured(before)[0]
-    elbo, estimate, latents, seen = measured(state)
+    elbo, estimate, latents, decoded = measured(state)
     assert elbo.shape == estimate.shape == (100,) and elbo.mean() > untaught.mean() + 1
     assert abs(estimate.mean() - elbo.mean()) < 5
-    assert latents.shape == (100, 4) and seen.shape == (100, 8, 8, 1)
-    assert jnp.mean((seen - held["x"]) ** 2) < jnp.var(held["x"])
+    assert latents.shape == (100, 4) and decoded.shape == (100, 8, 8, 1)
+    assert jnp.mean((decoded - held["x"]) ** 2) < jnp.var(held["x"])
     drawing = vae.make(dataclasses.replace(config, sample_means=False), optax.sgd(0.1))
     draw = jax.jit(lambda state: [m.sample(KEY, state, 7)["x"] for m in (model, drawing)])
     for means, drawn in zip((True, False), draw(state), strict=True):
@@ -442,6 +440,105 @@ def test_draws_are_the_means_and_the_noise():
     means, draws = (m.sample(KEY, state, 400)["x"] for m in (model, drawing))
     assert float((draws - means).std()) == pytest.approx(0.5, rel=0.02)
     assert abs(float((draws - means).mean())) < 0.02
+
+
+def test_without_encode_means_encode_draws_of_q():
+    """z ~ N(μ, σ²) of a linear encoder, whose mean is what `encode` returns by default."""
+    config = linear(3)
+    model, drawing = (
+        vae.make(dataclasses.replace(config, encode_means=means), optax.sgd(0.1))
+        for means in (True, False)
+    )
+    batch = {"x": SCALED[:5]}
+    state = model.init(KEY, batch)
+    enc = state.params.encoder["Dense_0"]
+    mean, log_std = np.split(batch["x"] @ enc["kernel"] + enc["bias"], 2, axis=-1)
+    np.testing.assert_allclose(model.latents.encode(KEY, state, batch), mean, rtol=1e-4, atol=1e-5)
+    z = jax.jit(jax.vmap(lambda k: drawing.latents.encode(k, state, batch)))(KEYS)
+    error = 5 * np.exp(log_std) / math.sqrt(len(KEYS))
+    assert np.all(np.abs(z.mean(0) - mean) < error)
+    np.testing.assert_allclose(z.std(0), np.exp(log_std), rtol=0.08)
+
+
+@pytest.mark.parametrize("decoder", ["discretised_logistic", "categorical"])
+def test_bits_are_the_nats_of_all_images_over_all_dimensions(decoder):
+    model = vae.make(
+        vae.Config(latents=2, widths=(), decoder=decoder, levels=17, importance_samples=3),
+        optax.sgd(0.1),
+    )
+    batch = {"x": UNIT[:5]}
+    state = model.init(KEY, batch)
+    nats, bits = model.measures["iwae"], model.measures["bits"]
+    assert (bits.unit, bits.better, bits.exactness) == ("bits/dim", "lower", Exactness.ESTIMATE)
+    total = bits(KEY, state, batch).sum() / bits.per(batch).sum()
+    stupid = -nats(KEY, state, batch).mean() / math.log(2) / 64
+    assert float(total) == pytest.approx(float(stupid), rel=1e-5)
+    assert 0 < float(total) < math.log2(17) + 1
+
+
+# What was learnt elsewhere
+
+
+def digits_of(*labels):
+    """Binarised images of those digits."""
+    return BINARY[np.isin(load_digits().target, labels)]
+
+
+@pytest.fixture(scope="module")
+def fine_tuned():
+    """A VAE of the digits 0 to 5, with a moving average, and one begun from it, of the others."""
+    config = vae.Config(decoder="bernoulli", latents=8, widths=(64,), average=0.9)
+    model = vae.make(config, optax.adam(3e-3))
+    origin, _ = train(model, digits_of(0, 1, 2, 3, 4, 5), 1000, batch_size=100)
+    x = digits_of(6, 7, 8, 9)
+    return model, origin, model.init(KEY, {"x": x}, params=eval_params(origin)), x
+
+
+def test_a_begun_model_has_the_others_parameters_and_a_fresh_optimizer(fine_tuned):
+    model, origin, begun, x = fine_tuned
+    fresh = model.init(KEY, {"x": x})
+    jax.tree.map(np.testing.assert_array_equal, begun.params, eval_params(origin))
+    jax.tree.map(np.testing.assert_array_equal, begun.optimizer, fresh.optimizer)
+    jax.tree.map(np.testing.assert_array_equal, begun.average, fresh.average)
+    assert jax.tree.structure(begun) == jax.tree.structure(fresh)
+    moments = sum(float(jnp.abs(leaf).sum()) for leaf in jax.tree.leaves(origin.optimizer))
+    assert moments > 1, "the other's optimizer is as fresh: nothing was tested"
+
+
+def test_a_begun_model_begins_at_the_others_bound(fine_tuned):
+    model, origin, begun, x = fine_tuned
+    log_prob = jax.jit(model.log_prob.value)
+    own, others = (log_prob(KEY, state, {"x": x}) for state in (begun, origin))
+    np.testing.assert_array_equal(own, others)
+
+
+def test_what_was_learnt_elsewhere_helps_on_other_data(fine_tuned):
+    """After as few steps on digits that the other never saw, from its parameters and from none."""
+    model, origin, begun, x = fine_tuned
+    log_prob = jax.jit(lambda state: model.log_prob(KEY, state, {"x": x}).mean())
+    step = jax.jit(model.step)
+    fresh = model.init(KEY, {"x": x})
+    for i in range(50):
+        begun, fresh = (step(jax.random.key(i), state, {"x": x})[0] for state in (begun, fresh))
+    assert log_prob(begun) > log_prob(origin) + 1
+    assert log_prob(begun) > log_prob(fresh) + 1
+
+
+@pytest.mark.parametrize(
+    ("fields", "array"),
+    [
+        ({"widths": (32,)}, r"\.encoder\['Dense_0'\]\['bias'\] is \[64\] there"),
+        ({"latents": 3}, r"\.encoder\['Dense_1'\]\['bias'\] is \[16\] there"),
+        ({"decoder": "gaussian"}, r"\.log_std is absent there"),
+    ],
+)
+def test_a_model_of_another_width_is_refused(fine_tuned, fields, array):
+    _, origin, _, x = fine_tuned
+    own = {"decoder": "bernoulli", "latents": 8, "widths": (64,), **fields}
+    other = vae.make(vae.Config(**own), optax.adam(3e-3))
+    with pytest.raises(ConfigError, match=array) as refused:
+        other.init(KEY, {"x": x}, params=eval_params(origin))
+    assert str(refused.value).startswith("--begin=params: ")
 
 
 # What is refused

@@ -7,7 +7,7 @@
 
 Four of the forty pairs of colour and digit are held out: training says "red" and says "three", but
 never "a red three". A model that draws one has understood the grammar. Floor 4: grey digits and
-dice are handed in.
+keys are handed in.
 """
 
 from __future__ import annotations
@@ -42,9 +42,9 @@ LENGTH = 8
 HELD_OUT = {"red": ("three",), "green": ("seven",), "blue": ("two",), "yellow": ("nine",)}
 """The pairs of colour and digit that training never says, nor draws."""
 
-UNSAID = np.array([[d in HELD_OUT[c] for d in DIGITS] for c in COLOURS])
+HELD_OUT_TABLE = np.array([[d in HELD_OUT[c] for d in DIGITS] for c in COLOURS])
 """HELD_OUT as a table [colours, digits]."""
-UNSEEN = np.flatnonzero(UNSAID.any(0)).astype(np.int32)
+UNSEEN = np.flatnonzero(HELD_OUT_TABLE.any(0)).astype(np.int32)
 """The digits that some colour lacks."""
 
 
@@ -75,8 +75,8 @@ def _template(arrangement: int) -> list[int]:
     """A caption's tokens, with -1 .. -4 for first colour and digit, second colour and digit."""
     relation = arrangement >= len(PLACES)
     words = [WORDS.index(w) for w in ARRANGEMENTS[arrangement].split()]
-    said = [1, -1, -2, *words, *([1, -3, -4] if relation else [])]
-    return said + [0] * (LENGTH - len(said))
+    caption = [1, -1, -2, *words, *([1, -3, -4] if relation else [])]
+    return caption + [0] * (LENGTH - len(caption))
 
 
 _TEMPLATES = np.array([_template(k) for k in range(len(ARRANGEMENTS))])
@@ -85,19 +85,19 @@ _FIRST_COLOUR, _FIRST_DIGIT = WORDS.index("red"), WORDS.index("zero")
 
 def tokens(scene: Scene) -> Array:
     """The caption of scenes [B] -> [B, T] int32, or of one -> [T]."""
-    said = jnp.asarray(_TEMPLATES)[scene.arrangement]
+    caption = jnp.asarray(_TEMPLATES)[scene.arrangement]
     things = jnp.stack([_FIRST_COLOUR + scene.colour, _FIRST_DIGIT + scene.digit], -1)
     things = things.reshape(*things.shape[:-2], 4)
-    filled = jnp.take_along_axis(things, jnp.maximum(-said - 1, 0), -1)
-    return jnp.where(said < 0, filled, said).astype(jnp.int32)
+    filled = jnp.take_along_axis(things, jnp.maximum(-caption - 1, 0), -1)
+    return jnp.where(caption < 0, filled, caption).astype(jnp.int32)
 
 
-def say(caption: Any) -> str:
+def detokenise(caption: Any) -> str:
     """Tokens [T] -> the words."""
     return " ".join(WORDS[int(k)] for k in np.asarray(caption) if k)
 
 
-def read(text: str) -> np.ndarray:
+def tokenise(text: str) -> np.ndarray:
     """Words -> tokens [T] int32; raises DataError for a word that is not known, or too many."""
     words = text.lower().replace(",", " ").split()
     for word in words:
@@ -105,38 +105,38 @@ def read(text: str) -> np.ndarray:
             raise DataError(nearest(word, WORDS[1:], f"word in the caption {text!r}:"))
     if len(words) > LENGTH:
         raise DataError(
-            f"a caption has at most {LENGTH} words, and {text!r} has {len(words)}; say it as in "
+            f"a caption has at most {LENGTH} words, and {text!r} has {len(words)}; write it as in "
             "'a red seven above a blue two'."
         )
-    said = [WORDS.index(word) for word in words]
-    return np.array(said + [0] * (LENGTH - len(said)), np.int32)
+    found = [WORDS.index(word) for word in words]
+    return np.array(found + [0] * (LENGTH - len(found)), np.int32)
 
 
 def parse(caption: Any) -> Scene:
     """The scene of a caption [T]; raises DataError for one that is not of the grammar."""
-    said = np.asarray(caption)
+    caption = np.asarray(caption)
     for arrangement, template in enumerate(_TEMPLATES):
-        if len(said) == LENGTH and np.all((template < 0) | (template == said)):
+        if len(caption) == LENGTH and np.all((template < 0) | (template == caption)):
             found = [0, 0, 0, 0]
-            for token, hole in zip(said, template, strict=True):
+            for token, hole in zip(caption, template, strict=True):
                 if hole < 0:
                     found[-hole - 1] = int(token) - (_FIRST_COLOUR if hole % 2 else _FIRST_DIGIT)
             colour, digit = np.array(found[::2]), np.array(found[1::2])
             if np.all((colour >= 0) & (colour < len(COLOURS)) & (digit >= 0) & (digit < 10)):
                 return Scene(np.array(arrangement), colour, digit)
     raise DataError(
-        f"{say(said)!r} is no caption; expected 'a COLOUR DIGIT', with one of "
+        f"{detokenise(caption)!r} is no caption; expected 'a COLOUR DIGIT', with one of "
         f"{', '.join(map(repr, PLACES[1:]))} or with {', '.join(RELATIONS)} 'a COLOUR DIGIT'."
     )
 
 
 def held_out(scene: Scene) -> Array:
     """Whether scenes [...] show a pair of colour and digit that training never does."""
-    unsaid = jnp.asarray(UNSAID)[scene.colour, scene.digit]
-    return unsaid[..., 0] | (unsaid[..., 1] & pairs(scene.arrangement))
+    rare = jnp.asarray(HELD_OUT_TABLE)[scene.colour, scene.digit]
+    return rare[..., 0] | (rare[..., 1] & pairs(scene.arrangement))
 
 
-# ------------------------------------------------------------------------------------- the dice
+# ------------------------------------------------------------------------------- random scenes
 
 
 def scenes(key: Key, digit: Array, unseen: Array) -> Scene:
@@ -145,7 +145,7 @@ def scenes(key: Key, digit: Array, unseen: Array) -> Scene:
     One thing or two, alike often; but two where only the second is unseen.
 
     Args:
-      key: dice.
+      key: of the draw.
       digit: of the two things.
       unseen: [B, 2], which of them get a held-out colour; their digits have to be in UNSEEN. All
         others get none.
@@ -155,7 +155,7 @@ def scenes(key: Key, digit: Array, unseen: Array) -> Scene:
     two = jax.random.bernoulli(key_two, 0.5, (n,)) | (unseen[:, 1] & ~unseen[:, 0])
     place = jax.random.randint(key_place, (n,), 0, len(PLACES))
     relation = jax.random.randint(key_relation, (n,), len(PLACES), len(ARRANGEMENTS))
-    allowed = jnp.asarray(UNSAID.T)[digit] == unseen[..., None]
+    allowed = jnp.asarray(HELD_OUT_TABLE.T)[digit] == unseen[..., None]
     colour = jax.random.categorical(key_colour, jnp.where(allowed, 0.0, -jnp.inf))
     return Scene(jnp.where(two, relation, place), colour.astype(jnp.int32), digit)
 

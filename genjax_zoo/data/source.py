@@ -1,7 +1,7 @@
 """What a run learns from: batch i is a function of (seed, i) alone.
 
-Floor 4. A `Source` is what every kind of data becomes (sources.py opens them), and `Data` what a
-config says of it. Three kinds of source differ in what the host sends:
+Floor 4. A `Source` is what every kind of data becomes (sources.py opens them). Three kinds of it
+differ in what the host sends:
 
     a table    rests on the device whole; the host sends row numbers       digits, MNIST, series
     records    stay on disk; grain's threads read and send the rows        large tfds sets, folders
@@ -13,104 +13,18 @@ and 40 times less of a core than asking for one shuffled index at a time.
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax_zoo.contract import (
-    BINARY,
-    COUNTS,
-    REAL,
-    SIGNED,
-    UNIT,
-    Batch,
-    ConfigError,
-    DataError,
-    Key,
-    Space,
-    categorical,
-)
+from genjax_zoo.contract import BINARY, COUNTS, REAL, UNIT, Batch, Key, Space, categorical
+from genjax_zoo.data.config import Data
 from genjax_zoo.data.densities import Density
-
-
-@dataclasses.dataclass(frozen=True)
-class Data:
-    """What is learnt from, and all that is done to it on the way.
-
-    Attributes:
-      source: digits | density:NAME | table:NAME | series:PATH | clip:PATH | tfds:NAME |
-        folder:PATH | text:PATH | captions:digits | captions:tfds:NAME | strings:NAME:SYMBOLS. A
-        series and a clip are one example each; of captions, `resize` is the side of a digit, half
-        that of a scene.
-      batch_size: examples in a step, over all devices and processes.
-      scale: range of pixel values: unit [0, 1], symmetric [-1, 1], raw (0 to the highest level).
-      resize: side in pixels that images are resized to (bilinear, squared); 0 leaves them alone.
-      stack: images in an example, drawn independently and laid along its channels; their labels
-        are the decimal digits of its label, Σ_k label_k 10^k. 3 makes MNIST the stacked MNIST of
-        Metz et al. 2017: 1000 classes.
-      binarise: threshold (x > 0.5) or dynamic (a Bernoulli draw of x at every access) or none.
-      dequantise: adds uniform noise of one level, so that a density is one.
-      standardise: of a table or a series: each column minus the mean of its training part, over
-        its standard deviation.
-      length: characters in an example of a text, symbols in a string.
-    """
-
-    source: str = "digits"
-    batch_size: int = 100
-    scale: Literal["unit", "symmetric", "raw"] = "unit"
-    resize: int = 0
-    stack: int = 1
-    binarise: Literal["none", "threshold", "dynamic"] = "none"
-    dequantise: bool = False
-    standardise: bool = False
-    length: int = 64
-
-    def __post_init__(self):
-        if self.batch_size < 1 or self.length < 1 or self.resize < 0:
-            raise ConfigError(
-                "config.data expects batch_size >= 1, length >= 1 and resize >= 0, got "
-                f"{self.batch_size}, {self.length}, {self.resize}."
-            )
-        if not 1 <= self.stack <= 9:
-            raise ConfigError(
-                f"config.data.stack should lie in 1 .. 9, got {self.stack}: it is how many images "
-                "make an example, and as many decimal digits its label."
-            )
-        if self.source.startswith("captions:") and (
-            self.stack > 1 or self.dequantise or self.binarise != "none" or self.scale == "raw"
-        ):
-            raise ConfigError(
-                "config.data.source=captions:NAME draws scenes of its own; leave stack, dequantise "
-                "and binarise as they are, and scale at 'unit' or 'symmetric'."
-            )
-        changed = [f for f, default in _OF_IMAGES.items() if getattr(self, f) != default]
-        if self.source.startswith("clip:"):
-            changed = [f for f in changed if f != "resize"]
-        if changed and self.source.startswith(_NO_IMAGES):
-            raise ConfigError(
-                f"config.data.{changed[0]}={getattr(self, changed[0])!r} is for images, and "
-                f"{self.source} is none; leave it at {_OF_IMAGES[changed[0]]!r}."
-            )
-        if self.standardise and not self.source.startswith(("table:", "series:")):
-            raise ConfigError(
-                f"config.data.standardise is for tables and series, and {self.source} is neither; "
-                "set it to False."
-            )
-        if self.binarise != "none" and (self.dequantise or self.scale != "unit"):
-            raise ConfigError(
-                f"config.data.binarise={self.binarise!r} works on [0, 1] and leaves nothing to "
-                "dequantise; set scale='unit' and dequantise=False."
-            )
-
-
-_NO_IMAGES = ("density:", "text:", "table:", "series:", "clip:", "strings:")
-_OF_IMAGES = {"scale": "unit", "resize": 0, "stack": 1, "binarise": "none", "dequantise": False}
 
 
 class Source(NamedTuple):
@@ -133,10 +47,10 @@ class Source(NamedTuple):
       training: (key, first, last) -> batch of the training examples first <= i < last; not
         jitted. None where they have no end.
       density: what draws the data, with its modes, if it is one of densities.DENSITIES.
-      spaces: what each array of a batch holds, by its name. The labels of records have no size,
-        for that is not known before all of them are read.
-      symbols: what the values of a categorical array are called, by the array's name: the words
-        of captions, the characters of a text.
+      spaces: what each array of a batch holds, by its name. Labels without names, of records that
+        stay on disk, have no size, for that is not known before all of them are read.
+      symbols: what the values 0, 1, ... of a categorical array are called, by the array's name: the
+        classes that labels count, the words of captions, the characters of a text.
     """
 
     resident: Any
@@ -209,79 +123,6 @@ def feeds(
     return iter(grain.MapDataset.source(list(chunks)).map(load).to_iter_dataset(ahead))
 
 
-# ---------------------------------------------------------------------------- preprocessing
-
-
-def preprocess(data: Data, levels: int) -> Callable[[Key, Any], jax.Array]:
-    """(key, integer levels 0 .. levels-1) -> x, as the config declares."""
-
-    def process(key: Key, raw: Any) -> jax.Array:
-        x = jnp.asarray(raw, jnp.float32)
-        if data.dequantise:
-            # Theis et al. 2016: density of x + u, u ~ U[0, 1); a bound on the mass of x.
-            unit = (x + jax.random.uniform(key, x.shape)) / levels
-            # In float32 the sum can round up to `levels`, where a logit would be infinite.
-            unit = jnp.minimum(unit, np.nextafter(np.float32(1), np.float32(0)))
-        else:
-            unit = x / (levels - 1)
-        if data.binarise == "threshold":
-            return jnp.asarray(unit > 0.5, jnp.float32)
-        if data.binarise == "dynamic":
-            return jnp.asarray(jax.random.uniform(key, x.shape) < unit, jnp.float32)
-        low, high = interval(data, levels)
-        return low + (high - low) * unit
-
-    return process
-
-
-def interval(data: Data, levels: int) -> tuple[float, float]:
-    """The range that `scale` gives the values; noise of a level lifts the top by one level."""
-    top = float(levels if data.dequantise else levels - 1)
-    return {"unit": (0.0, 1.0), "symmetric": (-1.0, 1.0), "raw": (0.0, top)}[data.scale]
-
-
-def level(data: Data, levels: int) -> float:
-    """The width of a level in units of x; 0 where the data are not dequantised."""
-    low, high = interval(data, levels)
-    return (high - low) / levels if data.dequantise else 0.0
-
-
-def space(data: Data) -> Space:
-    """What `scale` and `binarise` make of an image's values."""
-    if data.binarise != "none":
-        return BINARY
-    raw = REAL if data.dequantise else COUNTS
-    return {"unit": UNIT, "symmetric": SIGNED, "raw": raw}[data.scale]
-
-
-def space_of(x: np.ndarray) -> Space:
-    """The narrowest space that holds all numbers of an array."""
-    if not np.isfinite(x).all() or x.min() < 0:
-        return REAL
-    if np.array_equal(x, np.rint(x)):
-        return BINARY if x.max() <= 1 else COUNTS
-    return UNIT if x.max() <= 1 else REAL
-
-
-def describe(data: Data, levels: int, shape: Sequence[int]) -> str:
-    """The preprocessing in words."""
-    *image, channels = shape
-    size = "x".join(map(str, [*image, data.stack * channels]))
-    size += " (resized)" if data.resize else ""
-    if data.stack > 1:
-        size += f", {data.stack} independently drawn images stacked along the channels"
-    if data.binarise == "threshold":
-        values = "binarised by threshold at 0.5"
-    elif data.binarise == "dynamic":
-        values = "binarised dynamically (a Bernoulli draw at every access)"
-    else:
-        low, high = interval(data, levels)
-        values = f"grey levels scaled to [{low:g}, {high:g}]"
-        if data.dequantise:
-            values += f", dequantised uniformly ({levels} levels)"
-    return f"{data.source}, {size}, {values}"
-
-
 # ---------------------------------------------------------------------- examples on the device
 
 
@@ -302,16 +143,6 @@ def stacked(data: Data, images: Examples) -> Examples:
     return Examples(x.reshape(*x.shape[:3], -1), (images.label * places).sum(1, dtype=np.int32))
 
 
-def check_stack(data: Data, label: np.ndarray | None) -> None:
-    """Raises DataError where the labels cannot be the digits of another."""
-    if data.stack > 1 and (label is None or not np.all((label >= 0) & (label < 10))):
-        found = "no labels" if label is None else f"labels from {label.min()} to {label.max()}"
-        raise DataError(
-            f"config.data.stack={data.stack} makes a label of the labels 0 .. 9 of its images, and "
-            f"{data.source} has {found}; choose other data or set stack to 1."
-        )
-
-
 def resident(
     data: Data,
     seed: int,
@@ -322,13 +153,25 @@ def resident(
     space: Space,
     interval: tuple[float, float] = (0.0, 1.0),
     level: float = 0.0,
+    classes: Sequence[str] = (),
 ) -> Source:
-    """Examples, for training and held out, that rest on the device, whatever they are."""
+    """Examples, for training and held out, that rest on the device, whatever they are.
+
+    Args:
+      data: what the config says of them.
+      seed: of their order.
+      parts: those for training, and those held out.
+      split: what the held-out ones are called.
+      process: (key, x as it rests) -> x as it is learnt from.
+      preprocessing, interval, level: fields of the `Source`.
+      space: of x.
+      classes: the names of the labels, in order; () where they have none.
+    """
     train, test = parts
     size, spaces = len(train.x), {"x": space}
     if train.label is not None:
-        classes = (1 + int(max(part.label.max() for part in parts))) ** data.stack
-        spaces["label"] = categorical(classes)
+        known = len(classes) or 1 + int(max(part.label.max() for part in parts))
+        spaces["label"] = label_space(data, known)
 
     def batch_of(key: Key, x: Any, label: Any) -> Batch:
         made = {"x": process(key, x)}
@@ -354,27 +197,24 @@ def resident(
         level=level,
         training=lambda key, first, last: batch_of(key, *part(train, first, last)),
         spaces=spaces,
+        symbols=label_symbols(data, classes),
     )
 
 
-def resized(x: np.ndarray, side: int) -> np.ndarray:
-    """Integer images [..., H, W, C] resized to [..., side, side, C], in their own levels."""
-    if not side or x.shape[-3:-1] == (side, side):
-        return x
-    rows, columns = (_interpolation(n, side) for n in x.shape[-3:-1])
-    planes = np.moveaxis(x, -1, -3).astype(np.float32)
-    return np.moveaxis(np.rint(rows @ planes @ columns.T), -3, -1).astype(x.dtype)
+def label_space(data: Data, classes: int) -> Space:
+    """The space of the labels 0 .. classes - 1, or of their stacks; 0 is not known how many."""
+    return categorical(classes**data.stack)
 
 
-@functools.lru_cache(maxsize=256)
-def _interpolation(size: int, side: int) -> np.ndarray:
-    """The matrix [side, size] of bilinear interpolation along one axis.
+def label_symbols(data: Data, classes: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """What `Source.symbols` holds of labels; a stack's, which are numbers, have no names."""
+    return {"label": tuple(classes)} if classes and data.stack == 1 else {}
 
-    A new pixel weighs the old ones by a triangle about its centre, which is as wide as the wider
-    of the two pixels: shrinking averages, and does not skip.
-    """
-    shrink = size / side
-    centres = (np.arange(side) + 0.5) * shrink - 0.5
-    distance = np.abs(centres[:, None] - np.arange(size)) / max(shrink, 1)
-    weights = np.maximum(1 - distance, 0)
-    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)
+
+def space_of(x: np.ndarray) -> Space:
+    """The narrowest space that holds all numbers of an array."""
+    if not np.isfinite(x).all() or x.min() < 0:
+        return REAL
+    if np.array_equal(x, np.rint(x)):
+        return BINARY if x.max() <= 1 else COUNTS
+    return UNIT if x.max() <= 1 else REAL

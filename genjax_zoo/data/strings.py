@@ -32,17 +32,18 @@ def opened(name: str, length: int, batch_size: int) -> Source:
             "strings:uniform:3."
         )
     symbols = int(size)
-    draw = functools.partial(choose(rule, STRINGS, "rule for strings"), symbols=symbols)
+    drawn_by = choose(rule, STRINGS, "rule for strings")
+    draw = lambda key, n: drawn_by(key, (n, length), symbols)
 
     @functools.cache
     def held() -> np.ndarray:
         # The same for every run and seed, like any other test set; apart from every step's key.
-        return np.asarray(draw(jax.random.key(2**31 - 1), (HELD_OUT, length)))
+        return np.asarray(draw(jax.random.key(2**31 - 1), HELD_OUT))
 
     return Source(
         resident=(),
         feed=lambda step, rows: np.zeros(batch_size, np.int8)[rows],
-        batch=lambda key, resident, feed: {"x": draw(key, (feed.shape[0], length))},
+        batch=lambda key, resident, feed: {"x": draw(key, feed.shape[0])},
         held_out=lambda key, first, last: {"x": jnp.asarray(held()[first:last])},
         held_out_split="held-out draws",
         held_out_size=HELD_OUT,

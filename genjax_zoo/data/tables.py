@@ -1,25 +1,43 @@
 """Small data that are no images: tables with labels, series over time, clips of frames.
 
-Floor 4. Arrays of numpy, read or made; data/sources.py turns them into sources.
+Floor 4. They are read or made as arrays of numpy; what turns these into sources stands at the end.
 """
 
 from __future__ import annotations
 
 import pathlib
 from collections.abc import Callable
+from typing import NamedTuple
 
+import jax.numpy as jnp
 import numpy as np
 from PIL import Image, ImageSequence
 
 from genjax_zoo.contract import DataError
+from genjax_zoo.data.config import Data
+from genjax_zoo.data.source import Examples, Source, resident, space_of
 from genjax_zoo.typed import choose
 
 TABLES = ("breast_cancer", "iris", "wine")
 FRAME_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
 
 
-def table(name: str) -> tuple[np.ndarray, np.ndarray]:
-    """One of scikit-learn's embedded tables: x [N, D] float32 and label [N] int32.
+class Table(NamedTuple):
+    """A table with labels.
+
+    Attributes:
+      x: [N, D] float32.
+      label: [N] int32.
+      classes: the names of the labels, in order.
+    """
+
+    x: np.ndarray
+    label: np.ndarray
+    classes: tuple[str, ...]
+
+
+def table(name: str) -> Table:
+    """One of scikit-learn's embedded tables.
 
     `breast_cancer` is the Wisconsin diagnostic set: 569 rows, 30 features, 2 classes. `iris` has
     150, 4 and 3, `wine` 178, 13 and 3.
@@ -28,7 +46,8 @@ def table(name: str) -> tuple[np.ndarray, np.ndarray]:
 
     choose(name, dict.fromkeys(TABLES, True), "table")
     bunch = getattr(datasets, f"load_{name}")()
-    return bunch.data.astype(np.float32), bunch.target.astype(np.int32)
+    classes = tuple(map(str, bunch.target_names))
+    return Table(bunch.data.astype(np.float32), bunch.target.astype(np.int32), classes)
 
 
 def nile() -> np.ndarray:
@@ -173,3 +192,50 @@ def _stack(frames: list[Image.Image], side: int, name: str) -> np.ndarray:
     x = np.stack([np.asarray(f, np.float32) for f in images]) / 255
     grey = np.all(x[..., :1] == x)
     return x[..., :1] if grey else x
+
+
+# ---------------------------------------------------------------------------- the sources
+
+
+def labelled(data: Data, seed: int, name: str) -> Source:
+    """The rows of a table and their labels; every fifth is held out."""
+    x, label, classes = table(name)
+    test = np.arange(len(x)) % 5 == 4
+    x, standardised = _standardised(data, x, x[~test])
+    train, held = (Examples(x[rows], label[rows]) for rows in (~test, test))
+    return resident(
+        data,
+        seed,
+        (train, held),
+        "test (every fifth)",
+        lambda key, x: jnp.asarray(x),
+        preprocessing=f"{data.source}, {x.shape[1]} features{standardised}",
+        space=space_of(x),
+        classes=classes,
+    )
+
+
+def single(data: Data, x: np.ndarray) -> Source:
+    """One example x [T, ...], which there is no other of to hold out."""
+    x, standardised = _standardised(data, x, x)
+    whole = Examples(x[None], None)
+    shape = "x".join(map(str, x.shape[1:]))
+    missing = f", {int(np.isnan(x).sum())} numbers missing" if np.isnan(x).any() else ""
+    return resident(
+        data,
+        0,
+        (whole, whole),
+        "the training series itself",
+        lambda key, x: jnp.asarray(x),
+        preprocessing=f"{data.source}, {len(x)} times of {shape}{standardised}{missing}",
+        space=space_of(x),
+    )
+
+
+def _standardised(data: Data, x: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, str]:
+    """x [N, D] with the training part's mean 0 and deviation 1, if asked; and what to say of it."""
+    if not data.standardise:
+        return x, ""
+    deviation = np.nanstd(train, axis=0)
+    scaled = (x - np.nanmean(train, axis=0)) / np.where(deviation > 0, deviation, 1)
+    return scaled.astype(x.dtype), ", standardised by the training part"

@@ -14,19 +14,23 @@ them is the most that any model can reach. Floor 5.
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
+import functools
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import scipy.stats
 
-from genjax_zoo.contract import Array, DataError, Key
+from genjax_zoo.contract import Batch, DataError, Key, Model
 from genjax_zoo.data import scenes
 from genjax_zoo.data.scenes import Scene
-from genjax_zoo.measure.extractors import Extractor, bundled
+from genjax_zoo.data.source import Source
+from genjax_zoo.measure.extractors import Extractor, bundled, to_unit
+from genjax_zoo.measure.probes import Judged, Probe
 
+NAMES = {"caption_match": False, "caption_match_held_out": True}
+"""The probes, and whether they ask for what training holds out."""
+NAMED = "captions:"
+"""How the names of the data begin whose captions can be read."""
 LIT = 0.06
 """A side of a scene with less than this part of all light is dark."""
 BRIGHTER = 1.5
@@ -50,40 +54,41 @@ for _where, _name in _LOOKS.items():
     _ARRANGEMENT[_where] = scenes.ARRANGEMENTS.index(_name)
 
 
-class Match(NamedTuple):
-    """How many of n scenes are what their captions say, in percent.
+def caption_match(model: Model, source: Source, extractor: Extractor | None) -> list[Probe]:
+    """The probes of a model that reads texts, of data with captions; else none.
 
-    Attributes:
-      value: all of a scene is right.
-      low, high: the 95 % interval of `value` (Clopper & Pearson 1934).
-      arrangement, colour, digit: that alone is right, of both things where there are two.
-      n: scenes.
+    One asks for combinations that training has shown, one for those that it holds out. The scenes
+    are read by the zoo's own classifier of their digits, and not by the `extractor`.
     """
+    if "text" not in model.spaces or not source.name.startswith(NAMED):
+        return []
+    digits = bundled(source.name.removeprefix(NAMED).removeprefix("tfds:"))
 
-    value: float
-    low: float
-    high: float
-    arrangement: float
-    colour: float
-    digit: float
-    n: int
+    def judge(given: Batch, x: np.ndarray) -> Judged:
+        scenes_asked = [scenes.parse(text) for text in np.asarray(given["text"])]
+        together = jax.tree.map(lambda *parts: np.stack(parts), *scenes_asked)
+        return match(together, read(x, digits, x.shape[1] // 2))
 
+    @functools.cache
+    def real() -> Judged:
+        batch = source.held_out(jax.random.key(0), 0, source.held_out_size)
+        return judge(batch, to_unit(batch["x"], source.interval))
 
-def reader(source: str, side: int) -> Callable[[np.ndarray], Scene]:
-    """What reads scenes x [n, 2 S, 2 S, 3] in [0, 1] of the digits of side S that `source` names.
+    def ask(key: Key, n: int, unseen: bool) -> Batch:
+        return {"text": scenes.tokens(scenes.asked(key, n, unseen))}
 
-    Args:
-      source: "captions:digits" or "captions:tfds:mnist".
-      side: S.
-    """
-    name = source.removeprefix("captions:").removeprefix("tfds:")
-    extractor = bundled(name)
-
-    def look(x: np.ndarray) -> Scene:
-        return read(x, extractor, side)
-
-    look.__name__ = f"{extractor.name} {extractor.sha256[:8]}"
-    return look
+    return [
+        Probe(
+            name,
+            "held-out combinations" if unseen else "seen combinations",
+            functools.partial(ask, unseen=unseen),
+            judge,
+            f"{digits.name} {digits.sha256[:8]}",
+            real,
+            stream=int(unseen),
+        )
+        for name, unseen in NAMES.items()
+    ]
 
 
 def read(x: np.ndarray, extractor: Extractor, side: int) -> Scene:
@@ -144,25 +149,18 @@ def _classified(grey: np.ndarray, extractor: Extractor) -> np.ndarray:
     return extractor.probabilities(grey).argmax(-1)
 
 
-def match(asked: Scene, seen: Scene) -> Match:
-    """Compares the scenes that captions ask for with those that were read, [n] each."""
+def match(asked: Scene, seen: Scene) -> Judged:
+    """Compares the scenes that captions ask for with those that were read, [n] each.
+
+    The parts are right where they are so of both things, where there are two.
+    """
     asked = upright(asked)
     two = np.asarray(scenes.pairs(asked.arrangement))
     placed = asked.arrangement == seen.arrangement
     right = lambda a, b: (a[:, 0] == b[:, 0]) & ((a[:, 1] == b[:, 1]) | ~two)
     coloured, written = right(asked.colour, seen.colour), right(asked.digit, seen.digit)
-    whole, n = placed & coloured & written, len(placed)
-    interval = scipy.stats.binomtest(int(whole.sum()), n).proportion_ci(0.95)
-    percent = lambda a: 100 * float(np.mean(a))
-    return Match(
-        value=percent(whole),
-        low=100 * float(interval.low),
-        high=100 * float(interval.high),
-        arrangement=percent(placed),
-        colour=percent(coloured),
-        digit=percent(written),
-        n=n,
-    )
+    parts = {"arrangement": placed, "colour": coloured, "digit": written}
+    return Judged(placed & coloured & written, parts)
 
 
 def upright(scene: Scene) -> Scene:
@@ -171,38 +169,3 @@ def upright(scene: Scene) -> Scene:
     turned = np.isin(arrangement, [scenes.ARRANGEMENTS.index(w) for w in ("below", "right of")])
     swap = lambda a: np.where(turned[:, None], a[:, ::-1], a)
     return Scene(arrangement - turned, swap(colour), swap(digit))
-
-
-def caption_match(
-    sample: Callable[[Key, Array], Array],
-    look: Callable[[np.ndarray], Scene],
-    key: Key,
-    n: int,
-    unseen: bool,
-    interval: tuple[float, float] = (0.0, 1.0),
-    batch: int = 250,
-    progress: Callable[[str, int, int], None] = lambda name, done, of: None,
-) -> Match:
-    """Asks for n scenes, and reads what is drawn.
-
-    Args:
-      sample: (key, tokens [batch, T]) -> x [batch, 2 S, 2 S, 3], one compiled function.
-      look: as `reader` makes it.
-      key: dice, of the captions and of the samples.
-      n: how many.
-      unseen: whether each asks for a combination that training holds out, or none does.
-      interval: of the values of x.
-      batch: captions at a time.
-      progress: told (name, scenes done, scenes in all).
-    """
-    key_asked, key_drawn = jax.random.split(key)
-    asked = scenes.asked(key_asked, n, unseen)
-    said = np.asarray(scenes.tokens(asked))
-    low, high = interval
-    parts = []
-    for first in range(0, n, batch):
-        rows = np.minimum(np.arange(first, first + batch), n - 1)
-        x = np.asarray(sample(jax.random.fold_in(key_drawn, first), jnp.asarray(said[rows])))
-        parts.append((x[: n - first] - low) / (high - low))
-        progress("captions", min(first + batch, n), n)
-    return match(jax.tree.map(np.asarray, asked), look(np.concatenate(parts)))

@@ -46,6 +46,8 @@ class Extractor(NamedTuple):
       preprocessing: in words, what it does to x first: resizing, scaling.
       features: x [n, *shape] -> [n, D], arrays of numpy.
       probabilities: x [n, *shape] -> p(y|x) [n, K], or None for one that is no classifier.
+      classes: K, whose numbers are the labels of the data that it learnt from; 0 where they are
+        no labels that a sample could be given.
     """
 
     name: str
@@ -54,6 +56,7 @@ class Extractor(NamedTuple):
     preprocessing: str
     features: Callable[[np.ndarray], np.ndarray]
     probabilities: Callable[[np.ndarray], np.ndarray] | None = None
+    classes: int = 0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +131,14 @@ def make(name: str, architecture: Architecture, params: Any) -> Extractor:
         preprocessing=f"{'x'.join(map(str, shape))} in [0, 1], not resized",
         features=lambda x: _in_batches(features, x, name, shape),
         probabilities=lambda x: _in_batches(probabilities, x, name, shape),
+        classes=architecture.classes,
     )
+
+
+def to_unit(x: np.ndarray | Array, interval: tuple[float, float]) -> np.ndarray:
+    """Values of the data's range as an extractor sees them: in [0, 1], NaN kept."""
+    low, high = interval
+    return np.clip((np.asarray(x) - low) / (high - low), 0, 1)
 
 
 def fits(extractor: Extractor, shape: tuple[int, ...]) -> bool:
@@ -155,12 +165,12 @@ def _in_batches(
 
 def fingerprint(architecture: Architecture, params: Any) -> str:
     """The sha256, in hex, of an architecture and of its parameters' names, shapes and bytes."""
-    told = hashlib.sha256(_spell(architecture).encode())
+    digest = hashlib.sha256(_spell(architecture).encode())
     for name, value in sorted(flatten_dict(params, sep="/").items()):
         array = np.asarray(value)
-        told.update(f"{name} {array.dtype} {array.shape}".encode())
-        told.update(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes())
-    return told.hexdigest()
+        digest.update(f"{name} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<")).tobytes())
+    return digest.hexdigest()
 
 
 def _spell(architecture: Architecture) -> str:

@@ -1,20 +1,19 @@
 """The numerics of a game: Jacobians, eigenvalues, and what they say of a point and of a path.
 
-Floor 5. Everything here looks at one game at one point, with key, data and memory held fixed, as a
-function of one flat vector θ [N] of all players' parameters (`Flat`). There are two of them:
+Floor 5. A game is taken at one point, with key, data and memory held fixed, as a function of one
+flat vector θ [N] of all players' parameters (`Flat`), and there are two of these:
 
     flatten   the field v = -g, along which all players would like to go   (games.field)
     update    the map θ -> θ' of one move of any dynamics under plain gradient descent of step h
 
-and whatever is measured is measured of either: `jacobian`, `eigenvalues` and, where the Jacobian is
-too large to hold, `leading_eigenvalues`. A fixed point of a map attracts if all eigenvalues μ of
-the map's Jacobian lie within the unit circle. Simultaneous descent is the map I + h v, so that
-μ = 1 + h λ with λ those of v' (`convergence`). Of v = the gradient of one function all λ are real;
-a game's are not, and the nearer they lie to the imaginary axis the smaller a step has to be
-(Mescheder, Nowozin & Geiger 2017, section 3).
+Either has a `jacobian`, `eigenvalues` and, where that is too large to hold, `leading_eigenvalues`.
+A fixed point of a map attracts if all eigenvalues μ of its Jacobian lie within the unit circle.
+Simultaneous descent is the map I + h v, so that μ = 1 + h λ with λ those of v' (`convergence`). Of
+v = the gradient of one function all λ are real; a game's are not, and the nearer they lie to the
+imaginary axis the smaller a step has to be (Mescheder, Nowozin & Geiger 2017, section 3).
 
-That a dynamics stays at a point does not make the point a solution: `nash` looks at each player
-alone. `path_angle` looks at a whole line, and needs no eigenvalue.
+That a dynamics stays at a point does not make the point a solution: `nash` takes each player alone.
+`path_angle` takes a whole line, and needs no eigenvalue.
 """
 
 from __future__ import annotations
@@ -63,7 +62,7 @@ def flatten(
 
     Args:
       losses: (key, params, memory, batch) -> ({player: loss}, (memory, info)).
-      key: the dice, the same wherever the field is asked for.
+      key: of the draws within the losses, the same wherever the field is asked for.
       params: {player: parameters}, N numbers in all.
       memory, batch: held fixed.
 
@@ -219,37 +218,30 @@ def leading_eigenvalues(
     def transposed(u: Array) -> Array:
         return jax.vjp(flat.function, point)[1](u)[0]
 
-    operator = _operator(transposed, size, point.dtype)
-    try:
-        values = arpack.eigs(
-            operator,
-            k,
-            which=which,
-            v0=_start(size),
-            # The crowd about 0 asks for a larger space than scipy's 2 k + 1.
-            ncv=min(size, max(4 * k + 1, 40)),
-            tol=tolerance,
-            maxiter=iterations,
-            return_eigenvectors=False,
-        )
-    except arpack.ArpackNoConvergence as stopped:
-        raise ZooError(
-            f"Arnoldi found {len(stopped.eigenvalues)} of the {k} eigenvalues asked for "
-            f"({which}) and then did not converge. Ask for fewer, allow more iterations or a "
-            "larger tolerance, or take `eigenvalues` if the Jacobian can be held."
-        ) from stopped
+    # The crowd about 0 asks for a larger space than scipy's 2 k + 1.
+    options = {"ncv": min(size, max(4 * k + 1, 40)), "tol": tolerance, "maxiter": iterations}
+    values = _arpack(arpack.eigs, transposed, point, k, which, **options)
     return _sorted(values, which)[:k]
 
 
-def _operator(product: Callable[[Array], Array], size: int, dtype: Any) -> arpack.LinearOperator:
-    """A symmetric or transposed product as ARPACK wants it: its own arithmetic in float64."""
-    matvec = lambda u: np.asarray(product(jnp.asarray(u.reshape(-1), dtype)), np.float64)
-    return arpack.LinearOperator((size, size), matvec=matvec, dtype=np.float64)
-
-
-def _start(size: int) -> np.ndarray:
+def _arpack(
+    solve: Any, product: Callable[[Array], Array], like: Array, k: int, which: str, **options: Any
+) -> np.ndarray:
+    """k eigenvalues of a matrix that is known by its products with vectors like `like`."""
+    size = len(like)
+    matvec = lambda u: np.asarray(product(jnp.asarray(u.reshape(-1), like.dtype)), np.float64)
+    operator = arpack.LinearOperator((size, size), matvec=matvec, dtype=np.float64)
     # scipy's own starting vector is random, and so would the last digits be.
-    return np.random.default_rng(0).normal(size=size)
+    start = np.random.default_rng(0).normal(size=size)
+    try:
+        return solve(operator, k, which=which, v0=start, return_eigenvectors=False, **options)
+    except arpack.ArpackNoConvergence as stopped:
+        raise ZooError(
+            f"Arnoldi found {len(stopped.eigenvalues)} of the {k} eigenvalues asked for "
+            f"({which}) of {size} parameters and then did not converge. Ask for fewer, allow more "
+            "iterations or a larger tolerance, take `eigenvalues` if the Jacobian can be held, or "
+            "look at a smaller player or another point."
+        ) from stopped
 
 
 def _sorted(values: np.ndarray, which: str) -> np.ndarray:
@@ -299,14 +291,13 @@ def convergence(eigenvalues: np.ndarray, h: float, rounding: float = ROUNDING) -
     values = np.asarray(eigenvalues, complex).reshape(-1)
     moduli = np.abs(1 + h * values)
     scale = rounding * max(1.0, np.abs(values).max(initial=0.0))
+    largest = 0.0
     if (values.real < -scale).all():
         largest = float(np.min(-2 * values.real / np.abs(values) ** 2, initial=np.inf))
-    else:
-        largest = 0.0
-    # (|1 + h λ|² - 1) / h, which a small step leaves to be told from 0.
+    # (|1 + h λ|² - 1) / h: of a small step the modulus itself is 1 up to rounding.
     growth = float(np.max(2 * values.real + h * np.abs(values) ** 2, initial=-np.inf))
-    told = DIVERGES if growth > scale else CONVERGES if growth < -scale else NEITHER
-    return Convergence(moduli, told, largest)
+    outcome = DIVERGES if growth > scale else CONVERGES if growth < -scale else NEITHER
+    return Convergence(moduli, outcome, largest)
 
 
 def verdict(multipliers: np.ndarray, rounding: float = ROUNDING) -> str:
@@ -314,10 +305,8 @@ def verdict(multipliers: np.ndarray, rounding: float = ROUNDING) -> str:
 
     `CONVERGES` if the spectral radius max |μ| < 1, `DIVERGES` if > 1, else `NEITHER`.
     """
-    radius = spectral_radius(multipliers)
-    if abs(radius - 1) <= rounding:
-        return NEITHER
-    return CONVERGES if radius < 1 else DIVERGES
+    growth = spectral_radius(multipliers) - 1
+    return DIVERGES if growth > rounding else CONVERGES if growth < -rounding else NEITHER
 
 
 def spectral_radius(values: np.ndarray) -> float:
@@ -368,12 +357,12 @@ def path_angle(flat: Flat, start: Array, end: Array, alpha: Array) -> Path:
     if length == 0:
         raise ConfigError("a path needs two points, and its start and end are the same.")
 
-    def look(a: Array) -> tuple[Array, Array]:
+    def along(a: Array) -> tuple[Array, Array]:
         v = flat.function(start + a * line)
         norm = jnp.linalg.norm(v)
         return jnp.vdot(line, v) / (length * norm), norm
 
-    return Path(alpha, *jax.lax.map(look, alpha))
+    return Path(alpha, *jax.lax.map(along, alpha))
 
 
 # --------------------------------------------------------------------------------- the Nash check
@@ -381,7 +370,7 @@ def path_angle(flat: Flat, start: Array, end: Array, alpha: Array) -> Path:
 STRICT, NOT, UNDECIDED = "strict local Nash", "not a local Nash", "undecided"
 
 
-class Alone(NamedTuple):
+class OnePlayer(NamedTuple):
     """One player at a point, the others held still.
 
     Attributes:
@@ -398,12 +387,12 @@ class Nash(NamedTuple):
     """Whether no player would rather be elsewhere nearby.
 
     Attributes:
-      players: {player: `Alone`}.
+      players: {player: `OnePlayer`}.
       verdict: `STRICT`, `NOT`, or `UNDECIDED`: nobody can leave at first order and no curvature
         is negative, but some is 0, so that higher orders decide.
     """
 
-    players: dict[str, Alone]
+    players: dict[str, OnePlayer]
     verdict: str
 
 
@@ -428,10 +417,10 @@ def nash(
     """
     point = flat.at if at is None else at
     v = flat.function(point)
-    players = {}
-    for player, own in flat.ranges.items():
-        low, high = _curvatures(flat, point, own)
-        players[player] = Alone(float(jnp.linalg.norm(v[own])), low, high)
+    players = {
+        player: OnePlayer(float(jnp.linalg.norm(v[own])), *_curvatures(flat, point, own))
+        for player, own in flat.ranges.items()
+    }
     zeros = {p: rounding * max(abs(one.smallest), abs(one.largest)) for p, one in players.items()}
     if any(one.gradient > tolerance or one.smallest < -zeros[p] for p, one in players.items()):
         return Nash(players, NOT)
@@ -455,19 +444,5 @@ def _curvatures(flat: Flat, point: Array, own: slice) -> tuple[float, float]:
         rows = jax.lax.map(product, jnp.eye(size, dtype=point.dtype), batch_size=ROWS)
         values = np.linalg.eigvalsh(np.asarray((rows + rows.T) / 2, np.float64))
         return float(values[0]), float(values[-1])
-    try:
-        values = arpack.eigsh(
-            _operator(product, size, point.dtype),
-            2,
-            which="BE",
-            v0=_start(size),
-            ncv=min(size, 40),
-            tol=1e-5,
-            return_eigenvectors=False,
-        )
-    except arpack.ArpackNoConvergence as stopped:
-        raise ZooError(
-            f"Lanczos did not find both ends of the spectrum of a player's Hessian ({size} "
-            "parameters); look at a smaller player, or at another point."
-        ) from stopped
+    values = _arpack(arpack.eigsh, product, point[own], 2, "BE", ncv=min(size, 40), tol=1e-5)
     return float(values.min()), float(values.max())

@@ -75,7 +75,7 @@ def coverage(x: Array, density: Density) -> Modes:
 
 
 OF_MODES = ("modes_covered", "high_quality", "modes_reverse_kl")
-"""What `scores` tells."""
+"""What `scores` measures."""
 
 
 def scores(
@@ -114,7 +114,7 @@ def scores(
         f"{K} modes, sigma {sigma:g}; a sample is of high quality within {DISTANCE:g} sigma of a "
         f"centre (perfect ones: {100 * PERFECT:.3f} %)"
     )
-    told = {
+    measured = {
         "modes_covered": (
             Estimate(float(covered), float(low), float(max(high, covered))),
             f"modes of {K}",
@@ -146,11 +146,11 @@ def scores(
                 data=f"density:{name}",
                 split="",
                 n_real=0,
-                n_fake=n,
+                n_samples=n,
             ),
             str(Exactness.ESTIMATE),
         )
-        for key, (value, unit, better, method) in told.items()
+        for key, (value, unit, better, method) in measured.items()
         if only is None or key in only
     ]
 
@@ -161,7 +161,7 @@ def _places(x: np.ndarray, centres: np.ndarray, sigma: float) -> tuple[np.ndarra
     return distance.argmin(1), distance.min(1) < DISTANCE
 
 
-def glance(x: np.ndarray, density: Density) -> tuple[int, float]:
+def quick_coverage(x: np.ndarray, density: Density) -> tuple[int, float]:
     """(modes covered, fraction of high quality) of x [n, 2], without compiling anything."""
     if density.centres is None or density.sigma is None:
         raise DataError(_NO_MODES)
@@ -183,7 +183,7 @@ class Classes(NamedTuple):
 
 
 def classes(label: np.ndarray, K: int) -> Classes:
-    """Coverage of samples whose classes [n] among K a classifier has told.
+    """Coverage of samples whose classes [n], of K, a classifier has found.
 
     Stacked MNIST (Metz et al. 2017; Lin et al. 2018, section 4.2) counts so, K = 1000.
     """

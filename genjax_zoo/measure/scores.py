@@ -28,7 +28,7 @@ class Protocol(NamedTuple):
       data: which data, and what was done to them.
       split: which of the data.
       n_real: how many of them; 0 where the measure looks at none.
-      n_fake: how many samples.
+      n_samples: how many samples.
       preprocessing: what the extractor does to an image first: resizing, scaling.
       extractor: its name; empty where there is none.
       sha256: of the extractor.
@@ -40,7 +40,7 @@ class Protocol(NamedTuple):
     data: str
     split: str
     n_real: int
-    n_fake: int
+    n_samples: int
     preprocessing: str = ""
     extractor: str = ""
     sha256: str = ""
@@ -96,14 +96,14 @@ def compare(a: Any, b: Any) -> Difference:
     other a little, and the interval is then rather too wide.
 
     Args:
-      a, b: a `Score`, or a run.evaluate.Result of one.
+      a, b: a `Score`, or a results.Result of one.
     """
     of_a, of_b = _fields(a), _fields(b)
     differ = [name for name in of_a | of_b if of_a.get(name) != of_b.get(name)]
     if differ:
-        told = "; ".join(f"{name}: {of_a.get(name)!r} and {of_b.get(name)!r}" for name in differ)
+        both = "; ".join(f"{name}: {of_a.get(name)!r} and {of_b.get(name)!r}" for name in differ)
         raise ZooError(
-            f"two scores of different protocol cannot be compared. They differ in {told}. Measure "
+            f"two scores of different protocol cannot be compared. They differ in {both}. Measure "
             "both again in the same way."
         )
     for score in (a, b):
@@ -294,7 +294,7 @@ def of_clouds(
             data=data,
             split=split if "real" in kind.needs else "",
             n_real=len(clouds.real) if "real" in kind.needs else 0,
-            n_fake=len(clouds.fake),
+            n_samples=len(clouds.fake),
             preprocessing=extractor.preprocessing,
             extractor=extractor.name,
             sha256=extractor.sha256,

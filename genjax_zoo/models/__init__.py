@@ -6,20 +6,21 @@ Floor 4. A family's module has a docstring, whose first line is its summary, and
     Config            its typed configuration (typed.config)
     make(config, tx)  its factory: (Config, optax.GradientTransformation) -> Model
 
-Summary and verb are read off the source: a family is imported when it is asked for.
+Summary and verb are read off the source: a family is imported when it is asked for, be it by
+`from genjax_zoo.models import vae`, as `models.vae`, or by what the roster holds of it.
 """
 
 from __future__ import annotations
 
-import ast
-import functools
 import importlib
-import importlib.util
-import pkgutil
+import pathlib
+import re
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import NamedTuple
 
 from genjax_zoo.contract import Model
+from genjax_zoo.typed import nearest
 
 VERBS = ("descend", "play", "contrast", "em", "reinforce", "staged")
 
@@ -50,31 +51,43 @@ class Family(NamedTuple):
         return self.load()[1]
 
 
-def _family(name: str) -> Family:
+def family_of(path: pathlib.Path) -> Family:
     """A family as its source describes it; raises TypeError for a file that is none."""
-    spec = importlib.util.find_spec(f"{__name__}.{name}")
-    source = ast.parse(importlib.util.decode_source(spec.loader.get_data(spec.origin)))  # type: ignore[union-attr,arg-type]
-    own: dict[str, Any] = {"__doc__": ast.get_docstring(source)}
-    for node in source.body:
-        match node:
-            case ast.Assign(targets=[ast.Name(id=target)], value=ast.Constant(value=value)):
-                own[target] = value
-            case ast.FunctionDef(name=defined) | ast.ClassDef(name=defined):
-                own[defined] = node
-    missing = [n for n in ("__doc__", "VERB", "Config", "make") if not own.get(n)]
+    wanted = {
+        "a docstring": r'\A"""(.+?)(?:"""|\n)',
+        "VERB": r'^VERB = "(\w+)"',
+        "Config": r"^class (Config)\b",
+        "make": r"^def (make)\b",
+    }
+    source = path.read_text(encoding="utf-8")
+    found = {what: re.search(how, source, re.MULTILINE) for what, how in wanted.items()}
+    summary, verb, *_ = (match[1].strip() if match else "" for match in found.values())
+    missing = [what for what, match in found.items() if not match]
     if missing:
-        raise TypeError(f"models/{name}.py lacks {', '.join(missing)}: see {__file__}.")
-    if own["VERB"] not in VERBS:
-        raise TypeError(f"models/{name}.py: VERB is {own['VERB']!r}, not one of {VERBS}.")
+        raise TypeError(f"models/{path.name} lacks {', '.join(missing)}: see {__file__}.")
+    if verb not in VERBS:
+        raise TypeError(f"models/{path.name}: VERB is {verb!r}, not one of {VERBS}.")
 
-    @functools.cache
     def load() -> tuple[type, Callable[..., Model]]:
-        module = importlib.import_module(f"{__name__}.{name}")
+        module = importlib.import_module(f"{__name__}.{path.stem}")
         return module.Config, module.make
 
-    return Family(name, own["VERB"], own["__doc__"].splitlines()[0], load)
+    return Family(path.stem, verb, summary, load)
 
 
 ZOO: dict[str, Family] = {
-    found.name: _family(found.name) for found in pkgutil.iter_modules(__path__)
+    path.stem: family_of(path)
+    for path in sorted(pathlib.Path(__file__).parent.glob("*.py"))
+    if path.stem != "__init__"
 }
+
+
+def __getattr__(name: str) -> ModuleType:
+    """`models.vae`: a family's module."""
+    if name in ZOO:
+        return importlib.import_module(f"{__name__}.{name}")
+    raise AttributeError(nearest(name, ZOO, "family"))
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *ZOO]

@@ -8,7 +8,7 @@ Vincent, Larochelle, Bengio & Manzagol, Extracting and composing robust features
 autoencoders, 2008. The chain that alternates C and p(x | x~) has the data's distribution in the
 limit of a perfect reconstruction: Bengio, Yao, Alain & Vincent, Generalized denoising auto-encoders
 as generative models, 2013 (arXiv:1305.6663), theorem 1; walkback is its algorithm 1. With Gaussian
-corruption the mean tells a score: Vincent 2011; Alain & Bengio 2014 (arXiv:1211.4246).
+corruption the mean gives a score: Vincent 2011; Alain & Bengio 2014 (arXiv:1211.4246).
 
 Without corruption p(x | x) is learnt, and the chain stays wherever it starts: it is no generative
 model, and its samples show that. None of them has a likelihood.
@@ -16,9 +16,6 @@ model, and its samples show that. None of them has a likelihood.
 
 from __future__ import annotations
 
-import dataclasses
-import math
-from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -26,10 +23,10 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from genjax_zoo import nets
+from genjax_zoo import nets, typed
 from genjax_zoo.contract import (
     BINARY,
-    REAL,
+    NOTHING,
     Array,
     Batch,
     ConfigError,
@@ -40,16 +37,17 @@ from genjax_zoo.contract import (
     Measure,
     Model,
 )
-from genjax_zoo.learn.state import eval_params, of_params
+from genjax_zoo.learn.state import TrainState, eval_params, of_params
 from genjax_zoo.learn.verbs import descend
-from genjax_zoo.maths.probability import corruption, distributions
-from genjax_zoo.nets import ACTIVATIONS, Net
-from genjax_zoo.typed import choose
+from genjax_zoo.maths.probability import corruption, distributions, likelihoods
+from genjax_zoo.maths.probability.given import check_names
+from genjax_zoo.nets import Net
+from genjax_zoo.typed import number
 
 VERB = "descend"
 
 
-@dataclasses.dataclass(frozen=True)
+@typed.config
 class Config:
     """An auto-encoder.
 
@@ -76,38 +74,34 @@ class Config:
       average: decay of the moving average of the parameters; 0 keeps none.
     """
 
-    latents: int = 32
-    network: Literal["mlp", "conv"] = "mlp"
-    widths: tuple[int, ...] = (256,)
+    latents: int = number(32, least=1)
+    network: nets.AutoEncoder = "mlp"
+    widths: tuple[int, ...] = number((256,), least=1)
     activation: str = "swish"
     corruption: str = "gaussian"
     noise: float = 0.3
     reconstruction: Literal["bernoulli", "gaussian"] = "gaussian"
     mean: Literal["linear", "sigmoid", "residual"] = "linear"
     variance: Literal["fixed", "scalar", "diagonal"] = "scalar"
-    noise_std: float = 0.3
-    walkback: int = 0
-    chain_steps: int = 100
+    noise_std: float = number(0.3, above=0)
+    walkback: int = number(0, least=0)
+    chain_steps: int = number(100, least=1)
     sample_means: bool = False
-    average: float = 0.0
+    average: float = number(0.0, least=0, below=1)
 
     def __post_init__(self):
-        choose(self.activation, ACTIVATIONS, "activation")
+        nets.check_autoencoder(self.network, self.widths, self.activation, "autoencoder")
         corruption.make(self.corruption, self.noise)
-        for name, least in (("latents", 1), ("walkback", 0), ("chain_steps", 1)):
-            if getattr(self, name) < least:
-                raise ConfigError(
-                    f"autoencoder: {name} should be at least {least}, got {getattr(self, name)}."
-                )
-        if min(self.widths, default=1) < 1:
-            raise ConfigError(f"autoencoder: widths should all be at least 1, got {self.widths}.")
-        if self.network == "conv" and not self.widths:
-            raise ConfigError("autoencoder: a convolutional network needs a width, got none.")
-        if self.noise_std <= 0 or not 0 <= self.average < 1:
-            raise ConfigError(
-                "autoencoder: expected noise_std > 0 and average in [0, 1), got "
-                f"{self.noise_std} and {self.average}."
-            )
+
+    @property
+    def residual(self) -> bool:
+        """Whether x~ is added to the network's output."""
+        return self.reconstruction == "gaussian" and self.mean == "residual"
+
+    def likelihood(self) -> likelihoods.Likelihood:
+        """p(x | f), f the decoder's outputs."""
+        mean: likelihoods.Mean = "sigmoid" if self.mean == "sigmoid" else "linear"
+        return likelihoods.make(self.reconstruction, mean, self.variance, self.noise_std)
 
 
 @struct.dataclass
@@ -116,8 +110,8 @@ class Params:
 
     Attributes:
       encoder: of f, x~ -> code.
-      decoder: of g, code -> logits or means of p(x | x~).
-      log_std: log σ of a Gaussian reconstruction, [] or [D]; None where σ is not learnt.
+      decoder: of g, code -> the outputs that p(x | x~) is made of.
+      log_std: log σ of p(x | x~), [] or like one example; None where it is no parameter.
       shape: of one example, without the batch.
     """
 
@@ -143,68 +137,51 @@ class Memory:
 def make(config: Config, tx: optax.GradientTransformation) -> Model:
     """An auto-encoder that learns by stochastic gradients on its reconstruction of clean data."""
     corrupt = corruption.make(config.corruption, config.noise)
-    encoder, decoder, outputs = _networks(config)
-    binary = config.reconstruction == "bernoulli"
+    likelihood, encoder = config.likelihood(), _encoder(config)
 
     def init(key: Key, batch: Batch) -> tuple[Params, Memory]:
         """Raises ConfigError for data that do not fit the network."""
         x = batch["x"]
-        if config.network == "conv" and x.ndim != 4:
-            raise ConfigError(
-                "autoencoder: a convolutional network needs images [B, H, W, C], and the data "
-                f"have shape {x.shape}. Set model.network to 'mlp'."
-            )
+        if config.network == "conv":
+            nets.image_shape(x, "autoencoder", "Set model.network to 'mlp'.")
         key_encoder, key_decoder = jax.random.split(key)
-        shape = tuple(x.shape[1:])
-        size = () if config.variance == "scalar" else (math.prod(shape),)
-        learns_std = not binary and config.variance != "fixed"
+        shape = x.shape[1:]
         params = Params(
-            encoder=encoder().init(key_encoder, x),
-            decoder=decoder(shape).init(key_decoder, jnp.zeros((1, config.latents))),
-            log_std=jnp.full(size, math.log(config.noise_std), jnp.float32) if learns_std else None,
+            encoder=encoder.init(key_encoder, x),
+            decoder=_decoder(config, shape).init(key_decoder, jnp.zeros((1, config.latents))),
+            log_std=likelihood.init(shape),
             shape=shape,
         )
         return params, Memory(jnp.mean(x, 0), jnp.std(x, 0))
 
     def log_likelihood(params: Params, x: Array, corrupted: Array) -> Array:
         """log p(x | x~) in nats: [B]."""
-        f = outputs(params, corrupted)
-        if binary:
-            return distributions.bernoulli(_flat(x), f)
-        return distributions.gaussian(_flat(x), f, _log_std(config, params))
+        return likelihood.log_prob(params.log_std, outputs(config, params, corrupted), x)
 
     def draw(key: Key, params: Params, corrupted: Array) -> Array:
         """x ~ p(x | x~): [B, ...]."""
-        f = outputs(params, corrupted)
-        if binary:
-            x = jax.random.bernoulli(key, jax.nn.sigmoid(f)).astype(corrupted.dtype)
-        else:
-            x = f + jnp.exp(_log_std(config, params)) * jax.random.normal(key, f.shape)
-        return x.reshape(corrupted.shape)
-
-    def mean(params: Params, corrupted: Array) -> Array:
-        f = outputs(params, corrupted)
-        return (jax.nn.sigmoid(f) if binary else f).reshape(corrupted.shape)
+        return likelihood.draw(key, params.log_std, outputs(config, params, corrupted))
 
     def loss(key: Key, params: Params, memory: Memory, batch: Batch):
-        x = batch["x"]
-        total, seen = jnp.zeros(()), x
+        clean = x = batch["x"]
+        total = jnp.zeros(())
         for k in range(config.walkback + 1):
             key_corrupt, key_draw = jax.random.split(jax.random.fold_in(key, k))
-            corrupted = corrupt(key_corrupt, seen)
-            # x is to be found again from wherever the chain has come: algorithm 1, line 5.
-            total += -jnp.mean(log_likelihood(params, x, corrupted))
+            corrupted = corrupt(key_corrupt, x)
+            # It is to be found again from wherever the chain has come: algorithm 1, line 5.
+            total += -jnp.mean(log_likelihood(params, clean, corrupted))
             if k < config.walkback:
-                seen = jax.lax.stop_gradient(draw(key_draw, params, corrupted))
+                x = jax.lax.stop_gradient(draw(key_draw, params, corrupted))
         info: Info = {}
         return total / (config.walkback + 1), (memory, info)
 
-    def sample(key: Key, state: Any, n: int, steps: int = config.chain_steps) -> Batch:
-        """Ends of n chains of `steps` corruptions and reconstructions, begun about the mean."""
+    def sample(key: Key, state: TrainState, n: int, given: Batch = NOTHING) -> Batch:
+        """Ends of n chains of corruption and reconstruction, begun about the data's mean."""
+        check_names(given, (), "autoencoder")
         params, start = eval_params(state), state.memory
         key_start, key_chain = jax.random.split(key)
         shape = (n, *params.shape)
-        if binary:
+        if likelihood.space == BINARY:
             x = jax.random.bernoulli(key_start, start.centre, shape).astype(jnp.float32)
         else:
             x = start.centre + start.spread * jax.random.normal(key_start, shape)
@@ -213,10 +190,10 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             key_corrupt, key_draw = jax.random.split(key)
             return draw(key_draw, params, corrupt(key_corrupt, x)), None
 
-        keys = jax.random.split(key_chain, steps)
+        keys = jax.random.split(key_chain, config.chain_steps)
         x, _ = jax.lax.scan(step, x, keys[:-1])
         if config.sample_means:
-            return {"x": mean(params, corrupt(keys[-1], x))}
+            return {"x": reconstruction(config, params, corrupt(keys[-1], x))}
         return {"x": step(x, keys[-1])[0]}
 
     def denoising(key: Key, params: Params, batch: Batch) -> Array:
@@ -225,53 +202,60 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def reconstruction_error(key: Key, params: Params, batch: Batch) -> Array:
         """‖x - g(f(x))‖² of the clean x: [B]."""
-        del key
         x = batch["x"]
-        return jnp.sum(_flat(x - mean(params, x)) ** 2, -1)
+        return jnp.sum(distributions.flat(x - reconstruction(config, params, x)) ** 2, -1)
 
-    def encode(key: Key, params: Params, batch: Batch) -> Array:
-        """f(x), the code: [B, latents]."""
-        del key
-        return encoder().apply(params.encoder, batch["x"])
+    def encode(key: Key, params: Params, batch: Batch) -> Any:
+        """f(x), the code [B, latents]; with a residual mean x is a latent too: (f(x), x)."""
+        code = encoder.apply(params.encoder, batch["x"])
+        return (code, batch["x"]) if config.residual else code
 
-    def decode(params: Params, codes: Array) -> Batch:
-        """The mean of p(x | code); without the x~ that a residual mean is added to."""
-        f = decoder(params.shape).apply(params.decoder, codes).reshape(len(codes), *params.shape)
-        return {"x": jax.nn.sigmoid(f) if binary or config.mean == "sigmoid" else f}
+    def decode(key: Key, params: Params, latents: Any) -> Batch:
+        """The mean of p(x | code), or of p(x | code, x~)."""
+        code, corrupted = latents if config.residual else (latents, None)
+        return {"x": likelihood.mean(params.log_std, outputs_of(config, params, code, corrupted))}
 
-    residual = not binary and config.mean == "residual"
     noisy = f"{config.corruption} corruption of {config.noise:g}"
     return Model(
         *descend(init, loss, tx, config.average),
         sample=sample,
         measures={
             "denoising": Measure(
-                of_params(denoising),
-                Exactness.ESTIMATE,
-                "nats",
-                better="lower",
+                *(of_params(denoising), Exactness.ESTIMATE, "nats", "lower"),
                 detail=f"-log p(x | x~), {noisy}; no likelihood of x",
             ),
             "reconstruction_error": Measure(
-                of_params(reconstruction_error), Exactness.EXACT, "squared error", better="lower"
+                of_params(reconstruction_error), Exactness.EXACT, "squared error", "lower"
             ),
         },
-        spaces={"x": BINARY if binary else REAL},
-        latents=Latents(
-            decode=None
-            if residual
-            else lambda key, state, latents: decode(eval_params(state), latents),
-            encode=of_params(encode),
-        ),
+        spaces={"x": likelihood.space},
+        latents=Latents(of_params(decode), of_params(encode)),
     )
+
+
+def _encoder(config: Config) -> Net:
+    return nets.vector_encoder(config.network, config.widths, config.latents, config.activation)
+
+
+def _decoder(config: Config, shape: tuple[int, ...]) -> Net:
+    return nets.vector_decoder(config.network, config.widths, shape, config.activation)
+
+
+def outputs_of(config: Config, params: Params, code: Array, corrupted: Array | None) -> Array:
+    """g(code), with x~ added to a residual mean: what p(x | x~) is made of, [B, ...]."""
+    f = _decoder(config, params.shape).apply(params.decoder, code)
+    return f + corrupted if config.residual else f
+
+
+def outputs(config: Config, params: Params, corrupted: Array) -> Array:
+    """g(f(x~)), likewise."""
+    code = _encoder(config).apply(params.encoder, corrupted)
+    return outputs_of(config, params, code, corrupted)
 
 
 def reconstruction(config: Config, params: Params, corrupted: Array) -> Array:
     """r(x~), the mean of p(x | x~): [B, ...]."""
-    _, _, outputs = _networks(config)
-    f = outputs(params, corrupted)
-    binary = config.reconstruction == "bernoulli"
-    return (jax.nn.sigmoid(f) if binary else f).reshape(corrupted.shape)
+    return config.likelihood().mean(params.log_std, outputs(config, params, corrupted))
 
 
 def score(config: Config, params: Params, x: Array) -> Array:
@@ -281,7 +265,7 @@ def score(config: Config, params: Params, x: Array) -> Array:
     Bengio 2014, equation 10.
 
     Raises:
-      ConfigError: for another corruption than a Gaussian one, which tells no score.
+      ConfigError: for another corruption than a Gaussian one, which gives no score.
     """
     if config.corruption != "gaussian" or not config.noise:
         raise ConfigError(
@@ -289,39 +273,3 @@ def score(config: Config, params: Params, x: Array) -> Array:
             f"{config.corruption} of {config.noise:g}."
         )
     return (reconstruction(config, params, x) - x) / config.noise**2
-
-
-def _networks(
-    config: Config,
-) -> tuple[Callable[[], Net], Callable[[tuple[int, ...]], Net], Callable[[Params, Array], Array]]:
-    """The encoder, the decoder of examples of a shape, and g(f(x~)) as logits or means [B, D]."""
-
-    def encoder() -> Net:
-        if config.network == "conv":
-            return nets.conv_encoder(config.widths, config.latents, config.activation)
-        return nets.mlp(config.widths, config.latents, config.activation)
-
-    def decoder(shape: tuple[int, ...]) -> Net:
-        widths = config.widths[::-1]
-        if config.network == "conv":
-            height, width, channels = shape
-            return nets.conv_decoder(widths, (height, width, channels), config.activation)
-        return nets.mlp(widths, shape, config.activation)
-
-    def outputs(params: Params, corrupted: Array) -> Array:
-        code = encoder().apply(params.encoder, corrupted)
-        f = _flat(decoder(params.shape).apply(params.decoder, code))
-        if config.reconstruction == "bernoulli" or config.mean == "linear":
-            return f
-        return jax.nn.sigmoid(f) if config.mean == "sigmoid" else f + _flat(corrupted)
-
-    return encoder, decoder, outputs
-
-
-def _log_std(config: Config, params: Params) -> Array | float:
-    """log σ of a Gaussian reconstruction, learnt or not."""
-    return math.log(config.noise_std) if params.log_std is None else params.log_std
-
-
-def _flat(x: Array) -> Array:
-    return x.reshape(x.shape[0], -1)

@@ -11,7 +11,6 @@ standard deviation 1 by an affine map that starts from the first batch and is le
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any
 
 import jax
@@ -19,29 +18,30 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from genjax_zoo import nets
+from genjax_zoo import nets, typed
 from genjax_zoo.contract import (
+    NOTHING,
     Array,
     Batch,
     ConfigError,
     Exactness,
-    Info,
     Key,
     Latents,
     Measure,
     Model,
 )
-from genjax_zoo.learn.state import eval_params, of_params
+from genjax_zoo.learn.state import of_params
 from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.diffusion import ode
-from genjax_zoo.maths.probability import distributions
+from genjax_zoo.maths.probability.distributions import flat
+from genjax_zoo.maths.probability.given import check_names
 from genjax_zoo.nets import ACTIVATIONS
-from genjax_zoo.typed import choose
+from genjax_zoo.typed import choose, number
 
 VERB = "descend"
 
 
-@dataclasses.dataclass(frozen=True)
+@typed.config
 class Config:
     """A continuous normalising flow.
 
@@ -57,28 +57,19 @@ class Config:
       average: decay of the moving average of the parameters; 0 keeps none.
     """
 
-    widths: tuple[int, ...] = (64, 64, 64)
+    widths: tuple[int, ...] = number((64, 64, 64), least=1)
     activation: str = "tanh"
-    probes: int = 0
+    probes: int = number(0, least=0)
     method: str = "rk4"
-    steps: int = 8
-    tolerance: float = 1e-5
-    average: float = 0.0
+    steps: int = number(8, least=1)
+    tolerance: float = number(1e-5, above=0)
+    average: float = number(0.0, least=0, below=1)
 
     def __post_init__(self):
         choose(self.activation, ACTIVATIONS, "activation")
-        choose(self.method, dict.fromkeys((*ode.FIXED, *ode.ADAPTIVE)), "method of integration")
-        if not self.widths or min(self.widths) < 1:
-            raise ConfigError(
-                f"continuous_flow: widths should be one or more of at least 1, got {self.widths}."
-            )
-        if self.probes < 0 or self.steps < 1 or self.tolerance <= 0:
-            raise ConfigError(
-                "continuous_flow: expected probes >= 0, steps >= 1 and tolerance > 0, got "
-                f"{self.probes}, {self.steps} and {self.tolerance}."
-            )
-        if not 0 <= self.average < 1:
-            raise ConfigError(f"continuous_flow: average should lie in [0, 1), got {self.average}.")
+        choose(self.method, ode.METHODS, "method of integration")
+        if not self.widths:
+            raise ConfigError("continuous_flow: widths should hold at least one width, got none.")
 
 
 @struct.dataclass
@@ -99,17 +90,10 @@ class Params:
 def make(config: Config, tx: optax.GradientTransformation) -> Model:
     """A continuous flow that follows the gradient of its likelihood."""
     forwards = jnp.linspace(0.0, 1.0, config.steps + 1)
+    solver = (config.method, config.tolerance)
 
     def network(shape: tuple[int, ...]) -> nets.Net:
         return nets.mlp(config.widths, shape, config.activation)
-
-    def field(params: Params) -> ode.Field:
-        """f_θ: (t [], x [B, ...]) -> [B, ...]."""
-
-        def move(t: Array, x: Array) -> Array:
-            return network(x.shape[1:]).apply(params.field, _with_time(x, t))
-
-        return move
 
     def init(key: Key, batch: Batch) -> tuple[Params, tuple[()]]:
         x = batch["x"]
@@ -117,58 +101,49 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         spread = jnp.maximum(jnp.std(x, 0), 1e-3)
         return Params(theta, jnp.mean(x, 0), jnp.log(spread)), ()
 
-    def carry(params: Params, x: Array, times: Array, probes: Array | None) -> tuple[Array, Array]:
-        method = (config.method, config.tolerance)
-        return ode.transport(field(params), x, times, probes, *method)
+    def field(params: Params) -> ode.Field:
+        """f_θ: (t [], x [B, ...]) -> [B, ...]."""
+        return lambda t, x: network(x.shape[1:]).apply(params.field, _with_time(x, t))
+
+    def standard(params: Params, x: Array) -> Array:
+        return (x - params.shift) * jnp.exp(-params.log_scale)
 
     def log_prob(key: Key, params: Params, batch: Batch) -> Array:
         """log p(x) in nats, [B]."""
-        x = (batch["x"] - params.shift) * jnp.exp(-params.log_scale)
-        probes = ode.probes_of(key, config.probes, x.shape) if config.probes else None
-        z, log_det = carry(params, x, forwards, probes)
-        normal = distributions.gaussian(z.reshape(len(z), -1), 0.0, 0.0)
-        return normal + log_det - jnp.sum(params.log_scale)
+        x = standard(params, batch["x"])
+        nats = ode.log_density(key, field(params), x, forwards, 0.0, config.probes, *solver)
+        return nats - jnp.sum(params.log_scale)
 
     def loss(key: Key, params: Params, memory: tuple[()], batch: Batch):
-        info: Info = {}
-        return -jnp.mean(log_prob(key, params, batch)), (memory, info)
-
-    def move(params: Params, x: Array, times: Array) -> Array:
-        return ode.integrate(field(params), x, times, config.method, config.tolerance)
+        return -jnp.mean(log_prob(key, params, batch)), (memory, {})
 
     def encode(key: Key, params: Params, batch: Batch) -> Array:
         """z = x(1): [B, ...], of N(0, I) where x is of the model."""
-        del key
-        return move(params, (batch["x"] - params.shift) * jnp.exp(-params.log_scale), forwards)
+        return ode.integrate(field(params), standard(params, batch["x"]), forwards, *solver)
 
-    def decode(params: Params, z: Array) -> Batch:
+    def decode(key: Key, params: Params, z: Array) -> Batch:
         """x(0), from x(1) = z."""
-        x = move(params, z, forwards[::-1])
+        x = ode.integrate(field(params), z, forwards[::-1], *solver)
         return {"x": params.shift + jnp.exp(params.log_scale) * x}
 
     def prior(key: Key, params: Params, n: int) -> Array:
         """z ~ N(0, I): [n, ...]."""
         return jax.random.normal(key, (n, *params.shift.shape))
 
-    def sample(key: Key, params: Params, n: int) -> Batch:
-        return decode(params, prior(key, params, n))
+    def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
+        """x(0) of x(1) ~ N(0, I); the model can be told nothing."""
+        check_names(given, (), "continuous_flow")
+        return decode(key, params, prior(key, params, n))
 
+    exactness = Exactness.ESTIMATE if config.probes else Exactness.EXACT
     return Model(
         *descend(init, loss, tx, config.average),
         sample=of_params(sample),
-        log_prob=Measure(
-            of_params(log_prob),
-            Exactness.ESTIMATE if config.probes else Exactness.EXACT,
-            density=True,
-        ),
-        latents=Latents(
-            decode=lambda key, state, latents: decode(eval_params(state), latents),
-            encode=of_params(encode),
-            prior=of_params(prior),
-        ),
+        log_prob=Measure(of_params(log_prob), exactness, density=True),
+        latents=Latents(of_params(decode), of_params(encode), of_params(prior)),
     )
 
 
 def _with_time(x: Array, t: Array) -> Array:
     """[x, t] flat: [B, ...] -> [B, D + 1]."""
-    return jnp.concatenate([x.reshape(len(x), -1), jnp.broadcast_to(t, (len(x), 1))], -1)
+    return jnp.concatenate([flat(x), jnp.broadcast_to(t, (len(x), 1))], -1)

@@ -9,28 +9,24 @@ reach φ through the Gumbel-softmax: Jang, Gu & Poole 2017 (arXiv:1611.01144); M
 2017 (arXiv:1611.00712). The relaxation serves learning alone: `log_prob` draws hard codes of q, and
 its mean is the true evidence lower bound under the uniform prior, whatever the weight of the KL
 was in training. Samples are of that same prior; with a KL weight other than one, q as a whole need
-not be uniform, and the bound and the samples both tell so. (DALL-E's second half learns a prior.)
+not be uniform, and the bound and the samples both show it. (DALL-E's second half learns a prior.)
 """
 
 from __future__ import annotations
 
-import dataclasses
 import math
-from typing import Any, Literal
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import optax
 from flax import struct
 
-from genjax_zoo import nets
+from genjax_zoo import nets, typed
 from genjax_zoo.contract import (
-    BINARY,
-    REAL,
-    UNIT,
+    NOTHING,
     Array,
     Batch,
-    ConfigError,
     Exactness,
     Info,
     Key,
@@ -39,16 +35,19 @@ from genjax_zoo.contract import (
     Model,
     categorical,
 )
-from genjax_zoo.learn.state import eval_params, of_params
+from genjax_zoo.learn.state import of_params
 from genjax_zoo.learn.verbs import descend
-from genjax_zoo.maths.probability import distributions
-from genjax_zoo.nets import ACTIVATIONS, Net
-from genjax_zoo.typed import choose
+from genjax_zoo.maths.inference import bounds
+from genjax_zoo.maths.inference.codebooks import gumbel_softmax, kl_to_uniform, perplexity
+from genjax_zoo.maths.probability import likelihoods
+from genjax_zoo.maths.probability.given import check_names
+from genjax_zoo.nets import Net
+from genjax_zoo.typed import number
 
 VERB = "descend"
 
 
-@dataclasses.dataclass(frozen=True)
+@typed.config
 class Config:
     """A discrete variational auto-encoder, for images.
 
@@ -66,56 +65,33 @@ class Config:
       kl_weight: of the KL term in the training loss; 1 trains the bound itself.
       kl_steps: over so many steps that weight rises from zero in a straight line.
       importance_samples: of the estimate `iwae`.
-      decoder: "bernoulli" for data that are exactly 0 or 1, "gaussian" for real numbers,
-        "logit_laplace" for [0, 1] (see `logit_laplace`).
-      mean: a Gaussian decoder's mean is the network's output ("linear") or, for data in [0, 1],
-        its sigmoid.
-      variance: σ of a Gaussian, or b of a logit-Laplace, stays ("fixed") or is learnt ("scalar").
-      noise_std: that σ or b at the start.
+      decoder, mean, variance, noise_std, levels: p(x | z), as likelihoods.make has them.
       sample_means: `sample` returns the decoder's means; False returns draws from p(x).
       average: decay of the moving average of the parameters; 0 keeps none.
     """
 
-    codes: int = 64
-    features: int = 16
-    widths: tuple[int, ...] = (32, 64)
-    blocks: int = 2
+    codes: int = number(64, least=1)
+    features: int = number(16, least=1)
+    widths: tuple[int, ...] = number((32, 64), least=1)
+    blocks: int = number(2, least=0)
     activation: str = "relu"
-    temperature: float = 1.0
-    temperature_end: float = 0.0625
-    anneal_steps: int = 2000
+    temperature: float = number(1.0, above=0)
+    temperature_end: float = number(0.0625, above=0)
+    anneal_steps: int = number(2000, least=0)
     straight_through: bool = False
-    kl_weight: float = 1.0
-    kl_steps: int = 500
-    importance_samples: int = 16
-    decoder: Literal["bernoulli", "gaussian", "logit_laplace"] = "gaussian"
-    mean: Literal["linear", "sigmoid"] = "linear"
-    variance: Literal["fixed", "scalar"] = "scalar"
-    noise_std: float = 1.0
+    kl_weight: float = number(1.0, least=0)
+    kl_steps: int = number(500, least=0)
+    importance_samples: int = number(16, least=1)
+    decoder: likelihoods.Name = "gaussian"
+    mean: likelihoods.Mean = "linear"
+    variance: likelihoods.Variance = "scalar"
+    noise_std: float = number(1.0, above=0)
+    levels: int = number(256, least=2)
     sample_means: bool = True
-    average: float = 0.0
+    average: float = number(0.0, least=0, below=1)
 
     def __post_init__(self):
-        choose(self.activation, ACTIVATIONS, "activation")
-        lows = {"codes": 1, "features": 1, "importance_samples": 1}
-        lows |= {"blocks": 0, "anneal_steps": 0, "kl_steps": 0, "kl_weight": 0}
-        for name, low in lows.items():
-            if getattr(self, name) < low:
-                raise ConfigError(
-                    f"discrete_vae: {name} should be at least {low}, got {getattr(self, name)}."
-                )
-        for name in ("temperature", "temperature_end", "noise_std"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(
-                    f"discrete_vae: {name} should be positive, got {getattr(self, name)}."
-                )
-        if not self.widths or min(self.widths) < 1:
-            raise ConfigError(
-                "discrete_vae: widths should be one number or more, all at least 1, got "
-                f"{self.widths}."
-            )
-        if not 0 <= self.average < 1:
-            raise ConfigError(f"discrete_vae: average should lie in [0, 1), got {self.average}.")
+        nets.check_autoencoder("conv", self.widths, self.activation, "discrete_vae")
 
 
 @struct.dataclass
@@ -124,9 +100,9 @@ class Params:
 
     Attributes:
       encoder: φ, of the network x -> logits [B, h, w, K] of q(z | x).
-      decoder: θ, of the network [B, h, w, D] -> logits or means of p(x | z).
+      decoder: θ, of the network [B, h, w, D] -> f, the outputs that p(x | z) is made of.
       codebook: e [K, D], the vector that stands for each code.
-      log_std: log σ or log b [] of the decoder; None where it is not learnt.
+      log_std: log σ or log b of p(x | z), [] or like one image; None where it is no parameter.
       shape: of one image.
     """
 
@@ -139,29 +115,25 @@ class Params:
 
 def make(config: Config, tx: optax.GradientTransformation) -> Model:
     """A discrete VAE that learns by gradients of a relaxed ELBO; its memory counts the steps []."""
+    likelihood = likelihoods.make(
+        config.decoder, config.mean, config.variance, config.noise_std, config.levels
+    )
     encoder = nets.grid_encoder(config.widths, config.codes, config.blocks, config.activation)
 
-    def decoder(shape: tuple[int, int, int]) -> Net:
-        return nets.grid_decoder(config.widths[::-1], shape, config.blocks, config.activation)
+    def decoder(shape: tuple[int, ...]) -> Net:
+        shape, widths = likelihood.shape(shape), config.widths[::-1]
+        return nets.batched(nets.grid_decoder(widths, shape, config.blocks, config.activation), 3)
 
     def init(key: Key, batch: Batch) -> tuple[Params, Array]:
         """Raises ConfigError for data that are not images."""
-        x = batch["x"]
-        if x.ndim != 4:
-            raise ConfigError(
-                f"discrete_vae: expected images [B, H, W, C], got data of shape {x.shape}. "
-                "Choose images."
-            )
-        height, width, channels = x.shape[1:]
-        shape = (height, width, channels)
+        shape = nets.image_shape(batch["x"], "discrete_vae")
         key_encoder, key_decoder, key_codes = jax.random.split(key, 3)
         grid = (1, *nets.grid_shape(shape, len(config.widths)), config.features)
-        learns_std = config.decoder != "bernoulli" and config.variance == "scalar"
         return Params(
-            encoder=encoder.init(key_encoder, x),
+            encoder=encoder.init(key_encoder, batch["x"]),
             decoder=decoder(shape).init(key_decoder, jnp.zeros(grid)),
             codebook=jax.random.normal(key_codes, (config.codes, config.features)),
-            log_std=jnp.full((), math.log(config.noise_std), jnp.float32) if learns_std else None,
+            log_std=likelihood.init(shape),
             shape=shape,
         ), jnp.zeros((), jnp.int32)
 
@@ -170,23 +142,12 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         return jax.nn.log_softmax(encoder.apply(params.encoder, x))
 
     def outputs(params: Params, vectors: Array) -> Array:
-        """g_θ, the logits or means of p(x | z): [B, h, w, D] -> [B, H, W, C]."""
-        g = decoder(params.shape).apply(params.decoder, vectors)
-        squash = config.decoder == "gaussian" and config.mean == "sigmoid"
-        return jax.nn.sigmoid(g) if squash else g
-
-    def noise_log_std(params: Params) -> Array | float:
-        return math.log(config.noise_std) if params.log_std is None else params.log_std
+        """f = g_θ(e_z), what p(x | z) is made of: [..., B, h, w, D] -> [..., B, *of one f]."""
+        return decoder(params.shape).apply(params.decoder, vectors)
 
     def log_likelihood(params: Params, x: Array, vectors: Array) -> Array:
-        """log p(x | z) in nats: [B]; -inf where x lies outside the decoder's support."""
-        x, g = _flat(x), _flat(outputs(params, vectors))
-        if config.decoder == "bernoulli":
-            nats = distributions.bernoulli(x, g)
-            return jnp.where(distributions.is_binary(x), nats, -jnp.inf)
-        if config.decoder == "logit_laplace":
-            return logit_laplace(x, g, noise_log_std(params))
-        return distributions.gaussian(x, g, noise_log_std(params))
+        """log p(x | z) in nats: [..., B]."""
+        return likelihood.log_prob(params.log_std, outputs(params, vectors), x)
 
     def loss(key: Key, params: Params, memory: Array, batch: Batch):
         log_q = log_posterior(params, batch["x"])
@@ -205,7 +166,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             "kl": kl,
             "temperature": tau,
             "kl_weight": beta,
-            "perplexity": jnp.exp(-jnp.sum(jax.scipy.special.xlogy(share, share))),
+            "perplexity": perplexity(share),
         }
         return beta * kl - reconstruction, (memory + 1, info)
 
@@ -219,114 +180,47 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         """log 1/S Σ_s p(x, z_s) / q(z_s | x), z_s ~ q(z | x), in nats: [B]."""
         log_q = log_posterior(params, batch["x"])
 
-        def log_weight(key: Key) -> Array:
-            z = jax.random.categorical(key, log_q)
+        def log_weights(key: Key, draws: int) -> Array:
+            z = jax.random.categorical(key, log_q, shape=(draws, *log_q.shape[:-1]))
             # log w = log p(x | z) + log p(z) - log q(z | x)
             log_p = log_likelihood(params, batch["x"], params.codebook[z])
-            own = jnp.take_along_axis(log_q, z[..., None], -1) + math.log(config.codes)
-            return log_p - jnp.sum(own, axis=(1, 2, 3))
+            each = jnp.take_along_axis(log_q[None], z[..., None], -1) + math.log(config.codes)
+            return log_p - jnp.sum(each, axis=(2, 3, 4))
 
-        log_w = jax.lax.map(log_weight, jax.random.split(key, config.importance_samples))
-        return jax.nn.logsumexp(log_w, axis=0) - math.log(config.importance_samples)
+        return bounds.importance(key, log_weights, config.importance_samples, chunk=1)
 
     def kl_of(key: Key, params: Params, batch: Batch) -> Array:
-        del key
         return kl_to_uniform(log_posterior(params, batch["x"]))
 
-    def mean_of(params: Params, codes: Array) -> Batch:
-        g = outputs(params, params.codebook[codes])
-        if config.decoder == "bernoulli":
-            return {"x": jax.nn.sigmoid(g)}
-        return {"x": _unsqueeze(g) if config.decoder == "logit_laplace" else g}
-
-    def sample(key: Key, params: Params, n: int, means: bool = config.sample_means) -> Batch:
-        """z uniform, then the mean of p(x | z), or with `means=False` a draw from it."""
-        key_z, key_x = jax.random.split(key)
+    def prior(key: Key, params: Params, n: int) -> Array:
+        """z ~ p(z), uniform: int32 [n, h, w]."""
         grid = nets.grid_shape(params.shape, len(config.widths))
-        z = jax.random.randint(key_z, (n, *grid), 0, config.codes)
-        if means:
-            return mean_of(params, z)
-        if config.decoder == "bernoulli":
-            x = mean_of(params, z)["x"]
-            return {"x": jax.random.bernoulli(key_x, x).astype(x.dtype)}
-        g, scale = outputs(params, params.codebook[z]), jnp.exp(noise_log_std(params))
-        if config.decoder == "logit_laplace":
-            return {"x": _unsqueeze(g + scale * jax.random.laplace(key_x, g.shape))}
-        return {"x": g + scale * jax.random.normal(key_x, g.shape)}
+        return jax.random.randint(key, (n, *grid), 0, config.codes)
+
+    def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
+        """z ~ p(z), then the mean of p(x | z), or without `sample_means` a draw from it."""
+        check_names(given, (), "discrete_vae")
+        key_z, key_x = jax.random.split(key)
+        f = outputs(params, params.codebook[prior(key_z, params, n)])
+        return {"x": likelihood.sample(key_x, params.log_std, f, config.sample_means)}
+
+    def decode(key: Key, params: Params, codes: Array) -> Batch:
+        """The mean of p(x | z), of z [B, h, w]."""
+        return {"x": likelihood.mean(params.log_std, outputs(params, params.codebook[codes]))}
 
     def encode(key: Key, params: Params, batch: Batch) -> Array:
         """The likeliest code of each place: int32 [B, h, w]."""
-        del key
         return jnp.argmax(log_posterior(params, batch["x"]), -1).astype(jnp.int32)
 
-    supports = {"bernoulli": BINARY, "gaussian": REAL}
+    kl = Measure(of_params(kl_of), Exactness.EXACT, "nats", "lower", detail="KL(q(z | x) || p(z))")
+    estimates = bounds.estimates(of_params(iwae), config.importance_samples, likelihood.levels)
     return Model(
         *descend(init, loss, tx, config.average),
         sample=of_params(sample),
         log_prob=Measure(of_params(elbo), Exactness.LOWER_BOUND, density=True),
-        measures={
-            "iwae": Measure(
-                of_params(iwae),
-                Exactness.ESTIMATE,
-                "nats",
-                detail=f"{config.importance_samples} importance samples",
-            ),
-            "kl": Measure(
-                of_params(kl_of), Exactness.EXACT, "nats", "lower", detail="KL(q(z | x) || p(z))"
-            ),
-        },
-        spaces={"x": supports.get(config.decoder, UNIT)},
+        measures={**estimates, "kl": kl},
+        spaces={"x": likelihood.space},
         latents=Latents(
-            decode=lambda key, state, codes: mean_of(eval_params(state), codes),
-            encode=of_params(encode),
-            space=categorical(),
+            of_params(decode), of_params(encode), of_params(prior), categorical(config.codes)
         ),
     )
-
-
-def gumbel_softmax(key: Key, logits: Array, tau: Array | float, hard: bool = False) -> Array:
-    """y = softmax((l + g) / τ), g Gumbel noise: [..., K] -> [..., K] (Jang et al., equation 2).
-
-    As τ → 0, y becomes one-hot, a draw of Categorical(softmax(l)). `hard` makes it so at any τ,
-    and leaves the gradient that of the relaxed one.
-    """
-    y = jax.nn.softmax((logits + jax.random.gumbel(key, logits.shape)) / tau)
-    if not hard:
-        return y
-    return y + jax.lax.stop_gradient(jax.nn.one_hot(jnp.argmax(y, -1), y.shape[-1]) - y)
-
-
-def kl_to_uniform(log_q: Array) -> Array:
-    """Σ_i KL(q_i || uniform) = Σ_i [log K - H(q_i)], in nats: [B, h, w, K] -> [B]."""
-    k = log_q.shape[-1]
-    return jnp.sum(jnp.exp(log_q) * (log_q + math.log(k)), axis=(1, 2, 3))
-
-
-_EPSILON = 0.1
-"""ε of the logit-Laplace: x in [0, 1] is squeezed into [ε, 1 - ε], where the logit is finite."""
-
-
-def logit_laplace(x: Array, location: Array, log_scale: Array | float) -> Array:
-    """log density of x in [0, 1] in nats per unit volume: [..., D] -> [...].
-
-    Ramesh et al. 2021, appendix A.3: u = (1 - 2ε) x + ε has a logit that is Laplace(μ, b),
-
-        log p(x) = Σ_d [-|logit u_d - μ_d| / b - log 2b u_d (1 - u_d) + log(1 - 2ε)].
-
-    It puts some of its mass a little beyond [0, 1], so what it says of [0, 1] errs downwards.
-    """
-    u = (1 - 2 * _EPSILON) * x + _EPSILON
-    log_scale = jnp.asarray(log_scale)
-    logit = jnp.log(u) - jnp.log1p(-u)
-    volume = jnp.log(2 * u * (1 - u)) + log_scale - math.log(1 - 2 * _EPSILON)
-    nats = jnp.sum(-jnp.abs(logit - location) * jnp.exp(-log_scale) - volume, axis=-1)
-    return jnp.where(jnp.all((x >= 0) & (x <= 1), axis=-1), nats, -jnp.inf)
-
-
-def _unsqueeze(logit: Array) -> Array:
-    """From the logit of u back to x, and into [0, 1]."""
-    return jnp.clip((jax.nn.sigmoid(logit) - _EPSILON) / (1 - 2 * _EPSILON), 0, 1)
-
-
-def _flat(x: Array) -> Array:
-    return x.reshape(x.shape[0], -1)

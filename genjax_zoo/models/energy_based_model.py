@@ -31,7 +31,6 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
 from typing import Any, Literal
 
 import jax
@@ -39,31 +38,32 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-import genjax_zoo.maths.mcmc.ais as annealing
-from genjax_zoo import nets
+from genjax_zoo import nets, typed
 from genjax_zoo.contract import (
+    NOTHING,
     REAL,
     Array,
     Batch,
     ConfigError,
-    DataError,
     Exactness,
     Info,
     Key,
     Measure,
     Model,
-    Once,
-    categorical,
 )
 from genjax_zoo.learn.state import Memory, TrainState, eval_params, of_params
 from genjax_zoo.learn.verbs import contrast, descend
+from genjax_zoo.maths.inference import unnormalised
+from genjax_zoo.maths.mcmc import ais as annealing
 from genjax_zoo.maths.mcmc import chains, langevin
-from genjax_zoo.maths.probability.given import Labels
+from genjax_zoo.maths.mcmc.langevin import half_square
+from genjax_zoo.maths.probability.given import Labels, check_names, known_part
+from genjax_zoo.typed import number
 
 VERB = "contrast"
 
 
-@dataclasses.dataclass(frozen=True)
+@typed.config
 class Objective:
     """How the energy is learnt; the numbers of other objectives are ignored.
 
@@ -79,9 +79,9 @@ class Objective:
       noise: σ of a Langevin step, in units of s; 0 is √ε. Any other samples (nearly) another
         distribution than the model's, exp(-E / T) at temperature T = σ² / ε.
       clip: the largest component of the force ∇E that a chain follows; 0 follows all.
-      blur: deviation of the noise on the data, in units of s.
-      alpha: α, the weight of f(u)² on data and samples (Du & Mordatch, section 3.3). What is told
-        as free_energy_gap then holds that term too.
+      instance_noise: deviation of the noise on the data, in units of s.
+      alpha: α, the weight of f(u)² on data and samples (Du & Mordatch, section 3.3). The
+        free_energy_gap of a step then holds that term too.
       slices: score matching: random directions an example; 0 is the exact trace, for few
         dimensions.
       sigma: denoising: σ of the noise, in units of s. What is learnt is the density of the noisy
@@ -91,42 +91,20 @@ class Objective:
 
     name: Literal["contrastive", "score_matching", "denoising", "noise_contrastive"] = "contrastive"
     start: Literal["noise", "persistent"] = "persistent"
-    chains: int = 100
-    buffer: int = 1000
-    rate: float = 0.05
-    steps: int = 20
-    step: float = 0.01
-    noise: float = 0.0
-    clip: float = 0.0
-    blur: float = 0.0
-    alpha: float = 0.0
-    slices: int = 0
-    sigma: float = 0.1
-    ratio: int = 1
+    chains: int = number(100, least=1)
+    buffer: int = number(1000, least=1)
+    rate: float = number(0.05, least=0, most=1)
+    steps: int = number(20, least=1)
+    step: float = number(0.01, above=0)
+    noise: float = number(0.0, least=0)
+    clip: float = number(0.0, least=0)
+    instance_noise: float = number(0.0, least=0)
+    alpha: float = number(0.0, least=0)
+    slices: int = number(0, least=0)
+    sigma: float = number(0.1, above=0)
+    ratio: int = number(1, least=1)
 
     def __post_init__(self):
-        for name in ("chains", "buffer", "steps", "ratio"):
-            if getattr(self, name) < 1:
-                raise ConfigError(
-                    f"energy_based_model: objective.{name} should be at least 1, got "
-                    f"{getattr(self, name)}."
-                )
-        for name in ("noise", "clip", "blur", "alpha", "slices"):
-            if getattr(self, name) < 0:
-                raise ConfigError(
-                    f"energy_based_model: objective.{name} should not be negative, got "
-                    f"{getattr(self, name)}."
-                )
-        for name in ("step", "sigma"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(
-                    f"energy_based_model: objective.{name} should be positive, got "
-                    f"{getattr(self, name)}."
-                )
-        if not 0 <= self.rate <= 1:
-            raise ConfigError(
-                f"energy_based_model: objective.rate should lie in [0, 1], got {self.rate}."
-            )
         if self.start == "persistent" and self.chains > self.buffer:
             raise ConfigError(
                 f"energy_based_model: a step cannot move {self.chains} different chains of a "
@@ -139,7 +117,7 @@ class Objective:
         return self.noise**2 / self.step if self.noise else 1.0
 
 
-@dataclasses.dataclass(frozen=True)
+@typed.config
 class Sampling:
     """How samples are drawn: Metropolis-adjusted Langevin chains.
 
@@ -152,19 +130,12 @@ class Sampling:
     """
 
     start: Literal["base", "buffer"] = "base"
-    steps: int = 200
-    first: float = 0.3
-    last: float = 0.03
-
-    def __post_init__(self):
-        if self.steps < 1 or min(self.first, self.last) <= 0:
-            raise ConfigError(
-                "energy_based_model: sampling expects steps >= 1 and positive first and last, got "
-                f"{self.steps}, {self.first} and {self.last}."
-            )
+    steps: int = number(200, least=1)
+    first: float = number(0.3, above=0)
+    last: float = number(0.03, above=0)
 
 
-@dataclasses.dataclass(frozen=True)
+@typed.config
 class Config:
     """A deep energy-based model.
 
@@ -183,11 +154,11 @@ class Config:
         default_factory=lambda: nets.Network(widths=(128, 128), activation="swish")
     )
     objective: Objective = dataclasses.field(default_factory=Objective)
-    classes: int = 0
-    cross_entropy: float = 1.0
+    classes: int = number(0, least=0)
+    cross_entropy: float = number(1.0, least=0)
     sampling: Sampling = dataclasses.field(default_factory=Sampling)
     ais: annealing.Config = dataclasses.field(default_factory=annealing.Config)
-    average: float = 0.0
+    average: float = number(0.0, least=0, below=1)
 
     def __post_init__(self):
         if self.network.normalise not in ("none", "layer"):
@@ -195,19 +166,8 @@ class Config:
                 "energy_based_model: an energy is that of one example alone and remembers no "
                 f"other; network.normalise should be none or layer, got {self.network.normalise}."
             )
-        if self.classes < 0 or self.classes == 1:
-            raise ConfigError(
-                f"energy_based_model: classes should be 0 or at least 2, got {self.classes}."
-            )
-        if self.cross_entropy < 0:
-            raise ConfigError(
-                "energy_based_model: cross_entropy should not be negative, got "
-                f"{self.cross_entropy}."
-            )
-        if not 0 <= self.average < 1:
-            raise ConfigError(
-                f"energy_based_model: average should lie in [0, 1), got {self.average}."
-            )
+        if self.classes == 1:
+            raise ConfigError("energy_based_model: classes should be 0 or at least 2, got 1.")
         persistent = (self.objective.name, self.objective.start) == ("contrastive", "persistent")
         if self.sampling.start == "buffer" and not persistent:
             raise ConfigError(
@@ -240,8 +200,8 @@ def _learnable(params: Params) -> Params:
 def make(config: Config, tx: optax.GradientTransformation) -> Model:
     """A deep energy-based model."""
     objective, sampling = config.objective, config.sampling
+    labels = Labels(config.classes, "energy_based_model")
     net = nets.discriminator(config.network, (config.classes,) if config.classes else ())
-    step_at = langevin.steps_between(sampling.first, sampling.last)
     persistent = objective.name == "contrastive" and objective.start == "persistent"
 
     # ----------------------------------------------------------------------------- the energy
@@ -261,10 +221,10 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         """u ~ N(0, I): [n, ...]."""
         return jax.random.normal(key, (n, *params.mean.shape))
 
-    def standard(params: Params, batch: Batch) -> Array:
+    def standard(params: Params, x: Array) -> Array:
         """u = (x - m) / s; no gradient moves m and s."""
         mean, std = jax.lax.stop_gradient((params.mean, params.std))
-        return (batch["x"] - mean) / std
+        return (x - mean) / std
 
     def outputs(params: Params, u: Array) -> Array:
         """What the network says: f(u) [B], or f_y(u) [B, C]."""
@@ -281,31 +241,24 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def energy(params: Params, u: Array) -> Array:
         """E in the space of u, but for its constants: f(u) + ½ ‖u‖²  [B] nats."""
-        return f(params, u) + _half_square(u)
+        return f(params, u) + half_square(u)
+
+    E = lambda params: functools.partial(energy, params)
 
     def log_prob(key: Key, params: Params, batch: Batch) -> Array:
         """-E(x), unnormalised; with f = 0 it is the Gaussian's log-density."""
-        u = standard(params, batch)
+        u = standard(params, batch["x"])
         n = math.prod(u.shape[1:])
         return -energy(params, u) - n / 2 * math.log(2 * math.pi) - n * jnp.log(params.std)
 
     # --------------------------------------------------------------------------- how it learns
 
-    def labels(batch: Batch) -> Array:
-        if "label" not in batch:
-            raise DataError(
-                f"energy_based_model: a joint energy model of {config.classes} classes needs "
-                "labels, and this batch has none; set config.model.classes to 0 or choose "
-                "labelled data."
-            )
-        return jnp.asarray(batch["label"])
-
     def classify(key: Key, params: Params, batch: Batch) -> tuple[Array, Info]:
         """-log p(y | x), p(y | x) = softmax f_y  (Grathwohl et al. 2020, equation 8)."""
         if not config.classes:
             return jnp.zeros(()), {}
-        logits = outputs(params, standard(params, batch))
-        loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels(batch)).mean()
+        logits = outputs(params, standard(params, batch["x"]))
+        loss = optax.softmax_cross_entropy_with_integer_labels(logits, labels.of(batch)).mean()
         return config.cross_entropy * loss, {"cross_entropy": loss}
 
     def phase_energy(params: Params, configuration: tuple[Array, Array]) -> Array:
@@ -315,11 +268,14 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         """
         u, sign = configuration
         tilt = f(params, u)
-        return tilt + _half_square(u) + sign * objective.alpha * tilt**2
+        return tilt + half_square(u) + sign * objective.alpha * tilt**2
 
     def positive(key: Key, params: Params, memory: Memory, batch: Batch):
-        u = standard(params, batch)
-        return (u + objective.blur * jax.random.normal(key, u.shape), jnp.ones(len(u))), memory
+        u = standard(params, batch["x"])
+        return (
+            u + objective.instance_noise * jax.random.normal(key, u.shape),
+            jnp.ones(len(u)),
+        ), memory
 
     def negative(key: Key, params: Params, memory: Memory, batch: Batch):
         key_base, key_draw, key_chain = jax.random.split(key, 3)
@@ -328,7 +284,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             u, which = langevin.draw(key_draw, memory, u, objective.rate)
         kernel = functools.partial(
             langevin.unadjusted,
-            energy=functools.partial(energy, params),
+            energy=E(params),
             step=objective.step,
             noise=objective.noise or None,
             clip=objective.clip,
@@ -338,41 +294,39 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             memory = langevin.keep(memory, which, u)
         return (u, -jnp.ones(len(u))), memory
 
+    def by_scores(key: Key, params: Params, u: Array) -> Array:
+        return unnormalised.score_matching(key, E(params), u, objective.slices)
+
+    def by_denoising(key: Key, params: Params, u: Array) -> Array:
+        return unnormalised.denoising(key, E(params), u, objective.sigma)
+
+    def by_noise(key: Key, params: Params, u: Array) -> Array:
+        # log p(x) / q(x): the Gaussian is in both, and f and log Z are what is left.
+        log_ratio = lambda u: -f(params, u) - params.log_z
+        noise = base(key, objective.ratio * len(u), params)
+        return unnormalised.noise_contrastive(log_ratio(u), log_ratio(noise))
+
+    losses = {
+        "score_matching": by_scores,
+        "denoising": by_denoising,
+        "noise_contrastive": by_noise,
+    }
+
     def descent(key: Key, params: Params, memory: Memory, batch: Batch):
         key_loss, key_extra = jax.random.split(key)
-        u, E = standard(params, batch), functools.partial(energy, params)
-        if objective.name == "score_matching":
-            loss = score_matching(key_loss, E, u, objective.slices)
-        elif objective.name == "denoising":
-            loss = denoising(key_loss, E, u, objective.sigma)
-        else:
-            noise = base(key_loss, objective.ratio * len(u), params)
-            # log p(x) / q(x): the Gaussian is in both, and f and log Z are what is left.
-            log_ratio = lambda u: -f(params, u) - params.log_z
-            loss = noise_contrastive(log_ratio(u), log_ratio(noise))
+        loss = losses[objective.name](key_loss, params, standard(params, batch["x"]))
         extra, info = classify(key_extra, params, batch)
         return loss.mean() + extra, (memory, info)
 
     # ------------------------------------------------------------------------ log Z and samples
 
-    def path(params: Params, tilt: Callable[[Array], Array]) -> annealing.Path:
-        """log p*_β(u) = log N(u; 0, I) - β f(u), from the Gaussian to the model."""
-        n = params.mean.size
+    def path(params: Params, tilt: langevin.Energy) -> annealing.Path:
+        """From the Gaussian to the model, log p*_β(u) = log N(u; 0, I) - β f(u)."""
+        return langevin.path(tilt, params.mean.shape, sampling.first, sampling.last)
 
-        def log_density(beta: Array, u: Array) -> Array:
-            return -beta * tilt(u) - _half_square(u) - n / 2 * math.log(2 * math.pi)
-
-        def transition(key: Key, beta: Array, u: Array) -> Array:
-            bent = lambda u: -log_density(beta, u)
-            return langevin.adjusted(key, u, bent, step_at(beta))[0]
-
-        return annealing.Path(lambda key, n: base(key, n, params), log_density, transition, 0.0)
-
-    def estimate(key: Key, state: TrainState) -> Once:
-        """log Z, from the Gaussian to the model."""
+    def path_of(state: TrainState) -> annealing.Path:
         params = eval_params(state)
-        own = path(params, functools.partial(f, params))
-        return annealing.once(annealing.ais(key, own, config.ais))
+        return path(params, functools.partial(f, params))
 
     def normalised(key: Key, params: Params, batch: Batch, log_z: Array) -> Array:
         return log_prob(key, params, batch) - log_z
@@ -380,43 +334,43 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     def by_own_log_z(key: Key, params: Params, batch: Batch) -> Array:
         return log_prob(key, params, batch) - params.log_z
 
-    def sample(key: Key, state: TrainState, n: int, label: Array | int | None = None) -> Batch:
-        """Chains at the model; with `label` [] or [n] at exp(f_y), which start from the Gaussian.
+    def sample(key: Key, state: TrainState, n: int, given: Batch = NOTHING) -> Batch:
+        """Chains at the model, or at exp(f_y) for a label, and given the known part of x.
 
-        Raises DataError for a label that the model does not know.
+        Given anything they start from the Gaussian.
         """
+        check_names(given, (*labels.names, "x", "mask"), "energy_based_model")
         params = eval_params(state)
         key_start, key_chain = jax.random.split(key)
-        if label is not None:
-            if not config.classes:
-                raise DataError("energy_based_model: this model knows no labels; leave it out.")
-            Labels(config.classes, "energy_based_model").check(label, n)
-            label = jnp.broadcast_to(jnp.asarray(label, jnp.int32), (n,))
-        move = path(params, lambda u: f(params, u, label)).transition
+        label = labels.given(given, n)
+        part = known_part(given, params.mean.shape, "energy_based_model", n)
+        # What a chain does where x is known is neither looked at nor kept.
+        held = lambda x: x if part is None else jnp.where(part[1], part[0], x)
+        of_x = lambda u: params.mean + params.std * u
+        tilt = lambda u: f(params, standard(params, held(of_x(u))) if part else u, label)
+        move = path(params, tilt).transition
         u, rising = base(key_start, n, params), sampling.steps // 2
-        if sampling.start == "buffer" and label is None:
+        if sampling.start == "buffer" and label is None and part is None:
             u, rising = state.memory[jax.random.randint(key_start, (n,), 0, objective.buffer)], 0
         betas = jnp.minimum(jnp.arange(1, sampling.steps + 1) / max(rising, 1), 1.0)
         keys = jax.random.split(key_chain, sampling.steps)
         u, _ = jax.lax.scan(lambda u, at: (move(at[0], at[1], u), None), u, (keys, betas))
-        drawn = {"x": params.mean + params.std * u}
+        drawn = {"x": held(of_x(u))}
         return drawn if label is None else {**drawn, "label": label}
 
     def error(key: Key, params: Params, batch: Batch) -> Array:
         """1 where argmax p(y | x) is not the label, else 0."""
-        guess = jnp.argmax(outputs(params, standard(params, batch)), axis=-1)
-        return (guess != labels(batch)).astype(jnp.float32)
+        best = jnp.argmax(outputs(params, standard(params, batch["x"])), axis=-1)
+        return (best != labels.of(batch)).astype(jnp.float32)
 
-    how = annealing.described(config.ais)
-    measures = {
-        "ais": Measure(
-            of_params(normalised),
-            Exactness.ESTIMATE,
-            "nats",
-            detail=f"AIS from the Gaussian, {how}, Metropolis-adjusted Langevin",
-            once=estimate,
-        )
-    }
+    measures = annealing.measures(
+        "ais",
+        of_params(normalised),
+        path_of,
+        config.ais,
+        base="the Gaussian",
+        more=", Metropolis-adjusted Langevin",
+    )
     if objective.name == "noise_contrastive":
         measures["nce"] = Measure(
             of_params(by_own_log_z),
@@ -445,61 +399,5 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         sample=sample,
         log_prob=Measure(of_params(log_prob), Exactness.UNNORMALISED, density=True),
         measures=measures,
-        spaces={"x": REAL, **({"label": categorical(config.classes)} if config.classes else {})},
+        spaces=labels.spaces(REAL),
     )
-
-
-# ------------------------------------------------------------ losses [B] of an energy u -> [B]
-
-
-def score_matching(key: Key, energy: langevin.Energy, u: Array, slices: int = 0) -> Array:
-    """½ ‖ψ(u)‖² + tr ∇ψ(u), ψ = -∇E: in the mean the Fisher divergence but for a constant.
-
-    Hyvärinen 2005, equation 4. With `slices` the trace is vᵀ ∇ψ v averaged over as many random
-    v ~ N(0, I) (Song et al. 2019, equation 8: the one whose first term is exact).
-
-    Args:
-      key: draws v.
-      energy: E.
-      u: [B, ...].
-      slices: how many; 0 takes all directions once.
-    """
-    slope, curve = jax.vjp(lambda u: langevin.slope(energy, u)[1], u)
-    if slices:
-        v = jax.random.normal(key, (slices, *u.shape))
-    else:
-        eye = jnp.eye(u[0].size).reshape(-1, 1, *u.shape[1:])
-        v = jnp.broadcast_to(eye, (u[0].size, *u.shape))
-    # vᵀ H v of each direction and example, H = ∇²E = -∇ψ
-    curvature = jax.vmap(lambda v: jnp.sum(_flat(v * curve(v)[0]), -1))(v)
-    trace = curvature.mean(0) if slices else curvature.sum(0)
-    return _half_square(slope) - trace
-
-
-def denoising(key: Key, energy: langevin.Energy, u: Array, sigma: float) -> Array:
-    """σ²/2 ‖ψ(ũ) - (u - ũ) / σ²‖², ũ = u + σ ξ  (Vincent 2011, equation 11, times σ²)."""
-    xi = jax.random.normal(key, u.shape)
-    psi = -langevin.slope(energy, u + sigma * xi)[1]
-    # (u - ũ) / σ² = -ξ / σ
-    return _half_square(sigma * psi + xi)
-
-
-def noise_contrastive(data: Array, noise: Array) -> Array:
-    """-log h(u) - Σ_ν log(1 - h(u')),  h = p / (p + ν q)  (Gutmann & Hyvärinen 2012, equation 8).
-
-    Args:
-      data: log p / q of the data [B].
-      noise: log p / q of the noise [ν B].
-    """
-    ratio = len(noise) // len(data)
-    at_noise = jax.nn.softplus(noise - math.log(ratio)).reshape(ratio, -1)
-    return jax.nn.softplus(math.log(ratio) - data) + at_noise.sum(0)
-
-
-def _flat(u: Array) -> Array:
-    return u.reshape(len(u), -1)
-
-
-def _half_square(u: Array) -> Array:
-    """½ ‖u‖² of each: [B, ...] -> [B]."""
-    return 0.5 * jnp.sum(_flat(u) ** 2, axis=-1)

@@ -23,33 +23,34 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from genjax_zoo import nets
+from genjax_zoo import nets, typed
 from genjax_zoo.contract import (
+    NOTHING,
     REAL,
     UNIT,
     Array,
     Batch,
     ConfigError,
     Exactness,
-    Info,
     Key,
     Latents,
     Measure,
     Model,
-    categorical,
 )
-from genjax_zoo.learn.state import eval_params, of_params
+from genjax_zoo.learn.state import of_params
 from genjax_zoo.learn.verbs import descend
-from genjax_zoo.maths.probability import bijections, distributions
+from genjax_zoo.maths.inference import bounds
+from genjax_zoo.maths.probability import bijections, couplings, distributions
 from genjax_zoo.maths.probability.bijections import Bijection
-from genjax_zoo.maths.probability.given import Labels
+from genjax_zoo.maths.probability.distributions import flat
+from genjax_zoo.maths.probability.given import Labels, check_names
 from genjax_zoo.nets import ACTIVATIONS
-from genjax_zoo.typed import choose
+from genjax_zoo.typed import choose, number
 
 VERB = "descend"
 
 
-@dataclasses.dataclass(frozen=True)
+@typed.config
 class Config:
     """A normalising flow.
 
@@ -74,58 +75,40 @@ class Config:
     """
 
     architecture: str = "realnvp"
-    layers: int = 6
-    scales: int = 0
-    widths: tuple[int, ...] = (128, 128)
+    layers: int = number(6, least=1)
+    scales: int = number(0, least=0)
+    widths: tuple[int, ...] = number((128, 128), least=1)
     activation: str = "relu"
-    bins: int = 8
-    bound: float = 4.0
+    bins: int = number(8, least=2)
+    bound: float = number(4.0, above=0)
     prior: Literal["gaussian", "logistic"] = "gaussian"
-    alpha: float = 0.0
-    levels: int = 0
-    dequantisation_layers: int = 0
-    classes: int = 0
-    average: float = 0.0
+    alpha: float = number(0.0, least=0, below=0.5)
+    levels: int = number(0, least=0)
+    dequantisation_layers: int = number(0, least=0)
+    classes: int = number(0, least=0)
+    average: float = number(0.0, least=0, below=1)
 
     def __post_init__(self):
         choose(self.architecture, ARCHITECTURES, "architecture of a flow")
         choose(self.activation, ACTIVATIONS, "activation")
-        if not self.widths or min(self.widths) < 1:
-            raise ConfigError(
-                f"flow: widths should be one or more of at least 1, got {self.widths}."
-            )
-        for name, least in (("layers", 1), ("scales", 0), ("classes", 0)):
-            if getattr(self, name) < least:
-                raise ConfigError(
-                    f"flow: {name} should be at least {least}, got {getattr(self, name)}."
-                )
+        if not self.widths:
+            raise ConfigError("flow: widths should hold at least one width, got none.")
         if self.scales and self.architecture in ("maf", "iaf"):
             raise ConfigError(
                 f"flow: {self.architecture} is a flow of vectors, and scales={self.scales} asks "
                 "for images; set scales to 0, or take realnvp, glow or spline."
             )
-        if self.levels == 1 or self.levels < 0:
-            raise ConfigError(f"flow: levels should be 0, or at least 2, got {self.levels}.")
+        if self.levels == 1:
+            raise ConfigError("flow: levels should be 0, or at least 2, got 1.")
         if self.dequantisation_layers and not self.levels:
             raise ConfigError(
                 "flow: dequantisation_layers wants discrete data, and levels says that there are "
                 "none; set levels to how many there are (256 for 8 bits), with data.dequantise "
                 "False."
             )
-        if self.dequantisation_layers < 0:
-            raise ConfigError(
-                "flow: dequantisation_layers should be at least 0, got "
-                f"{self.dequantisation_layers}."
-            )
-        if not 0 <= self.alpha < 0.5 or not 0 <= self.average < 1:
-            raise ConfigError(
-                "flow: alpha should lie in [0, .5) and average in [0, 1), got "
-                f"{self.alpha} and {self.average}."
-            )
-        bijections.spline(self.bins, self.bound)
 
 
-def _conditioner(config: Config) -> bijections.Conditioner:
+def _conditioner(config: Config) -> couplings.Conditioner:
     """Networks for couplings of vectors or, with scales, of images."""
 
     def network(shape: tuple[int, ...]) -> nets.Net:
@@ -137,13 +120,13 @@ def _conditioner(config: Config) -> bijections.Conditioner:
 
 
 def _nice(config: Config, k: int) -> Bijection:
-    return bijections.coupling(_conditioner(config), bijections.additive(), swap=k % 2)
+    return couplings.coupling(_conditioner(config), couplings.additive(), swap=k % 2)
 
 
 def _realnvp(config: Config, k: int) -> Bijection:
     return bijections.chain(
         bijections.actnorm(),
-        bijections.coupling(_conditioner(config), bijections.affine(), swap=k % 2),
+        couplings.coupling(_conditioner(config), couplings.affine(), swap=k % 2),
     )
 
 
@@ -151,15 +134,15 @@ def _glow(config: Config, k: int) -> Bijection:
     return bijections.chain(
         bijections.actnorm(),
         bijections.linear(seed=k),
-        bijections.coupling(_conditioner(config), bijections.affine()),
+        couplings.coupling(_conditioner(config), couplings.affine()),
     )
 
 
 def _spline(config: Config, k: int) -> Bijection:
     return bijections.chain(
         bijections.linear(seed=k),
-        bijections.coupling(
-            _conditioner(config), bijections.spline(config.bins, config.bound), swap=k % 2
+        couplings.coupling(
+            _conditioner(config), couplings.spline(config.bins, config.bound), swap=k % 2
         ),
     )
 
@@ -168,7 +151,7 @@ def _maf(config: Config, k: int) -> Bijection:
     network = lambda shape: nets.made(config.widths, math.prod(shape), config.activation)
     return bijections.chain(
         bijections.actnorm(),
-        bijections.autoregressive(network, bijections.affine()),
+        couplings.autoregressive(network, couplings.affine()),
         bijections.permute(None if k % 2 == 0 else k),
     )
 
@@ -194,8 +177,8 @@ def bijection(config: Config, shape: tuple[int, ...]) -> Bijection:
     if not config.scales:
         size = math.prod(shape)
         mixed = [bijections.permute(seed=0)] if size > 2 else []
-        flat = [bijections.reshape(shape, (size,)), *mixed, *layers(0), *last]
-        return bijections.chain(*first, *flat, bijections.reshape((size,), shape))
+        parts = [bijections.reshape(shape, (size,)), *mixed, *layers(0), *last]
+        return bijections.chain(*first, *parts, bijections.reshape((size,), shape))
 
     def scale(s: int) -> Bijection:
         inner = [bijections.rest(scale(s + 1))] if s + 1 < config.scales else []
@@ -224,6 +207,7 @@ class Params:
 
 def make(config: Config, tx: optax.GradientTransformation) -> Model:
     """A flow that follows the gradient of its likelihood, or of a bound on it."""
+    labels = Labels(config.classes, "flow")
 
     def noise_of(shape: tuple[int, ...]) -> Bijection:
         """ε -> logit u, of q(u | x): affine couplings that see x."""
@@ -232,14 +216,9 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         )
         return bijection(dataclasses.replace(own, scales=min(config.scales, 1)), shape)
 
-    def condition_of(batch: Batch, n: int) -> Array | None:
-        """One-hot labels [n, classes], zeros where they are not known."""
-        if not config.classes:
-            return None
-        if "label" not in batch:
-            return jnp.zeros((n, config.classes))
-        Labels(config.classes, "flow").check(batch["label"], n)
-        return jax.nn.one_hot(jnp.broadcast_to(batch["label"], (n,)), config.classes)
+    def condition_of(batch: Batch) -> Array | None:
+        """One-hot labels [B, classes], if there are classes."""
+        return labels.one_hot(batch) if config.classes else None
 
     def init(key: Key, batch: Batch) -> tuple[Params, tuple[()]]:
         """Starts from the batch's moments: Kingma & Dhariwal 2018, section 3.1."""
@@ -256,19 +235,20 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             start = jax.random.normal(key_u, x.shape)
             noise = noise_of(shape).init(key_noise, start, _context(x, config.scales))
         if config.levels:
-            u = jax.random.uniform(key_u, x.shape)
-            x = (x * (config.levels - 1) + u) / config.levels
-        flow = bijection(config, shape).init(key_flow, x, condition_of(batch, len(x)))
+            x = continuous(x, jax.random.uniform(key_u, x.shape))
+        flow = bijection(config, shape).init(key_flow, x, condition_of(batch))
         return Params(flow, noise, shape), ()
+
+    # ------------------------------------------------------------------------------ likelihood
 
     def density(params: Params, x: Array, condition: Array | None) -> Array:
         """log p(x) of real x, in nats per unit of volume: [B]."""
         z, log_det = bijection(config, params.shape).forward(params.flow, x, condition)
-        z = z.reshape(len(z), -1)
-        if config.prior == "gaussian":
-            return distributions.gaussian(z, 0.0, 0.0) + log_det
-        # log of the logistic density, -z - 2 log(1 + e^-z): Dinh et al. 2015, equation 9
-        return -jnp.sum(jax.nn.softplus(z) + jax.nn.softplus(-z), -1) + log_det
+        return PRIORS[config.prior][0](flat(z)) + log_det
+
+    def continuous(x: Array, u: Array | float) -> Array:
+        """(k + u) / levels in [0, 1], of the levels k = 0 .. levels - 1 and u in [0, 1)."""
+        return (x * (config.levels - 1) + u) / config.levels
 
     def dequantise(key: Key, params: Params, x: Array) -> tuple[Array, Array]:
         """u ~ q(u | x) in [0, 1) like x, and log q(u | x) [B]."""
@@ -277,106 +257,104 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         noise = jax.random.normal(key, x.shape)
         context = _context(x, config.scales)
         v, log_det = noise_of(params.shape).forward(params.dequantisation, noise, context)
-        log_q = distributions.gaussian(noise.reshape(len(x), -1), 0.0, 0.0) - log_det
+        log_q = distributions.gaussian(flat(noise), 0.0, 0.0) - log_det
         # u = sigmoid(v),  log du/dv = -log(1 + e^v) - log(1 + e^-v)
-        rate = jax.nn.softplus(v) + jax.nn.softplus(-v)
-        return jax.nn.sigmoid(v), log_q + jnp.sum(rate.reshape(len(x), -1), -1)
+        return jax.nn.sigmoid(v), log_q - _logistic(flat(v))
 
     def log_prob(key: Key, params: Params, batch: Batch) -> Array:
         """log p(x) [B] nats, or for discrete data log p(x + u) - log q(u | x), u ~ q: a bound."""
-        x = batch["x"]
-        condition = condition_of(batch, len(x))
+        x, condition = batch["x"], condition_of(batch)
         if not config.levels:
             return density(params, x, condition)
         u, log_q = dequantise(key, params, x)
         # Of y = k + u, k = 0 .. levels - 1: the density of x in [0, 1], less D log levels.
-        k = x * (config.levels - 1)
-        nats = density(params, (k + u) / config.levels, condition)
+        nats = density(params, continuous(x, u), condition)
         bound = nats - x[0].size * math.log(config.levels) - log_q
-        whole = jnp.all(jnp.abs(k - jnp.round(k)).reshape(len(x), -1) < 1e-2, -1)
-        return jnp.where(whole, bound, -jnp.inf)
-
-    def bits_per_dim(key: Key, params: Params, batch: Batch) -> Array:
-        return -log_prob(key, params, batch) / (batch["x"][0].size * math.log(2))
+        return jnp.where(distributions.is_level(flat(x), config.levels), bound, -jnp.inf)
 
     def loss(key: Key, params: Params, memory: tuple[()], batch: Batch):
-        info: Info = {}
-        return -jnp.mean(log_prob(key, params, batch)), (memory, info)
+        return -jnp.mean(log_prob(key, params, batch)), (memory, {})
 
-    def decode(params: Params, z: Array, condition: Array | None = None) -> Batch:
+    # -------------------------------------------------------------------- latents and samples
+
+    def to_data(params: Params, z: Array, condition: Array | None) -> Array:
         """x = f⁻¹(z)."""
-        if condition is None:
-            condition = condition_of({}, len(z))
         x, _ = bijection(config, params.shape).inverse(params.flow, z, condition)
         if config.levels:
-            x = jnp.clip(jnp.floor(x * config.levels), 0, config.levels - 1) / (config.levels - 1)
-        elif config.alpha:
-            # The logit of α + (1 - 2α) x leaves a wild z a little room beyond [0, 1].
-            x = jnp.clip(x, 0, 1)
-        return {"x": x}
+            most = config.levels - 1
+            return jnp.clip(jnp.floor(x * config.levels), 0, most) / most
+        # The logit of α + (1 - 2α) x leaves a wild z a little room beyond [0, 1].
+        return jnp.clip(x, 0, 1) if config.alpha else x
 
-    def prior(key: Key, params: Params, n: int) -> Array:
+    def draw(key: Key, params: Params, n: int) -> Array:
         """z ~ p(z): [n, ...]."""
-        draw = jax.random.normal if config.prior == "gaussian" else jax.random.logistic
-        return draw(key, (n, *params.shape))
+        return PRIORS[config.prior][1](key, (n, *params.shape))
 
-    def sample(key: Key, params: Params, n: int, label: Any = None) -> Batch:
-        """f⁻¹(z), z ~ p(z); with `classes`, of one label for all or one for each, else of any."""
-        if label is not None and not config.classes:
-            raise ConfigError("flow: label was given, and model.classes is 0; train with classes.")
+    def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
+        """f⁻¹(z), z ~ p(z), of labels that are drawn evenly where none are given."""
+        check_names(given, labels.names, "flow")
         key_z, key_label = jax.random.split(key)
-        z = prior(key_z, params, n)
-        if not config.classes:
-            return decode(params, z)
-        drawn = jax.random.randint(key_label, (n,), 0, config.classes)
-        told = drawn if label is None else jnp.broadcast_to(jnp.asarray(label), (n,))
-        told = told.astype(jnp.int32)
-        return {**decode(params, z, condition_of({"label": told}, n)), "label": told}
+        z, y = draw(key_z, params, n), labels.draw(key_label, given, n)
+        return {"x": to_data(params, z, condition_of(y)), **y}
+
+    def with_label(z: Array, condition: Array | None) -> Array:
+        """z as it is, or where labels condition the flow as a vector with y at its end."""
+        if condition is None:
+            return z
+        return jnp.concatenate([flat(z), condition], -1)
 
     def encode(key: Key, params: Params, batch: Batch) -> Array:
-        """z = f(x): [B, ...], like x. Of discrete data, from the middle of their level."""
-        del key
-        x = batch["x"]
-        if config.levels:
-            x = (x * (config.levels - 1) + 0.5) / config.levels
-        condition = condition_of(batch, len(x))
-        return bijection(config, params.shape).forward(params.flow, x, condition)[0]
+        """z = f(x): [B, ...], like x, or with classes [B, D + classes], y at its end.
 
+        Of discrete data from the middle of their level.
+        """
+        x, condition = batch["x"], condition_of(batch)
+        x = continuous(x, 0.5) if config.levels else x
+        z, _ = bijection(config, params.shape).forward(params.flow, x, condition)
+        return with_label(z, condition)
+
+    def decode(key: Key, params: Params, z: Array) -> Batch:
+        """x = f⁻¹(z), of z as `encode` makes it."""
+        if not config.classes:
+            return {"x": to_data(params, z, None)}
+        z, condition = jnp.split(z, [math.prod(params.shape)], axis=-1)
+        return {"x": to_data(params, z.reshape(-1, *params.shape), condition)}
+
+    def prior(key: Key, params: Params, n: int) -> Array:
+        """z ~ p(z), and y of any label at its end if there are classes."""
+        key_label = jax.random.fold_in(key, 1)
+        return with_label(draw(key, params, n), condition_of(labels.draw(key_label, {}, n)))
+
+    exactness = Exactness.LOWER_BOUND if config.levels else Exactness.EXACT
+    nats = Measure(of_params(log_prob), exactness, density=True)
+    if config.levels:
+        kind = "variational" if config.dequantisation_layers else "uniform"
+        nats = dataclasses.replace(nats, detail=f"{kind} dequantisation")
     return Model(
         *descend(init, loss, tx, config.average),
         sample=of_params(sample),
-        log_prob=Measure(
-            of_params(log_prob),
-            Exactness.LOWER_BOUND if config.levels else Exactness.EXACT,
-            density=True,
-        ),
-        measures={
-            "bits_per_dim": Measure(
-                of_params(bits_per_dim),
-                Exactness.LOWER_BOUND,
-                "bits/dim",
-                better="lower",
-                detail="from above: it is the likelihood that is bounded from below, by "
-                + ("variational" if config.dequantisation_layers else "uniform")
-                + " dequantisation",
-            )
-        }
-        if config.levels
-        else {},
-        spaces={
-            "x": UNIT if config.levels or config.alpha else REAL,
-            **({"label": categorical(config.classes)} if config.classes else {}),
-        },
-        latents=Latents(
-            decode=lambda key, state, latents: decode(eval_params(state), latents),
-            encode=of_params(encode),
-            prior=of_params(prior),
-        ),
+        log_prob=nats,
+        measures={"bits_per_dim": bounds.bits(nats, config.levels)} if config.levels else {},
+        spaces=labels.spaces(UNIT if config.levels or config.alpha else REAL),
+        latents=Latents(of_params(decode), of_params(encode), of_params(prior)),
     )
+
+
+def _gaussian(z: Array) -> Array:
+    return distributions.gaussian(z, 0.0, 0.0)
+
+
+def _logistic(z: Array) -> Array:
+    # -z - 2 log(1 + e^-z): Dinh et al. 2015, equation 9
+    return -jnp.sum(jax.nn.softplus(z) + jax.nn.softplus(-z), -1)
+
+
+PRIORS = {"gaussian": (_gaussian, jax.random.normal), "logistic": (_logistic, jax.random.logistic)}
+"""log p(z) of z [B, D], and how z are drawn, by name."""
 
 
 def _context(x: Array, scales: int) -> Array:
     """x as a condition for a flow of noise of its shape: squeezed once for images, else flat."""
     if scales:
         return bijections.squeeze().forward((), x)[0] - 0.5
-    return x.reshape(len(x), -1) - 0.5
+    return flat(x) - 0.5

@@ -8,33 +8,40 @@ sigmoid belief network without hidden units (1992). Pixels go row by row.
 
 from __future__ import annotations
 
-import dataclasses
 import math
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 
+from genjax_zoo import typed
 from genjax_zoo.contract import (
     BINARY,
+    NOTHING,
     Array,
+    Autoregression,
     Batch,
-    ConfigError,
+    DataError,
     Exactness,
     Info,
     Key,
     Measure,
     Model,
 )
-from genjax_zoo.learn.state import of_params
+from genjax_zoo.learn.state import TrainState, eval_params, of_params
 from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.probability import distributions
+from genjax_zoo.maths.probability.distributions import flat
+from genjax_zoo.maths.probability.given import check_names, prompt
+from genjax_zoo.typed import number
 
 VERB = "descend"
 
 
-@dataclasses.dataclass(frozen=True)
+@typed.config
 class Config:
     """A fully visible sigmoid belief network, for data that are exactly 0 or 1.
 
@@ -42,11 +49,7 @@ class Config:
       average: decay of the moving average of the parameters; 0 keeps none.
     """
 
-    average: float = 0.0
-
-    def __post_init__(self):
-        if not 0 <= self.average < 1:
-            raise ConfigError(f"fvsbn: average should lie in [0, 1), got {self.average}.")
+    average: float = number(0.0, least=0, below=1)
 
 
 @struct.dataclass
@@ -64,12 +67,23 @@ class Params:
     shape: tuple[int, ...] = struct.field(pytree_node=False)
 
 
+class Cache(NamedTuple):
+    """What has been read of n strings.
+
+    Attributes:
+      x: their pixels [n, D]; 0 where none has been read yet.
+      read: how many of each [] int32.
+    """
+
+    x: Array
+    read: Array
+
+
 def make(config: Config, tx: optax.GradientTransformation) -> Model:
     """A fully visible sigmoid belief network that follows the gradient of its likelihood."""
 
     def init(key: Key, batch: Batch) -> tuple[Params, tuple[()]]:
         """Independent fair pixels: the loss is convex, so that any start will do."""
-        del key
         shape = tuple(batch["x"].shape[1:])
         size = math.prod(shape)
         return Params(jnp.zeros((size, size)), jnp.zeros(size), shape), ()
@@ -83,21 +97,29 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         sample=of_params(sample),
         log_prob=Measure(of_params(log_prob), Exactness.EXACT, density=True),
         spaces={"x": BINARY},
+        autoregression=Autoregression(start, extend),
     )
 
 
 def log_prob(key: Key, params: Params, batch: Batch) -> Array:
     """log p(x) in nats, [B], and -inf for an x that is not binary."""
-    del key
-    x = _flat(batch["x"])
+    x = flat(batch["x"])
     # l_i = b_i + Σ_{j<i} W_ij x_j
     logits = params.bias + x @ jnp.tril(params.weights, -1).T
     nats = distributions.bernoulli(x, logits)
     return jnp.where(distributions.is_binary(x), nats, -jnp.inf)
 
 
-def sample(key: Key, params: Params, n: int) -> Batch:
-    """Draws x_1, then x_2 given x_1, and so on: exact, with one row of W for each pixel."""
+def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
+    """Draws x_1, then x_2 given x_1, and so on: exact, with one row of W for each pixel.
+
+    What is given of x is its beginning, row by row, and is 0 or 1.
+    """
+    check_names(given, ("x", "mask"), "fvsbn")
+    begun = prompt(given, params.shape, "fvsbn", n)
+    if begun is not None:
+        value, known = (flat(part).T for part in begun)
+        check_binary(value)
     size = params.bias.size
     # x_i = 1 where l_i exceeds a draw of the logistic distribution, drawn for all pixels at once.
     noise = jax.random.logistic(key, (size, n))
@@ -105,11 +127,51 @@ def sample(key: Key, params: Params, n: int) -> Batch:
     def draw(i: Array, x: Array) -> Array:
         # Needs no mask: x_i and all after it are still 0.
         logits = params.bias[i] + params.weights[i] @ x
-        return x.at[i].set((logits > noise[i]).astype(x.dtype))
+        drawn = (logits > noise[i]).astype(x.dtype)
+        if begun is not None:
+            drawn = jnp.where(jnp.asarray(known)[i], jnp.asarray(value)[i], drawn)
+        return x.at[i].set(drawn)
 
     x = jax.lax.fori_loop(0, size, draw, jnp.zeros((size, n)))
     return {"x": x.T.reshape(n, *params.shape)}
 
 
-def _flat(x: Array) -> Array:
-    return x.reshape(x.shape[0], -1)
+def check_binary(value: Array) -> None:
+    """Raises DataError for a prompt that is not 0 or 1, if it is not traced."""
+    if not isinstance(value, jax.core.Tracer) and not np.isin(value, (0, 1)).all():
+        raise DataError(
+            "fvsbn: what is known of x should be 0 or 1, and it holds values between or beyond; "
+            "round it, such as by data.binarise='threshold'."
+        )
+
+
+def start(state: TrainState, n: int, length: int, given: Batch = NOTHING) -> tuple[Array, Cache]:
+    """The logits [n, 2] of the first pixel, and a cache of n strings; contract.Start."""
+    check_names(given, (), "fvsbn")
+    params = eval_params(state)
+    if length > params.bias.size:
+        raise DataError(
+            f"fvsbn: an example has {params.bias.size} pixels, and {length} were asked for."
+        )
+    cache = Cache(jnp.zeros((n, params.bias.size)), jnp.zeros((), jnp.int32))
+    return _of_two(jnp.broadcast_to(params.bias[0], (n,))), cache
+
+
+def extend(state: TrainState, cache: Cache, x: Array) -> tuple[Array, Cache]:
+    """Reads S pixels [n, S]; the logits [n, S, 2] of the one after each; contract.Extend.
+
+    After the last pixel comes nothing: its logits are 0.
+    """
+    params = eval_params(state)
+    known = jax.lax.dynamic_update_slice(cache.x, x.astype(cache.x.dtype), (0, cache.read))
+    i = cache.read + 1 + jnp.arange(x.shape[1])
+    # l_i = b_i + Σ_{j<i} W_ij x_j, of the rows i alone
+    rows = params.weights.at[i].get(mode="fill", fill_value=0)
+    rows = jnp.where(jnp.arange(params.bias.size) < i[:, None], rows, 0)
+    logits = params.bias.at[i].get(mode="fill", fill_value=0) + known @ rows.T
+    return _of_two(logits), Cache(known, cache.read + x.shape[1])
+
+
+def _of_two(logits: Array) -> Array:
+    """log-odds of a 1 [...] as logits of 0 and 1 [..., 2]."""
+    return jnp.stack([jnp.zeros_like(logits), logits], -1)

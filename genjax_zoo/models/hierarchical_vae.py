@@ -16,8 +16,6 @@ and Burda, Grosse & Salakhutdinov 2016 (arXiv:1509.00519), section 5.
 
 from __future__ import annotations
 
-import dataclasses
-import math
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -25,19 +23,30 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from genjax_zoo import nets
-from genjax_zoo.contract import Array, Batch, ConfigError, Exactness, Key, Latents, Measure, Model
-from genjax_zoo.learn.state import eval_params, of_params
+from genjax_zoo import nets, typed
+from genjax_zoo.contract import (
+    NOTHING,
+    Array,
+    Batch,
+    ConfigError,
+    Exactness,
+    Key,
+    Latents,
+    Measure,
+    Model,
+)
+from genjax_zoo.learn.state import of_params
 from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.inference import bounds
 from genjax_zoo.maths.probability import distributions, likelihoods
+from genjax_zoo.maths.probability.given import check_names
 from genjax_zoo.nets import ACTIVATIONS, Net
-from genjax_zoo.typed import choose
+from genjax_zoo.typed import choose, number
 
 VERB = "descend"
 
 
-@dataclasses.dataclass(frozen=True)
+@typed.config
 class Config:
     """A hierarchical variational auto-encoder.
 
@@ -58,59 +67,36 @@ class Config:
       average: decay of the moving average of the parameters; 0 keeps none.
     """
 
-    latents: tuple[int, ...] = (32, 16)
-    widths: tuple[tuple[int, ...], ...] = ((200, 200), (100, 100))
+    latents: tuple[int, ...] = number((32, 16), least=1)
+    widths: tuple[tuple[int, ...], ...] = number(((200, 200), (100, 100)), least=1)
     activation: str = "tanh"
     posterior: Literal["bottom_up", "ladder"] = "ladder"
     decoder: likelihoods.Name = "bernoulli"
     mean: likelihoods.Mean = "linear"
     variance: likelihoods.Variance = "scalar"
-    noise_std: float = 1.0
-    levels: int = 256
+    noise_std: float = number(1.0, above=0)
+    levels: int = number(256, least=2)
     objective: Literal["elbo", "iwae"] = "elbo"
-    training_samples: int = 1
-    beta: float = 1.0
-    warmup_steps: int = 0
-    free_bits: float = 0.0
-    importance_samples: int = 64
+    training_samples: int = number(1, least=1)
+    beta: float = number(1.0, least=0)
+    warmup_steps: int = number(0, least=0)
+    free_bits: float = number(0.0, least=0)
+    importance_samples: int = number(64, least=1)
     sample_means: bool = True
-    average: float = 0.0
+    average: float = number(0.0, least=0, below=1)
 
     def __post_init__(self):
-        who = "hierarchical_vae"
         choose(self.activation, ACTIVATIONS, "activation")
+        bounds.check_free_bits(self.free_bits, self.objective, "hierarchical_vae")
         if len(self.latents) < 2 or len(self.widths) != len(self.latents):
             raise ConfigError(
-                f"{who}: expected at least two stochastic layers and widths for each, got latents "
-                f"{self.latents} and widths {self.widths}; family vae has one layer."
-            )
-        if min(self.latents) < 1 or min(map(min, filter(None, self.widths)), default=1) < 1:
-            raise ConfigError(
-                f"{who}: latents and widths should all be at least 1, got {self.latents} and "
-                f"{self.widths}."
+                "hierarchical_vae: expected at least two stochastic layers and widths for each, "
+                f"got latents {self.latents} and widths {self.widths}; family vae has one layer."
             )
         if self.posterior == "ladder" and not all(self.widths):
-            raise ConfigError(f"{who}: a ladder needs a hidden layer below every z, got none.")
-        for name in ("training_samples", "importance_samples"):
-            if getattr(self, name) < 1:
-                raise ConfigError(f"{who}: {name} should be at least 1, got {getattr(self, name)}.")
-        for name in ("beta", "warmup_steps", "free_bits"):
-            if getattr(self, name) < 0:
-                raise ConfigError(
-                    f"{who}: {name} should not be negative, got {getattr(self, name)}."
-                )
-        if self.free_bits and self.objective != "elbo":
             raise ConfigError(
-                f"{who}: free bits are bits of a KL, which objective {self.objective!r} does not "
-                "have; set free_bits to 0 or objective to 'elbo'."
+                f"hierarchical_vae: a ladder needs a hidden layer below every z, got {self.widths}."
             )
-        if not 0 <= self.average < 1:
-            raise ConfigError(f"{who}: average should lie in [0, 1), got {self.average}.")
-        self.likelihood()
-
-    def likelihood(self) -> likelihoods.Decoder:
-        """p(x | f), f the outputs of the network from z_1."""
-        return likelihoods.make(self.decoder, self.mean, self.variance, self.noise_std, self.levels)
 
 
 @struct.dataclass
@@ -120,15 +106,15 @@ class Params:
     Attributes:
       up: φ, a network a layer: z_{l-1} -> (μ, log σ) of q(z_l | z_{l-1}), z_0 = x; of a ladder
         d_{l-1} -> d_l, d_0 = x, what the data say.
-      tell: φ too, of a ladder: d_l -> (μ̂_l, log σ̂_l); () otherwise.
+      message: φ too, of a ladder: d_l -> (μ̂_l, log σ̂_l); () otherwise.
       down: θ, of z_{l+1} -> (μ, log σ) of p(z_l | z_{l+1}), for l = 1, ..., L - 1.
       decoder: θ, of z_1 -> f, the outputs that p(x | z_1) is made of.
-      log_std: log σ of a Gaussian decoder, [] or [D]; None where it is not a parameter.
+      log_std: log σ of p(x | z_1), [] or like one example; None where it is no parameter.
       shape: of one example, without the batch.
     """
 
     up: tuple[Any, ...]
-    tell: tuple[Any, ...]
+    message: tuple[Any, ...]
     down: tuple[Any, ...]
     decoder: Any
     log_std: Array | None
@@ -140,6 +126,10 @@ class Normal(NamedTuple):
 
     mean: Any
     log_std: Any
+
+    def draw(self, noise: Array) -> Array:
+        """z = μ + σ ⊙ ε."""
+        return self.mean + jnp.exp(self.log_std) * noise
 
     def log_prob(self, z: Array) -> Array:
         """By dimension: [..., B, L_l] nats."""
@@ -161,7 +151,7 @@ class Layer(NamedTuple):
 
 
 def combine(one: Normal, other: Normal) -> Normal:
-    """Two opinions of one z, each weighed by its precision: Sønderby et al. 2016, eqs. 17, 18.
+    """Two normals of one z, each weighed by its precision: Sønderby et al. 2016, eqs. 17, 18.
 
     σ² = 1 / (σ₁⁻² + σ₂⁻²),    μ = σ² (μ₁ σ₁⁻² + μ₂ σ₂⁻²)
     """
@@ -175,59 +165,59 @@ STANDARD = Normal(0.0, 0.0)
 
 def make(config: Config, tx: optax.GradientTransformation) -> Model:
     """A hierarchical variational auto-encoder that learns by stochastic gradients on its bound."""
-    likelihood = config.likelihood()
+    likelihood = likelihoods.make(
+        config.decoder, config.mean, config.variance, config.noise_std, config.levels
+    )
     act, ladder = ACTIVATIONS[config.activation], config.posterior == "ladder"
     layers = range(len(config.latents))
 
-    def up(layer: int) -> Net:
-        widths = config.widths[layer]
-        if ladder:
-            return nets.mlp(widths[:-1], act.pieces * widths[-1], config.activation)
-        return nets.mlp(widths, 2 * config.latents[layer], config.activation)
+    def vectors(widths: tuple[int, ...], outputs: int | tuple[int, ...]) -> Net:
+        return nets.batched(nets.mlp(widths, outputs, config.activation))
 
-    def tell(layer: int) -> Net:
-        return nets.mlp((), 2 * config.latents[layer])
-
-    def down(layer: int) -> Net:
-        """Of p(z_l | z_{l+1}), through the widths that lie between the two."""
-        widths = config.widths[layer + 1][::-1]
-        return nets.mlp(widths, 2 * config.latents[layer], config.activation)
+    # Of q(z_l | z_{l-1}); of a ladder d_{l-1} -> d_l, and d_l -> (μ̂_l, log σ̂_l)
+    both = [2 * size for size in config.latents]
+    if ladder:
+        up = [vectors(widths[:-1], act.pieces * widths[-1]) for widths in config.widths]
+        message = [vectors((), size) for size in both]
+    else:
+        up, message = [vectors(*layer) for layer in zip(config.widths, both, strict=True)], []
+    # Of p(z_l | z_{l+1}), through the widths that lie between the two
+    down = [vectors(config.widths[l + 1][::-1], both[l]) for l in layers[:-1]]
 
     def decoder(shape: tuple[int, ...]) -> Net:
-        return nets.mlp(config.widths[0][::-1], likelihood.shape(shape), config.activation)
+        return vectors(config.widths[0][::-1], likelihood.shape(shape))
 
     def init(key: Key, batch: Batch) -> tuple[Params, Any]:
-        x = batch["x"]
-        shape = tuple(x.shape[1:])
+        x = distributions.flat(batch["x"])[:1]
+        shape = batch["x"].shape[1:]
         keys = iter(jax.random.split(key, 3 * len(layers)))
         z = [jnp.zeros((1, size)) for size in config.latents]
         d = [jnp.zeros((1, widths[-1])) for widths in config.widths] if ladder else z
-        below = [_flat(x)[:1], *d]
+        begin = lambda networks, inputs: tuple(
+            net.init(next(keys), h) for net, h in zip(networks, inputs, strict=True)
+        )
         params = Params(
-            up=tuple(up(l).init(next(keys), below[l]) for l in layers),
-            tell=tuple(tell(l).init(next(keys), d[l]) for l in layers) if ladder else (),
-            down=tuple(down(l).init(next(keys), z[l + 1]) for l in layers[:-1]),
+            up=begin(up, [x, *d[:-1]]),
+            message=begin(message, d if ladder else []),
+            down=begin(down, z[1:]),
             decoder=decoder(shape).init(next(keys), z[0]),
-            log_std=likelihood.init(math.prod(shape)),
+            log_std=likelihood.init(shape),
             shape=shape,
         )
-        # The memory counts steps, where the objective asks for them.
-        return params, jnp.zeros((), jnp.int32) if config.warmup_steps else ()
+        return params, bounds.count_of(config.warmup_steps)
 
     # --------------------------------------------------------------------- p(z), q(z | x)
 
     def normal(net: Net, params: Any, h: Array) -> Normal:
-        """What a network says of one layer, h [..., B, C], flat for its sake."""
-        outputs = net.apply(params, h.reshape(-1, h.shape[-1]))
-        return Normal(*jnp.split(outputs.reshape(*h.shape[:-1], -1), 2, axis=-1))
+        """N(z_l; ...) as a network of h [..., B, C] has it."""
+        return Normal(*jnp.split(net.apply(params, h), 2, axis=-1))
 
     def prior(params: Params, layer: int, above: Array | None) -> Normal:
         """p(z_l | z_{l+1}), or p(z_L)."""
-        return STANDARD if above is None else normal(down(layer), params.down[layer], above)
+        return STANDARD if above is None else normal(down[layer], params.down[layer], above)
 
-    def noise_of(key: Key, examples: int, draws: int) -> list[Array]:
-        """ε of every layer, [K, B, L_l]; [B, L_l] for one draw."""
-        lead = (examples,) if draws == 1 else (draws, examples)
+    def noise_of(key: Key, *lead: int) -> list[Array]:
+        """ε of every layer, [*lead, L_l]."""
         keys = jax.random.split(key, len(layers))
         return [jax.random.normal(k, (*lead, n)) for k, n in zip(keys, config.latents, strict=True)]
 
@@ -235,36 +225,37 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         # z_l ~ q(z_l | z_{l-1}),  z_0 = x
         below, drawn = x, []
         for l in layers:
-            q = normal(up(l), params.up[l], below)
-            below = draw(q, noise[l])
+            q = normal(up[l], params.up[l], below)
+            below = q.draw(noise[l])
             drawn.append((below, q))
         above = [z for z, _ in drawn[1:]] + [None]
         return [Layer(z, q, prior(params, l, above[l])) for l, (z, q) in enumerate(drawn)]
 
     def top_down(params: Params, x: Array, noise: list[Array]) -> list[Layer]:
         # d_l = MLP(d_{l-1}),  d_0 = x;  (μ̂_l, log σ̂_l) = Linear(d_l)
-        d, told = x, []
+        d, messages = x, []
         for l in layers:
-            d = act(up(l).apply(params.up[l], d))
-            told.append(normal(tell(l), params.tell[l], d))
+            d = act(up[l].apply(params.up[l], d))
+            messages.append(normal(message[l], params.message[l], d))
         # q(z_L | x) = N(μ̂_L, σ̂_L²);  q(z_l | x, z_{l+1}) weighs that against p(z_l | z_{l+1})
         above, found = None, []
         for l in reversed(layers):
             p = prior(params, l, above)
-            q = told[l] if above is None else combine(told[l], p)
-            above = draw(q, noise[l])
+            q = messages[l] if above is None else combine(messages[l], p)
+            above = q.draw(noise[l])
             found.append(Layer(above, q, p))
         return found[::-1]
 
-    infer = top_down if ladder else bottom_up
-
-    def log_likelihood(params: Params, x: Array, z: Array) -> Array:
-        """log p(x | z_1) in nats, z_1 [..., B, L_1] -> [..., B]."""
-        return likelihood.log_prob(params.log_std, outputs(params, z), x)
+    def infer(params: Params, batch: Batch, noise: list[Array]) -> list[Layer]:
+        return (top_down if ladder else bottom_up)(params, distributions.flat(batch["x"]), noise)
 
     def outputs(params: Params, z: Array) -> Array:
-        flat = decoder(params.shape).apply(params.decoder, z.reshape(-1, z.shape[-1]))
-        return flat.reshape(*z.shape[:-1], -1)
+        """f, what p(x | z_1) is made of: [..., B, L_1] -> [..., B, *of one f]."""
+        return decoder(params.shape).apply(params.decoder, z)
+
+    def log_likelihood(params: Params, batch: Batch, z: Array) -> Array:
+        """log p(x | z_1) in nats, z_1 [..., B, L_1] -> [..., B]."""
+        return likelihood.log_prob(params.log_std, outputs(params, z), batch["x"])
 
     # ------------------------------------------------------------------------- the objectives
 
@@ -280,17 +271,12 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def terms(key: Key, params: Params, batch: Batch, draws: int = 1) -> tuple[list[Array], Array]:
         """The ELBO's terms: the KL of each layer [B, L_l] by dimension, and log p(x | z_1) [B]."""
-        x = _flat(batch["x"])
-        found = infer(params, x, noise_of(key, len(x), draws))
-        top = found[-1]
-        # (1)  KL(q(z_l | ...) || p(z_l | z_{l+1})) for l = 1, ..., L
-        kl = [over_draws(divergence(layer, ladder or layer is top), 2) for layer in found]
+        found = infer(params, batch, noise_of(key, draws, len(batch["x"])))
+        # (1)  KL(q(z_l | ...) || p(z_l | z_{l+1})) for l = 1, ..., L, over draws if it has any
+        kl = [divergence(layer, ladder or layer is found[-1]) for layer in found]
+        kl = [jnp.mean(nats, axis=0) if nats.ndim == 3 else nats for nats in kl]
         # (2)  E_q[log p(x | z_1)]
-        reconstruction = over_draws(log_likelihood(params, x, found[0].z), 1)
-        return kl, likelihood.supported(x, reconstruction)
-
-    def over_draws(nats: Array, axes: int) -> Array:
-        return nats if nats.ndim == axes else jnp.mean(nats, axis=0)
+        return kl, jnp.mean(log_likelihood(params, batch, found[0].z), axis=0)
 
     def negative_elbo(key: Key, params: Params, beta: Array | float, batch: Batch):
         kl, reconstruction = terms(key, params, batch, config.training_samples)
@@ -301,31 +287,18 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         return beta * charged - reconstruction, {**each, "reconstruction": reconstruction}
 
     def log_weights(
-        params: Params, batch: Batch, noise: list[Array], beta: Array | float = 1.0
+        key: Key, params: Params, batch: Batch, draws: int, beta: Array | float = 1.0
     ) -> Array:
-        """log w = log p(x | z_1) + β [log p(z) - log q(z | x)]: [..., B]."""
-        x = _flat(batch["x"])
-        found = infer(params, x, noise)
+        """log w = log p(x | z_1) + β [log p(z) - log q(z | x)]: [K, B]."""
+        found = infer(params, batch, noise_of(key, draws, len(batch["x"])))
         log_ratio = sum(jnp.sum(divergence(layer, exact=False), axis=-1) for layer in found)
-        return log_likelihood(params, x, found[0].z) - beta * log_ratio
+        return log_likelihood(params, batch, found[0].z) - beta * log_ratio
 
     def negative_iwae(key: Key, params: Params, beta: Array | float, batch: Batch):
         """-log 1/K Σ_k w_k: Burda et al. 2016, equation 8."""
-        draws = config.training_samples
-        noise = noise_of(key, len(batch["x"]), draws)
-        log_w = log_weights(params, batch, noise, beta).reshape(draws, -1)
-        bound = likelihood.supported(_flat(batch["x"]), bounds.log_mean(log_w))
+        log_w = log_weights(key, params, batch, config.training_samples, beta)
         info = {"effective_samples": bounds.effective_samples(bounds.shares(log_w))}
-        return -jnp.mean(bound), info
-
-    def loss(key: Key, params: Params, memory: Any, batch: Batch):
-        objective = negative_elbo if config.objective == "elbo" else negative_iwae
-        if not config.warmup_steps:
-            value, info = objective(key, params, config.beta, batch)
-            return value, (memory, info)
-        beta = bounds.warm_up(config.beta, memory, config.warmup_steps)
-        value, info = objective(key, params, beta, batch)
-        return value, (memory + 1, {**info, "beta": beta})
+        return -jnp.mean(bounds.log_mean(log_w)), info
 
     # ----------------------------------------------------------------- the numbers, the samples
 
@@ -335,63 +308,40 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def iwae(key: Key, params: Params, batch: Batch) -> Array:
         """log 1/K Σ_k p(x, z_k) / q(z_k | x),  z_k ~ q(z | x)."""
-        x = _flat(batch["x"])
-
-        def of_chunk(key: Key, draws: int) -> Array:
-            noise = noise_of(key, len(x), draws)
-            return log_weights(params, batch, noise).reshape(draws, -1)
-
-        estimate = bounds.importance(key, of_chunk, config.importance_samples)
-        return likelihood.supported(x, estimate)
-
-    def mean_of(params: Params, z: Array) -> Batch:
-        mean = likelihood.mean(params.log_std, outputs(params, z))
-        return {"x": mean.reshape(-1, *params.shape)}
+        of_chunk = lambda key, draws: log_weights(key, params, batch, draws)
+        return bounds.importance(key, of_chunk, config.importance_samples)
 
     def lowest(key: Key, params: Params, n: int) -> Array:
         """z_1 ~ p(z_1), by way of all layers above: [n, L_1]."""
-        z, noise = None, noise_of(key, n, 1)
+        z, noise = None, noise_of(key, n)
         for l in reversed(layers):
-            z = draw(prior(params, l, z), noise[l])
+            z = prior(params, l, z).draw(noise[l])
         assert z is not None
         return z
 
-    def sample(key: Key, params: Params, n: int, means: bool = config.sample_means) -> Batch:
+    def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
         """z_L, then each layer given the one above; the mean of p(x | z_1), or a draw from it."""
+        check_names(given, (), "hierarchical_vae")
         key_z, key_x = jax.random.split(key)
-        z = lowest(key_z, params, n)
-        if means:
-            return mean_of(params, z)
-        x = likelihood.draw(key_x, params.log_std, outputs(params, z))
-        return {"x": x.reshape(-1, *params.shape)}
+        f = outputs(params, lowest(key_z, params, n))
+        return {"x": likelihood.sample(key_x, params.log_std, f, config.sample_means)}
+
+    def decode(key: Key, params: Params, z: Array) -> Batch:
+        """The mean of p(x | z_1), of z_1 [B, L_1]."""
+        return {"x": likelihood.mean(params.log_std, outputs(params, z))}
 
     def encode(key: Key, params: Params, batch: Batch) -> Array:
         """z_1 [B, L_1], every layer at the mean of its posterior."""
-        still = jax.tree.map(jnp.zeros_like, noise_of(key, len(batch["x"]), 1))
-        return infer(params, _flat(batch["x"]), still)[0].z
+        still = jax.tree.map(jnp.zeros_like, noise_of(key, len(batch["x"])))
+        return infer(params, batch, still)[0].z
 
-    draws = f"K = {config.importance_samples} importance samples"
-    measures = {"iwae": Measure(of_params(iwae), Exactness.ESTIMATE, "nats", detail=draws)}
-    if likelihood.levels:
-        measures["bits"] = bounds.bits(measures["iwae"], likelihood.levels)
+    objective = negative_elbo if config.objective == "elbo" else negative_iwae
+    loss = bounds.warmed_up(objective, config.beta, config.warmup_steps)
     return Model(
         *descend(init, loss, tx, config.average),
         sample=of_params(sample),
         log_prob=Measure(of_params(elbo), Exactness.LOWER_BOUND, density=True),
-        measures=measures,
+        measures=bounds.estimates(of_params(iwae), config.importance_samples, likelihood.levels),
         spaces={"x": likelihood.space},
-        latents=Latents(
-            decode=lambda key, state, latents: mean_of(eval_params(state), latents),
-            encode=of_params(encode),
-            prior=of_params(lowest),
-        ),
+        latents=Latents(of_params(decode), of_params(encode), of_params(lowest)),
     )
-
-
-def draw(q: Normal, noise: Array) -> Array:
-    """z = μ + σ ⊙ ε."""
-    return q.mean + jnp.exp(q.log_std) * noise
-
-
-def _flat(x: Array) -> Array:
-    return x.reshape(x.shape[0], -1)

@@ -19,37 +19,39 @@ here nothing goes back to the auto-encoder):
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import optax
-from flax import struct
 
+from genjax_zoo import typed
 from genjax_zoo.contract import (
+    NOTHING,
     Array,
     Batch,
     ConfigError,
+    Encode,
     Exactness,
-    Info,
     Key,
     Latents,
     Measure,
     Model,
     State,
-    categorical,
 )
 from genjax_zoo.learn import optimizers
 from genjax_zoo.learn.state import Staged, TrainState, eval_params
 from genjax_zoo.learn.verbs import Stage, em, staged
-from genjax_zoo.maths.probability import distributions
+from genjax_zoo.maths.inference.codebooks import nearest
+from genjax_zoo.maths.probability import distributions, scales
+from genjax_zoo.maths.probability.given import check_names
 from genjax_zoo.models import diffusion, vae, vq_vae
+from genjax_zoo.typed import number
 
 VERB = "staged"
 
 
-@dataclasses.dataclass(frozen=True)
+@typed.config
 class Config:
     """A latent diffusion model.
 
@@ -58,7 +60,7 @@ class Config:
       vae: of the first; its labels are the diffusion's, and its `classes` 0.
       vq_vae: of the second; its own prior learns along, and is not used.
       diffusion: of the latents, whose standard deviation σ_data is 1.
-      first_steps: steps of the auto-encoder.
+      first_steps: steps of the auto-encoder; 0 takes one as another run has learnt it.
       measure_steps: batches from which the mean and the scale of the latents are taken; the
         diffusion has all steps after those.
     """
@@ -69,15 +71,10 @@ class Config:
     diffusion: diffusion.Config = dataclasses.field(
         default_factory=lambda: diffusion.Config(data_std=1.0)
     )
-    first_steps: int = 2000
-    measure_steps: int = 100
+    first_steps: int = number(2000, least=0)
+    measure_steps: int = number(100, least=1)
 
     def __post_init__(self):
-        if min(self.first_steps, self.measure_steps) < 1:
-            raise ConfigError(
-                "latent_diffusion: first_steps and measure_steps should be at least 1, got "
-                f"{self.first_steps} and {self.measure_steps}."
-            )
         if self.vae.classes:
             raise ConfigError(
                 "latent_diffusion: labels are given to the diffusion, and the auto-encoder takes "
@@ -95,91 +92,71 @@ class Config:
             )
 
 
-@struct.dataclass
-class Scale:
-    """What standardises the latents.
-
-    Attributes:
-      mean: m [C], of each channel: each dimension of a vector.
-      std: s [C].
-    """
-
-    mean: Array
-    std: Array
-
-
-@struct.dataclass
-class Sums:
-    """Of all latents seen.
-
-    Attributes:
-      count: Σ 1 [], over examples and places.
-      first: Σ z [C].
-      second: Σ z² [C].
-    """
-
-    count: Array
-    first: Array
-    second: Array
-
-
 class AutoEncoder(NamedTuple):
     """The first stage.
 
     Attributes:
       model: as the zoo has it.
       draw: (key, state, batch) -> z [B, ..., C], what is diffused.
-      encode: the same, its mean.
-      decode: (state, z) -> batch, the mean of p(x | z).
+      latents: of the same space: `encode` is the mean of what is drawn.
     """
 
     model: Model
-    draw: Callable[[Key, State, Batch], Array]
-    encode: Callable[[Key, State, Batch], Array]
-    decode: Callable[[State, Array], Batch]
+    draw: Encode | Any
+    latents: Latents
 
 
 def make(config: Config, tx: optax.GradientTransformation) -> Model:
     """An auto-encoder, the scale of its latents, and their diffusion, one after another."""
     auto = AUTO_ENCODERS[config.first](config, tx)
     prior = diffusion.make(config.diffusion, tx)
+    conditions = [name for name in prior.spaces if name != "x"]
 
     # ----------------------------------------------------------------------------- the stages
 
-    def see_latents(key: Key, below: tuple[State, ...], batch: Batch) -> Batch:
+    def view_data(key: Key, below: tuple[State, ...], batch: Batch) -> Batch:
+        return batch
+
+    def view_latents(key: Key, below: tuple[State, ...], batch: Batch) -> Batch:
         return {**batch, "x": auto.draw(key, below[0], batch)}
 
-    def see_standard(key: Key, below: tuple[State, ...], batch: Batch) -> Batch:
+    def view_standard(key: Key, below: tuple[State, ...], batch: Batch) -> Batch:
         latents = auto.draw(key, below[0], batch)
-        return {**batch, "x": standard(eval_params(below[1]), latents)}
+        return {**batch, "x": eval_params(below[1]).standard(latents)}
 
     def begin_diffusion(own: TrainState, below: tuple[State, ...]) -> TrainState:
         """The schedule of the learning rate is the run's: it goes on where it is."""
         done = config.first_steps + config.measure_steps
-        return dataclasses.replace(own, optimizer=optimizers.at_step(own.optimizer, done))
+        optimizer = optimizers.at_step(own.optimizer, done)
+        return dataclasses.replace(own, optimizer=optimizer)
 
-    init, step = staged(
+    scale_of = Model(*em(scales.start, scales.expect, scales.maximise), sample=_draw_nothing)
+    start, step = staged(
         [
-            Stage(
-                "autoencoder", auto.model, config.first_steps, view=lambda key, below, batch: batch
-            ),
-            Stage(
-                "scale",
-                Model(
-                    *em(no_sums, expect, maximise),
-                    sample=lambda key, state, n: {},
-                ),
-                config.measure_steps,
-                view=see_latents,
-            ),
-            Stage("diffusion", prior, 1, view=see_standard, begin=begin_diffusion),
+            Stage("autoencoder", auto.model, config.first_steps, view_data),
+            Stage("scale", scale_of, config.measure_steps, view_latents),
+            Stage("diffusion", prior, 1, view_standard, begin_diffusion),
         ]
     )
+
+    def init(
+        key: Key, batch: Batch, autoencoder: Any = None, scale: Any = None, diffusion: Any = None
+    ) -> Staged:
+        """The first state; `autoencoder`, `scale` and `diffusion` are what another run has learnt.
+
+        Raises ConfigError where the auto-encoder would neither learn nor be begun.
+        """
+        if not config.first_steps and autoencoder is None:
+            raise ConfigError(
+                "latent_diffusion: with first_steps=0 the auto-encoder is that of another run, and "
+                "none was begun; add --begin=autoencoder=WORKDIR, or set model.first_steps."
+            )
+        return start(key, batch, autoencoder=autoencoder, scale=scale, diffusion=diffusion)
 
     # -------------------------------------------------------------------------- the functions
 
     def bound(key: Key, state: Staged, batch: Batch) -> Array:
-        """A lower bound on log p(x), or on log p(x | y) with classes: [B] nats.
+        """A lower bound on log p(x), or on log p(x | y) with a condition y: [B] nats.
 
         With z ~ q(z | x), once,
 
@@ -187,63 +164,66 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
         whose first two terms hold the VAE's own prior once each, with either sign.
         """
+        assert auto.model.log_prob is not None
         key_elbo, key_z, key_prior = jax.random.split(key, 3)
         first, scale, last = state.states
         z = auto.draw(key_z, first, batch)
         # (1)  E_q[log p(x | z)] + H[q(z | x)] + E_q[log N(z; 0, I)]
-        elbo = auto.model.log_prob(key_elbo, first, batch)  # type: ignore[misc]
+        elbo = auto.model.log_prob(key_elbo, first, batch)
         # (2)  log p(z | y) = log p(u | y) - Σ log s, the diffusion's bound of it
         s = eval_params(scale)
-        seen = {**batch, "x": standard(s, z)}
-        log_prior = prior.measures["bound"](key_prior, last, seen) - jnp.sum(jnp.log(s.std))
+        u = {**batch, "x": s.standard(z)}
+        log_prior = prior.measures["bound"](key_prior, last, u) - jnp.sum(jnp.log(s.std))
         # (3)  log N(z; 0, I), the prior that the VAE learnt with
         return elbo + log_prior - distributions.gaussian(z, 0.0, jnp.zeros(()))
 
-    def drawn(key: Key, state: Staged, n: int, label: Any = None) -> tuple[Array, Batch]:
-        """n latents [n, ..., C] of the diffusion, and their labels if it has classes."""
+    def draw(key: Key, state: Staged, n: int, given: Batch = NOTHING) -> tuple[Array, Batch]:
+        """n latents [n, ..., C] of the diffusion, and their labels or texts if it has any."""
         _, scale, last = state.states
-        u = dict(prior.sample(key, last, n, label=label))
-        return back(eval_params(scale), u.pop("x")), u
+        u = dict(prior.sample(key, last, n, given))
+        return eval_params(scale).back(u.pop("x")), u
 
-    def sample(key: Key, state: Staged, n: int, label: Any = None) -> Batch:
-        """z ~ p(z | y), then the mean of p(x | z).
+    def sample(key: Key, state: Staged, n: int, given: Batch = NOTHING) -> Batch:
+        """z ~ p(z | y), then the mean of p(x | z), y as it is given or the diffusion draws it."""
+        check_names(given, conditions, "latent_diffusion")
+        z, condition = draw(key, state, n, given)
+        return {**decode(key, state, z), **condition}
 
-        Labels are [n] or one for all, and drawn evenly where none are given.
-        """
-        z, told = drawn(key, state, n, label)
-        return {**auto.decode(state.states[0], z), **told}
+    def encode(key: Key, state: Staged, batch: Batch) -> Array:
+        """z [B, ..., C], the mean of q(z | x)."""
+        assert auto.latents.encode is not None
+        return auto.latents.encode(key, state.states[0], batch)
 
-    dense = config.first == "vae"
-    if dense:
-        measures = {
-            "gaussian_prior": Measure(
-                lambda key, state, batch: auto.model.log_prob(key, state.states[0], batch),  # type: ignore[misc]
-                Exactness.LOWER_BOUND,
-                "nats",
-                detail="the auto-encoder alone, whose prior is N(0, I)",
-            )
-        }
+    def decode(key: Key, state: Staged, z: Array) -> Batch:
+        """The mean of p(x | z)."""
+        return auto.latents.decode(key, state.states[0], z)
+
+    def draw_prior(key: Key, state: Staged, n: int) -> Array:
+        """z ~ p(z | y), of any y."""
+        return draw(key, state, n)[0]
+
+    def of_first(measure: Measure, **changed: Any) -> Measure:
+        """A measure of the auto-encoder alone."""
+        value = lambda key, state, batch: measure(key, state.states[0], batch)
+        return dataclasses.replace(measure, value=value, once=None, **changed)
+
+    log_prob = None
+    if config.first == "vae":
+        assert auto.model.log_prob is not None
+        log_prob = Measure(bound, Exactness.LOWER_BOUND, density=True)
+        detail = "the auto-encoder alone, whose prior is N(0, I)"
+        alone = of_first(auto.model.log_prob, detail=detail, density=False)
+        measures = {"gaussian_prior": alone}
     else:
-        distortion = auto.model.measures["distortion"]
-        of_first = lambda key, state, batch: distortion.value(key, state.states[0], batch)
-        measures = {"distortion": distortion._replace(value=of_first)}
+        measures = {"distortion": of_first(auto.model.measures["distortion"])}
     return Model(
         init,
         step,
-        sample=sample,
-        log_prob=Measure(bound, Exactness.LOWER_BOUND, density=True) if dense else None,
-        measures=measures,
-        spaces={
-            "x": auto.model.spaces["x"],
-            **(
-                {"label": categorical(config.diffusion.classes)} if config.diffusion.classes else {}
-            ),
-        },
-        latents=Latents(
-            decode=lambda key, state, z: auto.decode(state.states[0], z),
-            encode=lambda key, state, batch: auto.encode(key, state.states[0], batch),
-            prior=lambda key, state, n: drawn(key, state, n)[0],
-        ),
+        sample,
+        log_prob,
+        measures,
+        spaces={**prior.spaces, "x": auto.model.spaces["x"]},
+        latents=Latents(decode, encode, draw_prior),
     )
 
 
@@ -252,57 +232,31 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
 def _vae(config: Config, tx: optax.GradientTransformation) -> AutoEncoder:
     """z ~ q(z | x) [B, L]."""
-    model = vae.make(config.vae, tx)
-    draw = lambda key, state, batch: model.encode(key, state, batch, means=False)  # type: ignore[misc,call-arg]
-    return AutoEncoder(model, draw, model.encode, model.decode)  # type: ignore[arg-type]
+    mean, drawn = (
+        vae.make(dataclasses.replace(config.vae, encode_means=means), tx) for means in (True, False)
+    )
+    assert mean.latents is not None and drawn.latents is not None
+    return AutoEncoder(mean, drawn.latents.encode, mean.latents)
 
 
 def _vq_vae(config: Config, tx: optax.GradientTransformation) -> AutoEncoder:
     """z = z_e(x) [B, h, w, D]; the decoder takes the nearest codes."""
     model, encoder = vq_vae.make(config.vq_vae, tx), vq_vae.encoder_of(config.vq_vae)
+    assert model.latents is not None
+    decode_codes = model.latents.decode
 
-    def vectors(key: Key, state: TrainState, batch: Batch) -> Array:
+    def encode(key: Key, state: TrainState, batch: Batch) -> Array:
         return encoder.apply(eval_params(state).encoder, batch["x"])
 
-    def decode(state: TrainState, z: Array) -> Batch:
-        codebook = vq_vae.codebook_of(eval_params(state), state.memory)
-        return model.decode(state, vq_vae.nearest(z, codebook))  # type: ignore[misc]
+    def decode(key: Key, state: TrainState, z: Array) -> Batch:
+        return decode_codes(key, state, nearest(z, eval_params(state).codebook))
 
-    return AutoEncoder(model, vectors, vectors, decode)
+    return AutoEncoder(model, encode, Latents(decode, encode))
 
 
 AUTO_ENCODERS = {"vae": _vae, "vq_vae": _vq_vae}
 
 
-# ---------------------------------------------------------------------------------- the scale
-
-
-def standard(scale: Scale, z: Array) -> Array:
-    """u = (z - m) / s: [B, ..., C]."""
-    return (z - scale.mean) / scale.std
-
-
-def back(scale: Scale, u: Array) -> Array:
-    """z = m + s u: [B, ..., C]."""
-    return scale.mean + scale.std * u
-
-
-def no_sums(key: Key, batch: Batch) -> tuple[Scale, Sums]:
-    """Of no example yet: a scale that leaves all as it is."""
-    zero = jnp.zeros(batch["x"].shape[-1])
-    return Scale(zero, jnp.ones_like(zero)), Sums(jnp.zeros(()), zero, zero)
-
-
-def expect(key: Key, scale: Scale, batch: Batch) -> tuple[Sums, Info]:
-    """The sums of a batch of latents, and how well the scale already fits them, as a Gaussian's."""
-    z = batch["x"].reshape(-1, batch["x"].shape[-1])
-    sums = Sums(jnp.full((), len(z), z.dtype), jnp.sum(z, 0), jnp.sum(z**2, 0))
-    nats = distributions.gaussian(z, scale.mean, jnp.log(scale.std))
-    return sums, {"loss": -jnp.mean(nats)}
-
-
-def maximise(sums: Sums) -> Scale:
-    """m and s of all latents seen; a channel that is constant keeps a little width."""
-    mean = sums.first / sums.count
-    variance = sums.second / sums.count - mean**2
-    return Scale(mean, jnp.sqrt(jnp.maximum(variance, 1e-8)))
+def _draw_nothing(key: Key, state: TrainState, n: int, given: Batch = NOTHING) -> Batch:
+    """The scale alone has no samples."""
+    return {}

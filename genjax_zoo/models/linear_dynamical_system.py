@@ -1,11 +1,11 @@
-"""Linear dynamical systems: states that move linearly, and how they look; learnt by EM.
+"""Linear dynamical systems: states that move linearly, and what they emit; learnt by EM.
 
-    x_1 ~ N(m_1, P_1),    x_t = A x_{t-1} + w_t,    w_t ~ N(0, Q)     what moves: the state
-                          y_t = C x_t + d + u_t,    u_t ~ N(0, R)     what is seen: the appearance
+    x_1 ~ N(m_1, P_1),    x_t = A x_{t-1} + w_t,    w_t ~ N(0, Q)     the transition of the state
+                          y_t = C x_t + d + u_t,    u_t ~ N(0, R)     the emission that is seen
 
-With the states of a clip and the appearance of its frames these are dynamic textures (Doretto,
-Chiuso, Wu & Soatto 2003), whose closed form by the singular value decomposition is where EM
-(Shumway & Stoffer 1982; Ghahramani & Hinton 1996) starts. Special cases, by `structure`:
+With a clip's frames for emissions these are dynamic textures (Doretto, Chiuso, Wu & Soatto 2003),
+whose closed form by the singular value decomposition is where EM (Shumway & Stoffer 1982;
+Ghahramani & Hinton 1996) starts. Special cases, by `structure`:
 
     free             A, C, d, Q, R, m_1, P_1 are learnt
     local_level      A = C = I, d = 0: a random walk seen through noise; variances are learnt
@@ -13,13 +13,12 @@ Chiuso, Wu & Soatto 2003), whose closed form by the singular value decomposition
 
 An example is a series [T, D], a clip [T, H, W, C], an image [H, W, C] whose rows are its times, or
 [T], a number at each time. NaN is missing: it is integrated out, exactly. The likelihood is that of
-genjax_zoo/kalman.py, in nats per unit volume of what is seen.
+maths/inference/kalman.py, in nats per unit volume of what is seen.
 """
 
 from __future__ import annotations
 
-import dataclasses
-import math
+from dataclasses import replace
 from typing import Literal
 
 import jax
@@ -28,7 +27,9 @@ import numpy as np
 import optax
 from flax import struct
 
+from genjax_zoo import typed
 from genjax_zoo.contract import (
+    NOTHING,
     Array,
     Batch,
     ConfigError,
@@ -40,19 +41,23 @@ from genjax_zoo.contract import (
     Measure,
     Model,
 )
-from genjax_zoo.learn.state import eval_params, of_params
+from genjax_zoo.learn.state import of_params
 from genjax_zoo.learn.verbs import em
-from genjax_zoo.maths.inference import kalman
-from genjax_zoo.maths.inference.kalman import Forecast, System, masked, spectral_radius
+from genjax_zoo.maths.inference import kalman, regressions, subspaces
+from genjax_zoo.maths.inference.kalman import System
+from genjax_zoo.maths.inference.matrices import at_least, exactly, spectral_radius
+from genjax_zoo.maths.inference.regressions import Regression, coefficients, residual
+from genjax_zoo.maths.probability.given import check_names, known_part
+from genjax_zoo.typed import nearest, number
 
 VERB = "em"
 
-PARTS = ("A", "Q", "C", "d", "R", "start")
+PARTS = ("A", "Q", "C", "d", "R", "initial")
 LEARNT = {"free": PARTS, "local_level": ("Q", "R"), "autoregressive": ("A", "Q")}
-"""What each structure learns of its system; `start` is m_1 and P_1."""
+"""What each structure learns of its system; `initial` is m_1 and P_1."""
 
 
-@dataclasses.dataclass(frozen=True)
+@typed.config
 class Config:
     """A linear dynamical system.
 
@@ -63,65 +68,46 @@ class Config:
       noise: R is "diagonal", "isotropic" (one variance) or "full".
       start: where EM begins a free one: "subspace", the closed form of the first batch, or
         "random".
-      fixed: which of A, Q, C, d, R and start stay as they begin. From one series alone P_1 would
-        shrink to nothing: fix its start.
+      fixed: which of A, Q, C, d, R and initial (m_1, P_1) stay as they begin. From one series
+        alone P_1 would shrink to nothing: fix the initial state.
       diffuse: variance of a level's first state, whose mean is 0; wide where the level is unknown.
       stable: "report" the spectral radius ρ(A), or "enforce" ρ(A) <= radius in every step, by
         shrinking all eigenvalues of A alike; Q is then the best for that A.
       radius: the largest that is let be.
-      imagined: ν, how many moves, looks and starts like those of the first system count besides the
-        data's: a conjugate prior about it (matrix normal, inverse Wishart), for data that are fewer
-        than parameters. EM then never lowers likelihood times prior; 0 is maximum likelihood.
-      ridge: no variance is below this fraction of the data's.
+      pseudo_counts: ν, how many transitions, emissions and initial states like those of the first
+        system count besides the data's: a conjugate prior about it (matrix normal, inverse
+        Wishart), for data that are fewer than parameters. EM then never lowers likelihood times
+        prior; 0 is maximum likelihood.
+      ridge: no variance is below this fraction of the data's; a smaller fraction than its least
+        may be lost to rounding.
       keep: what remains of the old statistics at each step: 0 is EM on each batch, for batches of
         all data; above it lies stepwise EM, for minibatches.
       parallel: all times at once, for a long series on a wide machine (a GPU).
+      sample_length: how many times a sample has; 0 for as many as an example of the data.
     """
 
     structure: Literal["free", "local_level", "autoregressive"] = "free"
-    states: int = 8
-    ar: int = 1
+    states: int = number(8, least=1)
+    ar: int = number(1, least=1)
     noise: Literal["diagonal", "isotropic", "full"] = "diagonal"
     start: Literal["subspace", "random"] = "subspace"
     fixed: tuple[str, ...] = ()
-    diffuse: float = 1e7
+    diffuse: float = number(1e7, above=0)
     stable: Literal["report", "enforce"] = "report"
-    radius: float = 0.999
-    imagined: float = 0.0
-    ridge: float = 1e-6
-    keep: float = 0.0
+    radius: float = number(0.999, above=0, most=1)
+    pseudo_counts: float = number(0.0, least=0)
+    ridge: float = number(1e-6, least=1e-9, most=1)
+    keep: float = number(0.0, least=0, most=1)
     parallel: bool = False
+    sample_length: int = number(0, least=0)
 
     def __post_init__(self):
-        for name in ("states", "ar"):
-            if getattr(self, name) < 1:
+        for part in self.fixed:
+            if part not in PARTS:
                 raise ConfigError(
-                    f"linear_dynamical_system: {name} should be at least 1, got "
-                    f"{getattr(self, name)}."
+                    f"linear_dynamical_system: fixed should name some of {', '.join(PARTS)}: "
+                    f"{nearest(part, PARTS, 'part')}"
                 )
-        if unknown := sorted(set(self.fixed) - set(PARTS)):
-            raise ConfigError(
-                f"linear_dynamical_system: fixed should name some of {', '.join(PARTS)}, got "
-                f"{', '.join(unknown)}."
-            )
-        if self.diffuse <= 0 or self.imagined < 0:
-            raise ConfigError(
-                "linear_dynamical_system: diffuse should be positive and imagined not negative, "
-                f"got {self.diffuse} and {self.imagined}."
-            )
-        if not 0 <= self.keep <= 1:
-            raise ConfigError(
-                f"linear_dynamical_system: keep should lie in 0 .. 1, got {self.keep}."
-            )
-        if not 0 < self.radius <= 1:
-            raise ConfigError(
-                f"linear_dynamical_system: radius should lie in 0 .. 1, got {self.radius}."
-            )
-        if not 1e-9 <= self.ridge <= 1:
-            raise ConfigError(
-                f"linear_dynamical_system: ridge should lie in 1e-9 .. 1, got {self.ridge}; below, "
-                "a variance may be lost to rounding."
-            )
 
 
 @struct.dataclass
@@ -154,31 +140,19 @@ class Params:
 
 @struct.dataclass
 class Statistics:
-    """Expected sums, given the series, about the reference.
-
-    With w_t = x_t - A_0 x_t-1, u_t = y_t - C_0 x_t - d_0, z_t = [x_t; 1] and x = x_t-1; r = p rows,
-    each with the times that it is seen at, or r = 1 for a full R:
+    """Expected sums, given the series, of the three regressions that a system is learnt by.
 
     Attributes:
-      moves: how many []; ww, wx, xx: Σ E[w wᵀ], Σ E[w xᵀ], Σ E[x xᵀ], [q, q] each.
-      looks: how many [r]; uu: Σ E[u²] [p] or Σ E[u uᵀ] [p, p]; uz: Σ E[u zᵀ] [p, q + 1];
-        zz: Σ E[z zᵀ] [r, q + 1, q + 1].
-      starts: how many series []; s, ss: Σ E[x_1 - m_0] [q], Σ E[(x_1 - m_0)(x_1 - m_0)ᵀ] [q, q].
-      reference: the point itself.
+      transition: of x_t - A_0 x_t-1 on x_t-1.
+      emission: of y_t - C_0 x_t - d_0 on [x_t; 1].
+      initial: of x_1 - m_0 on 1.
+      reference: the point that they are about.
       shape: of one example.
     """
 
-    moves: Array
-    ww: Array
-    wx: Array
-    xx: Array
-    looks: Array
-    uu: Array
-    uz: Array
-    zz: Array
-    starts: Array
-    s: Array
-    ss: Array
+    transition: Regression
+    emission: Regression
+    initial: Regression
     reference: Reference
     shape: tuple[int, ...] = struct.field(pytree_node=False)
 
@@ -186,7 +160,7 @@ class Statistics:
 def make(config: Config, tx: optax.GradientTransformation | None = None) -> Model:
     """Linear dynamical systems by EM; there is no gradient, and the optimizer is not used."""
     learns = tuple(part for part in LEARNT[config.structure] if part not in config.fixed)
-    dense = config.noise == "full" and config.structure != "autoregressive"
+    lags = config.structure == "autoregressive"
 
     # ------------------------------------------------------------------------------- the start
 
@@ -195,203 +169,113 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
 
         Raises DataError for examples of a single time.
         """
-        y, shape = frames(batch["x"]), tuple(batch["x"].shape[1:])
-        T = y.shape[1]
-        if T < 2:
+        y, shape = series(batch["x"]), tuple(batch["x"].shape[1:])
+        if y.shape[1] < 2:
             raise DataError(
                 "linear_dynamical_system: expected examples of two times or more, got "
                 f"{list(shape)}; the first axis of an example is time."
             )
-        d, e, variance = centred(y)
+        d, e, variance = subspaces.centred(y)
         if config.structure == "local_level":
-            system = first_level(variance)
-        elif config.structure == "autoregressive":
-            system = first_autoregression(d, variance)
+            system = subspaces.local_level(variance, config.diffuse)
+        elif lags:
+            system = subspaces.autoregression(d, variance, config.ar)
         elif config.start == "subspace":
-            system = subspace(e, d, variance, config.states)
+            system = subspaces.subspace(e, d, variance, config.states)
         else:
-            system = first_random(key, d, variance)
-        if dense:
-            system = dataclasses.replace(system, R=jnp.diag(system.R))
+            system = subspaces.rotation(key, d, variance, config.states)
+        if config.noise == "full" and not lags:
+            system = replace(system, R=jnp.diag(system.R))
         elif config.noise == "isotropic":
-            system = dataclasses.replace(system, R=jnp.full_like(system.R, jnp.mean(system.R)))
+            system = replace(system, R=jnp.full_like(system.R, jnp.mean(system.R)))
         # ρ(A) <= radius from the first system on
-        system = dataclasses.replace(system, A=shrunk(system.A, y.shape[2]))
-        reference = Reference(system, jnp.mean(variance))
-        return Params(system, reference, shape), nothing(reference, shape)
-
-    def nothing(reference: Reference, shape: tuple[int, ...]) -> Statistics:
-        p, q = reference.system.C.shape
-        dtype, r = reference.system.A.dtype, 1 if dense else p
-        zeros = lambda *axes: jnp.zeros(axes, dtype)
-        square = zeros(q, q)
-        uu = zeros(p, p) if dense else zeros(p)
-        return Statistics(
-            *(zeros(), square, square, square),
-            *(zeros(r), uu, zeros(p, q + 1), zeros(r, q + 1, q + 1)),
-            *(zeros(), zeros(q), square),
-            *(reference, shape),
-        )
-
-    def first_level(variance: Array) -> System:
-        """A = C = I, d = 0; half of the variance moves the level, half is noise."""
-        p = variance.size
-        eye, zero = jnp.eye(p, dtype=variance.dtype), jnp.zeros_like(variance)
-        return System(
-            eye, jnp.diag(variance / 2), eye, zero, variance / 2, zero, eye * config.diffuse
-        )
-
-    def first_autoregression(d: Array, variance: Array) -> System:
-        """Φ = 0 in companion form: the state is (y_t - d, .., y_t-ar+1 - d)."""
-        p, q = d.size, d.size * config.ar
-        A, eye = jnp.eye(q, k=-p, dtype=d.dtype), jnp.eye(q, dtype=d.dtype)
-        Q = jnp.zeros((q, q), d.dtype).at[:p, :p].set(jnp.diag(variance))
-        P1 = jnp.diag(jnp.tile(variance, config.ar))
-        return System(A, Q, eye[:p], d, jnp.zeros_like(d), jnp.zeros(q, d.dtype), P1)
-
-    def first_random(key: Key, d: Array, variance: Array) -> System:
-        """Slowly turning states, seen at random, that account for the variance."""
-        key_A, key_C = jax.random.split(key)
-        q, spread = config.states, jnp.mean(variance)
-        eye = jnp.eye(q, dtype=d.dtype)
-        A = 0.9 * jax.random.orthogonal(key_A, q, dtype=d.dtype)
-        C = jax.random.normal(key_C, (d.size, q), d.dtype) / math.sqrt(q)
-        V = spread * eye
-        # V = A V Aᵀ + Q
-        return System(A, (1 - 0.9**2) * V, C, d, variance / 2, jnp.zeros(q, d.dtype), V)
+        system = replace(system, A=shrunk(system.A, y.shape[2]))
+        params = Params(system, Reference(system, jnp.mean(variance)), shape)
+        shapes, _ = jax.eval_shape(expect, key, params, batch)
+        nothing = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), shapes)
+        return params, replace(nothing, reference=params.reference)
 
     # ----------------------------------------------------------------------------------- learning
 
-    @jax.default_matmul_precision("highest")
     def expect(key: Key, params: Params, batch: Batch) -> tuple[Statistics, Info]:
         """Expected sums over the batch's series, by the smoother."""
-        y, s, ref = frames(batch["x"]), params.system, params.reference.system
-        found = jax.vmap(lambda y: kalman.smooth(s, y, config.parallel))(y)
-        x, P, L = found.mean, found.cov, found.lagged
-        B, T, p = y.shape
-        q = x.shape[-1]
-        # w_t = x_t - A_0 x_t-1
-        before, P_before = x[:, :-1].reshape(-1, q), P[:, :-1].sum((0, 1))
-        w, P_after = x[:, 1:].reshape(-1, q) - before @ ref.A.T, P[:, 1:].sum((0, 1))
-        across = L.sum((0, 1)) - ref.A @ P_before
-        # E[w wᵀ] = ŵ ŵᵀ + P_t - A_0 Lᵀ - (L - A_0 P_t-1) A_0ᵀ
-        ww = w.T @ w + P_after - ref.A @ L.sum((0, 1)).T - across @ ref.A.T
-        wx = w.T @ before + across
-        xx = before.T @ before + P_before
-        # x_1 - m_0
-        first = x[:, 0] - ref.m1
-        ss = first.T @ first + P[:, 0].sum(0)
-        seen = (looks_dense if dense else looks)(s, ref, y.reshape(-1, p), x.reshape(-1, q), P)
-        dtype = x.dtype
-        moves, starts = jnp.asarray(B * (T - 1), dtype), jnp.asarray(B, dtype)
-        # The reference is no sum: what is kept of it and what is added make it whole again.
-        added = jax.tree.map(lambda a: (1 - config.keep) * a, params.reference)
-        info = {
-            "log_prob": jnp.mean(found.filtered.log_prob.sum(1)),
-            "spectral_radius": spectral_radius(s.A),
-            "moved_variance": jnp.trace(s.Q) / q,
-            "noise_variance": jnp.mean(jnp.diagonal(s.R) if s.R.ndim == 2 else s.R),
+        y, system, ref = series(batch["x"]), params.system, params.reference.system
+        x, P, L, filtered = jax.vmap(lambda y: kalman.smooth(system, y, config.parallel))(y)
+        statistics = Statistics(
+            transition=regressions.of_transitions(ref, x, P, L),
+            emission=regressions.of_emissions(system, ref, y, x, P),
+            initial=regressions.of_starts(ref, x, P),
+            # No sum: what is kept of it and what is added make it whole again.
+            reference=jax.tree.map(lambda a: (1 - config.keep) * a, params.reference),
+            shape=params.shape,
+        )
+        variances = jnp.diagonal(system.R) if system.R.ndim == 2 else system.R
+        return statistics, {
+            "log_prob": jnp.mean(filtered.log_prob.sum(1)),
+            "spectral_radius": spectral_radius(system.A),
+            "transition_variance": jnp.trace(system.Q) / len(system.Q),
+            "emission_variance": jnp.mean(variances),
         }
-        n, uu, uz, zz = seen
-        sums = (moves, ww, wx, xx, n, uu, uz, zz, starts, first.sum(0), ss)
-        return Statistics(*sums, added, params.shape), info
 
-    def looks(s: System, ref: System, y: Array, x: Array, P: Array) -> tuple[Array, ...]:
-        """(how many, uu, uz, zz) of diagonal noise: each number has its own times [N]."""
-        o = (~jnp.isnan(y)).astype(x.dtype)
-        p, q = ref.C.shape
-        # E[u z] and E[u²], with Σ_t P_t over the times of each number [p, q, q]
-        spread = (o.T @ P.reshape(-1, q * q)).reshape(p, q, q)
-        u = jnp.where(o > 0, y - x @ ref.C.T - ref.d, 0)
-        z = jnp.concatenate([x, jnp.ones_like(x[:, :1])], -1)
-        seen_cov = jnp.einsum("pi,pij->pj", ref.C, spread)
-        uu = jnp.sum(u**2, 0) + jnp.sum(seen_cov * ref.C, -1)
-        uz = u.T @ z - jnp.pad(seen_cov, ((0, 0), (0, 1)))
-        products = (z[:, :, None] * z[:, None]).reshape(-1, (q + 1) ** 2)
-        zz = (o.T @ products).reshape(p, q + 1, q + 1) + jnp.pad(spread, ((0, 0), (0, 1), (0, 1)))
-        return o.sum(0), uu, uz, zz
-
-    def looks_dense(s: System, ref: System, y: Array, x: Array, P: Array) -> tuple[Array, ...]:
-        """The same of full noise; what is missing of a time is expected, like a state."""
-        q = ref.C.shape[1]
-
-        def one(y: Array, x: Array, P: Array) -> tuple[Array, Array, Array]:
-            o = (~jnp.isnan(y)).astype(x.dtype)
-            # K = R_·o R_oo⁻¹:  E[u | u_o] = K u_o,  Cov(u | u_o) = R - K R_o·
-            across = s.R * o
-            K = kalman.solve(masked(s.R, o), across.T)[0].T * o
-            e = jnp.where(o > 0, y - s.C @ x - s.d, 0)
-            # u about the reference is a + G (x - x̂) + the rest
-            a = K @ e + (s.C - ref.C) @ x + s.d - ref.d
-            G = s.C - ref.C - K @ s.C
-            z, left = jnp.append(x, 1), s.R - K @ across.T
-            uu = jnp.outer(a, a) + G @ P @ G.T + left
-            uz = jnp.outer(a, z) + jnp.pad(G @ P, ((0, 0), (0, 1)))
-            return uu, uz, jnp.outer(z, z) + jnp.pad(P, ((0, 1), (0, 1)))
-
-        uu, uz, zz = (a.sum(0) for a in jax.vmap(one)(y, x, P.reshape(-1, q, q)))
-        return jnp.full(1, len(y), x.dtype), uu, uz, zz[None]
-
-    @jax.default_matmul_precision("highest")
+    @exactly
     def maximise(n: Statistics) -> Params:
         ref, floor = n.reference.system, config.ridge * n.reference.spread
-        nu, system = config.imagined, ref
         p, q = ref.C.shape
-        # What the prior imagines: ν moves with E[w wᵀ] = Q_0, E[x xᵀ] = V_0 = P_0, and so on.
-        moves, looks, starts = n.moves + nu, n.looks + nu, n.starts + nu
-        xx, ww = n.xx + nu * ref.P1, n.ww + nu * ref.Q
+        transition, emission, initial = with_prior(n, ref)
+        system, change = ref, jnp.zeros_like(ref.A)
         if "A" in learns:
             # A = A_0 + Σ E[w xᵀ] (Σ E[x xᵀ])⁻¹
-            A = ref.A + free_rows(divided(n.wx, xx), p)
-            system = dataclasses.replace(system, A=shrunk(A, p))
+            A = shrunk(ref.A + free_rows(coefficients(transition), p), p)
+            system, change = replace(system, A=A), A - ref.A
         if "Q" in learns:
             # Q = Σ E[(w - ΔA x)(w - ΔA x)ᵀ] / n
-            change = system.A - ref.A
-            half = change @ n.wx.T
-            Q = (ww - half - half.T + change @ xx @ change.T) / moves
-            if config.structure == "autoregressive":
-                own = at_least(Q[:p, :p], floor)
-                Q = jnp.zeros_like(Q).at[:p, :p].set(own)
+            Q = residual(transition, change) / transition.count
+            if lags:
+                Q = jnp.zeros_like(Q).at[:p, :p].set(at_least(Q[:p, :p], floor))
             else:
                 Q = at_least(Q, floor)
-            system = dataclasses.replace(system, Q=Q)
-        if "start" in learns:
-            shift = n.s / starts
-            P1 = (n.ss + nu * ref.P1) / starts - jnp.outer(shift, shift)
-            system = dataclasses.replace(system, m1=ref.m1 + shift, P1=at_least(P1, floor))
+            system = replace(system, Q=Q)
+        if "initial" in learns:
+            # m_1 = m_0 + <x_1 - m_0>
+            shift = initial.vz / initial.count
+            P1 = at_least(residual(initial, shift) / initial.count, floor)
+            system = replace(system, m1=ref.m1 + shift[:, 0], P1=P1)
         # [C d] = [C_0 d_0] + Σ E[u zᵀ] (Σ E[z zᵀ])⁻¹, in the columns that are learnt
-        prior = jnp.zeros((q + 1, q + 1), xx.dtype).at[:q, :q].set(ref.P1).at[q, q].set(1)
-        zz = n.zz + nu * prior
         columns = np.flatnonzero([*["C" in learns] * q, "d" in learns])
-        D = jnp.zeros_like(n.uz)
-        if len(columns):
-            own = zz[:, columns][:, :, columns]
-            if dense:
-                D = D.at[:, columns].set(divided(n.uz[:, columns], own[0]))
-            else:
-                rows = jax.vmap(lambda u, z: divided(u[None], z)[0])(n.uz[:, columns], own)
-                D = D.at[:, columns].set(rows)
-            system = dataclasses.replace(system, C=ref.C + D[:, :q], d=ref.d + D[:, q])
-        if "R" in learns and dense:
-            half = D @ n.uz.T
-            R = (n.uu + nu * ref.R - half - half.T + D @ zz[0] @ D.T) / looks
-            system = dataclasses.replace(system, R=at_least(R, floor))
-        elif "R" in learns:
-            # R = Σ E[(u - D z)²] / n
-            squares = n.uu + nu * ref.R - 2 * jnp.sum(D * n.uz, -1)
-            squares += jnp.einsum("pi,pij,pj->p", D, zz, D)
-            if config.noise == "isotropic":
-                squares, looks = jnp.sum(squares), jnp.sum(looks)
-            # A number that is never seen has the noise that it began with.
-            R = jnp.where(looks > 0, squares / jnp.maximum(looks, 1e-30), ref.R)
-            system = dataclasses.replace(system, R=jnp.maximum(jnp.broadcast_to(R, (p,)), floor))
+        D = coefficients(emission, columns)
+        system = replace(system, C=ref.C + D[:, :q], d=ref.d + D[:, q])
+        if "R" in learns:
+            R = emission_noise(residual(emission, D), emission.count, ref.R, floor)
+            system = replace(system, R=R)
         return Params(system, n.reference, n.shape)
 
+    def with_prior(n: Statistics, ref: System) -> tuple[Regression, ...]:
+        """The statistics, and those of ν transitions, emissions and initial states of the prior."""
+        q, one = len(ref.A), jnp.ones((), ref.A.dtype)
+        # E[w wᵀ] = Q_0, E[x xᵀ] = P_0, E[u uᵀ] = R_0, and nothing of w or u depends on x.
+        zz = jnp.zeros((q + 1, q + 1), ref.A.dtype).at[:q, :q].set(ref.P1).at[q, q].set(1)
+        priors = (
+            Regression(one, ref.Q, 0 * one, ref.P1),
+            Regression(one, ref.R, 0 * one, zz),
+            Regression(one, ref.P1, 0 * one, one),
+        )
+        plus = lambda sums, prior: sums + config.pseudo_counts * prior
+        sums = (n.transition, n.emission, n.initial)
+        return tuple(jax.tree.map(plus, a, b) for a, b in zip(sums, priors, strict=True))
+
+    def emission_noise(left: Array, count: Array, first: Array, floor: Array) -> Array:
+        """R = Σ E[(u - D z)(u - D z)ᵀ] / n, of the kind that the config says."""
+        if left.ndim == 2:
+            return at_least(left / count, floor)
+        if config.noise == "isotropic":
+            left, count = jnp.sum(left), jnp.sum(count)
+        # A number that is never seen has the noise that it began with.
+        R = jnp.where(count > 0, left / jnp.maximum(count, 1e-30), first)
+        return jnp.maximum(jnp.broadcast_to(R, first.shape), floor)
+
     def free_rows(change: Array, p: int) -> Array:
-        """Of a companion matrix only the first rows are learnt; the others are lags."""
-        if config.structure != "autoregressive":
-            return change
-        return change * (jnp.arange(len(change)) < p)[:, None]
+        """Of a companion matrix only the first p rows are learnt; the others are lags."""
+        return jnp.where((jnp.arange(len(change)) < p)[:, None], change, 0) if lags else change
 
     def shrunk(A: Array, p: int) -> Array:
         """A with ρ(A) <= radius, if that is enforced: every eigenvalue times the same s <= 1.
@@ -401,156 +285,82 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         if config.stable == "report" or "A" not in learns:
             return A
         s = jnp.minimum(1, config.radius / jnp.maximum(spectral_radius(A), 1e-30))
-        if config.structure != "autoregressive":
+        if not lags:
             return s * A
         i = 1 + jnp.arange(len(A)) // p
         return jnp.where((jnp.arange(len(A)) < p)[:, None], A * s**i, A)
 
-    # ------------------------------------------------------------------------------- what it tells
+    # ------------------------------------------------------------------------------- the numbers
 
     def log_prob(key: Key, params: Params, batch: Batch) -> Array:
         """log p(y) of each whole series, of what is known of it."""
         of = lambda y: kalman.log_prob(params.system, y, config.parallel)
-        return jax.vmap(of)(frames(batch["x"]))
+        return jax.vmap(of)(series(batch["x"]))
 
     def one_step(key: Key, params: Params, batch: Batch) -> Array:
         """Mean of (y_t - E[y_t | y_1 .. y_t-1])² over the numbers known after the first time."""
-        s, y = params.system, frames(batch["x"])
+        s, y = params.system, series(batch["x"])
         found = jax.vmap(lambda y: kalman.filter(s, y, config.parallel))(y)
         e = (y - found.predicted_mean @ s.C.T - s.d)[:, 1:]
-        seen = ~jnp.isnan(e)
-        total = jnp.sum(jnp.where(seen, e, 0) ** 2, (1, 2))
-        return total / jnp.maximum(jnp.sum(seen, (1, 2)), 1)
+        known = ~jnp.isnan(e)
+        total = jnp.sum(jnp.where(known, e, 0) ** 2, (1, 2))
+        return total / jnp.maximum(jnp.sum(known, (1, 2)), 1)
+
+    # ---------------------------------------------------------------------------- the samples
+
+    def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
+        """New series, or what comes right after a given one.
+
+        `given` may hold x, a series [T, ...] of any length to go on from, or one for each sample
+        [n, T, ...], and a mask (1 where it is known); what is NaN is missing.
+        """
+        check_names(given, ("x", "mask"), "linear_dynamical_system")
+        keys, times = jax.random.split(key, n), config.sample_length or params.shape[0]
+        past = past_of(params, given, n)
+        ahead = lambda y: kalman.ahead(params.system, y)
+        start = None if past is None else jax.vmap(ahead)(past)
+        draw = lambda key, start: kalman.simulate(key, params.system, times, start)[0]
+        y = jax.vmap(draw)(keys, start)
+        return {"x": y.reshape(n, times, *params.shape[1:])}
+
+    def past_of(params: Params, given: Batch, n: int) -> Array | None:
+        """The series [n, T, p] to go on from, NaN where it is missing; None if none is given."""
+        shape = params.shape
+        if "x" in given:
+            shape = (*jnp.shape(given["x"])[-len(shape) :][:1], *shape[1:])
+            # All of it may be known, for it is not what is drawn.
+            given = {"mask": jnp.ones(shape), **given}
+        part = known_part(given, shape, "linear_dynamical_system", n)
+        return None if part is None else series(jnp.where(part[1], part[0], jnp.nan))
 
     def encode(key: Key, params: Params, batch: Batch) -> Array:
         """E[x_t | y]: [B, T, q]."""
         smooth = lambda y: kalman.smooth(params.system, y, config.parallel).mean
-        return jax.vmap(smooth)(frames(batch["x"]))
+        return jax.vmap(smooth)(series(batch["x"]))
 
-    def decode(params: Params, x: Array) -> Batch:
+    def decode(key: Key, params: Params, x: Array) -> Batch:
         """C x_t + d: [B, T, q] -> [B, T, ...]."""
         y = x @ params.system.C.T + params.system.d
         return {"x": y.reshape(*y.shape[:2], *params.shape[1:])}
 
-    def sample(
-        key: Key, params: Params, n: int, length: int | None = None, x: Array | None = None
-    ) -> Batch:
-        """New series of `length` times, as many as in training if None.
-
-        With `x`, a series [T, ...] or one for each sample [n, T, ...], what comes right after it.
-        """
-        keys, times = jax.random.split(key, n), int(length or params.shape[0])
-        if x is None:
-            y, _ = jax.vmap(lambda key: kalman.simulate(key, params.system, times))(keys)
-        else:
-            y = jax.vmap(lambda key, start: kalman.simulate(key, params.system, times, start)[0])(
-                keys, jax.vmap(lambda y: kalman.ahead(params.system, y))(several(params, n, x))
-            )
-        return {"x": y.reshape(n, times, *params.shape[1:])}
-
-    measures = {
-        "one_step": Measure(of_params(one_step), Exactness.EXACT, "squared error a number", "lower")
-    }
-    init, step = em(begin, expect, maximise, config.keep)
+    error = Measure(of_params(one_step), Exactness.EXACT, "squared error a number", "lower")
     return Model(
-        init,
-        step,
+        *em(begin, expect, maximise, config.keep),
         sample=of_params(sample),
         log_prob=Measure(of_params(log_prob), Exactness.EXACT, density=True),
-        measures=measures,
-        latents=Latents(
-            decode=lambda key, state, latents: decode(eval_params(state), latents),
-            encode=of_params(encode),
-        ),
+        measures={"one_step": error},
+        latents=Latents(decode=of_params(decode), encode=of_params(encode)),
     )
 
 
-def forecast(params: Params, x: Array, steps: int) -> Forecast:
+def forecast(params: Params, x: Array, steps: int) -> kalman.Forecast:
     """What may follow each series x [B, T, ...]: means, deviations, states; [B, steps, ...] each.
 
     Of the mean and the deviation, the numbers of a time lie in a row: [B, steps, p].
     """
-    return jax.vmap(lambda y: kalman.forecast(params.system, y, steps))(frames(x))
+    return jax.vmap(lambda y: kalman.forecast(params.system, y, steps))(series(x))
 
 
-@jax.default_matmul_precision("highest")
-def subspace(e: Array, d: Array, variance: Array, q: int, noise: float = 1e-3) -> System:
-    """The closed form for dynamic textures: appearance by an SVD, then movement by least squares.
-
-        [e_t; ..; e_t+h-1] = W x_t,    W the first q directions of the SVD;    C = the first of W
-        A = argmin Σ_t ‖x_t+1 - A x_t‖²,    Q, R = what is left
-
-    h = 1 is Doretto et al. 2003, section 5.1; where fewer numbers are seen than there are states, h
-    is as many times as are needed twice over (Ho & Kalman 1966).
-
-    Args:
-      e: centred series [B, T, p], 0 where they are missing.
-      d: what was taken off [p].
-      variance: of each number [p].
-      q: states; what the data do not fill of them is left at rest.
-      noise: R is at least this fraction of the mean variance.
-    """
-    B, T, p = e.shape
-    h = 1 if p >= q else min(math.ceil(2 * q / p), (T + 1) // 2)
-    n, floor = T - h + 1, noise * jnp.mean(variance)
-    windows = jnp.concatenate([e[:, i : n + i] for i in range(h)], -1)
-    W = jnp.linalg.svd(windows.reshape(B * n, h * p), full_matrices=False)[2][:q]
-    W = jnp.pad(W, ((0, q - len(W)), (0, 0)))
-    x, C = windows @ W.T, W[:, :p].T
-    before, after = (part.reshape(-1, q) for part in (x[:, :-1], x[:, 1:]))
-    A = (jnp.linalg.pinv(before) @ after).T
-    left = after - before @ A.T
-    u = (e[:, :n] - x @ C.T).reshape(-1, p)
-    all_x, eye = x.reshape(-1, q), jnp.eye(q, dtype=e.dtype)
-    return System(
-        A=A,
-        Q=left.T @ left / len(left) + floor * eye,
-        C=C,
-        d=d,
-        R=jnp.maximum(jnp.mean(u**2, 0), floor),
-        m1=jnp.zeros(q, e.dtype),
-        P1=all_x.T @ all_x / len(all_x) + floor * eye,
-    )
-
-
-def centred(y: Array) -> tuple[Array, Array, Array]:
-    """(mean d [p], y - d with 0 where it is missing [B, T, p], variance [p]) of what is known."""
-    seen = ~jnp.isnan(y)
-    n = jnp.maximum(jnp.sum(seen, (0, 1)), 1)
-    d = jnp.sum(jnp.where(seen, y, 0), (0, 1)) / n
-    e = jnp.where(seen, y - d, 0)
-    variance = jnp.sum(e**2, (0, 1)) / n
-    # A pixel that never changes has a little of what the others have.
-    return d, e, jnp.maximum(variance, jnp.maximum(1e-3 * jnp.mean(variance), 1e-12))
-
-
-def frames(x: Array) -> Array:
-    """Series [B, T, p] of examples [B, T, ...]: the numbers of a time in a row."""
+def series(x: Array) -> Array:
+    """[B, T, p] of examples [B, T, ...]: the numbers of a time in a row."""
     return x.reshape(*x.shape[:2], -1)
-
-
-def several(params: Params, n: int, x: Array) -> Array:
-    """One series [T, ...] n times, or n series [n, T, ...], as [n, T, p]."""
-    x = jnp.asarray(x, params.system.d.dtype)
-    one = params.shape[1:]
-    if x.ndim == len(params.shape):
-        x = jnp.broadcast_to(x, (n, *x.shape))
-    if x.ndim != len(params.shape) + 1 or len(x) != n or x.shape[2:] != one:
-        raise DataError(
-            f"linear_dynamical_system: x should be a series [T, {', '.join(map(str, one))}] to go "
-            f"on from, or {n} of them, got {list(x.shape)}."
-        )
-    return frames(x)
-
-
-def at_least(P: Array, floor: Array) -> Array:
-    """The covariance P with no eigenvalue below the floor: the best of those in its likelihood."""
-    value, vector = jnp.linalg.eigh((P + P.T) / 2)
-    return (vector * jnp.maximum(value, floor)) @ vector.T
-
-
-def divided(b: Array, M: Array) -> Array:
-    """b M⁻¹ for a covariance M [k, k], which may lack a direction to within rounding."""
-    k = len(M)
-    tiny = jnp.finfo(M.dtype).eps * jnp.trace(M) / k
-    return kalman.solve(M + tiny * jnp.eye(k, dtype=M.dtype), b.T)[0].T

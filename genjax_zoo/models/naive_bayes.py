@@ -23,7 +23,6 @@ not depend on its value.)
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Literal
 
@@ -34,13 +33,14 @@ import optax
 from flax import struct
 from jax.scipy.special import gammaln
 
+from genjax_zoo import typed
 from genjax_zoo.contract import (
     BINARY,
     COUNTS,
+    NOTHING,
     REAL,
     Array,
     Batch,
-    ConfigError,
     DataError,
     Exactness,
     Info,
@@ -50,14 +50,19 @@ from genjax_zoo.contract import (
     Model,
     categorical,
 )
-from genjax_zoo.learn.state import eval_params, of_params
+from genjax_zoo.learn.state import of_params
 from genjax_zoo.learn.verbs import em
+from genjax_zoo.maths.inference import classification
+from genjax_zoo.maths.inference.matrices import exactly
 from genjax_zoo.maths.probability import distributions
+from genjax_zoo.maths.probability.distributions import flat
+from genjax_zoo.maths.probability.given import Labels, check_names, known_part
+from genjax_zoo.typed import number
 
 VERB = "em"
 
 
-@dataclasses.dataclass(frozen=True)
+@typed.config
 class Config:
     """Naive Bayes.
 
@@ -65,34 +70,22 @@ class Config:
       kind: "gaussian" for real numbers, "bernoulli" for data that are exactly 0 or 1, "multinomial"
         for counts. How many counts an example has in all is not modelled: every probability is one
         given their sum.
-      classes: C, how many classes labelled data have; data without labels have one. With 1 there
+      classes: C, how many classes the data's labels tell apart; 0 leaves labels out. Below 2 there
         is nothing to classify, and no measure of it.
       var_smoothing: a Gaussian's variances all get this fraction of the largest variance that a
         feature has over all classes together.
-      alpha: a Bernoulli's imagined examples of each value, for each class (Laplace is 1); a
-        multinomial's imagined counts of each feature (a Dirichlet prior of α + 1).
+      alpha: pseudo-counts: a Bernoulli's examples of each value, for each class (Laplace is 1); a
+        multinomial's counts of each feature (a Dirichlet prior of α + 1). At 0 a value that was
+        never seen would have no probability at all.
       sample_means: `sample` returns the mean of p(x | y), the picture of a class; False returns
         draws from it, which is what a density is judged by.
     """
 
     kind: Literal["gaussian", "bernoulli", "multinomial"] = "gaussian"
-    classes: int = 10
-    var_smoothing: float = 1e-9
-    alpha: float = 1.0
+    classes: int = number(10, least=0)
+    var_smoothing: float = number(1e-9, least=0)
+    alpha: float = number(1.0, above=0)
     sample_means: bool = False
-
-    def __post_init__(self):
-        if self.classes < 1:
-            raise ConfigError(f"naive_bayes: classes should be at least 1, got {self.classes}.")
-        if self.var_smoothing < 0:
-            raise ConfigError(
-                f"naive_bayes: var_smoothing should not be negative, got {self.var_smoothing}."
-            )
-        if self.alpha <= 0:
-            raise ConfigError(
-                f"naive_bayes: alpha should be positive, got {self.alpha}; at 0 a value that was "
-                "never seen has no probability at all."
-            )
 
 
 @struct.dataclass
@@ -151,62 +144,58 @@ class Params:
 def make(config: Config, tx: optax.GradientTransformation | None = None) -> Model:
     """Naive Bayes in closed form; there is no gradient, and the optimizer is not used."""
     gaussian, multinomial = config.kind == "gaussian", config.kind == "multinomial"
+    labels = Labels(config.classes, "naive_bayes")
+
+    # ----------------------------------------------------------------------------------- learning
 
     def begin(key: Key, batch: Batch) -> tuple[Params, Statistics]:
-        """The statistics of no example. Only the batch's shapes matter, and whether it has labels.
+        """The statistics of no example. Only the batch's shapes matter.
 
         Raises DataError for labels that are not among the classes, and for missing counts, as far
         as they can be seen (not traced).
         """
-        seen = not isinstance(batch["x"], jax.core.Tracer)
-        if multinomial and seen and bool(np.isnan(batch["x"]).any()):
+        known = not isinstance(batch["x"], jax.core.Tracer)
+        if multinomial and known and bool(np.isnan(batch["x"]).any()):
             raise DataError(
                 "naive_bayes: a multinomial learns from whole examples, and x has missing counts "
                 "(NaN); leave these examples out. It can measure them all the same."
             )
-        C = config.classes if "label" in batch else 1
-        if "label" in batch and not isinstance(batch["label"], jax.core.Tracer):
-            low, high = int(batch["label"].min()), int(batch["label"].max())
-            if low < 0 or high >= C:
-                raise DataError(
-                    f"naive_bayes: labels should lie in 0 .. {C - 1}, got {low} .. {high}; set "
-                    f"model.classes to {high + 1} or more."
-                )
-        shape = tuple(batch["x"].shape[1:])
+        if config.classes:
+            labels.of(batch)
+        C, shape = max(config.classes, 1), tuple(batch["x"].shape[1:])
         zeros = jnp.zeros((C, math.prod(shape)))
         nothing = Statistics(jnp.zeros(C), zeros, zeros, zeros, zeros, shape)
         return maximise(nothing), nothing
 
+    @exactly
     def expect(key: Key, params: Params, batch: Batch) -> tuple[Statistics, Info]:
         """Sums over the batch. A label outside of the classes makes `labels_outside` NaN.
 
         Such an example is counted nowhere.
         """
-        x, C = _flat(batch["x"]), params.counts.size
-        label = batch.get("label", jnp.zeros(x.shape[0], jnp.int32))
-        member = jax.nn.one_hot(label, C)
+        x = flat(batch["x"])
+        member = labels.one_hot(batch) if config.classes else jnp.ones((len(x), 1))
         # A missing count stays NaN: skipping it would be no maximum likelihood, and so it shows.
         there = jnp.ones_like(x) if multinomial else 1.0 - jnp.isnan(x)
         # n_y = Σ_n [y_n = y],    n_yd = Σ_n [y_n = y, x_nd is known]
-        counts, known = member.sum(0), _sum(member, there)
+        counts, known = member.sum(0), member.T @ there
         value = x if multinomial else jnp.where(there > 0, x, 0)
         shift = params.shift
         if gaussian:
-            here = _sum(member, value) / jnp.maximum(known, 1)
+            here = member.T @ value / jnp.maximum(known, 1)
             shift = jnp.where(params.known > 0, params.shift, here)
-        centred = (value - _sum(member.T, shift)) * there
+        centred = (value - member @ shift) * there
         statistics = Statistics(
             counts=counts,
             known=known,
-            sums=_sum(member, centred),
-            squares=_sum(member, centred**2) if gaussian else jnp.zeros_like(shift),
+            sums=member.T @ centred,
+            squares=member.T @ centred**2 if gaussian else jnp.zeros_like(shift),
             shift=shift - params.shift,
             shape=params.shape,
         )
-        outside = jnp.any((label < 0) | (label >= C))
-        info = {"labels_outside": jnp.where(outside, jnp.nan, 0.0)}
-        if "label" in batch:
-            info["error"] = jnp.mean(error(key, params, batch))
+        info = {"examples": counts.sum()}
+        if config.classes:
+            info |= classification.info(joint(params, x), labels.of(batch))
         return statistics, info
 
     def maximise(s: Statistics) -> Params:
@@ -253,6 +242,8 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         config.kind
     ]
 
+    # ------------------------------------------------------------------------------ the densities
+
     def conditional(params: Params, x: Array) -> Array:
         """log p(x | y) of the features that are known, for every y: [B, D] -> [B, C] nats."""
         known = ~jnp.isnan(x)
@@ -286,127 +277,75 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         """log p(x, y) for every y: [B, D] -> [B, C] nats."""
         return jnp.log(params.prior) + conditional(params, x)
 
+    def by_class(key: Key, params: Params, batch: Batch) -> Array:
+        """log p(x, y) for every y: [B, C] nats."""
+        return joint(params, flat(batch["x"]))
+
     def log_prob(key: Key, params: Params, batch: Batch) -> Array:
         """log p(x) = log Σ_y p(x, y), whether or not the batch has labels: as of other models.
 
         Of counts it is log p(x | n), given their sum n: it sums to one over all x of that sum.
         """
-        return jax.nn.logsumexp(joint(params, _flat(batch["x"])), axis=-1)
+        return jax.nn.logsumexp(by_class(key, params, batch), axis=-1)
 
-    def log_joint(key: Key, params: Params, batch: Batch) -> Array:
-        """log p(x, y) of the labels that the batch has."""
-        nats = joint(params, _flat(batch["x"]))
-        return jnp.take_along_axis(nats, labels(params, batch)[:, None], axis=1)[:, 0]
-
-    def error(key: Key, params: Params, batch: Batch) -> Array:
-        """1 where argmax p(y | x) is not the label, else 0."""
-        guess = jnp.argmax(joint(params, _flat(batch["x"])), axis=-1)
-        return (guess != labels(params, batch)).astype(jnp.float32)
-
-    def labels(params: Params, batch: Batch) -> Array:
-        if "label" in batch:
-            return jnp.asarray(batch["label"])
-        if params.counts.size > 1:
-            raise DataError(
-                f"naive_bayes: learnt {params.counts.size} classes, and this batch has no label "
-                "to measure by; give it one, or ask for log_prob, which needs none."
-            )
-        return jnp.zeros(batch["x"].shape[0], jnp.int32)
-
-    def encode(key: Key, params: Params, batch: Batch) -> Array:
-        """p(y | x): [B, C]."""
-        return jax.nn.softmax(joint(params, _flat(batch["x"])), axis=-1)
-
-    def decode(params: Params, posterior: Array) -> Batch:
-        """E[x | y] under p(y | x): [B, C] -> [B, ...]."""
-        return {"x": _sum(posterior.T, expected(params)).reshape(-1, *params.shape)}
+    # ---------------------------------------------------------------------------- the samples
 
     def expected(params: Params) -> Array:
         """E[x | y]: [C, D]; of counts for the rounded mean total."""
         return params.mean * (jnp.round(params.total)[:, None] if multinomial else 1)
 
-    def sample(
-        key: Key,
-        params: Params,
-        n: int,
-        label: Array | int | None = None,
-        means: bool = config.sample_means,
-        given: Array | None = None,
-    ) -> Batch:
-        """y ~ p(y), or the `label` given ([] or [n]); then x ~ p(x | y), or with `means` its mean.
+    def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
+        """y ~ p(y), or a label given; then x ~ p(x | y), or with `sample_means` its mean.
 
-        Counts sum to their class's mean total, rounded. `given` [...] or [n, ...] holds features
-        that are known, NaN elsewhere: then y ~ p(y | given), and only what is missing is drawn.
-
-        Raises DataError for a label that is not among the classes, if it is not traced, and for
-        `given` counts, of which one would have to know how many are missing.
+        Counts sum to their class's mean total, rounded. Where a part of x is given, y is drawn from
+        its posterior, and of x only the rest; no part of counts can be given, for one would have to
+        know how many are missing.
         """
+        parts = () if multinomial else ("x", "mask")
+        check_names(given, (*labels.names, *parts), f"naive_bayes ({config.kind})")
         key_y, key_x = jax.random.split(key)
-        C, D = params.mean.shape
-        log_y = jnp.broadcast_to(jnp.log(params.prior), (n, C))
-        if given is not None:
-            if multinomial:
-                raise DataError(
-                    "naive_bayes: a multinomial draws whole examples; leave `given` out."
-                )
-            given = jnp.broadcast_to(jnp.asarray(given), (n, *params.shape)).reshape(n, D)
-            log_y = joint(params, given)
-        if label is None:
-            y = jax.random.categorical(key_y, log_y)
-        else:
-            if not isinstance(label, jax.core.Tracer):
-                asked = np.asarray(label)
-                if int(asked.min()) < 0 or int(asked.max()) >= C:
-                    raise DataError(f"naive_bayes: label should lie in 0 .. {C - 1}, got {label}.")
-            y = jnp.broadcast_to(jnp.asarray(label, jnp.int32), (n,))
+        y, part = labels.given(given, n), known_part(given, params.shape, "naive_bayes", n)
+        log_y = jnp.broadcast_to(jnp.log(params.prior), (n, params.prior.size))
+        if part is not None:
+            log_y = joint(params, flat(jnp.where(part[1], part[0], jnp.nan)))
+        if y is None:
+            y = jax.random.categorical(key_y, log_y).astype(jnp.int32)
         x = expected(params)[y]
-        if not means and gaussian:
+        if config.sample_means:
+            pass
+        elif gaussian:
             x = x + jnp.sqrt(params.variance[y]) * jax.random.normal(key_x, x.shape)
-        elif not means and multinomial:
+        elif multinomial:
             total = jnp.round(params.total)[y]
             x = jax.random.multinomial(key_x, total, params.mean[y]).astype(x.dtype)
-        elif not means:
+        else:
             x = jax.random.bernoulli(key_x, x).astype(x.dtype)
-        if given is not None:
-            x = jnp.where(jnp.isnan(given), x, given)
-        return {"x": x.reshape(n, *params.shape), "label": y.astype(jnp.int32)}
+        x = x.reshape(n, *params.shape)
+        if part is not None:
+            x = jnp.where(part[1], part[0], x)
+        return {"x": x, **({"label": y} if config.classes else {})}
 
-    measures = {
-        "log_joint": Measure(
-            of_params(log_joint), Exactness.EXACT, "nats", detail=_GIVEN[config.kind]
-        ),
-        "error": Measure(of_params(error), Exactness.EXACT, "error", "lower"),
-    }
-    init, step = em(begin, expect, maximise)
+    def encode(key: Key, params: Params, batch: Batch) -> Array:
+        """p(y | x): [B, C]."""
+        return jax.nn.softmax(by_class(key, params, batch), axis=-1)
+
+    @exactly
+    def decode(key: Key, params: Params, posterior: Array) -> Batch:
+        """E[x | y] under p(y | x): [B, C] -> [B, ...]."""
+        return {"x": (posterior @ expected(params)).reshape(-1, *params.shape)}
+
+    detail = "given the sum of the counts" if multinomial else ""
+    measures = classification.measures(of_params(by_class), labels.of, detail)
+    space = {"gaussian": REAL, "bernoulli": BINARY, "multinomial": COUNTS}[config.kind]
     return Model(
-        init,
-        step,
+        *em(begin, expect, maximise),
         sample=of_params(sample),
         log_prob=Measure(of_params(log_prob), Exactness.EXACT, density=True),
         measures=measures if config.classes > 1 else {},
-        spaces={"x": _SPACE[config.kind]},
-        latents=Latents(
-            decode=lambda key, state, latents: decode(eval_params(state), latents),
-            encode=of_params(encode),
-            space=categorical(),
-        ),
+        spaces=labels.spaces(space),
+        latents=Latents(decode=of_params(decode), encode=of_params(encode), space=categorical()),
     )
 
 
-_SPACE = {
-    "gaussian": REAL,
-    "bernoulli": BINARY,
-    "multinomial": COUNTS,
-}
-_GIVEN = {"gaussian": "", "bernoulli": "", "multinomial": "given the sum of the counts"}
 _SMALLEST = 1e-30
 """The least variance: of features that are constant, where there is no smoothing."""
-
-
-def _flat(x: Array) -> Array:
-    return x.reshape(x.shape[0], -1)
-
-
-def _sum(member: Array, values: Array) -> Array:
-    """Σ_n m_nk v_nd: [N, K], [N, D] -> [K, D]; never rounded to fewer bits, on any device."""
-    return jnp.einsum("nk,nd->kd", member, values, precision="highest")

@@ -14,7 +14,6 @@ with labels all is given y (Sohn, Lee & Yan, Learning structured output represen
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -37,10 +36,10 @@ from genjax_zoo.contract import (
 from genjax_zoo.learn.state import of_params
 from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.inference import bounds
-from genjax_zoo.maths.probability import bijections, distributions, likelihoods
+from genjax_zoo.maths.probability import bijections, couplings, distributions, likelihoods
 from genjax_zoo.maths.probability.given import Labels, check_names
-from genjax_zoo.nets import ACTIVATIONS, Net
-from genjax_zoo.typed import choose, number
+from genjax_zoo.nets import Net
+from genjax_zoo.typed import number
 
 VERB = "descend"
 
@@ -55,14 +54,7 @@ class Config:
       widths: hidden units (mlp) or channels (conv) of the encoder, data first; the decoder has
         the same in reverse. () makes both linear.
       activation: the nonlinearity, a name in nets.ACTIVATIONS.
-      decoder: "bernoulli" for data that are exactly 0 or 1, "gaussian" for real numbers,
-        "discretised_logistic" or "categorical" for grey levels.
-      mean: a Gaussian decoder's mean is the network's output ("linear") or, for data in [0, 1],
-        its sigmoid (Kingma & Welling, section 5).
-      variance: a Gaussian decoder's σ² stays as it is ("fixed"), is learnt, one for all
-        dimensions of x ("scalar") or one for each ("diagonal"), or is said by the network.
-      noise_std: σ at the start, in units of x.
-      levels: K, the grey levels of the last two decoders; 256 for 8 bits.
+      decoder, mean, variance, noise_std, levels: p(x | z), as likelihoods.make has them.
       classes: how many labels y the model is given beside x and beside z; 0 leaves labels out.
       flow_steps: steps of the inverse autoregressive flow that ends q(z | x); 0 is none.
       flow_width: hidden units of each of them, and length of the condition that the encoder
@@ -77,18 +69,19 @@ class Config:
       importance_samples: K of the estimate `iwae`.
       sample_means: `sample` returns the decoder's means, which is how images are usually shown;
         False returns draws from p(x), which is what a density is judged by.
+      encode_means: `latents.encode` returns means of q(z | x); False returns draws from it.
       average: decay of the moving average of the parameters; 0 keeps none.
     """
 
     latents: int = number(16, least=1)
-    network: Literal["mlp", "conv"] = "mlp"
+    network: nets.AutoEncoder = "mlp"
     widths: tuple[int, ...] = number((200, 200), least=1)
     activation: str = "tanh"
     decoder: likelihoods.Name = "gaussian"
     mean: likelihoods.Mean = "linear"
     variance: likelihoods.Variance = "scalar"
-    noise_std: float = 1.0
-    levels: int = 256
+    noise_std: float = number(1.0, above=0)
+    levels: int = number(256, least=2)
     classes: int = number(0, least=0)
     flow_steps: int = number(0, least=0)
     flow_width: int = number(64, least=1)
@@ -99,27 +92,17 @@ class Config:
     free_bits: float = number(0.0, least=0)
     importance_samples: int = number(64, least=1)
     sample_means: bool = True
+    encode_means: bool = True
     average: float = number(0.0, least=0, below=1)
 
     def __post_init__(self):
-        choose(self.activation, ACTIVATIONS, "activation")
-        if self.network == "conv" and not self.widths:
-            raise ConfigError("vae: a convolutional network needs at least one width, got none.")
-        if self.free_bits and self.objective != "elbo":
-            raise ConfigError(
-                f"vae: free bits are bits of a KL, which objective {self.objective!r} does not "
-                "have; set free_bits to 0 or objective to 'elbo'."
-            )
+        nets.check_autoencoder(self.network, self.widths, self.activation, "vae")
+        bounds.check_free_bits(self.free_bits, self.objective, "vae")
         if self.flow_steps and self.objective == "dreg":
             raise ConfigError(
                 "vae: objective 'dreg' needs the density of q(z | x) at a given z, and a flow "
-                "tells only that of its own draws; set flow_steps to 0 or objective to 'iwae'."
+                "has only that of its own draws; set flow_steps to 0 or objective to 'iwae'."
             )
-        self.likelihood()
-
-    def likelihood(self) -> likelihoods.Decoder:
-        """p(x | f), f the decoder network's outputs."""
-        return likelihoods.make(self.decoder, self.mean, self.variance, self.noise_std, self.levels)
 
 
 @struct.dataclass
@@ -129,7 +112,7 @@ class Params:
     Attributes:
       encoder: φ, of the network x -> (μ, log σ) of q(z | x), and the flow's condition.
       decoder: θ, of the network z -> f, the outputs that p(x | z) is made of.
-      log_std: log σ of a Gaussian decoder, [] or [D]; None where it is not a parameter.
+      log_std: log σ of p(x | z), [] or like one example; None where it is no parameter.
       shape: of one example, without the batch.
       flow: φ too, of the flow that ends q(z | x); None where there is none.
     """
@@ -154,73 +137,66 @@ class Posterior(NamedTuple):
 
 def make(config: Config, tx: optax.GradientTransformation) -> Model:
     """A variational auto-encoder that learns by stochastic gradients on its bound."""
-    likelihood, labels = config.likelihood(), Labels(config.classes, "vae")
+    likelihood = likelihoods.make(
+        config.decoder, config.mean, config.variance, config.noise_std, config.levels
+    )
+    labels = Labels(config.classes, "vae")
     flow = posterior_flow(config.flow_steps, config.flow_width) if config.flow_steps else None
-
-    def encoder() -> Net:
-        outputs = 2 * config.latents + (config.flow_width if flow else 0)
-        if config.network == "conv":
-            return nets.conv_encoder(config.widths, outputs, config.activation)
-        return nets.mlp(config.widths, outputs, config.activation)
+    size = 2 * config.latents + (config.flow_width if flow else 0)
+    encoder = nets.vector_encoder(config.network, config.widths, size, config.activation)
 
     def decoder(shape: tuple[int, ...]) -> Net:
-        widths, shape = config.widths[::-1], likelihood.shape(shape)
-        if config.network == "conv":
-            height, width, channels = shape
-            return nets.conv_decoder(widths, (height, width, channels), config.activation)
-        return nets.mlp(widths, shape, config.activation)
+        shape = likelihood.shape(shape)
+        return nets.vector_decoder(config.network, config.widths, shape, config.activation)
 
     def init(key: Key, batch: Batch) -> tuple[Params, Any]:
-        """Raises ConfigError for data that do not fit the network, or lack labels."""
-        x = batch["x"]
-        if config.network == "conv" and x.ndim != 4:
-            raise ConfigError(
-                "vae: a convolutional network needs images [B, H, W, C], and the data have shape "
-                f"{x.shape}. Set model.network to 'mlp'."
-            )
+        """Raises ConfigError for data that do not fit the network, DataError where y is missing."""
+        shape = batch["x"].shape[1:]
+        if config.network == "conv":
+            nets.image_shape(batch["x"], "vae", "Set model.network to 'mlp'.")
         key_encoder, key_decoder = jax.random.split(key)
-        shape = tuple(x.shape[1:])
         z, y = jnp.zeros((1, config.latents)), jnp.zeros((1, config.classes))
-        start = None
-        if flow:
-            start = flow.init(jax.random.fold_in(key, 2), z, jnp.zeros((1, config.flow_width)))
+        h = jnp.zeros((1, config.flow_width))
         params = Params(
-            encoder=encoder().init(key_encoder, seen(batch)),
+            encoder=encoder.init(key_encoder, with_y(batch)),
             decoder=decoder(shape).init(key_decoder, jnp.concatenate([z, y], axis=1)),
-            log_std=likelihood.init(math.prod(shape)),
+            log_std=likelihood.init(shape),
             shape=shape,
-            flow=start,
+            flow=flow.init(jax.random.fold_in(key, 2), z, h) if flow else None,
         )
-        # The memory counts steps, where the objective asks for them.
-        return params, jnp.zeros((), jnp.int32) if config.warmup_steps else ()
+        return params, bounds.count_of(config.warmup_steps)
 
-    # ---------------------------------------------------------------- p(x | z, y), q(z | x, y)
+    # ---------------------------------------------------------------- q(z | x, y), p(x | z, y)
 
-    def seen(batch: Batch) -> Array:
-        """What the encoder looks at: x, and y beside it; beside every pixel of a convolution."""
+    def with_y(batch: Batch) -> Array:
+        """What the encoder is given: x, and y beside it; beside every pixel of a convolution."""
         x = batch["x"]
         if not config.classes:
             return x
         y = labels.one_hot(batch)
         if config.network == "mlp":
-            return jnp.concatenate([_flat(x), y], axis=1)
+            return jnp.concatenate([distributions.flat(x), y], axis=1)
         planes = jnp.broadcast_to(y[:, None, None], (*x.shape[:3], config.classes))
         return jnp.concatenate([x, planes], axis=-1)
 
-    def with_label(z: Array, batch: Batch) -> Array:
-        """What the decoder looks at: z [..., B, L], and y beside it."""
+    def z_with_y(z: Array, batch: Batch) -> Array:
+        """What the decoder is given: z [..., B, L], and y beside it."""
         if not config.classes:
             return z
         y = jnp.broadcast_to(labels.one_hot(batch), (*z.shape[:-1], config.classes))
         return jnp.concatenate([z, y], axis=-1)
 
     def posterior(params: Params, batch: Batch) -> Posterior:
-        outputs = encoder().apply(params.encoder, seen(batch))
+        outputs = encoder.apply(params.encoder, with_y(batch))
         return Posterior(*jnp.split(outputs, [config.latents, 2 * config.latents], axis=-1))
+
+    def noise_of(key: Key, q: Posterior, draws: int) -> Array:
+        """ε ~ N(0, I): [K, B, L]."""
+        return jax.random.normal(key, (draws, *q.mean.shape))
 
     def draw(params: Params, q: Posterior, noise: Array) -> tuple[Array, Array]:
         """z [..., B, L] made of ε [..., B, L], and log q(z | x) [..., B]."""
-        # z = μ + σ ⊙ ε,  ε ~ N(0, I)
+        # z = μ + σ ⊙ ε
         z = q.mean + jnp.exp(q.log_std) * noise
         log_q = distributions.gaussian(z, q.mean, q.log_std)
         if flow is None:
@@ -231,15 +207,14 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         end, log_det = flow.forward(params.flow, *start)
         return end.reshape(z.shape), log_q - log_det.reshape(log_q.shape)
 
-    def outputs(params: Params, z: Array) -> Array:
-        """f_θ(z), what p(x | z) is made of: z and y [..., L + classes] -> [..., D n]."""
-        flat = decoder(params.shape).apply(params.decoder, z.reshape(-1, z.shape[-1]))
-        return flat.reshape(*z.shape[:-1], -1)
+    def outputs(params: Params, z_and_y: Array) -> Array:
+        """f_θ(z, y), what p(x | z, y) is made of: [..., B, L + classes] -> [..., B, *of one f]."""
+        return decoder(params.shape).apply(params.decoder, z_and_y)
 
     def log_likelihood(params: Params, batch: Batch, z: Array) -> Array:
-        """log p(x | z) in nats, z [..., B, L] -> [..., B]."""
-        f = outputs(params, with_label(z, batch))
-        return likelihood.log_prob(params.log_std, f, _flat(batch["x"]))
+        """log p(x | z, y) in nats, z [..., B, L] -> [..., B]."""
+        f = outputs(params, z_with_y(z, batch))
+        return likelihood.log_prob(params.log_std, f, batch["x"])
 
     # ------------------------------------------------------------------------- the objectives
 
@@ -250,17 +225,15 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         log p(x | z) in nats, [B].
         """
         q = posterior(params, batch)
-        shape = q.mean.shape if draws == 1 else (draws, *q.mean.shape)
-        z, log_q = draw(params, q, jax.random.normal(key, shape))
+        z, log_q = draw(params, q, noise_of(key, q, draws))
         if flow is None:
             # (1)  KL(q(z | x) || p(z)), in closed form
             kl = distributions.gaussian_kl(q.mean[..., None], q.log_std[..., None])
         else:
-            # (1)  the same, estimated by the draw: log q(z | x) - log p(z)
-            kl = _over_draws(log_q - distributions.gaussian(z, 0.0, 0.0))[:, None]
+            # (1)  the same, estimated by the draws: log q(z | x) - log p(z)
+            kl = jnp.mean(log_q - distributions.gaussian(z, 0.0, 0.0), axis=0)[:, None]
         # (2)  E_q[log p(x | z)]
-        reconstruction = _over_draws(log_likelihood(params, batch, z))
-        return kl, likelihood.supported(_flat(batch["x"]), reconstruction)
+        return kl, jnp.mean(log_likelihood(params, batch, z), axis=0)
 
     def negative_elbo(key: Key, params: Params, beta: Array | float, batch: Batch):
         kl, reconstruction = terms(key, params, batch, config.training_samples)
@@ -280,11 +253,9 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     def negative_iwae(key: Key, params: Params, beta: Array | float, batch: Batch):
         """-log 1/K Σ_k w_k: Burda et al. 2016, equation 8."""
         q = posterior(params, batch)
-        noise = jax.random.normal(key, (config.training_samples, *q.mean.shape))
-        z, log_q = draw(params, q, noise)
+        z, log_q = draw(params, q, noise_of(key, q, config.training_samples))
         log_w = log_weights(params, batch, z, log_q, beta)
         bound, share = bounds.log_mean(log_w), bounds.shares(log_w)
-        info = {"effective_samples": bounds.effective_samples(share)}
         if config.objective == "dreg":
             # ∇_θ = Σ_k w̃_k ∇_θ log w_k,  ∇_φ = Σ_k w̃_k² (∂ log w_k / ∂z_k) ∇_φ z_k
             # (Tucker et al. 2019, equations 7 and 8); φ within log q(z | x) itself is held still.
@@ -294,16 +265,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             of_phi = log_weights(still(params), batch, z, held, beta)
             climb = jnp.sum(share * of_theta + share**2 * of_phi, axis=0)
             bound = still(bound) + climb - still(climb)
-        return -jnp.mean(likelihood.supported(_flat(batch["x"]), bound)), info
-
-    def loss(key: Key, params: Params, memory: Any, batch: Batch):
-        objective = negative_elbo if config.objective == "elbo" else negative_iwae
-        if not config.warmup_steps:
-            value, info = objective(key, params, config.beta, batch)
-            return value, (memory, info)
-        beta = bounds.warm_up(config.beta, memory, config.warmup_steps)
-        value, info = objective(key, params, beta, batch)
-        return value, (memory + 1, {**info, "beta": beta})
+        return -jnp.mean(bound), {"effective_samples": bounds.effective_samples(share)}
 
     # ---------------------------------------------------------------------------- the numbers
 
@@ -316,11 +278,9 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         q = posterior(params, batch)
 
         def of_chunk(key: Key, draws: int) -> Array:
-            noise = jax.random.normal(key, (draws, *q.mean.shape))
-            return log_weights(params, batch, *draw(params, q, noise))
+            return log_weights(params, batch, *draw(params, q, noise_of(key, q, draws)))
 
-        estimate = bounds.importance(key, of_chunk, config.importance_samples, _CHUNK)
-        return likelihood.supported(_flat(batch["x"]), estimate)
+        return bounds.importance(key, of_chunk, config.importance_samples)
 
     # ---------------------------------------------------------------------------- the samples
 
@@ -329,51 +289,42 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
         Labels are drawn evenly where none are given.
         """
-        check_names(given, labels.names, "vae")
+        check_names(given, ("label",), "vae")
         key_z, key_x = jax.random.split(key)
         z = jax.random.normal(key_z, (n, config.latents))
         y = labels.draw(jax.random.fold_in(key, 2), given, n)
-        f = outputs(params, with_label(z, y))
-        if config.sample_means:
-            x = likelihood.mean(params.log_std, f)
-        else:
-            x = likelihood.draw(key_x, params.log_std, f)
-        return {"x": x.reshape(-1, *params.shape), **y}
+        f = outputs(params, z_with_y(z, y))
+        return {"x": likelihood.sample(key_x, params.log_std, f, config.sample_means), **y}
 
-    def decode(key: Key, params: Params, z: Array) -> Batch:
+    def decode(key: Key, params: Params, z_and_y: Array) -> Batch:
         """The mean of p(x | z, y), of z [B, L] and y at its end."""
-        mean = likelihood.mean(params.log_std, outputs(params, z))
-        return {"x": mean.reshape(-1, *params.shape)}
+        return {"x": likelihood.mean(params.log_std, outputs(params, z_and_y))}
 
-    def posterior_mean(key: Key, params: Params, batch: Batch) -> Array:
-        """μ_φ(x), or where a flow takes it: [B, L], and y at its end."""
+    def encode(key: Key, params: Params, batch: Batch) -> Array:
+        """μ_φ(x), or where a flow takes it, or without `encode_means` z ~ q(z | x, y).
+
+        [B, L], and y at its end.
+        """
         q = posterior(params, batch)
-        return with_label(draw(params, q, jnp.zeros_like(q.mean))[0], batch)
+        noise = jnp.zeros_like(q.mean) if config.encode_means else noise_of(key, q, 1)[0]
+        return z_with_y(draw(params, q, noise)[0], batch)
 
     def prior(key: Key, params: Params, n: int) -> Array:
         """z ~ p(z): [n, L], and y of any label at its end."""
         key_z, key_y = jax.random.split(key)
         z = jax.random.normal(key_z, (n, config.latents))
-        return with_label(z, labels.draw(key_y, {}, n))
+        return z_with_y(z, labels.draw(key_y, {}, n))
 
-    draws = f"K = {config.importance_samples} importance samples"
-    measures = {"iwae": Measure(of_params(iwae), Exactness.ESTIMATE, "nats", detail=draws)}
-    if likelihood.levels:
-        measures["bits"] = bounds.bits(measures["iwae"], likelihood.levels)
+    objective = negative_elbo if config.objective == "elbo" else negative_iwae
+    loss = bounds.warmed_up(objective, config.beta, config.warmup_steps)
     return Model(
         *descend(init, loss, tx, config.average),
         sample=of_params(sample),
         log_prob=Measure(of_params(elbo), Exactness.LOWER_BOUND, density=True),
-        measures=measures,
+        measures=bounds.estimates(of_params(iwae), config.importance_samples, likelihood.levels),
         spaces=labels.spaces(likelihood.space),
-        latents=Latents(
-            decode=of_params(decode), encode=of_params(posterior_mean), prior=of_params(prior)
-        ),
+        latents=Latents(of_params(decode), of_params(encode), of_params(prior)),
     )
-
-
-_CHUNK = 50
-"""Draws of z per image that the estimate holds at once."""
 
 
 def posterior_flow(steps: int, width: int) -> bijections.Bijection:
@@ -384,14 +335,5 @@ def posterior_flow(steps: int, width: int) -> bijections.Bijection:
     draws in one pass, m and s of the dimensions before and of h.
     """
     network = lambda shape: nets.made((width,), shape[0], "tanh")
-    step = bijections.autoregressive(network, bijections.gated())
+    step = couplings.autoregressive(network, couplings.gated())
     return bijections.chain(*(each for _ in range(steps) for each in (step, bijections.permute())))
-
-
-def _flat(x: Array) -> Array:
-    return x.reshape(x.shape[0], -1)
-
-
-def _over_draws(nats: Array) -> Array:
-    """[B], or [K, B] averaged over the draws -> [B]."""
-    return nats if nats.ndim == 1 else jnp.mean(nats, axis=0)

@@ -21,7 +21,6 @@ arXiv:2005.00341, section 3.1, "random restarts").
 from __future__ import annotations
 
 import dataclasses
-import math
 from typing import Any, Literal
 
 import jax
@@ -29,13 +28,11 @@ import jax.numpy as jnp
 import optax
 from flax import struct
 
-from genjax_zoo import nets
+from genjax_zoo import nets, typed
 from genjax_zoo.contract import (
-    BINARY,
-    REAL,
+    NOTHING,
     Array,
     Batch,
-    ConfigError,
     Exactness,
     Info,
     Key,
@@ -46,16 +43,28 @@ from genjax_zoo.contract import (
     State,
     categorical,
 )
-from genjax_zoo.learn.state import TrainState, eval_params
+from genjax_zoo.learn.state import TrainState, of_params
 from genjax_zoo.learn.verbs import descend
-from genjax_zoo.maths.probability import distributions
-from genjax_zoo.nets import ACTIVATIONS, Net
-from genjax_zoo.typed import choose
+from genjax_zoo.maths.inference import bounds
+from genjax_zoo.maths.inference.codebooks import (
+    Memory,
+    begin,
+    ema_update,
+    nearest,
+    perplexity,
+    revive,
+    some_rows,
+    straight_through,
+)
+from genjax_zoo.maths.probability import likelihoods
+from genjax_zoo.maths.probability.given import check_names
+from genjax_zoo.nets import Net
+from genjax_zoo.typed import number
 
 VERB = "descend"
 
 
-@dataclasses.dataclass(frozen=True)
+@typed.config
 class Config:
     """A vector-quantised variational auto-encoder, for images.
 
@@ -74,51 +83,30 @@ class Config:
         have were all used alike is replaced by an encoder's vector of the batch; 0 revives none.
       prior_width: channels of the prior's network.
       prior_layers: of its masked 3x3 convolutions after the first.
-      decoder: "bernoulli" for data that are exactly 0 or 1, "gaussian" for real numbers.
-      mean: a Gaussian decoder's mean is the network's output ("linear") or, for data in [0, 1],
-        its sigmoid.
-      variance: a Gaussian decoder's σ² stays as it is ("fixed") or is learnt ("scalar").
-      noise_std: σ at the start, in units of x.
+      decoder, mean, variance, noise_std, levels: p(x | z), as likelihoods.make has them.
       sample_means: `sample` returns the decoder's means; False returns draws from p(x).
     """
 
-    codes: int = 64
-    features: int = 16
-    widths: tuple[int, ...] = (32, 64)
-    blocks: int = 2
+    codes: int = number(64, least=1)
+    features: int = number(16, least=1)
+    widths: tuple[int, ...] = number((32, 64), least=1)
+    blocks: int = number(2, least=0)
     activation: str = "relu"
     codebook: Literal["ema", "loss"] = "ema"
-    commitment: float = 0.25
-    decay: float = 0.99
-    revive_below: float = 0.03
-    prior_width: int = 64
-    prior_layers: int = 2
-    decoder: Literal["bernoulli", "gaussian"] = "gaussian"
-    mean: Literal["linear", "sigmoid"] = "linear"
-    variance: Literal["fixed", "scalar"] = "scalar"
-    noise_std: float = 1.0
+    commitment: float = number(0.25, least=0)
+    decay: float = number(0.99, least=0, below=1)
+    revive_below: float = number(0.03, least=0)
+    prior_width: int = number(64, least=1)
+    prior_layers: int = number(2, least=0)
+    decoder: likelihoods.Name = "gaussian"
+    mean: likelihoods.Mean = "linear"
+    variance: likelihoods.Variance = "scalar"
+    noise_std: float = number(1.0, above=0)
+    levels: int = number(256, least=2)
     sample_means: bool = True
 
     def __post_init__(self):
-        choose(self.activation, ACTIVATIONS, "activation")
-        for name in ("codes", "features", "prior_width"):
-            if getattr(self, name) < 1:
-                raise ConfigError(
-                    f"vq_vae: {name} should be at least 1, got {getattr(self, name)}."
-                )
-        for name in ("blocks", "prior_layers", "commitment", "revive_below"):
-            if getattr(self, name) < 0:
-                raise ConfigError(
-                    f"vq_vae: {name} should be at least 0, got {getattr(self, name)}."
-                )
-        if not self.widths or min(self.widths) < 1:
-            raise ConfigError(
-                f"vq_vae: widths should be one number or more, all at least 1, got {self.widths}."
-            )
-        if not 0 <= self.decay < 1:
-            raise ConfigError(f"vq_vae: decay should lie in [0, 1), got {self.decay}.")
-        if self.noise_std <= 0:
-            raise ConfigError(f"vq_vae: noise_std should be positive, got {self.noise_std}.")
+        nets.check_autoencoder("conv", self.widths, self.activation, "vq_vae")
 
 
 @struct.dataclass
@@ -127,91 +115,57 @@ class Params:
 
     Attributes:
       encoder: φ, of the network x -> z_e [B, h, w, D].
-      decoder: θ, of the network [B, h, w, D] -> logits or means of p(x | z).
-      prior: ψ, of the causal network, codes -> logits [B, h, w, K].
-      codebook: e [K, D], or None where moving means make it.
-      log_std: log σ [] of a Gaussian decoder; None where σ is not learnt.
+      decoder: θ, of the network [B, h, w, D] -> f, the outputs that p(x | z) is made of.
+      prior: ψ, of the PixelCNN, codes -> logits [B, h, w, K].
+      codebook: e [K, D], taught by gradients, or moving means that stand here to be read.
+      log_std: log σ of p(x | z), [] or like one image; None where it is no parameter.
       shape: of one image.
     """
 
     encoder: Any
     decoder: Any
     prior: Any
-    codebook: Array | None
+    codebook: Array
     log_std: Array | None
     shape: tuple[int, int, int] = struct.field(pytree_node=False)
 
 
-@struct.dataclass
-class Memory:
-    """What the codebook remembers.
-
-    Attributes:
-      counts: N [K], moving counts of the vectors that took each code in a batch.
-      sums: m [K, D], moving sums of those vectors. e = m / N, unless gradients teach the codebook.
-      offers: [K, D], vectors of the last batch, one to stand in for each code that dies.
-      even: [], the count of each code were all used alike: B h w / K.
-    """
-
-    counts: Array
-    sums: Array
-    offers: Array
-    even: Array
-
-
 def make(config: Config, tx: optax.GradientTransformation) -> Model:
     """A VQ-VAE: gradients teach the networks, and gradients or moving means the codebook."""
+    likelihood = likelihoods.make(
+        config.decoder, config.mean, config.variance, config.noise_std, config.levels
+    )
     encoder = encoder_of(config)
-    prior = nets.causal(config.codes, config.prior_width, config.prior_layers)
+    prior = nets.pixelcnn(config.codes, config.prior_width, config.prior_layers)
 
-    def decoder(shape: tuple[int, int, int]) -> Net:
+    def decoder(shape: tuple[int, ...]) -> Net:
+        shape = likelihood.shape(shape)
         return nets.grid_decoder(config.widths[::-1], shape, config.blocks, config.activation)
 
     def init(key: Key, batch: Batch) -> tuple[Params, Memory]:
         """The first codes are vectors of the batch. Raises ConfigError for data not images."""
-        x = batch["x"]
-        if x.ndim != 4:
-            raise ConfigError(
-                f"vq_vae: expected images [B, H, W, C], got data of shape {x.shape}. Choose images."
-            )
-        height, width, channels = x.shape[1:]
-        shape = (height, width, channels)
-        keys = dict(
-            zip(("encoder", "decoder", "prior", "codes"), jax.random.split(key, 4), strict=True)
-        )
-        grid = (1, *nets.grid_shape(shape, len(config.widths)))
-        learns_std = config.decoder == "gaussian" and config.variance == "scalar"
-        phi = encoder.init(keys["encoder"], x)
-        z_e = encoder.apply(phi, x)
-        e = some_rows(keys["codes"], z_e.reshape(-1, config.features), config.codes)
+        shape = nets.image_shape(batch["x"], "vq_vae")
+        key_encoder, key_decoder, key_prior, key_codes = jax.random.split(key, 4)
+        phi = encoder.init(key_encoder, batch["x"])
+        z_e = encoder.apply(phi, batch["x"])
+        e = some_rows(key_codes, z_e.reshape(-1, config.features), config.codes)
         even = jnp.asarray(z_e.size / config.features / config.codes, jnp.float32)
-        counts = jnp.full(config.codes, even, jnp.float32)
-        means = config.codebook == "ema"
         return Params(
             encoder=phi,
-            decoder=decoder(shape).init(keys["decoder"], jnp.zeros((*grid, config.features))),
-            prior=prior.init(keys["prior"], jnp.zeros((*grid, config.codes))),
-            codebook=None if means else e,
-            log_std=jnp.full((), math.log(config.noise_std), jnp.float32) if learns_std else None,
+            decoder=decoder(shape).init(key_decoder, z_e[:1]),
+            prior=prior.init(key_prior, jnp.zeros((*z_e[:1].shape[:3], config.codes))),
+            codebook=e,
+            log_std=likelihood.init(shape),
             shape=shape,
-        ), Memory(counts, counts[:, None] * e, e, even)
+        ), begin(e, even)
 
     def outputs(params: Params, vectors: Array) -> Array:
-        """g_θ, the logits or means of p(x | z): [B, h, w, D] -> [B, H, W, C]."""
-        g = decoder(params.shape).apply(params.decoder, vectors)
-        squash = config.decoder == "gaussian" and config.mean == "sigmoid"
-        return jax.nn.sigmoid(g) if squash else g
-
-    def noise_log_std(params: Params) -> Array | float:
-        return math.log(config.noise_std) if params.log_std is None else params.log_std
+        """f = g_θ(e_z), what p(x | z) is made of: [B, h, w, D] -> [B, *of one f]."""
+        return decoder(params.shape).apply(params.decoder, vectors)
 
     def log_likelihood(params: Params, x: Array, vectors: Array) -> Array:
-        """log p(x | z) in nats: [B]; -inf where x lies outside the decoder's support."""
-        x, g = _flat(x), _flat(outputs(params, vectors))
-        if config.decoder == "bernoulli":
-            nats = distributions.bernoulli(x, g)
-            return jnp.where(distributions.is_binary(x), nats, -jnp.inf)
-        return distributions.gaussian(x, g, noise_log_std(params))
+        """log p(x | z) in nats: [B]."""
+        return likelihood.log_prob(params.log_std, outputs(params, vectors), x)
 
     def prior_logits(params: Params, codes: Array) -> Array:
         """Of p_ψ(z_i | z_<i): codes [B, h, w] -> [B, h, w, K]."""
@@ -223,8 +177,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         return jnp.sum(jnp.take_along_axis(logs, codes[..., None], -1), axis=(1, 2, 3))
 
     def loss(key: Key, params: Params, memory: Memory, batch: Batch):
-        still = jax.lax.stop_gradient
-        e = codebook_of(params, memory)
+        still, e = jax.lax.stop_gradient, params.codebook
         z_e = encoder.apply(params.encoder, batch["x"])
         codes = nearest(still(z_e), still(e))
         # (1)  log p(x | z_q(x)), whose gradient by z_q goes straight through to z_e
@@ -254,38 +207,38 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     start, follow = descend(init, loss, tx)
 
+    def begun(key: Key, batch: Batch, params: Params | None = None) -> TrainState:
+        """The state before any step, its moving means those of the codebook it begins with."""
+        state = start(key, batch, params)
+        memory = begin(state.params.codebook, state.memory.even)
+        return dataclasses.replace(state, memory=memory)
+
     def step(key: Key, state: TrainState, batch: Batch) -> tuple[TrainState, Info]:
         """One step down the loss; then the codes that died are revived."""
         state, info = follow(key, state, batch)
-        params, memory, revived = revive(state.params, state.memory, config.revive_below)
+        e, memory, revived = revive(state.params.codebook, state.memory, config.revive_below)
+        e = memory.means() if config.codebook == "ema" else e
+        params = dataclasses.replace(state.params, codebook=e)
         state = dataclasses.replace(state, params=params, memory=memory)
         return state, {**info, "revived": revived}
 
-    def quantised(state: State, batch: Batch) -> Array:
+    def encode(key: Key, params: Params, batch: Batch) -> Array:
         """The codes of x, int32 [B, h, w]."""
-        params = eval_params(state)
-        return nearest(encoder.apply(params.encoder, batch["x"]), codebook_of(params, state.memory))
+        return nearest(encoder.apply(params.encoder, batch["x"]), params.codebook)
 
-    def vectors_of(state: State, codes: Array) -> Array:
-        return codebook_of(eval_params(state), state.memory)[codes]
-
-    def bound(key: Key, state: State, batch: Batch) -> Array:
+    def bound(key: Key, params: Params, batch: Batch) -> Array:
         """log p(z) + log p(x | z) at the nearest codes z, in nats: [B]."""
-        del key
-        codes, params = quantised(state, batch), eval_params(state)
-        likelihood = log_likelihood(params, batch["x"], vectors_of(state, codes))
-        return log_prior(params, codes) + likelihood
+        codes = encode(key, params, batch)
+        return log_prior(params, codes) + log_likelihood(params, batch["x"], params.codebook[codes])
 
-    def distortion(key: Key, state: State, batch: Batch) -> Array:
+    def distortion(key: Key, params: Params, batch: Batch) -> Array:
         """-log p(x | z) at the nearest codes, in nats: [B]; what the bound has besides is rate."""
-        del key
-        vectors = vectors_of(state, quantised(state, batch))
-        return -log_likelihood(eval_params(state), batch["x"], vectors)
+        vectors = params.codebook[encode(key, params, batch)]
+        return -log_likelihood(params, batch["x"], vectors)
 
-    def surprise(key: Key, state: State, batch: Batch, log_usage: Array) -> Array:
+    def surprise(key: Key, params: Params, batch: Batch, log_usage: Array) -> Array:
         """Mean over the grid of -log of the running share of the code taken, in nats: [B]."""
-        del key
-        return -jnp.mean(log_usage[quantised(state, batch)], axis=(1, 2))
+        return -jnp.mean(log_usage[encode(key, params, batch)], axis=(1, 2))
 
     def usage(key: Key, state: State) -> Once:
         """log of each code's running share, smoothed by a thousandth of an even one: [K]."""
@@ -293,58 +246,55 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         counts = state.memory.counts
         share = counts / jnp.sum(counts)
         smooth = (share + 1e-3 / config.codes) / (1 + 1e-3)
-        told = {"perplexity": perplexity(share), "usage": jnp.mean(share > 0.01 / config.codes)}
-        return Once(jnp.log(smooth), told=told)
+        notes = {"perplexity": perplexity(share), "usage": jnp.mean(share > 0.01 / config.codes)}
+        return Once(jnp.log(smooth), notes=notes)
 
-    def mean_of(params: Params, vectors: Array) -> Array:
-        g = outputs(params, vectors)
-        return jax.nn.sigmoid(g) if config.decoder == "bernoulli" else g
-
-    def decode(state: State, codes: Array) -> Batch:
-        return {"x": mean_of(eval_params(state), vectors_of(state, codes))}
-
-    def sample(key: Key, state: State, n: int, means: bool = config.sample_means) -> Batch:
-        """z ~ p(z) code by code, then the mean of p(x | z), or with `means=False` a draw of it."""
-        params = eval_params(state)
-        key_z, key_x = jax.random.split(key)
+    def draw_codes(key: Key, params: Params, n: int) -> Array:
+        """z ~ p(z), code by code: int32 [n, h, w]."""
         h, w = nets.grid_shape(params.shape, len(config.widths))
 
         def draw(i: Array, codes: Array) -> Array:
-            # z_i ~ p_ψ(z_i | z_<i); what comes after i is not yet drawn, and not seen
+            # z_i ~ p_ψ(z_i | z_<i), which is blind to the places after i, not yet drawn
             logits = prior_logits(params, codes)[:, i // w, i % w]
-            drawn = jax.random.categorical(jax.random.fold_in(key_z, i), logits)
+            drawn = jax.random.categorical(jax.random.fold_in(key, i), logits)
             return codes.at[:, i // w, i % w].set(drawn.astype(jnp.int32))
 
-        codes = jax.lax.fori_loop(0, h * w, draw, jnp.zeros((n, h, w), jnp.int32))
-        x = decode(state, codes)["x"]
-        if means:
-            return {"x": x}
-        if config.decoder == "bernoulli":
-            return {"x": jax.random.bernoulli(key_x, x).astype(x.dtype)}
-        return {"x": x + jnp.exp(noise_log_std(params)) * jax.random.normal(key_x, x.shape)}
+        return jax.lax.fori_loop(0, h * w, draw, jnp.zeros((n, h, w), jnp.int32))
 
+    def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
+        """z ~ p(z), then the mean of p(x | z), or without `sample_means` a draw from it."""
+        check_names(given, (), "vq_vae")
+        key_z, key_x = jax.random.split(key)
+        f = outputs(params, params.codebook[draw_codes(key_z, params, n)])
+        return {"x": likelihood.sample(key_x, params.log_std, f, config.sample_means)}
+
+    def decode(key: Key, params: Params, codes: Array) -> Batch:
+        """The mean of p(x | z), of z [B, h, w]."""
+        return {"x": likelihood.mean(params.log_std, outputs(params, params.codebook[codes]))}
+
+    log_prob = Measure(of_params(bound), Exactness.LOWER_BOUND, density=True)
+    measures = {
+        "distortion": Measure(
+            *(of_params(distortion), Exactness.EXACT, "nats", "lower"),
+            detail="-log p(x | z), nearest codes",
+        ),
+        "code_surprise": Measure(
+            *(of_params(surprise), Exactness.EXACT, "nats"),
+            detail="per code, under running shares; its exponential is a perplexity",
+            once=usage,
+        ),
+    }
+    if likelihood.levels:
+        measures["bits"] = bounds.bits(log_prob, likelihood.levels)
     return Model(
-        init=start,
-        step=step,
-        sample=sample,
-        log_prob=Measure(bound, Exactness.LOWER_BOUND, density=True),
-        measures={
-            "distortion": Measure(
-                distortion, Exactness.EXACT, "nats", "lower", detail="-log p(x | z), nearest codes"
-            ),
-            "code_surprise": Measure(
-                surprise,
-                Exactness.EXACT,
-                "nats",
-                detail="per code, under running shares; its exponential is a perplexity",
-                once=usage,
-            ),
-        },
-        spaces={"x": BINARY if config.decoder == "bernoulli" else REAL},
+        begun,
+        step,
+        sample=of_params(sample),
+        log_prob=log_prob,
+        measures=measures,
+        spaces={"x": likelihood.space},
         latents=Latents(
-            decode=lambda key, state, latents: decode(state, latents),
-            encode=lambda key, state, batch: quantised(state, batch),
-            space=categorical(),
+            of_params(decode), of_params(encode), of_params(draw_codes), categorical(config.codes)
         ),
     )
 
@@ -352,64 +302,3 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 def encoder_of(config: Config) -> Net:
     """The network x [B, H, W, C] -> z_e(x) [B, h, w, D]."""
     return nets.grid_encoder(config.widths, config.features, config.blocks, config.activation)
-
-
-def codebook_of(params: Params, memory: Memory) -> Array:
-    """e [K, D]: what gradients taught, or e_k = m_k / N_k (appendix A.1, equation 6)."""
-    if params.codebook is not None:
-        return params.codebook
-    return memory.sums / jnp.maximum(memory.counts, 1e-6)[:, None]
-
-
-def nearest(vectors: Array, codebook: Array) -> Array:
-    """argmin_k ‖z - e_k‖ (equation 1): z [..., D] and e [K, D] -> int32 [...]."""
-    # ‖z - e_k‖² = ‖z‖² - 2 zᵀe_k + ‖e_k‖², whose first term has no say
-    scores = jnp.sum(codebook**2, -1) - 2 * vectors @ codebook.T
-    return jnp.argmin(scores, -1).astype(jnp.int32)
-
-
-def straight_through(vectors: Array, quantised: Array) -> Array:
-    """The value of `quantised`, whose gradient goes to `vectors` as if they were the same."""
-    return vectors + jax.lax.stop_gradient(quantised - vectors)
-
-
-def ema_update(memory: Memory, codes: Array, vectors: Array, decay: float) -> Memory:
-    """Moving counts and sums after a batch: codes [M] that vectors [M, D] took (appendix A.1).
-
-    N_k ← γ N_k + (1 - γ) n_k,    m_k ← γ m_k + (1 - γ) Σ_{i: z_i = k} z_e(x)_i
-    """
-    mix = lambda old, new: decay * old + (1 - decay) * new
-    taken = jax.nn.one_hot(codes, memory.counts.size)  # [M, K]
-    counts = mix(memory.counts, jnp.sum(taken, axis=0))
-    sums = mix(memory.sums, taken.T @ vectors)
-    return dataclasses.replace(memory, counts=counts, sums=sums)
-
-
-def revive(params: Params, memory: Memory, below: float) -> tuple[Params, Memory, Array]:
-    """Puts an offered vector in the place of each code whose count is less than `below` of even.
-
-    A revived code begins with an even count, so that it is not dead again at once. Returns also
-    how many died, [].
-    """
-    dead = memory.counts < below * memory.even
-    counts = jnp.where(dead, memory.even, memory.counts)
-    sums = jnp.where(dead[:, None], memory.even * memory.offers, memory.sums)
-    if params.codebook is not None:
-        codebook = jnp.where(dead[:, None], memory.offers, params.codebook)
-        params = dataclasses.replace(params, codebook=codebook)
-    memory = dataclasses.replace(memory, counts=counts, sums=sums)
-    return params, memory, jnp.sum(dead).astype(jnp.float32)
-
-
-def perplexity(shares: Array) -> Array:
-    """exp H of shares [K] that sum to one: K where all are alike, 1 where one has all."""
-    return jnp.exp(-jnp.sum(jax.scipy.special.xlogy(shares, shares)))
-
-
-def some_rows(key: Key, rows: Array, n: int) -> Array:
-    """n random rows of [M, D], none twice before each was taken once: [n, D]."""
-    return rows[jax.random.permutation(key, len(rows))[jnp.arange(n) % len(rows)]]
-
-
-def _flat(x: Array) -> Array:
-    return x.reshape(x.shape[0], -1)

@@ -4,29 +4,37 @@ Floor 2. Only here is flax.linen imported; a caller sees `(params, inputs) -> ou
 """
 
 from genjax_zoo.nets import progressive
+from genjax_zoo.nets.autoencoders import (
+    AutoEncoder,
+    check_autoencoder,
+    vector_decoder,
+    vector_encoder,
+)
 from genjax_zoo.nets.conv import conv, conv_transpose
 from genjax_zoo.nets.coupling import conv_same, made
 from genjax_zoo.nets.denoisers import DENOISERS, Denoiser, denoiser
 from genjax_zoo.nets.dense import mlp
-from genjax_zoo.nets.grid import causal, grid_decoder, grid_encoder, grid_shape
-from genjax_zoo.nets.image import StatefulNet, conv_decoder, conv_encoder
-from genjax_zoo.nets.net import ACTIVATIONS, Net
+from genjax_zoo.nets.grid import grid_decoder, grid_encoder, grid_shape, pixelcnn
+from genjax_zoo.nets.image import StatefulNet, conv_decoder, conv_encoder, image_shape
+from genjax_zoo.nets.net import ACTIVATIONS, Net, batched
 from genjax_zoo.nets.norm import batch_norm, group_norm
 from genjax_zoo.nets.players import NETWORKS, Network, discriminator, generator
 from genjax_zoo.nets.resample import upsample, upsample_conv
-from genjax_zoo.nets.text import Text, text_encoder, worded
+from genjax_zoo.nets.text import Text, text_encoder, with_text_encoder
 
 __all__ = [
     "ACTIVATIONS",
     "DENOISERS",
     "NETWORKS",
+    "AutoEncoder",
     "Denoiser",
     "Net",
     "Network",
     "StatefulNet",
     "Text",
     "batch_norm",
-    "causal",
+    "batched",
+    "check_autoencoder",
     "conv",
     "conv_decoder",
     "conv_encoder",
@@ -39,11 +47,15 @@ __all__ = [
     "grid_encoder",
     "grid_shape",
     "group_norm",
+    "image_shape",
     "made",
     "mlp",
+    "pixelcnn",
     "progressive",
     "text_encoder",
     "upsample",
     "upsample_conv",
-    "worded",
+    "vector_decoder",
+    "vector_encoder",
+    "with_text_encoder",
 ]

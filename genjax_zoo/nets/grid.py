@@ -1,9 +1,9 @@
-"""Networks between images and grids of vectors, and a causal one on grids of codes.
+"""Networks between images and grids of vectors, and a PixelCNN on grids of codes.
 
 The encoder and decoder follow van den Oord, Vinyals & Kavukcuoglu, Neural discrete representation
 learning, 2017 (arXiv:1711.00937), section 4.1: convolutions of stride 2, then residual blocks, and
-the same backwards. The causal network is a PixelCNN (van den Oord et al. 2016, arXiv:1601.06759,
-section 3.4) of a few layers.
+the same backwards. The PixelCNN (van den Oord, Kalchbrenner & Kavukcuoglu 2016, arXiv:1601.06759,
+section 3.4) has a few layers.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class _GridDecoder(nn.Module):
         return ConvTranspose(channels, sizes[0], KERNEL, STRIDE)(h)
 
 
-class _Causal(nn.Module):
+class _PixelCNN(nn.Module):
     outputs: int
     width: int
     layers: int
@@ -126,7 +126,7 @@ def grid_encoder(
 
 def grid_decoder(
     widths: Sequence[int],
-    shape: tuple[int, int, int],
+    shape: tuple[int, ...],
     blocks: int = 2,
     activation: str = "relu",
 ) -> Net:
@@ -135,10 +135,10 @@ def grid_decoder(
     return net(_GridDecoder(tuple(widths), (height, width, channels), blocks, activation))
 
 
-def causal(outputs: int, width: int = 64, layers: int = 2, activation: str = "relu") -> Net:
-    """x [B, h, w, C] -> y [B, h, w, outputs], of which y[:, i, j] sees only what precedes (i, j).
+def pixelcnn(outputs: int, width: int = 64, layers: int = 2, activation: str = "relu") -> Net:
+    """A causal network: x [B, h, w, C] -> y [B, h, w, outputs], y_ij of what precedes (i, j).
 
     Places follow each other row by row. One masked 7x7 convolution that leaves the centre out,
     and `layers` of 3x3 that do not; each place has a bias of its own.
     """
-    return net(_Causal(outputs, width, layers, activation))
+    return net(_PixelCNN(outputs, width, layers, activation))

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import jax
 from flax import linen as nn
 
-from genjax_zoo.contract import Array, Key
+from genjax_zoo.contract import Array, ConfigError, Key
 from genjax_zoo.nets.conv import conv, conv_transpose
 from genjax_zoo.nets.dense import Dense, Initialiser, weight
 from genjax_zoo.nets.net import ACTIVATIONS, Net, Params, net
@@ -143,6 +143,20 @@ def pyramid(image: tuple[int, int], levels: int) -> list[tuple[int, int]]:
     return sizes
 
 
+def image_shape(x: Array, who: str, instead: str = "Choose images.") -> tuple[int, int, int]:
+    """(H, W, C) of images x [B, H, W, C].
+
+    Raises ConfigError, in the name of the family `who`, where x holds no images; `instead` is what
+    to do then.
+    """
+    if x.ndim != 4:
+        raise ConfigError(
+            f"{who}: expected images [B, H, W, C], got data of shape {list(x.shape)}. {instead}"
+        )
+    height, width, channels = x.shape[1:]
+    return height, width, channels
+
+
 class _Encoder(nn.Module):
     widths: tuple[int, ...]
     shape: tuple[int, ...]
@@ -188,9 +202,7 @@ def conv_encoder(
     return net(_Encoder(tuple(widths), shape, activation))
 
 
-def conv_decoder(
-    widths: Sequence[int], shape: tuple[int, int, int], activation: str = "relu"
-) -> Net:
+def conv_decoder(widths: Sequence[int], shape: tuple[int, ...], activation: str = "relu") -> Net:
     """z [B, ...] -> x [B, *shape]: `conv_encoder` run backwards, if its widths are reversed.
 
     Args:

@@ -66,3 +66,19 @@ def net(module: nn.Module) -> Net:
         init=lambda key, *inputs: module.init(key, *inputs)["params"],
         apply=lambda params, *inputs: module.apply({"params": params}, *inputs),
     )
+
+
+def batched(own: Net, axes: int = 1) -> Net:
+    """The same network for h [..., *own axes], whatever leads: its outputs are led by the same.
+
+    Args:
+      own: a network of one input, whose outputs are [B, ...].
+      axes: how many axes of an input are its own: 1 of vectors, 3 of grids.
+    """
+
+    def apply(params: Params, h: Array) -> Array:
+        cut = h.ndim - axes
+        y = own.apply(params, h.reshape(-1, *h.shape[cut:]))
+        return y.reshape(*h.shape[:cut], *y.shape[1:])
+
+    return Net(own.init, apply)

@@ -1,24 +1,23 @@
 """A small encoder of texts: tokens -> a vector for each word, which knows its neighbours.
 
 Token 0 is padding, and a text of nothing else says nothing: its vectors are zeros, as those of
-padding always are, and no word looks at them.
+padding always are, and no word attends to them.
 """
 
 from __future__ import annotations
-
-import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
+from genjax_zoo import typed
 from genjax_zoo.contract import Array, ConfigError, Key
-from genjax_zoo.nets.dense import Dense
 from genjax_zoo.nets.net import Net, Params, net
+from genjax_zoo.nets.transformer import Block, TokenNorm, sinusoidal_embedding
+from genjax_zoo.typed import number
 
 
-@dataclasses.dataclass(frozen=True)
+@typed.config
 class Text:
     """What an encoder of texts is made of.
 
@@ -29,16 +28,12 @@ class Text:
       heads: of every attention.
     """
 
-    vocabulary: int = 0
-    width: int = 64
-    blocks: int = 2
-    heads: int = 4
+    vocabulary: int = number(0, least=0)
+    width: int = number(64, least=1)
+    blocks: int = number(2, least=0)
+    heads: int = number(4, least=1)
 
     def __post_init__(self):
-        if min(self.vocabulary, self.blocks) < 0 or min(self.width, self.heads) < 1:
-            raise ConfigError(
-                "text: vocabulary and blocks should be at least 0, width and heads at least 1."
-            )
         if self.width % (2 * self.heads):
             raise ConfigError(
                 f"text: a width of {self.width} should be a multiple of 2 x {self.heads} heads."
@@ -50,7 +45,7 @@ def text_encoder(config: Text) -> Net:
     return net(_Encoder(config))
 
 
-def worded(denoiser: Net, config: Text) -> Net:
+def with_text_encoder(denoiser: Net, config: Text) -> Net:
     """A denoiser of (x, t, words [B, T, E]) as one of (x, t, tokens [B, T]).
 
     Both learn together; where `config` has no vocabulary it is the denoiser itself.
@@ -71,42 +66,6 @@ def worded(denoiser: Net, config: Text) -> Net:
     return Net(init, apply)
 
 
-def _places(length: int, features: int) -> Array:
-    """[T, E]: cosines and sines of the place, from wavelengths of 2 π to 2000 π."""
-    half = features // 2
-    angles = jnp.arange(length)[:, None] * jnp.exp(-math.log(1000) * jnp.arange(half) / half)
-    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], -1)
-
-
-class _Norm(nn.Module):
-    """Layer norm of each word by itself: one that saw the whole text would see its padding."""
-
-    @nn.compact
-    def __call__(self, h: Array) -> Array:
-        features = h.shape[-1]
-        scale = self.param("scale", nn.initializers.ones, (features,))
-        shift = self.param("shift", nn.initializers.zeros, (features,))
-        apart = h - h.mean(-1, keepdims=True)
-        whitened = apart * jax.lax.rsqrt(jnp.square(apart).mean(-1, keepdims=True) + 1e-6)
-        return whitened * scale + shift
-
-
-class _Look(nn.Module):
-    """Words [B, T, E] look at all that are words."""
-
-    heads: int
-
-    @nn.compact
-    def __call__(self, h: Array, real: Array) -> Array:
-        batch, length, features = h.shape
-        parts = Dense(3 * features)(h).reshape(batch, length, 3, self.heads, -1)
-        q, k, v = parts.transpose(2, 0, 3, 1, 4)
-        # softmax(q kᵀ / √d) v, of padding nothing: a finite number keeps an empty text finite.
-        logits = q @ k.swapaxes(-1, -2) / math.sqrt(q.shape[-1])
-        weights = jax.nn.softmax(jnp.where(real[:, None, None], logits, -1e9), -1)
-        return Dense(features)((weights @ v).swapaxes(1, 2).reshape(h.shape))
-
-
 class _Encoder(nn.Module):
     config: Text
 
@@ -115,8 +74,7 @@ class _Encoder(nn.Module):
         config, real = self.config, tokens > 0
         shape = (config.vocabulary, config.width)
         h = self.param("table", nn.initializers.normal(1.0), shape)[tokens]
-        h = h + _places(tokens.shape[1], config.width)
+        h = h + sinusoidal_embedding(jnp.arange(tokens.shape[1]), config.width, longest=1000.0)
         for _ in range(config.blocks):
-            h = h + _Look(config.heads)(_Norm()(h), real)
-            h = h + Dense(config.width)(nn.gelu(Dense(4 * config.width)(_Norm()(h))))
-        return jnp.where(real[..., None], _Norm()(h), 0.0)
+            h = Block(config.heads)(h, mask=real[:, None, None])
+        return jnp.where(real[..., None], TokenNorm()(h), 0.0)

@@ -18,7 +18,7 @@ from typing import Any
 import ml_collections
 
 from genjax_zoo.contract import ConfigError, Model
-from genjax_zoo.data.source import Data
+from genjax_zoo.data.config import Data
 from genjax_zoo.learn import optimizers
 from genjax_zoo.models import ZOO, Family
 from genjax_zoo.run.devices.sharding import Devices

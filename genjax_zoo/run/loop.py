@@ -39,7 +39,8 @@ from genjax_zoo.contract import (
 )
 from genjax_zoo.data.source import Source, feeds
 from genjax_zoo.data.sources import open_source
-from genjax_zoo.measure import evaluate, modes
+from genjax_zoo.measure import examples, modes, samples
+from genjax_zoo.measure.results import Result
 from genjax_zoo.run.config import Run, make_model
 from genjax_zoo.run.devices import sharding
 from genjax_zoo.run.record import checkpoint, pictures, provenance, report
@@ -213,7 +214,7 @@ def train(
     config: Mapping[str, Any] | None = None,
     data_dir: str | None = None,
     quiet: bool = False,
-) -> list[evaluate.Result]:
+) -> list[Result]:
     """Trains, or goes on training, in `workdir`; returns the held-out numbers of the end.
 
     SIGTERM saves and returns with what there is; the same call then goes on. Raises ZooError.
@@ -258,9 +259,7 @@ def train(
         return results
 
 
-def _train(
-    setup, workdir, checkpoints, state, first, writer, quiet, told=None
-) -> list[evaluate.Result]:
+def _train(setup, workdir, checkpoints, state, first, writer, quiet, told=None) -> list[Result]:
     """The steps from `first` on, and what is to be written at their end."""
     keeper = _Keeper(setup, workdir, checkpoints, writer)
     with Progress(setup.run.steps, first, quiet) as progress, _until_sigterm() as stop:
@@ -348,7 +347,7 @@ class _Keeper:
         self.writer, self.drawn = writer, -1
         self.news = ""
         self.everywhere = sharding.replicated(setup.mesh)
-        self.measured: dict[int, list[evaluate.Result]] = {}
+        self.measured: dict[int, list[Result]] = {}
         self._sample = jax.jit(
             lambda key, state: setup.model.sample(key, state, setup.run.samples),
             out_shardings=self.everywhere,
@@ -386,12 +385,12 @@ class _Keeper:
             self.checkpoints.save(step, state, self._score(step))
         return line
 
-    def finish(self, state: Any, step: int, stop: threading.Event) -> list[evaluate.Result]:
+    def finish(self, state: Any, step: int, stop: threading.Event) -> list[Result]:
         """Saves, waits until it is saved; at the end of the run also draws and measures."""
         run = self.setup.run
         self.checkpoints.save(step, state, self._score(step))
         self.checkpoints.wait()
-        results: list[evaluate.Result] = []
+        results: list[Result] = []
         if step == run.steps:
             self._draw(state, step)
             with contextlib.suppress(_Stopped):
@@ -410,23 +409,23 @@ class _Keeper:
         self.checkpoints.close()
         return results
 
-    def _modes(self, state: Any, step: int, **kwargs) -> list[evaluate.Result]:
+    def _modes(self, state: Any, step: int, **kwargs) -> list[Result]:
         """What samples of a density with modes are worth; other scores are dear, and asked for."""
         key, only = jax.random.fold_in(self.setup.root, EVALUATE), modes.OF_MODES
-        return evaluate.score(
+        return samples.evaluate(
             self.setup.model, state, self.setup.source, key, step, only=only,
             where=self.everywhere, **kwargs,
         )  # fmt: skip
 
-    def evaluate(self, state: Any, step: int, **kwargs) -> list[evaluate.Result]:
+    def evaluate(self, state: Any, step: int, **kwargs) -> list[Result]:
         key = jax.random.fold_in(self.setup.root, EVALUATE)
-        return evaluate.evaluate(
+        return examples.evaluate(
             self.setup.model, state, self.setup.source, key, step, where=self.everywhere, **kwargs
         )
 
     def _measure(self, state: Any, step: int) -> dict[str, float]:
         # log_prob alone while training: a measure may be an estimate that takes minutes.
-        own = evaluate.measures_of(self.setup.model)
+        own = examples.measures_of(self.setup.model)
         only = ("log_prob",) if "log_prob" in own else tuple(own)
         results = self.evaluate(state, step, examples=self.setup.run.eval_examples, only=only)
         self.measured = {step: results}
@@ -451,7 +450,7 @@ class _Keeper:
         reference = np.asarray(self.setup.example["x"])
         picture, _ = pictures.write(path, x, reference, *self.setup.source.interval)
         self.writer.add_image("samples", picture, step, dataformats="HWC")
-        numbers, self.news = evaluate.glance(x, self.setup.source, self._data)
+        numbers, self.news = samples.quick_look(x, self.setup.source, self._data)
         return numbers
 
     @functools.cached_property
@@ -459,7 +458,7 @@ class _Keeper:
         """Held-out examples that samples are to be as varied as."""
         source = self.setup.source
         key = jax.random.fold_in(self.setup.root, EXAMPLE)
-        return np.asarray(source.held_out(key, 0, min(evaluate.PAIRS, source.held_out_size))["x"])
+        return np.asarray(source.held_out(key, 0, min(samples.PAIRS, source.held_out_size))["x"])
 
     def diverged(self, compiled, resident, rows, over) -> DivergedError:
         """Plays the steps since the last good checkpoint again, one by one, and names the fault."""
@@ -513,7 +512,7 @@ def _first_fault(setup: Setup, state: Any, resident: Any, fed: Any, start: int) 
     return start + count - 1, "an array of the state"
 
 
-def write_results(workdir: Workdir, results: list[evaluate.Result]) -> None:
+def write_results(workdir: Workdir, results: list[Result]) -> None:
     """eval/metrics.json: a list of numbers, each with what it is.
 
     A number takes the place of an older one that is the same but for its value.
@@ -560,7 +559,7 @@ def restore(
         ) from error
 
 
-def _with_kind(result: evaluate.Result) -> str:
+def _with_kind(result: Result) -> str:
     """A number's name, and what kind of number it is unless it is exact."""
     exact = result.kind == Exactness.EXACT
     return result.name if exact else f"{result.name} ({result.kind.replace('_', ' ')})"
@@ -579,7 +578,7 @@ def _watching(stop: threading.Event) -> Callable[[str, int, int], None]:
 
 
 def _higher_is_better(model: Model) -> bool:
-    first = next(iter(evaluate.measures_of(model).values()), None)
+    first = next(iter(examples.measures_of(model).values()), None)
     return first is None or first.better == "higher"
 
 

@@ -20,7 +20,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from genjax_zoo.contract import Array, ConfigError, Key
+from genjax_zoo.contract import Array, Key
+from genjax_zoo.maths.probability.distributions import flat, gaussian
+from genjax_zoo.typed import choose
 
 Field = Callable[[Array, Array], Array]
 """(t [], x [B, ...]) -> dx/dt [B, ...]; no example sees another."""
@@ -58,6 +60,8 @@ FIXED = {"euler": _euler, "heun": _heun, "rk4": _rk4}
 """One step of a Runge-Kutta method, (rate, t, s, y at t) -> y at s, by name."""
 ADAPTIVE = ("dopri5",)
 """Methods that choose their own steps (diffrax)."""
+METHODS = FIXED | dict.fromkeys(ADAPTIVE)
+"""All of them, by the names that configs use."""
 
 
 def integrate(
@@ -84,11 +88,8 @@ def integrate(
     """
     if method in ADAPTIVE:
         return _adaptive(rate, start, times, tolerance)
-    if method not in FIXED:
-        raise ConfigError(
-            f"ode: method should be one of {', '.join((*FIXED, *ADAPTIVE))}, got {method!r}."
-        )
-    one = FIXED[method]
+    one = choose(method, METHODS, "method of integration")
+    assert one is not None
 
     def step(y: Any, ends: tuple[Array, Array]) -> tuple[Any, None]:
         return one(rate, *ends, y), None
@@ -131,7 +132,6 @@ def with_divergence(field: Field, probes: Array | None = None) -> Callable[..., 
     def rate(t: Array, x: Array) -> tuple[Array, Array]:
         # From the left, εᵀJ, and not Jε: our convolutions have derivatives of that kind only.
         v, pull = jax.vjp(lambda x: field(t, x), x)
-        flat = lambda y: y.reshape(len(x), -1)
         inner = lambda e: jnp.sum(flat(e * pull(e)[0]), -1)
         if probes is not None:
             return v, jax.vmap(inner)(probes.astype(x.dtype)).mean(0)
@@ -171,3 +171,24 @@ def transport(
         return both(t, y[0])
 
     return integrate(rate, (x, jnp.zeros(len(x))), times, method, tolerance)
+
+
+def log_density(
+    key: Key,
+    field: Field,
+    x: Array,
+    times: Array,
+    log_std: Array | float = 0.0,
+    probes: int = 0,
+    method: str = "rk4",
+    tolerance: float = 1e-5,
+) -> Array:
+    """log N(x(end); 0, σ²) + ∫ ∇·f dt [B] nats, of x [B, ...] at the first of `times`.
+
+    Args:
+      log_std: log σ, of the Gaussian at the last time.
+      probes: K of Hutchinson's trace, drawn by the key for the whole path; 0 takes the exact one.
+    """
+    drawn = probes_of(key, probes, x.shape) if probes else None
+    end, log_det = transport(field, x, times, drawn, method, tolerance)
+    return gaussian(flat(end), 0.0, log_std) + log_det

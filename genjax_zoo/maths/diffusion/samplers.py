@@ -19,13 +19,13 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 
-from genjax_zoo.contract import Array, ConfigError, Key
+from genjax_zoo import typed
+from genjax_zoo.contract import Array, Key
 from genjax_zoo.maths.diffusion import ode
-from genjax_zoo.maths.diffusion.sde import Prediction, Process
-from genjax_zoo.typed import choose
+from genjax_zoo.maths.diffusion.denoising import Predict
+from genjax_zoo.maths.diffusion.sde import Process
+from genjax_zoo.typed import choose, number
 
-Predict = Callable[[Array, Array], Prediction]
-"""(t [], x_t [B, ...]) -> Prediction."""
 Sampler = Callable[..., Array]
 
 
@@ -129,33 +129,35 @@ def annealed_langevin(
     x: Array,
     times: Array,
     rate: float = 2e-5,
-    moves: int = 1,
+    corrector_steps: int = 1,
 ) -> Array:
-    """Langevin moves at every noise, from the largest: Song & Ermon 2019, algorithm 1.
+    """Langevin steps at every noise, from the largest: Song & Ermon 2019, algorithm 1.
 
     Args:
-      rate: ε; the step at noise σ is ε σ² / σ_last².
-      moves: T, at each noise; the paper takes 100.
+      rate: ε; the size of a step at noise σ is ε σ² / σ_last².
+      corrector_steps: T, at each noise; the paper takes 100.
     """
     last = process.sigma(times[-1])
 
     def step(key: Key, x: Array, t: Array, s: Array) -> Array:
         size = rate * (process.sigma(s) / last) ** 2
-        # To the next noise's own scale, then as many moves as wanted.
+        # To the next noise's own scale, then as many steps as wanted.
         x = process.alpha(s) / process.alpha(t) * x
-        return _langevin(key, process, predict, x, s, size, moves)
+        return _langevin(key, process, predict, x, s, size, corrector_steps)
 
     return _down(step, key, x, times)
 
 
-def _langevin(key, process, predict, x: Array, t: Array, size: Array, moves: int) -> Array:
-    """x + ½ ε ∇log p(x) + √ε z, `moves` times."""
+def _langevin(
+    key: Key, process: Process, predict: Predict, x: Array, t: Array, size: Array, steps: int
+) -> Array:
+    """x + ½ ε ∇log p(x) + √ε z, `steps` times."""
 
-    def move(x: Array, key: Key) -> tuple[Array, None]:
+    def step(x: Array, key: Key) -> tuple[Array, None]:
         score = -predict(t, x).noise / process.sigma(t)
         return x + 0.5 * size * score + jnp.sqrt(size) * jax.random.normal(key, x.shape), None
 
-    return jax.lax.scan(move, x, jax.random.split(key, moves))[0]
+    return jax.lax.scan(step, x, jax.random.split(key, steps))[0]
 
 
 def predictor_corrector(
@@ -165,22 +167,22 @@ def predictor_corrector(
     x: Array,
     times: Array,
     snr: float = 0.16,
-    moves: int = 1,
+    corrector_steps: int = 1,
 ) -> Array:
-    """A step of the reverse SDE, then Langevin moves at the new time: Song et al. 2021, alg. 2-5.
+    """A step of the reverse SDE, then Langevin steps at the new time: Song et al. 2021, alg. 2-5.
 
     Args:
-      snr: r of algorithms 4 and 5: the size of a move is 2 (r |z| / |∇log p|)², where |z| and the
-        score's norm are those they have in the mean, √D and √D / σ.
-      moves: M, after each step.
+      snr: r of algorithms 4 and 5: the size of a Langevin step is 2 (r |z| / |∇log p|)², where |z|
+        and the score's norm are those they have in the mean, √D and √D / σ.
+      corrector_steps: M, after each step of the SDE.
     """
 
     def step(key: Key, x_t: Array, t: Array, s: Array) -> Array:
         key_predict, key_correct = jax.random.split(key)
         x_s = reverse_sde(key_predict, process, predict, x_t, jnp.stack([t, s]))
-        # In Song's letters a move is x + ε ∇log p + √(2 ε) z: half of ours.
+        # In Song's letters a step is x + ε ∇log p + √(2 ε) z: half of ours.
         size = 4 * (snr * process.sigma(s)) ** 2
-        return _langevin(key_correct, process, predict, x_s, s, size, moves)
+        return _langevin(key_correct, process, predict, x_s, s, size, corrector_steps)
 
     return _down(step, key, x, times)
 
@@ -200,7 +202,7 @@ def velocity(process: Process, predict: Predict) -> Callable[[Array, Array], Arr
 
 
 def euler(key: Key, process: Process, predict: Predict, x: Array, times: Array) -> Array:
-    """The probability-flow ODE by Euler's method; one prediction a step, no dice."""
+    """The probability-flow ODE by Euler's method; one prediction a step, nothing drawn."""
     field = velocity(process, predict)
     return _down(lambda _, x, t, s: x + (s - t) * field(t, x), key, x, times)
 
@@ -255,26 +257,7 @@ def adaptive(
     return ode.integrate(velocity(process, predict), x, ends, "dopri5", tolerance)
 
 
-# ------------------------------------------------------------------------- what is drawn, and not
-
-
-def classifier_guided(
-    process: Process, predict: Predict, log_likelihood: Callable[[Array, Array], Array], w: float
-) -> Predict:
-    """Predicts what also pleases a classifier: Dhariwal & Nichol 2021 (arXiv:2105.05233), alg. 2.
-
-    Args:
-      log_likelihood: (t [], x_t [B, ...]) -> log p(y | x_t) [B] nats.
-      w: how much; 1 is Bayes' rule.
-    """
-
-    def guided(t: Array, x_t: Array) -> Prediction:
-        slope = jax.grad(lambda x: jnp.sum(log_likelihood(t, x)))(x_t)
-        # ε̂ - w σ ∇ log p(y | x_t)
-        noise = predict(t, x_t).noise - w * process.sigma(t) * slope
-        return Prediction((x_t - process.sigma(t) * noise) / process.alpha(t), noise)
-
-    return guided
+# ----------------------------------------------------------------------------------- inpainting
 
 
 def inpaint(
@@ -285,15 +268,16 @@ def inpaint(
     times: Array,
     known: Array,
     mask: Array,
-    moves: int = 1,
+    resampling_steps: int = 1,
 ) -> Array:
     """Ancestral sampling of what is not known: RePaint, Lugmayr et al. 2022, algorithm 1.
 
     Args:
-      known: an x [B, ...], looked at where the mask is 1.
-      mask: like it, 1 where it is known and 0 where it is to be drawn.
-      moves: U, how often each step is taken, with noise put back between; 1 is the replacement
-        method of Song et al. 2021, appendix I.2, whose two parts know less of each other.
+      known: an x [B, ...], of which what the mask leaves out is not looked at.
+      mask: like it, True where it is known and False where it is to be drawn.
+      resampling_steps: U, how often each step is taken, with noise put back between; 1 is the
+        replacement method of Song et al. 2021, appendix I.2, whose two parts know less of each
+        other.
     """
 
     def step(key: Key, x_t: Array, t: Array, s: Array) -> Array:
@@ -301,13 +285,13 @@ def inpaint(
             key_known, key_drawn, key_back = jax.random.split(each[0], 3)
             kept = process.noised(s, known, jax.random.normal(key_known, x.shape))
             drawn = ancestral(key_drawn, process, predict, x_t, jnp.stack([t, s]))
-            x_s = mask * kept + (1 - mask) * drawn
+            x_s = jnp.where(mask, kept, drawn)
             alpha, variance = process.between(s, t)
             again = alpha * x_s + jnp.sqrt(variance) * jax.random.normal(key_back, x.shape)
             return jnp.where(each[1], x_s, again), None
 
-        last = jnp.arange(moves) == moves - 1
-        return jax.lax.scan(one, x_t, (jax.random.split(key, moves), last))[0]
+        last = jnp.arange(resampling_steps) == resampling_steps - 1
+        return jax.lax.scan(one, x_t, (jax.random.split(key, resampling_steps), last))[0]
 
     return _down(step, key, x, times)
 
@@ -332,7 +316,7 @@ GRIDS: dict[str, Callable[..., Array]] = {
 """The grids of times by the names that configs use."""
 
 
-@dataclasses.dataclass(frozen=True)
+@typed.config
 class Config:
     """How samples are drawn.
 
@@ -343,36 +327,26 @@ class Config:
       variance: of "ancestral", "small" or "large".
       rate: of "annealed_langevin".
       snr: of "predictor_corrector".
-      moves: of the Langevin chains of either, at each noise; and of inpainting at each step.
+      corrector_steps: of the Langevin chains of either, at each noise; and how often inpainting
+        takes each of its steps.
       tolerance: of "adaptive", which of the grid takes the ends alone.
       rho: of the grid "karras".
     """
 
     name: str = "ancestral"
     grid: str = "even"
-    steps: int = 200
-    eta: float = 0.0
+    steps: int = number(200, least=1)
+    eta: float = number(0.0, least=0, most=1)
     variance: Literal["small", "large"] = "small"
-    rate: float = 2e-5
-    snr: float = 0.16
-    moves: int = 1
-    tolerance: float = 1e-4
-    rho: float = 7.0
+    rate: float = number(2e-5, above=0)
+    snr: float = number(0.16, above=0)
+    corrector_steps: int = number(1, least=1)
+    tolerance: float = number(1e-4, above=0)
+    rho: float = number(7.0, above=0)
 
     def __post_init__(self):
         choose(self.name, SAMPLERS, "sampler")
         choose(self.grid, GRIDS, "grid")
-        if min(self.steps, self.moves) < 1:
-            raise ConfigError(
-                f"sampling: steps and moves should be at least 1, got {self.steps}, {self.moves}."
-            )
-        if not 0 <= self.eta <= 1:
-            raise ConfigError(f"sampling: eta should lie in [0, 1], got {self.eta}.")
-        for name in ("rate", "snr", "tolerance", "rho"):
-            if getattr(self, name) <= 0:
-                raise ConfigError(
-                    f"sampling: {name} should be positive, got {getattr(self, name)}."
-                )
 
     def times(self, process: Process) -> Array:
         """The grid [steps + 1], from the end to the start."""
@@ -385,12 +359,29 @@ class Config:
         return {name: getattr(self, name) for name in fields if name in named}
 
 
-def make(config: Config) -> Callable[[Key, Process, Predict, Array], Array]:
-    """(key, process, predict, x at the end) -> x at the start."""
+def make(config: Config) -> Callable[..., Array]:
+    """(key, process, predict, x at the end, known part) -> x of the data, without noise.
+
+    The known part of x is (known, mask), as `inpaint` takes them, which then draws the rest by
+    ancestral steps; None leaves x to the config's sampler.
+    """
     sampler = SAMPLERS[config.name]
     own = config.own(sampler)
 
-    def draw(key: Key, process: Process, predict: Predict, x: Array) -> Array:
-        return sampler(key, process, predict, x, config.times(process), **own)
+    def draw(
+        key: Key,
+        process: Process,
+        predict: Predict,
+        x: Array,
+        part: tuple[Array, Array] | None = None,
+    ) -> Array:
+        times = config.times(process)
+        if part is None:
+            x = sampler(key, process, predict, x, times, **own)
+        else:
+            x = inpaint(key, process, predict, x, times, *part, config.corrector_steps)
+        # What is left of noise at the last time is taken away: Jolicoeur-Martineau et al. 2021.
+        x = predict(jnp.asarray(process.start), x).x
+        return x if part is None else jnp.where(part[1], part[0], x)
 
     return draw

@@ -10,15 +10,11 @@ it is a Markov chain between any two times s < t (Ho et al. 2020, arXiv:2006.112
     x_t = α_ts x_s + σ_ts ε,       α_ts = α_t / α_s,      σ_ts² = σ_t² - α_ts² σ_s²,
 
 and with α = 1 it is noise of growing size (Song & Ermon 2019, arXiv:1907.05600). Time grows from
-the data to the noise. What a network tells at a time is one linear combination of x and ε, which
-one is its parametrisation; with x_t it gives both.
-
-Floor 1.
+the data to the noise. Floor 1.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -28,8 +24,9 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 
-from genjax_zoo.contract import Array, ConfigError, Key
-from genjax_zoo.typed import choose
+from genjax_zoo import typed
+from genjax_zoo.contract import Array, ConfigError
+from genjax_zoo.typed import choose, number
 
 Schedule = Callable[[Array], Array]
 """(t) -> a number for each t, of the same shape; a smooth function."""
@@ -56,15 +53,15 @@ class Process(NamedTuple):
 
     def rates(self, t: Array) -> tuple[Array, Array]:
         """α'(t), σ'(t)."""
-        return _slope(self.alpha, t), _slope(self.sigma, t)
+        return slope(self.alpha, t), slope(self.sigma, t)
 
     def drift(self, t: Array) -> Array:
         """f(t) = α'(t) / α(t)."""
-        return _slope(lambda s: jnp.log(self.alpha(s)), t)
+        return slope(lambda s: jnp.log(self.alpha(s)), t)
 
     def diffusion(self, t: Array) -> Array:
         """g(t)² = (σ²)'(t) - 2 f(t) σ²(t)."""
-        return _slope(lambda s: self.sigma(s) ** 2, t) - 2 * self.drift(t) * self.sigma(t) ** 2
+        return slope(lambda s: self.sigma(s) ** 2, t) - 2 * self.drift(t) * self.sigma(t) ** 2
 
     def between(self, s: Array, t: Array) -> tuple[Array, Array]:
         """α_ts and σ_ts² of x_t given x_s, for s < t."""
@@ -92,7 +89,7 @@ class Process(NamedTuple):
         return 0.5 * (low + high)
 
 
-def _slope(of: Schedule, t: Array) -> Array:
+def slope(of: Schedule, t: Array) -> Array:
     """The derivative at every t."""
     t = jnp.asarray(t, float)
     return jax.jvp(of, (t,), (jnp.ones_like(t),))[1]
@@ -152,7 +149,7 @@ def edm(sigma_min: float = 0.002, sigma_max: float = 80.0) -> Process:
     return Process(jnp.ones_like, lambda t: t, sigma_min, sigma_max)
 
 
-def straight(start: float = 1e-3, end: float = 0.999) -> Process:
+def rectified_flow(start: float = 1e-3, end: float = 0.999) -> Process:
     """α = 1 - t, σ = t: the straight path of Liu et al. 2023 (arXiv:2209.03003), reversed.
 
     The end is short of 1, where nothing is left of the data and λ is infinite.
@@ -239,20 +236,20 @@ PROCESSES: Mapping[str, Callable[..., Process]] = {
     "variance_exploding": variance_exploding,
     "cosine": cosine,
     "edm": edm,
-    "straight": straight,
+    "rectified_flow": rectified_flow,
     "ddpm": lambda steps=1000, first=1e-4, last=0.02: discrete(linear_betas(steps, first, last)),
 }
 """The processes that are given, by the names that configs use; "learnt" is the one that is not."""
 
 
-@dataclasses.dataclass(frozen=True)
+@typed.config
 class Ends:
     """The numbers that a process is made of; None leaves the process its own.
 
     Attributes:
       beta_min, beta_max: of "variance_preserving" and "sub_variance_preserving".
       sigma_min, sigma_max: of "variance_exploding" and "edm".
-      start, end: times, of "cosine", "straight" and, start alone, the first two.
+      start, end: times, of "cosine", "rectified_flow" and, start alone, the first two.
       steps, first, last: of "ddpm": T, β_1 and β_T.
       most, least: λ at the ends of "learnt".
     """
@@ -263,192 +260,32 @@ class Ends:
     sigma_max: float | None = None
     start: float | None = None
     end: float | None = None
-    steps: int | None = None
+    steps: int | None = number(None, least=1)
     first: float | None = None
     last: float | None = None
     most: float | None = None
     least: float | None = None
 
-    def given(self) -> dict[str, Any]:
+    def chosen(self) -> dict[str, Any]:
         """Those that are not None."""
-        fields = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        return {name: value for name, value in fields.items() if value is not None}
+        return {name: value for name, value in vars(self).items() if value is not None}
 
 
-def make(name: str, ends: Ends = Ends()) -> Callable[..., Process]:
+def make(name: str, ends: Ends | None = None) -> Callable[..., Process]:
     """The process of that name with these numbers, as a function of η, which only "learnt" takes.
 
     Raises:
       ConfigError: for another name, or numbers that it is not made of.
     """
     process = choose(name, {**PROCESSES, "learnt": learnt}, "process")
+    chosen = ends.chosen() if ends else {}
     own = [p for p in inspect.signature(process).parameters if p != "eta"]
-    strangers = sorted(set(ends.given()) - set(own))
-    if strangers:
+    unknown = sorted(set(chosen) - set(own))
+    if unknown:
         raise ConfigError(
-            f"process {name!r} is not made of {', '.join(strangers)}; it takes {', '.join(own)}."
+            f"process {name!r} is not made of {', '.join(unknown)}; it takes {', '.join(own)}."
         )
     if name == "learnt":
-        return lambda eta: learnt(eta, **ends.given())
-    made = process(**ends.given())
+        return lambda eta: learnt(eta, **chosen)
+    made = process(**chosen)
     return lambda eta=None: made
-
-
-# -------------------------------------------------------------------------- the parametrisations
-
-
-class Prediction(NamedTuple):
-    """What is known of x_t: the data and the noise it is made of, x_t = α x + σ ε.
-
-    Attributes:
-      x: E[x | x_t], [B, ...].
-      noise: E[ε | x_t], [B, ...].
-    """
-
-    x: Array
-    noise: Array
-
-
-Row = Callable[[Process, Array, float], tuple[Array, Array]]
-"""(process, t, σ_data) -> (a, b): the network tells a x + b ε."""
-
-
-def _noise(process: Process, t: Array, data_std: float) -> tuple[Array, Array]:
-    return jnp.zeros_like(t), jnp.ones_like(t)
-
-
-def _data(process: Process, t: Array, data_std: float) -> tuple[Array, Array]:
-    return jnp.ones_like(t), jnp.zeros_like(t)
-
-
-def _score(process: Process, t: Array, data_std: float) -> tuple[Array, Array]:
-    # ∇ log p(x_t) = -E[ε | x_t] / σ
-    return jnp.zeros_like(t), -1 / process.sigma(t)
-
-
-def _velocity(process: Process, t: Array, data_std: float) -> tuple[Array, Array]:
-    # v = α ε - σ x: Salimans & Ho 2022 (arXiv:2202.00512), section 4
-    return -process.sigma(t), process.alpha(t)
-
-
-def _flow(process: Process, t: Array, data_std: float) -> tuple[Array, Array]:
-    # dx_t/dt = α' x + σ' ε: Lipman et al. 2023 (arXiv:2210.02747), equation 14
-    return process.rates(t)
-
-
-def _preconditioned(process: Process, t: Array, data_std: float) -> tuple[Array, Array]:
-    # F with x = c_skip x_t + c_out F and E[F²] = 1: Karras et al. 2022, table 1, where α = 1
-    alpha, sigma = process.alpha(t), process.sigma(t)
-    total = (alpha * data_std) ** 2 + sigma**2
-    skip = alpha * data_std**2 / total
-    out = sigma * data_std / jnp.sqrt(total)
-    return (1 - skip * alpha) / out, -skip * sigma / out
-
-
-PARAMETRISATIONS: Mapping[str, Row] = {
-    "noise": _noise,
-    "data": _data,
-    "score": _score,
-    "velocity": _velocity,
-    "flow": _flow,
-    "preconditioned": _preconditioned,
-}
-"""What a network may tell, by the names that configs use."""
-
-
-def target(
-    process: Process, name: str, t: Array, x: Array, noise: Array, data_std: float = 0.5
-) -> Array:
-    """What the network should have told: a x + b ε, [B, ...] for t [B]."""
-    a, b = PARAMETRISATIONS[name](process, t, data_std)
-    return like(a, x) * x + like(b, x) * noise
-
-
-def prediction(
-    process: Process, name: str, t: Array, x_t: Array, told: Array, data_std: float = 0.5
-) -> Prediction:
-    """x and ε, from x_t = α x + σ ε and `told` = a x + b ε: two linear equations."""
-    a, b = (like(c, x_t) for c in PARAMETRISATIONS[name](process, t, data_std))
-    alpha, sigma = like(process.alpha(t), x_t), like(process.sigma(t), x_t)
-    det = alpha * b - sigma * a
-    return Prediction((b * x_t - sigma * told) / det, (alpha * told - a * x_t) / det)
-
-
-# -------------------------------------------------------------------------------- the weightings
-
-
-Weighting = Callable[[Process, Array, float], Array]
-"""(process, t, σ_data) -> w(t) of |ε - ε̂|², which is SNR(t) times the squared error of x."""
-
-
-def _simple(process: Process, t: Array, data_std: float) -> Array:
-    # Ho et al. 2020, equation 14
-    return jnp.ones_like(t)
-
-
-def _likelihood(process: Process, t: Array, data_std: float) -> Array:
-    # -λ'(t) / 2: the bound on log p(x) in nats, Kingma et al. 2021 (arXiv:2107.00630), equation 17
-    return -0.5 * _slope(process.log_snr, t)
-
-
-def _clipped(process: Process, t: Array, data_std: float) -> Array:
-    # min(SNR, 5) / SNR: Hang et al. 2023 (arXiv:2303.09556), section 3.4
-    snr = jnp.exp(process.log_snr(t))
-    return jnp.minimum(snr, 5.0) / snr
-
-
-def _edm(process: Process, t: Array, data_std: float) -> Array:
-    # (σ² + σ_data²) / (σ σ_data)² of x: Karras et al. 2022, table 1, whose σ is our σ / α
-    return 1 + jnp.exp(-process.log_snr(t)) / data_std**2
-
-
-def _flow_matching(process: Process, t: Array, data_std: float) -> Array:
-    # |v - v̂|² of v = α' x + σ' ε, for an error of ε that leaves x_t as it is: equation 14 of
-    # Lipman et al. 2023 in Ho's letters
-    alpha_rate, sigma_rate = process.rates(t)
-    return (sigma_rate - alpha_rate * process.sigma(t) / process.alpha(t)) ** 2
-
-
-WEIGHTINGS: Mapping[str, Weighting] = {
-    "simple": _simple,
-    "likelihood": _likelihood,
-    "clipped": _clipped,
-    "edm": _edm,
-    "flow": _flow_matching,
-}
-"""The weightings by the names that configs use."""
-
-
-def times(key: Key, process: Process, n: int) -> Array:
-    """n times over [start, end], each uniform, together evenly spread: Kingma et al. 2021, I.1."""
-    u = (jax.random.uniform(key) + jnp.arange(n) / n) % 1
-    return process.start + u * (process.end - process.start)
-
-
-def mean_and_least_variance(
-    of: Callable[[Any, Any], Array], params: Any, schedule: Any
-) -> tuple[Array, Array]:
-    """The mean of of(params, schedule) [B], and each; the schedule learns to make them equal.
-
-    A bound does not depend on the shape of λ(t), but how far its estimates scatter does. The mean
-    is returned with a gradient that is its own for `params`, and for `schedule`, whose leaves are
-    [B], that of the mean square over twice the mean: Kingma et al. 2021, appendix I.2.
-    """
-
-    @jax.custom_vjp
-    def mean(params: Any, schedule: Any) -> tuple[Array, Array]:
-        each = of(params, schedule)
-        return jnp.mean(each), each
-
-    def forward(params: Any, schedule: Any):
-        each, back = jax.vjp(of, params, schedule)
-        return (jnp.mean(each), each), (each, back)
-
-    def backward(kept: tuple[Array, Callable], slope: tuple[Array, Array]):
-        each, back = kept
-        of_params, of_schedule = back(jnp.full_like(each, 1 / len(each)) * slope[0])
-        scale = each / jnp.mean(each)
-        return of_params, jax.tree.map(lambda g: scale * g, of_schedule)
-
-    mean.defvjp(forward, backward)
-    return mean(params, schedule)

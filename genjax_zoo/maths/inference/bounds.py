@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 
-from genjax_zoo.contract import Array, Batch, Key, Measure, State
+from genjax_zoo.contract import Array, Batch, ConfigError, Exactness, Key, Measure, State, Value
 
 
 def log_mean(log_w: Array) -> Array:
@@ -58,9 +59,69 @@ def importance(
     return log_sum - math.log(draws)
 
 
+def estimates(iwae: Value, draws: int, levels: int = 0) -> dict[str, Measure]:
+    """The measures of an importance-weighted estimate.
+
+    Args:
+      iwae: (key, state, batch) -> log 1/K Σ_k w_k, [B] nats.
+      draws: K.
+      levels: of what is a probability of so many grey levels, which has `bits` too; else 0.
+    """
+    detail = f"K = {draws} importance samples"
+    nats = Measure(iwae, Exactness.ESTIMATE, "nats", detail=detail)
+    return {"iwae": nats, **({"bits": bits(nats, levels)} if levels else {})}
+
+
+def bits(nats: Measure, levels: int) -> Measure:
+    """-log₂ P(x) per dimension of x, of a probability of grey levels, in place of its nats."""
+
+    def value(key: Key, state: State, batch: Batch) -> Array:
+        return -nats(key, state, batch) / math.log(2)
+
+    def dimensions(batch: Batch) -> Array:
+        x = batch["x"]
+        return jnp.full(len(x), math.prod(x.shape[1:]), jnp.float32)
+
+    detail = f"{nats.detail}, {levels} levels" if nats.detail else f"{levels} levels"
+    return Measure(value, nats.exactness, "bits/dim", "lower", detail, per=dimensions)
+
+
+# ------------------------------------------------------------------------- the weight of the KL
+
+
 def warm_up(weight: float, step: Array, steps: int) -> Array:
     """β_t = β min(1, t / steps), t steps after the start: Sønderby et al. 2016, section 2.3."""
     return weight * jnp.minimum(1.0, step / steps)
+
+
+def count_of(warmup_steps: int) -> Any:
+    """The memory of a `warmed_up` loss at the start: no step done, or () where none are counted."""
+    return jnp.zeros((), jnp.int32) if warmup_steps else ()
+
+
+def warmed_up(
+    objective: Callable[..., Any], weight: float, warmup_steps: int
+) -> Callable[..., Any]:
+    """The loss of a bound whose KL has the weight β_t, that `descend` follows.
+
+    Args:
+      objective: (key, params, β_t, batch) -> (loss, info).
+      weight: β.
+      warmup_steps: in which β_t rises to it; 0 has it so from the start.
+
+    Returns:
+      (key, params, memory, batch) -> (loss, (memory, info)), the memory that of `count_of`.
+    """
+
+    def loss(key: Key, params: Any, memory: Any, batch: Batch):
+        if not warmup_steps:
+            value, info = objective(key, params, weight, batch)
+            return value, (memory, info)
+        beta = warm_up(weight, memory, warmup_steps)
+        value, info = objective(key, params, beta, batch)
+        return value, (memory + 1, {**info, "beta": beta})
+
+    return loss
 
 
 def free_bits(kl: Array, nats: float) -> Array:
@@ -75,11 +136,10 @@ def free_bits(kl: Array, nats: float) -> Array:
     return jnp.sum(jnp.maximum(nats, each) if nats else each)
 
 
-def bits(nats: Measure, levels: int) -> Measure:
-    """-log₂ P(x) / D of a probability of grey levels, in place of its nats."""
-
-    def value(key: Key, state: State, batch: Batch) -> Array:
-        return -nats(key, state, batch) / (math.prod(batch["x"].shape[1:]) * math.log(2))
-
-    detail = f"{nats.detail}, {levels} levels"
-    return Measure(value, nats.exactness, "bits/dim", "lower", detail)
+def check_free_bits(free_bits: float, objective: str, who: str) -> None:
+    """Raises ConfigError, in the name of the family `who`, for free bits of what has no KL."""
+    if free_bits and objective != "elbo":
+        raise ConfigError(
+            f"{who}: free bits are bits of a KL, which objective {objective!r} does not have; set "
+            "free_bits to 0 or objective to 'elbo'."
+        )

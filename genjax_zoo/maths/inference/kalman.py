@@ -33,9 +33,9 @@ import jax.numpy as jnp
 from flax import struct
 
 from genjax_zoo.contract import Array, Key
+from genjax_zoo.maths.inference.matrices import exactly, matvec, root, solve, symmetric
 
 _LOG_2PI = math.log(2 * math.pi)
-_exactly = jax.default_matmul_precision("highest")
 
 
 @struct.dataclass
@@ -145,23 +145,23 @@ def _precision(system: System, y: Array) -> Array | None:
 
 def _observe(system: System, y: Array, S: Array | None, m: Array, P: Array) -> _Observed:
     """One time: y [p] with NaN where it is missing, x ~ N(m [q], P [q, q])."""
-    seen = ~jnp.isnan(y)
-    o, y = seen.astype(m.dtype), jnp.where(seen, y, 0)
+    known = ~jnp.isnan(y)
+    o, y = known.astype(m.dtype), jnp.where(known, y, 0)
     eye = jnp.eye(m.size, dtype=m.dtype)
     e = o * (y - system.d - system.C @ m)
     if S is None:
         # What is missing gets a row of its own that nothing depends on: variance 1, e = 0.
         H = system.C * o[:, None]
         R = masked(system.R, o)
-        F = _symmetric(H @ P @ H.T + R)
+        F = symmetric(H @ P @ H.T + R)
         found, log_det = solve(F, jnp.column_stack([H, e]))
         F_H, F_e = found[:, :-1], found[:, -1]
         K = P @ F_H.T
-        gain, eta, J = eye - K @ H, H.T @ F_e, _symmetric(H.T @ F_H)
+        gain, eta, J = eye - K @ H, H.T @ F_e, symmetric(H.T @ F_H)
         # Joseph's form, for P - K H P loses digits where P is large
         cov = gain @ P @ gain.T + K @ R @ K.T
         log_prob = -0.5 * (e @ F_e + log_det + jnp.sum(o) * _LOG_2PI)
-        return _Observed(m + P @ eta, _symmetric(cov), gain, eta, J, log_prob)
+        return _Observed(m + P @ eta, symmetric(cov), gain, eta, J, log_prob)
     # I - K H = (I + P S)⁻¹,    Hᵀ F⁻¹ e = (I + S P)⁻¹ Hᵀ R⁻¹ e            (Woodbury)
     gain, log_gain = solve(eye + P @ S, eye)
     eta = gain.T @ ((e / system.R) @ system.C)
@@ -172,7 +172,7 @@ def _observe(system: System, y: Array, S: Array | None, m: Array, P: Array) -> _
     log_det = jnp.sum(o * jnp.log(system.R)) + log_gain
     squares = jnp.sum(left**2 / system.R) + eta @ P @ eta
     log_prob = -0.5 * (squares + log_det + jnp.sum(o) * _LOG_2PI)
-    cov, J = _symmetric(gain @ P), _symmetric(gain.T @ S)
+    cov, J = symmetric(gain @ P), symmetric(gain.T @ S)
     return _Observed(mean, cov, gain, eta, J, log_prob)
 
 
@@ -184,7 +184,7 @@ def masked(R: Array, o: Array) -> Array:
 
 def _predict(system: System, mean: Array, cov: Array) -> tuple[Array, Array]:
     """x_t from x_t-1."""
-    return system.A @ mean, _symmetric(system.A @ cov @ system.A.T + system.Q)
+    return system.A @ mean, symmetric(system.A @ cov @ system.A.T + system.Q)
 
 
 class _Stretch(NamedTuple):
@@ -210,35 +210,35 @@ def _join(early: _Stretch, late: _Stretch) -> _Stretch:
     Between them lies x ~ N(F x_before + b, V), of which the late one says η and J: so one solve,
     by I + V J, is all there is (Särkkä & García-Fernández 2021, lemma 8).
     """
-    F, b, V = _told(early.F, early.b, early.V, late.eta, late.J)
+    F, b, V = _conditioned(early.F, early.b, early.V, late.eta, late.J)
     return _Stretch(
         F=late.F @ F,
-        b=_dot(late.F, b) + late.b,
-        V=_symmetric(late.F @ V @ _t(late.F)) + late.V,
-        eta=early.eta + _dot(_t(early.F), late.eta - _dot(late.J, b)),
-        J=early.J + _symmetric(_t(early.F) @ late.J @ F),
+        b=matvec(late.F, b) + late.b,
+        V=symmetric(late.F @ V @ late.F.mT) + late.V,
+        eta=early.eta + matvec(early.F.mT, late.eta - matvec(late.J, b)),
+        J=early.J + symmetric(early.F.mT @ late.J @ F),
     )
 
 
-def _told(F: Array, b: Array, V: Array, eta: Array, J: Array) -> tuple[Array, Array, Array]:
+def _conditioned(F: Array, b: Array, V: Array, eta: Array, J: Array) -> tuple[Array, Array, Array]:
     """N(x; F x_before + b, V) exp(ηᵀx - ½ xᵀJ x) is again one N: its F, b and V.
 
     (I + V J)⁻¹ [F, b + V η, V]
     """
     q = b.shape[-1]
-    right = jnp.concatenate([F, (b + _dot(V, eta))[..., None], V], -1)
+    right = jnp.concatenate([F, (b + matvec(V, eta))[..., None], V], -1)
     found, _ = solve(jnp.eye(q, dtype=b.dtype) + V @ J, right)
-    return found[..., : F.shape[-1]], found[..., -q - 1], _symmetric(found[..., -q:])
+    return found[..., : F.shape[-1]], found[..., -q - 1], symmetric(found[..., -q:])
 
 
-def _times(system: System, y: Array, S: Array | None) -> _Stretch:
+def _stretches(system: System, y: Array, S: Array | None) -> _Stretch:
     """Each time as a stretch of its own; the first one knows where the state comes from."""
     zero = jnp.zeros_like(system.m1)
 
     def one(y: Array, S: Array | None) -> _Stretch:
-        told = _observe(system, y, S, zero, system.Q)
-        eta, J = system.A.T @ told.eta, _symmetric(system.A.T @ told.J @ system.A)
-        return _Stretch(told.gain @ system.A, told.mean, told.cov, eta, J)
+        now = _observe(system, y, S, zero, system.Q)
+        eta, J = system.A.T @ now.eta, symmetric(system.A.T @ now.J @ system.A)
+        return _Stretch(now.gain @ system.A, now.mean, now.cov, eta, J)
 
     first = _observe(system, y[0], None if S is None else S[0], system.m1, system.P1)
     none = jnp.zeros_like(system.Q)
@@ -249,7 +249,7 @@ def _times(system: System, y: Array, S: Array | None) -> _Stretch:
 # --------------------------------------------------------------------------- filter and smoother
 
 
-@_exactly
+@exactly
 def filter(system: System, y: Array, parallel: bool = False) -> Filtered:
     """p(x_t | y_1 .. y_t) and log p(y_t | y_1 .. y_t-1) for all t.
 
@@ -261,7 +261,7 @@ def filter(system: System, y: Array, parallel: bool = False) -> Filtered:
     """
     S = _precision(system, y)
     if parallel:
-        return _filter_at_once(system, y, S, _times(system, y, S))
+        return _filter_at_once(system, y, S, _stretches(system, y, S))
 
     def step(predicted: tuple[Array, Array], at: tuple[Array, Array | None]):
         m, P = predicted
@@ -288,7 +288,7 @@ def log_prob(system: System, y: Array, parallel: bool = False) -> Array:
 def _backwards(system: System, y: Array, parallel: bool) -> tuple[Filtered, _Stretch, _Stretch]:
     """(filtered; each time; for each t, what all later times say of x_t in eta and J)."""
     S = _precision(system, y)
-    times = _times(system, y, S)
+    times = _stretches(system, y, S)
     # After the last time comes nothing, which says nothing.
     end = jax.tree.map(lambda a: jnp.zeros_like(a[:1]), times)
     if parallel:
@@ -307,26 +307,26 @@ def _backwards(system: System, y: Array, parallel: bool) -> tuple[Filtered, _Str
     return found, times, jax.tree.map(lambda a, e: jnp.concatenate([a[1:], e]), rest, end)
 
 
-@_exactly
+@exactly
 def smooth(system: System, y: Array, parallel: bool = False) -> Smoothed:
     """p(x_t, x_t-1 | y) for all t, from the whole series; arguments as those of `filter`."""
     found, times, rest = _backwards(system, y, parallel)
     # N(x_t; m, P), of which the rest says η and J
-    _, mean, cov = _told(jnp.zeros_like(found.cov), found.mean, found.cov, rest.eta, rest.J)
+    _, mean, cov = _conditioned(jnp.zeros_like(found.cov), found.mean, found.cov, rest.eta, rest.J)
     # p(x_t | x_t-1, y) = N(G x_t-1 + g, ..)  and so  Cov(x_t, x_t-1 | y) = G Cov(x_t-1 | y)
-    G, _, _ = _told(times.F, times.b, times.V, rest.eta, rest.J)
+    G, _, _ = _conditioned(times.F, times.b, times.V, rest.eta, rest.J)
     return Smoothed(mean, cov, G[1:] @ cov[:-1], found)
 
 
-@_exactly
+@exactly
 def draw(key: Key, system: System, y: Array, parallel: bool = False) -> Array:
     """x ~ p(x_1 .. x_T | y) [T, q]: the states of a series, drawn together."""
     found, times, rest = _backwards(system, y, parallel)
-    _, mean, cov = _told(jnp.zeros_like(found.cov), found.mean, found.cov, rest.eta, rest.J)
-    G, g, V = _told(times.F, times.b, times.V, rest.eta, rest.J)
+    _, mean, cov = _conditioned(jnp.zeros_like(found.cov), found.mean, found.cov, rest.eta, rest.J)
+    G, g, V = _conditioned(times.F, times.b, times.V, rest.eta, rest.J)
     noise = jax.random.normal(key, mean.shape, mean.dtype)
     first = mean[0] + root(cov[0]) @ noise[0]
-    shift = g[1:] + _dot(root(V[1:]), noise[1:])
+    shift = g[1:] + matvec(root(V[1:]), noise[1:])
 
     def step(x: Array, Gs: tuple[Array, Array]) -> tuple[Array, Array]:
         x = Gs[0] @ x + Gs[1]
@@ -338,7 +338,7 @@ def draw(key: Key, system: System, y: Array, parallel: bool = False) -> Array:
 # ------------------------------------------------------------------------------ what may come
 
 
-@_exactly
+@exactly
 def simulate(
     key: Key, system: System, length: int, start: tuple[Array, Array] | None = None
 ) -> tuple[Array, Array]:
@@ -360,14 +360,14 @@ def simulate(
     return x @ system.C.T + system.d + u, x
 
 
-@_exactly
+@exactly
 def ahead(system: System, y: Array, parallel: bool = False) -> tuple[Array, Array]:
     """Mean and covariance of the state right after a series [T, p]."""
     found = filter(system, y, parallel)
     return _predict(system, found.mean[-1], found.cov[-1])
 
 
-@_exactly
+@exactly
 def forecast(system: System, y: Array, steps: int, parallel: bool = False) -> Forecast:
     """What may follow a series [T, p], up to `steps` ahead."""
     noise = jnp.diagonal(system.R) if system.R.ndim == 2 else system.R
@@ -375,93 +375,7 @@ def forecast(system: System, y: Array, steps: int, parallel: bool = False) -> Fo
     def step(state: tuple[Array, Array], _: None):
         m, P = state
         variance = jnp.sum((system.C @ P) * system.C, -1) + noise
-        told = Forecast(system.C @ m + system.d, jnp.sqrt(variance), m, P)
-        return _predict(system, m, P), told
+        here = Forecast(system.C @ m + system.d, jnp.sqrt(variance), m, P)
+        return _predict(system, m, P), here
 
     return jax.lax.scan(step, ahead(system, y, parallel), None, steps)[1]
-
-
-# ------------------------------------------------------------------------------------ matrices
-
-
-@_exactly
-def spectral_radius(A: Array, squarings: int = 20) -> Array:
-    """The largest modulus of an eigenvalue of A [q, q], to a relative 1e-5 or so; on any device.
-
-        ρ(A) = lim ‖A^n‖^(1/n),    n = 2^squarings                           (Gelfand 1941)
-
-    Below 1 the states forget where they were, above 1 they run away.
-    """
-
-    def square(M_log: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
-        # A^(2^k) = exp(log) M with ‖M‖ = 1
-        M, log = M_log
-        M = M @ M
-        size = jnp.linalg.norm(M)
-        return (M / jnp.where(size > 0, size, 1), 2 * log + jnp.log(size)), None
-
-    size = jnp.linalg.norm(A)
-    start = (A / jnp.where(size > 0, size, 1), jnp.log(size))
-    (_, log), _ = jax.lax.scan(square, start, None, squarings)
-    return jnp.exp(log / 2**squarings)
-
-
-@_exactly
-def stationary(A: Array, Q: Array, doublings: int = 30) -> Array:
-    """The covariance V = A V Aᵀ + Q that states settle in, if ρ(A) < 1: Σ_k A^k Q A^kᵀ.
-
-    By doubling the number of terms (Smith 1968).
-    """
-
-    def double(VM: tuple[Array, Array], _: None) -> tuple[tuple[Array, Array], None]:
-        V, M = VM
-        return (V + M @ V @ M.T, M @ M), None
-
-    return jax.lax.scan(double, (Q, A), None, doublings)[0][0]
-
-
-def solve(M: Array, b: Array) -> tuple[Array, Array]:
-    """(M⁻¹ b [..., q, k], log |det M| [...]) of small matrices M [..., q, q], over leading axes.
-
-    Gauss and Jordan's elimination, each pivot the largest of its column. It is written out since
-    LAPACK's of many small matrices at once may wait for ever on a CPU (jaxlib 0.10.2, two batches
-    of `lax.linalg.lu` or `triangular_solve` in one program), and is not slower there.
-    """
-    q = M.shape[-1]
-
-    def column(i: Array, carry: tuple[Array, Array, Array]) -> tuple[Array, Array, Array]:
-        rows, order, log_det = carry
-        ith = jax.lax.dynamic_index_in_dim(rows, i, -1, keepdims=False)
-        free = 1 - order.sum(-2)
-        # The row that is left over with the largest entry; e is 1 there.
-        e = jax.nn.one_hot(jnp.argmax(jnp.where(free > 0, jnp.abs(ith), -1), -1), q, dtype=M.dtype)
-        pivot = jnp.sum(e * ith, -1)
-        row = jnp.sum(e[..., None] * rows, -2) / pivot[..., None]
-        # That row becomes `row`, and column i of all others 0.
-        others = rows - ith[..., None] * row[..., None, :]
-        rows = jnp.where(e[..., None] > 0, row[..., None, :], others)
-        order = jax.lax.dynamic_update_index_in_dim(order, e, i, order.ndim - 2)
-        return rows, order, log_det + jnp.log(jnp.abs(pivot))
-
-    b = jnp.broadcast_to(b, (*M.shape[:-1], b.shape[-1]))
-    start = (jnp.concatenate([M, b], -1), jnp.zeros_like(M), jnp.zeros_like(M[..., 0, 0]))
-    rows, order, log_det = jax.lax.fori_loop(0, q, column, start)
-    return order @ rows[..., q:], log_det
-
-
-def root(P: Array) -> Array:
-    """A matrix whose product with its transpose is P [..., q, q], which may be singular."""
-    value, vector = jnp.linalg.eigh(P)
-    return vector * jnp.sqrt(jnp.maximum(value, 0))[..., None, :]
-
-
-def _symmetric(P: Array) -> Array:
-    return (P + _t(P)) / 2
-
-
-def _t(M: Array) -> Array:
-    return jnp.swapaxes(M, -1, -2)
-
-
-def _dot(M: Array, v: Array) -> Array:
-    return (M @ v[..., None])[..., 0]

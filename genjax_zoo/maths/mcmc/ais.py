@@ -17,7 +17,6 @@ Floor 1. The path is made of three functions and a number; nothing here knows wh
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
@@ -25,7 +24,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax_zoo.contract import Array, ConfigError, Key, Once
+from genjax_zoo import typed
+from genjax_zoo.contract import (
+    Array,
+    Batch,
+    ConfigError,
+    Exactness,
+    Key,
+    Measure,
+    Once,
+    State,
+)
+from genjax_zoo.typed import number
 
 
 class Path(NamedTuple):
@@ -46,31 +56,25 @@ class Path(NamedTuple):
     log_z: Array | float
 
 
-@dataclasses.dataclass(frozen=True)
+@typed.config
 class Config:
     """How far, how wide and how finely to anneal.
 
     Attributes:
       temperatures: K, how many steps lead from the base to the target.
-      chains: how many run side by side.
+      chains: how many run side by side; one alone has no standard error.
       schedule: "linear", or "published", the spacing of Salakhutdinov & Murray 2008 for any K: of
         14,500 steps 500 up to β = .5, 4,000 up to .9 and 10,000 up to 1.
       block: chains held at once, which `chains` is a multiple of; 0 holds all.
     """
 
-    temperatures: int = 1000
-    chains: int = 100
+    temperatures: int = number(1000, least=1)
+    chains: int = number(100, least=2)
     schedule: Literal["linear", "published"] = "linear"
-    block: int = 0
+    block: int = number(0, least=0)
 
     def __post_init__(self):
-        if self.temperatures < 1:
-            raise ConfigError(f"ais: temperatures should be at least 1, got {self.temperatures}.")
-        if self.chains < 2:
-            raise ConfigError(
-                f"ais: chains should be at least 2, got {self.chains}; one has no standard error."
-            )
-        if self.block < 0 or (self.block and self.chains % self.block):
+        if self.block and self.chains % self.block:
             raise ConfigError(
                 f"ais: block should divide the {self.chains} chains, got {self.block}; 0 holds all "
                 "chains at once."
@@ -94,15 +98,55 @@ class Estimate(NamedTuple):
     effective: Array
 
 
-def once(found: Estimate) -> Once:
-    """What a measure that subtracts log Z computes once for all examples."""
-    told = {"log_z": found.log_z, "log_z_se": found.standard_error, "effective": found.effective}
-    return Once(found.log_z, found.standard_error, told)
+def measures(
+    name: str,
+    value: Callable[[Key, State, Batch, Array], Array],
+    path: Callable[[State], Path],
+    config: Config,
+    base: str,
+    what: str = "",
+    more: str = "",
+    samples: Callable[[Key, State], tuple[Key, Any]] | None = None,
+    origin: str = "",
+) -> dict[str, Measure]:
+    """What a model whose log Z is out of reach can say of data: estimates, by annealing.
 
+    Args:
+      name: of the measure that anneals from the base; the one that anneals from samples of the
+        model back to the base is called NAME_reverse.
+      value: (key, state, batch, log Z []) -> [B] nats.
+      path: state -> the path from the base to the model.
+      config: how.
+      base: what the base is, in words.
+      what: what they are besides estimates, for the detail.
+      more: what else there is to know of them.
+      samples: (key, state) -> (a key of what is left to draw, samples of the model, as many as
+        `config.chains`); None where there are none to anneal back from.
+      origin: where such samples come from, in words.
+    """
+    how = f"{config.temperatures} temperatures ({config.schedule}), {config.chains} chains"
 
-def described(config: Config) -> str:
-    """How a number was annealed, for a measure's detail."""
-    return f"{config.temperatures} temperatures ({config.schedule}), {config.chains} chains"
+    def once(found: Estimate) -> Once:
+        notes = {
+            "log_z": found.log_z,
+            "log_z_se": found.standard_error,
+            "effective": found.effective,
+        }
+        return Once(found.log_z, found.standard_error, notes)
+
+    def backwards(key: Key, state: State) -> Once:
+        key, x = samples(key, state)  # type: ignore[misc]
+        return once(reverse(key, path(state), x, config))
+
+    def measure(once: Callable[[Key, State], Once], how: str) -> Measure:
+        return Measure(value, Exactness.ESTIMATE, "nats", detail=f"{what}{how}{more}", once=once)
+
+    forwards = lambda key, state: once(ais(key, path(state), config))
+    found = {name: measure(forwards, f"AIS from {base}, {how}")}
+    if samples:
+        way = f"reverse AIS, {how}, started {origin}, which is no exact sample"
+        found[f"{name}_reverse"] = measure(backwards, way)
+    return found
 
 
 def betas(config: Config) -> np.ndarray:
@@ -113,11 +157,11 @@ def betas(config: Config) -> np.ndarray:
     return np.interp(at, [0, 500, 4_500, 14_500], [0, 0.5, 0.9, 1])
 
 
-def ais(key: Key, path: Path, config: Config = Config()) -> Estimate:
+def ais(key: Key, path: Path, config: Config) -> Estimate:
     """log Z of the target, annealing from the base: too low in expectation.
 
     Args:
-      key: the dice.
+      key: of the chains.
       path: from base to target.
       config: how.
     """
@@ -133,13 +177,13 @@ def ais(key: Key, path: Path, config: Config = Config()) -> Estimate:
     return _estimate(log_w, path.log_z, sign=1)
 
 
-def reverse(key: Key, path: Path, x: Any, config: Config = Config()) -> Estimate:
+def reverse(key: Key, path: Path, x: Any, config: Config) -> Estimate:
     """log Z of the target, annealing from its samples back to the base: too high in expectation.
 
     Only as good as the samples: they stand for draws of the target itself.
 
     Args:
-      key: the dice.
+      key: of the chains.
       path: from base to target; its transition should be reversible.
       x: samples of the target, as many as `config.chains`.
       config: how.

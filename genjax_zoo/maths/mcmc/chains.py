@@ -47,7 +47,7 @@ def block_gibbs(
     The joint distribution p(v, h) is left as it is.
 
     Args:
-      key: the dice.
+      key: of the draws.
       hidden: h [M, ...], where the M chains start.
       visible_given: (key, h) -> v, a draw from p(v | h).
       hidden_given: (key, v) -> h, a draw from p(h | v).
@@ -80,7 +80,7 @@ def swap(key: Key, betas: Array, u: Array, x: S) -> tuple[S, Array]:
     the tempered distributions as it is (Swendsen & Wang 1986; Geyer 1991).
 
     Args:
-      key: the dice.
+      key: of the draws.
       betas: β [R].
       u: u(x) [R, M] of each replica of each of M chains, in nats.
       x: the replicas, a pytree with leading axes [R, M].

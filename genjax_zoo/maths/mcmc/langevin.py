@@ -18,6 +18,7 @@ import jax
 import jax.numpy as jnp
 
 from genjax_zoo.contract import Array, Key
+from genjax_zoo.maths.mcmc.ais import Path
 
 Energy = Callable[[Array], Array]
 """x [N, ...] -> E(x) [N] nats."""
@@ -40,7 +41,7 @@ def unadjusted(
     """One step without a test: x - ε/2 ∇E(x) + σ ξ  (Roberts & Tweedie 1996, section 1.4.1).
 
     Args:
-      key: the dice.
+      key: of the draws.
       x: where the N chains are [N, ...].
       energy: E.
       step: ε.
@@ -101,6 +102,39 @@ def adjusted(key: Key, x: Array, energy: Energy, step: Array | float) -> tuple[A
     return jnp.where(taken.reshape(-1, *(1,) * (x.ndim - 1)), there.x, x), taken
 
 
+# ------------------------------------------------------------------------ from a Gaussian to there
+
+
+def steps_between(first: float, last: float) -> Callable[[Array], Array]:
+    """ε(β) = ε_0^(1 - β) ε_1^β: steps that shrink evenly while a distribution sharpens."""
+    return lambda beta: jnp.exp((1 - beta) * math.log(first) + beta * math.log(last))
+
+
+def path(tilt: Energy, shape: tuple[int, ...], first: float, last: float) -> Path:
+    """log p*_β(u) = log N(u; 0, I) - β f(u), from the Gaussian to exp(-f) times it.
+
+    Args:
+      tilt: f, u [N, ...] -> [N] nats.
+      shape: of one u.
+      first, last: ε of the Metropolis-adjusted steps at the Gaussian and at the end.
+    """
+    constant, step_at = math.prod(shape) / 2 * math.log(2 * math.pi), steps_between(first, last)
+
+    def log_density(beta: Array, u: Array) -> Array:
+        return -beta * tilt(u) - half_square(u) - constant
+
+    def transition(key: Key, beta: Array, u: Array) -> Array:
+        return adjusted(key, u, lambda u: -log_density(beta, u), step_at(beta))[0]
+
+    base = lambda key, n: jax.random.normal(key, (n, *shape))
+    return Path(base, log_density, transition, 0.0)
+
+
+def half_square(u: Array) -> Array:
+    """½ ‖u‖² of each: [N, ...] -> [N]."""
+    return 0.5 * jnp.sum(u.reshape(len(u), -1) ** 2, axis=-1)
+
+
 # ---------------------------------------------------------------------------------- the buffer
 
 
@@ -108,7 +142,7 @@ def draw(key: Key, buffer: Array, fresh: Array, rate: float) -> tuple[Array, Arr
     """Some of the buffer's chains, a few of which begin anew (Du & Mordatch 2019, section 3.2).
 
     Args:
-      key: the dice.
+      key: of the draws.
       buffer: M chains [M, ...].
       fresh: N <= M new beginnings [N, ...].
       rate: the probability that a chain begins anew.
@@ -126,8 +160,3 @@ def draw(key: Key, buffer: Array, fresh: Array, rate: float) -> tuple[Array, Arr
 def keep(buffer: Array, which: Array, x: Array) -> Array:
     """The buffer with the chains [N] where they have come to, x [N, ...]."""
     return buffer.at[which].set(x)
-
-
-def steps_between(first: float, last: float) -> Callable[[Array], Array]:
-    """ε(β) = ε_0^(1 - β) ε_1^β: steps that shrink evenly while a distribution sharpens."""
-    return lambda beta: jnp.exp((1 - beta) * math.log(first) + beta * math.log(last))

@@ -1,4 +1,4 @@
-"""What is given: the labels, and the known part of x, that a sample is to honour.
+"""What is given: the labels, the texts and the known part of x that a sample is to honour.
 
 Floor 1. Every family reads `given` (contract.Sample) and the labels of its batches by these, so
 that one mistake has one message.
@@ -111,13 +111,90 @@ class Labels(NamedTuple):
             )
 
 
+class Texts(NamedTuple):
+    """How a model reads texts: tokens 0 .. vocabulary - 1, 0 for padding, or none at all.
+
+    Attributes:
+      vocabulary: how many tokens there are; 0 for a model that reads no texts.
+      who: the family, for messages.
+    """
+
+    vocabulary: int
+    who: str
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """What a sample can be told of them."""
+        return ("text",) if self.vocabulary else ()
+
+    def spaces(self, x: Space) -> dict[str, Space]:
+        """The model's spaces, of examples `x` and their texts if there are any."""
+        return {"x": x, **({"text": categorical(self.vocabulary)} if self.vocabulary else {})}
+
+    def of(self, batch: Batch) -> Array:
+        """Tokens [B, T] int32 of a batch; raises DataError where there are none, or others."""
+        if "text" not in batch:
+            raise DataError(
+                f"{self.who}: a model of {self.vocabulary} tokens needs data with texts; set "
+                "config.model.text.vocabulary to 0 or choose data with captions."
+            )
+        self.check(batch["text"])
+        return jnp.asarray(batch["text"], jnp.int32)
+
+    def given(self, given: Mapping[str, Any], n: int) -> Array | None:
+        """Tokens [n, T] int32 as they are given, [T] for all or [n, T]; None where nothing is."""
+        if given.get("text") is None:
+            return None
+        if not self.vocabulary:
+            raise DataError(
+                f"{self.who}: this model reads no text; leave it out, or train one with "
+                "config.model.text.vocabulary and captions."
+            )
+        self.check(given["text"], n)
+        tokens = jnp.asarray(given["text"], jnp.int32)
+        return jnp.broadcast_to(tokens, (n, tokens.shape[-1]))
+
+    def draw(self, key: Key, given: Mapping[str, Any], n: int) -> dict[str, Array]:
+        """{"text": tokens [n, T]} as they are given, or all of padding [n, 1], which says nothing;
+        {} for a model that reads none."""
+        del key
+        tokens = self.given(given, n)
+        if not self.vocabulary:
+            return {}
+        return {"text": jnp.zeros((n, 1), jnp.int32) if tokens is None else tokens}
+
+    def check(self, text: Any, n: int | None = None) -> None:
+        """Raises DataError for what are no tokens, if they are not traced.
+
+        Args:
+          text: [T] or [B, T] integers 0 .. vocabulary - 1.
+          n: B, where it is known.
+        """
+        if isinstance(text, jax.core.Tracer):
+            return
+        seen = np.asarray(text)
+        shaped = seen.ndim == 1 or (seen.ndim == 2 and (n is None or len(seen) in (1, n)))
+        if not (shaped and seen.size and np.issubdtype(seen.dtype, np.integer)):
+            raise DataError(
+                f"{self.who}: expected the tokens of a text [T], or of {n or 'all'} texts, as "
+                f"integers, got {seen.dtype} of shape {list(seen.shape)}."
+            )
+        low, high = int(seen.min()), int(seen.max())
+        if low < 0 or high >= self.vocabulary:
+            raise DataError(
+                f"{self.who}: tokens should lie in 0 .. {self.vocabulary - 1}, got {low} .. "
+                f"{high}; they are those of another vocabulary."
+            )
+
+
 def known_part(
     given: Mapping[str, Any], shape: tuple[int, ...], who: str, n: int
 ) -> tuple[Array, Array] | None:
     """What is known of x: (x [n, *shape], where it is known [n, *shape] bool); None if nothing is.
 
     `x` holds the values, one for all or [n, ...], and `mask` is 1 where they are known. Without a
-    mask, what is NaN is unknown. The x that is returned is 0 where it is unknown.
+    mask, what is NaN is unknown. The x that is returned is 0 where it is unknown. What is not
+    traced comes back as numpy's, so that it can be checked under jit too.
 
     Raises DataError for a mask without x, an x that is known whole, or another shape.
     """
@@ -129,17 +206,19 @@ def known_part(
             f"{who}: mask says where x is known, and no x was given; give both, such as "
             "--given=x=image.npy --given=mask=mask.npy."
         )
-    x = jnp.asarray(x, jnp.float32)
+    traced = any(isinstance(part, jax.core.Tracer) for part in (x, mask))
+    xp: Any = jnp if traced else np
+    x = xp.asarray(x, jnp.result_type(float))
     if mask is None:
-        if not isinstance(x, jax.core.Tracer) and not bool(jnp.isnan(x).any()):
+        if not traced and not np.isnan(x).any():
             raise DataError(
                 f"{who}: all of x was given, which leaves nothing to draw; give a mask too (1 "
                 "where x is known), or make NaN what is unknown."
             )
-        mask = jnp.ones(x.shape, bool)
+        mask = xp.ones(x.shape, bool)
     x, mask = (for_each(part, shape, n, f"{who}: {m}") for m, part in (("x", x), ("mask", mask)))
-    known = (mask > 0) & ~jnp.isnan(x)
-    return jnp.where(known, x, 0.0), known
+    known = (mask > 0) & ~xp.isnan(x)
+    return xp.where(known, x, 0), known
 
 
 def for_each(value: Any, shape: tuple[int, ...], n: int, what: str) -> Array:
@@ -147,7 +226,8 @@ def for_each(value: Any, shape: tuple[int, ...], n: int, what: str) -> Array:
 
     Where an example has a single number, [] and [n] will do. Raises DataError for another shape.
     """
-    value = jnp.asarray(value)
+    xp: Any = jnp if isinstance(value, jax.Array) else np
+    value = xp.asarray(value)
     if shape == (1,) and value.shape in ((), (n,)):
         value = value[..., None]
     if value.shape not in (shape, (n, *shape)):
@@ -155,4 +235,23 @@ def for_each(value: Any, shape: tuple[int, ...], n: int, what: str) -> Array:
             f"{what} should have the shape {list(shape)} of one example, or {[n, *shape]}, got "
             f"{list(value.shape)}."
         )
-    return jnp.broadcast_to(value, (n, *shape))
+    return xp.broadcast_to(value, (n, *shape))
+
+
+def prompt(
+    given: Mapping[str, Any], shape: tuple[int, ...], who: str, n: int
+) -> tuple[Array, Array] | None:
+    """What `known_part` says where x is written number after number, row by row: its beginning.
+
+    Raises DataError where anything else is known, if it is not traced.
+    """
+    part = known_part(given, shape, who, n)
+    if part is not None and not isinstance(part[1], jax.core.Tracer):
+        known = part[1].reshape(n, -1)
+        if bool((known[:, 1:] > known[:, :-1]).any()):
+            raise DataError(
+                f"{who} writes x number after number, row by row, and goes on from its beginning: "
+                "what is known of x should come before all that is not; give such a beginning, or "
+                "choose a family that fills in."
+            )
+    return part

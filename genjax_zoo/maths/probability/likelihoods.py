@@ -2,19 +2,21 @@
 
     bernoulli              x_d in {0, 1}           Bernoulli(x_d; σ(f_d))
     gaussian               x_d real                N(x_d; μ_d, σ_d²)
+    logit_laplace          x_d in [0, 1]           Laplace(logit x_d; μ_d, b_d), squeezed (DALL-E)
     discretised_logistic   x_d one of K levels     a logistic, rounded (PixelCNN++)
     categorical            x_d one of K levels     softmax(f_d1, ..., f_dK)
 
-Floor 1. The dimensions of x are independent given f; x is flat, [B, D], and f is [..., B, D n] with
-n outputs for each dimension of x, one after another. The last two speak of grey levels themselves,
-{0, 1, ..., K - 1} / (K - 1): their nats are those of a probability, and have bits per dimension.
+Floor 1. The dimensions of x are independent given f, which has n outputs for each of them, one
+after another: where x is [B, ..., C], f is [B, ..., C n], and may have further axes before B. The
+last two speak of grey levels themselves, {0, 1, ..., K - 1} / (K - 1): their nats are those of a
+probability, and have bits per dimension.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,46 +25,68 @@ from genjax_zoo.contract import BINARY, REAL, UNIT, Array, ConfigError, Key, Spa
 from genjax_zoo.maths.probability import distributions
 from genjax_zoo.typed import choose
 
-Name = Literal["bernoulli", "gaussian", "discretised_logistic", "categorical"]
+Name = Literal["bernoulli", "gaussian", "logit_laplace", "discretised_logistic", "categorical"]
 Mean = Literal["linear", "sigmoid"]
 Variance = Literal["fixed", "scalar", "diagonal", "network"]
 
 FLOOR = -7.0
-"""The least log σ or log s that a network can say. Where a pixel never changes the likelihood of
-a density has no maximum; PixelCNN++ stops at the same number."""
+"""The least log σ, log b or log s that a network can give. Where a pixel never changes the
+likelihood of a density has no maximum; PixelCNN++ stops at the same number."""
+
+Shape = tuple[int, ...]
+LogScale = Array | None
+"""log σ or log b, learnt beside the network: [], or one for each dimension, shaped like an x; None
+where there is none."""
 
 
-class Decoder(NamedTuple):
-    """A likelihood.
+class Likelihood(NamedTuple):
+    """p(x | f).
 
     Attributes:
       outputs: n, the numbers that a network gives for each dimension of x.
-      init: D -> what is learnt beside the network (a log σ [] or [D]), or None.
-      log_prob: (own, f [..., B, D n], x [B, D]) -> [..., B] nats.
-      mean: (own, f) -> E[x | f], [..., B, D].
-      draw: (key, own, f) -> x ~ p(x | f), [..., B, D].
+      init: shape of one x -> the log scale that is learnt beside the network, or None.
+      of_flat: (log_scale, f [..., B, D n], x [B, D]) -> log p(x | f) [..., B] nats, for x within
+        the support.
+      mean: (log_scale, f [B, ..., C n]) -> the x [B, ..., C] to show: E[x | f], or a median.
+      draw: (key, log_scale, f) -> x ~ p(x | f), likewise.
       inside: x [B, D] -> bool [B], whether x has a probability or density at all.
       space: the same, for a run to refuse data by.
       levels: K of a probability of grey levels, 0 for any other.
     """
 
     outputs: int
-    init: Callable[[int], Any]
-    log_prob: Callable[[Any, Array, Array], Array]
-    mean: Callable[[Any, Array], Array]
-    draw: Callable[[Key, Any, Array], Array]
+    init: Callable[[Shape], LogScale]
+    of_flat: Callable[[LogScale, Array, Array], Array]
+    mean: Callable[[LogScale, Array], Array]
+    draw: Callable[[Key, LogScale, Array], Array]
     inside: Callable[[Array], Array]
     space: Space
     levels: int = 0
 
-    def supported(self, x: Array, nats: Array) -> Array:
-        """`nats` [B], and -inf where x [B, D] lies outside the support."""
-        return jnp.where(self.inside(x), nats, -jnp.inf)
-
-    def shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+    def shape(self, shape: Shape) -> Shape:
         """The shape of f for one x of this shape: its last axis n times as long."""
         *rest, last = shape
         return (*rest, last * self.outputs)
+
+    def log_prob(self, log_scale: LogScale, f: Array, x: Array) -> Array:
+        """log p(x | f) in nats, -inf where x lies outside the support.
+
+        Args:
+          log_scale: what `init` began.
+          f: [..., B, *shape], its shape that of `shape`.
+          x: [B, ...].
+
+        Returns:
+          [..., B].
+        """
+        lead = f.shape[: f.ndim - x.ndim + 1]
+        x = distributions.flat(x)
+        nats = self.of_flat(jax.tree.map(jnp.ravel, log_scale), f.reshape(*lead, -1), x)
+        return jnp.where(self.inside(x), nats, -jnp.inf)
+
+    def sample(self, key: Key, log_scale: LogScale, f: Array, mean: bool) -> Array:
+        """x [B, ...]: the mean of p(x | f), or a draw from it."""
+        return self.mean(log_scale, f) if mean else self.draw(key, log_scale, f)
 
 
 def make(
@@ -71,15 +95,17 @@ def make(
     variance: Variance = "scalar",
     noise_std: float = 1.0,
     levels: int = 256,
-) -> Decoder:
+) -> Likelihood:
     """The likelihood of that name.
 
     Args:
-      name: a row of `DECODERS`.
-      mean: of a Gaussian: f itself, or for data in [0, 1] its sigmoid.
-      variance: of a Gaussian: σ² stays as it is ("fixed"), is learnt, one for all dimensions
-        ("scalar") or one for each ("diagonal"), or is said of each x by the network ("network").
-      noise_std: σ at the start (gaussian, discretised_logistic), in units of x.
+      name: a row of the table above.
+      mean: of a Gaussian: f itself, or for data in [0, 1] its sigmoid (Kingma & Welling 2014,
+        section 5).
+      variance: σ of a Gaussian, or b of a logit-Laplace, stays as it is ("fixed"), is learnt, one
+        for all dimensions ("scalar") or one for each ("diagonal"), or is given for each x by
+        the network ("network").
+      noise_std: σ at the start (gaussian, discretised_logistic), in units of x, or b.
       levels: K (discretised_logistic, categorical): 256 for 8 bits.
 
     Raises ConfigError for another name, and for values out of range.
@@ -88,60 +114,80 @@ def make(
         raise ConfigError(f"noise_std should be positive, got {noise_std}.")
     if levels < 2:
         raise ConfigError(f"levels should be at least 2, got {levels}.")
-    rows: Mapping[str, Callable[[], Decoder]] = {
+    rows: Mapping[str, Callable[[], Likelihood]] = {
         "bernoulli": bernoulli,
         "gaussian": lambda: gaussian(mean, variance, noise_std),
+        "logit_laplace": lambda: logit_laplace(variance, noise_std),
         "discretised_logistic": lambda: discretised_logistic(levels, noise_std),
         "categorical": lambda: categorical(levels),
     }
     return choose(name, rows, "decoder")()
 
 
-def bernoulli() -> Decoder:
+def bernoulli() -> Likelihood:
     """Black or white, f the logits; grey values have probability 0."""
-    return Decoder(
+    return Likelihood(
         outputs=1,
-        init=lambda size: None,
-        log_prob=lambda own, f, x: distributions.bernoulli(x, f),
-        mean=lambda own, f: jax.nn.sigmoid(f),
-        draw=lambda key, own, f: jax.random.bernoulli(key, jax.nn.sigmoid(f)).astype(f.dtype),
+        init=lambda shape: None,
+        of_flat=lambda log_scale, f, x: distributions.bernoulli(x, f),
+        mean=lambda log_scale, f: jax.nn.sigmoid(f),
+        draw=lambda key, log_scale, f: jax.random.bernoulli(key, jax.nn.sigmoid(f)).astype(f.dtype),
         inside=distributions.is_binary,
         space=BINARY,
     )
 
 
-def gaussian(mean: Mean, variance: Variance, noise_std: float) -> Decoder:
+def gaussian(mean: Mean, variance: Variance, noise_std: float) -> Likelihood:
     """Real numbers, f their means, and with variance "network" their log σ too."""
-    start = math.log(noise_std)
+    outputs, init, split = _location_and_scale(variance, noise_std)
 
-    def init(size: int) -> Array | None:
-        sizes = {"scalar": (), "diagonal": (size,)}
-        return jnp.full(sizes[variance], start, jnp.float32) if variance in sizes else None
-
-    def moments(own: Any, f: Array) -> tuple[Array, Array | float]:
+    def moments(log_scale: LogScale, f: Array) -> tuple[Array, Array | float]:
         """μ, log σ."""
-        log_std: Array | float = start if own is None else own
-        if variance == "network":
-            f, log_std = _split(f, 2)
-            log_std = jnp.maximum(log_std + start, FLOOR)
-        return (jax.nn.sigmoid(f) if mean == "sigmoid" else f), log_std
+        mu, log_std = split(log_scale, f)
+        return (jax.nn.sigmoid(mu) if mean == "sigmoid" else mu), log_std
 
-    def draw(key: Key, own: Any, f: Array) -> Array:
-        mu, log_std = moments(own, f)
+    def draw(key: Key, log_scale: LogScale, f: Array) -> Array:
+        mu, log_std = moments(log_scale, f)
         return mu + jnp.exp(log_std) * jax.random.normal(key, mu.shape)
 
-    return Decoder(
-        outputs=2 if variance == "network" else 1,
+    return Likelihood(
+        outputs=outputs,
         init=init,
-        log_prob=lambda own, f, x: distributions.gaussian(x, *moments(own, f)),
-        mean=lambda own, f: moments(own, f)[0],
+        of_flat=lambda log_scale, f, x: distributions.gaussian(x, *moments(log_scale, f)),
+        mean=lambda log_scale, f: moments(log_scale, f)[0],
         draw=draw,
         inside=lambda x: jnp.ones(x.shape[:-1], bool),
         space=REAL,
     )
 
 
-def discretised_logistic(levels: int, noise_std: float) -> Decoder:
+def logit_laplace(variance: Variance, scale: float) -> Likelihood:
+    """Numbers in [0, 1], f the location of their logits, and with variance "network" log b too.
+
+    What is shown is the median, as in Ramesh et al. 2021; draws beyond [0, 1] are cut off there.
+    """
+    outputs, init, split = _location_and_scale(variance, scale)
+
+    def back(logit: Array) -> Array:
+        margin = distributions.MARGIN
+        return jnp.clip((jax.nn.sigmoid(logit) - margin) / (1 - 2 * margin), 0, 1)
+
+    def draw(key: Key, log_scale: LogScale, f: Array) -> Array:
+        mu, log_b = split(log_scale, f)
+        return back(mu + jnp.exp(log_b) * jax.random.laplace(key, mu.shape))
+
+    return Likelihood(
+        outputs=outputs,
+        init=init,
+        of_flat=lambda log_scale, f, x: distributions.logit_laplace(x, *split(log_scale, f)),
+        mean=lambda log_scale, f: back(split(log_scale, f)[0]),
+        draw=draw,
+        inside=lambda x: jnp.all((x >= 0) & (x <= 1), axis=-1),
+        space=UNIT,
+    )
+
+
+def discretised_logistic(levels: int, noise_std: float) -> Likelihood:
     """Grey levels in their order, f the location μ and the log scale of a logistic.
 
     At f = 0 it is centred on mid-grey, with standard deviation `noise_std` before it is rounded.
@@ -153,23 +199,23 @@ def discretised_logistic(levels: int, noise_std: float) -> Decoder:
         mu, log_scale = _split(f, 2)
         return mu + 0.5, jnp.maximum(log_scale + start, FLOOR)
 
-    def mean(own: Any, f: Array) -> Array:
+    def mean(log_scale: LogScale, f: Array) -> Array:
         # E[x] = 1 / (K - 1) Σ_{k=1}^{K-1} P(x >= k / (K - 1))
-        mu, log_scale = parts(f)
-        rate = jnp.exp(-log_scale)
+        mu, log_s = parts(f)
+        rate = jnp.exp(-log_s)
         above = lambda k: jax.nn.sigmoid((mu - (k - 0.5) / (levels - 1)) * rate)
         total = jax.lax.fori_loop(1, levels, lambda k, s: s + above(k), jnp.zeros_like(mu))
         return total / (levels - 1)
 
-    def draw(key: Key, own: Any, f: Array) -> Array:
-        mu, log_scale = parts(f)
-        y = mu + jnp.exp(log_scale) * jax.random.logistic(key, mu.shape)
+    def draw(key: Key, log_scale: LogScale, f: Array) -> Array:
+        mu, log_s = parts(f)
+        y = mu + jnp.exp(log_s) * jax.random.logistic(key, mu.shape)
         return jnp.round(jnp.clip(y, 0, 1) * (levels - 1)) / (levels - 1)
 
-    return Decoder(
+    return Likelihood(
         outputs=2,
-        init=lambda size: None,
-        log_prob=lambda own, f, x: distributions.discretised_logistic(x, *parts(f), levels),
+        init=lambda shape: None,
+        of_flat=lambda log_scale, f, x: distributions.discretised_logistic(x, *parts(f), levels),
         mean=mean,
         draw=draw,
         inside=lambda x: distributions.is_level(x, levels),
@@ -178,20 +224,40 @@ def discretised_logistic(levels: int, noise_std: float) -> Decoder:
     )
 
 
-def categorical(levels: int) -> Decoder:
+def categorical(levels: int) -> Likelihood:
     """Grey levels without an order, f their logits."""
     logits = lambda f: f.reshape(*f.shape[:-1], -1, levels)
     grey = jnp.arange(levels, dtype=jnp.float32) / (levels - 1)
-    return Decoder(
+    return Likelihood(
         outputs=levels,
-        init=lambda size: None,
-        log_prob=lambda own, f, x: distributions.categorical(x, logits(f)),
-        mean=lambda own, f: jax.nn.softmax(logits(f)) @ grey,
-        draw=lambda key, own, f: grey[jax.random.categorical(key, logits(f))],
+        init=lambda shape: None,
+        of_flat=lambda log_scale, f, x: distributions.categorical(x, logits(f)),
+        mean=lambda log_scale, f: jax.nn.softmax(logits(f)) @ grey,
+        draw=lambda key, log_scale, f: grey[jax.random.categorical(key, logits(f))],
         inside=lambda x: distributions.is_level(x, levels),
         space=UNIT,
         levels=levels,
     )
+
+
+def _location_and_scale(variance: Variance, scale: float):
+    """(n, init, split) of a likelihood with a location and a scale, which begins at `scale`.
+
+    `split` is (log_scale, f [..., D n]) -> location [..., D], log scale.
+    """
+    start = math.log(scale)
+
+    def init(shape: Shape) -> LogScale:
+        shapes: Mapping[str, Shape] = {"scalar": (), "diagonal": shape}
+        return jnp.full(shapes[variance], start, jnp.float32) if variance in shapes else None
+
+    def split(log_scale: LogScale, f: Array) -> tuple[Array, Array | float]:
+        if variance != "network":
+            return f, start if log_scale is None else log_scale
+        location, own = _split(f, 2)
+        return location, jnp.maximum(own + start, FLOOR)
+
+    return (2 if variance == "network" else 1), init, split
 
 
 def _split(f: Array, n: int) -> list[Array]:

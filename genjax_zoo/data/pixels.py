@@ -1,0 +1,101 @@
+"""From the levels of an image to the numbers that are learnt from, and back to words.
+
+Floor 4.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from genjax_zoo.contract import BINARY, COUNTS, REAL, SIGNED, UNIT, Key, Space
+from genjax_zoo.data.config import Data
+
+
+def preprocess(data: Data, levels: int) -> Callable[[Key, Any], jax.Array]:
+    """(key, integer levels 0 .. levels-1) -> x, as the config declares."""
+
+    def process(key: Key, raw: Any) -> jax.Array:
+        x = jnp.asarray(raw, jnp.float32)
+        if data.dequantise:
+            # Theis et al. 2016: density of x + u, u ~ U[0, 1); a bound on the mass of x.
+            unit = (x + jax.random.uniform(key, x.shape)) / levels
+            # In float32 the sum can round up to `levels`, where a logit would be infinite.
+            unit = jnp.minimum(unit, np.nextafter(np.float32(1), np.float32(0)))
+        else:
+            unit = x / (levels - 1)
+        if data.binarise == "threshold":
+            return jnp.asarray(unit > 0.5, jnp.float32)
+        if data.binarise == "dynamic":
+            return jnp.asarray(jax.random.uniform(key, x.shape) < unit, jnp.float32)
+        low, high = interval(data, levels)
+        return low + (high - low) * unit
+
+    return process
+
+
+def interval(data: Data, levels: int) -> tuple[float, float]:
+    """The range that `scale` gives the values; noise of a level lifts the top by one level."""
+    top = float(levels if data.dequantise else levels - 1)
+    return {"unit": (0.0, 1.0), "symmetric": (-1.0, 1.0), "raw": (0.0, top)}[data.scale]
+
+
+def level(data: Data, levels: int) -> float:
+    """The width of a level in units of x; 0 where the data are not dequantised."""
+    low, high = interval(data, levels)
+    return (high - low) / levels if data.dequantise else 0.0
+
+
+def space(data: Data) -> Space:
+    """What `scale` and `binarise` make of an image's values."""
+    if data.binarise != "none":
+        return BINARY
+    raw = REAL if data.dequantise else COUNTS
+    return {"unit": UNIT, "symmetric": SIGNED, "raw": raw}[data.scale]
+
+
+def describe(data: Data, levels: int, shape: Sequence[int]) -> str:
+    """The preprocessing in words."""
+    *image, channels = shape
+    size = "x".join(map(str, [*image, data.stack * channels]))
+    size += " (resized)" if data.resize else ""
+    if data.stack > 1:
+        size += f", {data.stack} independently drawn images stacked along the channels"
+    if data.binarise == "threshold":
+        values = "binarised by threshold at 0.5"
+    elif data.binarise == "dynamic":
+        values = "binarised dynamically (a Bernoulli draw at every access)"
+    else:
+        low, high = interval(data, levels)
+        values = f"grey levels scaled to [{low:g}, {high:g}]"
+        if data.dequantise:
+            values += f", dequantised uniformly ({levels} levels)"
+    return f"{data.source}, {size}, {values}"
+
+
+def resized(x: np.ndarray, side: int) -> np.ndarray:
+    """Integer images [..., H, W, C] resized to [..., side, side, C], in their own levels."""
+    if not side or x.shape[-3:-1] == (side, side):
+        return x
+    rows, columns = (_interpolation(n, side) for n in x.shape[-3:-1])
+    planes = np.moveaxis(x, -1, -3).astype(np.float32)
+    return np.moveaxis(np.rint(rows @ planes @ columns.T), -3, -1).astype(x.dtype)
+
+
+@functools.lru_cache(maxsize=256)
+def _interpolation(size: int, side: int) -> np.ndarray:
+    """The matrix [side, size] of bilinear interpolation along one axis.
+
+    A new pixel weighs the old ones by a triangle about its centre, which is as wide as the wider
+    of the two pixels: shrinking averages, and does not skip.
+    """
+    shrink = size / side
+    centres = (np.arange(side) + 0.5) * shrink - 0.5
+    distance = np.abs(centres[:, None] - np.arange(size)) / max(shrink, 1)
+    weights = np.maximum(1 - distance, 0)
+    return (weights / weights.sum(1, keepdims=True)).astype(np.float32)

@@ -1,0 +1,73 @@
+"""Texts: windows of characters, each of which has a number.
+
+Floor 4.
+"""
+
+from __future__ import annotations
+
+import pathlib
+from typing import NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from genjax_zoo.contract import DataError, categorical
+from genjax_zoo.data.config import Data
+from genjax_zoo.data.source import Source, order
+
+
+class Parts(NamedTuple):
+    """A text, cut in two.
+
+    Attributes:
+      train: what is learnt from.
+      held_out: what is not.
+      split: what that part is called.
+    """
+
+    train: str
+    held_out: str
+    split: str
+
+
+def read(name: str) -> Parts:
+    """The file `name`, in UTF-8; its last tenth is held out. Raises DataError where it is none."""
+    path = pathlib.Path(name).expanduser()
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise DataError(f"text:{name} cannot be read: {error.strerror or error}.") from error
+    except UnicodeDecodeError as error:
+        raise DataError(f"text:{name} is not UTF-8 ({error.reason}); convert it first.") from error
+    cut = len(text) * 9 // 10
+    return Parts(text[:cut], text[cut:], "validation (last tenth)")
+
+
+def windows(data: Data, seed: int, parts: Parts) -> Source:
+    """Windows of `length` characters, as int32 [B, length]; training ones start anywhere.
+
+    Raises DataError for a text that is shorter than one.
+    """
+    # The vocabulary: the characters of both parts in sorted order, numbered.
+    codes = {c: i for i, c in enumerate(sorted(set(parts.train + parts.held_out)))}
+    train, held = (np.array([codes[c] for c in part], np.int32) for part in parts[:2])
+    size, blocks = len(train) - data.length + 1, len(held) // data.length
+    if size < 1 or blocks < 1:
+        raise DataError(
+            f"{data.source} has {len(train)} + {len(held)} characters, too few for "
+            f"config.data.length={data.length}; choose a shorter one."
+        )
+    held = held[: blocks * data.length].reshape(blocks, data.length)
+    offsets = jnp.arange(data.length)
+    return Source(
+        resident=train,
+        feed=lambda step, rows: order(seed, size, data.batch_size, step)[rows],
+        batch=lambda key, text, starts: {"x": text[starts[:, None] + offsets]},
+        held_out=lambda key, first, last: {"x": jnp.asarray(held[first:last])},
+        held_out_split=parts.split,
+        held_out_size=blocks,
+        size=size,
+        preprocessing=f"{data.source}, characters, {len(codes)} symbols, windows of {data.length}",
+        spaces={"x": categorical(len(codes))},
+        symbols={"x": tuple(codes)},
+    )

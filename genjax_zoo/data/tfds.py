@@ -1,0 +1,85 @@
+"""Data sets of TensorFlow Datasets, prepared as array records, which are read without TensorFlow.
+
+Floor 4.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+
+from genjax_zoo.contract import DataError
+from genjax_zoo.data import images, text
+from genjax_zoo.data.config import Data
+from genjax_zoo.data.densities import DENSITIES
+from genjax_zoo.data.source import Source
+
+
+def opened(data: Data, seed: int, name: str, data_dir: str | None) -> Source:
+    """The data set `name`: its images, with their labels if there are any, or its text.
+
+    Raises DataError where it is not prepared, or is neither.
+    """
+    import tensorflow_datasets as tfds
+
+    where = data_dir or tfds.core.constants.DATA_DIR
+
+    @contextlib.contextmanager
+    def explained() -> Iterator[None]:
+        try:
+            yield
+        except Exception as error:
+            why = (str(error).strip() or type(error).__name__).splitlines()[0]
+            raise DataError(_unreadable(name, where, why)) from error
+
+    with explained():
+        builder = tfds.builder(name, data_dir=data_dir, file_format="array_record")
+        splits = builder.info.splits
+    if not splits:
+        raise DataError(_unreadable(name, where, "it is not prepared there"))
+    held = next((s for s in ("test", "validation") if s in splits), None)
+    if "train" not in splits or held is None:
+        raise DataError(
+            f"tfds:{name} needs a train and a test (or validation) split; it has "
+            f"{', '.join(splits)}."
+        )
+    features = dict((builder.info.features or {}).items())
+    if "text" in features:
+        names = ["train", *(s for s in ("validation", "test") if s in splits)]
+        read = lambda s: b"".join(r["text"] for r in builder.as_data_source(split=s)).decode()
+        with explained():
+            texts = {s: read(s) for s in names}
+        held_text = "".join(texts[s] for s in names[1:])
+        parts = text.Parts(texts["train"], held_text, "+".join(names[1:]))
+        return text.windows(data, seed, parts)
+    if "image" not in features or features["image"].np_dtype != np.uint8:
+        raise DataError(
+            f"tfds:{name} has the features {', '.join(features)}; expected an 'image' of bytes "
+            "or a 'text'."
+        )
+    classes = tuple(getattr(features.get("label"), "names", None) or ())
+    with explained():
+        train, test = (
+            _records(builder.as_data_source(split=split), classes) for split in ("train", held)
+        )
+    return images.records(data, seed, train, test, held)
+
+
+def _records(source: Any, classes: Sequence[str]) -> images.Records:
+    def read(rows: Sequence[int] | np.ndarray) -> list[tuple[np.ndarray, int | None]]:
+        found = source.__getitems__([int(r) for r in rows])
+        return [(r["image"], int(r["label"]) if "label" in r else None) for r in found]
+
+    return images.Records(len(source), read, classes)
+
+
+def _unreadable(name: str, where: str, why: str) -> str:
+    return (
+        f"tfds:{name} cannot be read from {where} ({why}). Prepare it once on a machine with "
+        f"TensorFlow: tfds.builder({name!r}, data_dir=..., file_format='array_record')"
+        ".download_and_prepare(), and pass that folder as --data_dir. "
+        f"Without any download: digits, {', '.join('density:' + d for d in DENSITIES)}."
+    )

@@ -1,0 +1,145 @@
+"""Numbers of held-out data: what a model says of each example, and the mean or the ratio of that.
+
+Floor 5. What its samples are worth is measure/samples.py.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Callable, Hashable, Iterator
+from typing import Any, cast
+
+import jax
+import numpy as np
+
+from genjax_zoo.contract import Batch, Key, Measure, Model
+from genjax_zoo.data.source import Source
+from genjax_zoo.measure.results import Result, bits_per_dim
+
+BATCH = 500
+"""Examples that are measured at once, or samples that are drawn."""
+
+Progress = Callable[[str, int, int], None]
+"""What is done so far: (name, examples done, examples in all) -> None."""
+
+
+def silent(name: str, done: int, of: int) -> None:
+    """A `Progress` that nobody sees."""
+
+
+def measures_of(model: Model) -> dict[str, Measure]:
+    """All numbers per example that a model can say: its log_prob first."""
+    own = {} if model.log_prob is None else {"log_prob": model.log_prob}
+    return own | dict(model.measures)
+
+
+def evaluate(
+    model: Model,
+    state: Any,
+    source: Source,
+    key: Key,
+    step: int,
+    examples: int | None = None,
+    only: tuple[str, ...] | None = None,
+    where: jax.sharding.Sharding | None = None,
+    progress: Progress = silent,
+) -> list[Result]:
+    """Measures the held-out data.
+
+    Args:
+      model: what to measure.
+      state: its state.
+      source: whose held-out examples.
+      key: for estimates, and for dynamic binarisation; each batch has its own.
+      step: how long the state has learnt.
+      examples: how many held-out examples, from the first; None takes all.
+      only: names of the measures wanted; None takes all.
+      where: where the values are put; replicated, if the state is on several processes.
+      progress: is called after every batch.
+    """
+    size = min(examples or source.held_out_size, source.held_out_size)
+    results = []
+    for index, (name, measure) in enumerate(measures_of(model).items()):
+        if only is not None and name not in only:
+            continue
+        value = _compiled(cast(Hashable, measure.value), where)
+        shared: tuple[Any, ...] = ()
+        error, detail = 0.0, measure.detail
+        if measure.once is not None:
+            progress(name, 0, size)
+            # A stream apart from those of the batches.
+            key_once = jax.random.fold_in(jax.random.fold_in(key, 2**31), index)
+            once = _compiled(measure.once, where)(key_once, state)
+            shared, error = (once.value,), float(once.error)
+            notes = [f"{what} {float(number):.6g}" for what, number in once.notes.items()]
+            detail = ", ".join([detail, *notes] if detail else notes)
+        values, amounts = [], []
+        for first, batch in held_out(source, key, size):
+            key_value = jax.random.fold_in(jax.random.fold_in(key, index + 1), first)
+            found = np.asarray(value(key_value, state, batch, *shared), np.float64)
+            values.append(found)
+            if measure.per is not None:
+                amounts.append(np.asarray(measure.per(batch), np.float64))
+            progress(name, first + len(found), size)
+        per = np.concatenate(amounts) if amounts else None
+        mean, spread = ratio(np.concatenate(values), per)
+        results.append(
+            Result(
+                name=name,
+                value=mean,
+                standard_error=math.hypot(spread, error / (1.0 if per is None else per.mean())),
+                kind=str(measure.exactness),
+                unit=measure.unit,
+                split=source.held_out_split,
+                n=size,
+                preprocessing=source.preprocessing,
+                step=step,
+                better=measure.better,
+                detail=detail,
+                per=None if per is None else float(per.sum()),
+            )
+        )
+        if measure.density and per is None and source.level and only is None:
+            results.append(bits_per_dim(results[-1], batch["x"][0].size, source.level))
+    return results
+
+
+def ratio(values: np.ndarray, per: np.ndarray | None = None) -> tuple[float, float]:
+    """What examples give together, and its standard error over them.
+
+        r = Σ v / Σ p,    se = sd(v - r p) / (√n mean(p))    (the delta method)
+
+    Examples of unequal p weigh as much as they hold: it is no mean of the v / p.
+
+    Args:
+      values: v [n].
+      per: p [n], how much of it each example holds; None takes 1 of each, and the mean of v.
+    """
+    n = len(values)
+    if per is None:
+        return float(values.mean()), float(values.std(ddof=1) / math.sqrt(n)) if n > 1 else 0.0
+    r = float(values.sum() / per.sum())
+    spread = float((values - r * per).std(ddof=1)) if n > 1 else 0.0
+    return r, spread / (math.sqrt(n) * float(per.mean()))
+
+
+def held_out(source: Source, key: Key, size: int) -> Iterator[tuple[int, Batch]]:
+    """The first `size` held-out examples in batches: (number of the first one, arrays of numpy).
+
+    What is random in the data depends on the examples alone: every measure sees the same batches.
+    """
+    for first in range(0, size, BATCH):
+        own = jax.random.fold_in(jax.random.fold_in(key, 0), first)
+        batch = source.held_out(own, first, min(first + BATCH, size))
+        yield first, jax.tree.map(np.asarray, batch)
+
+
+@functools.lru_cache(maxsize=64)
+def _compiled(value: Any, where: jax.sharding.Sharding | None) -> Callable:
+    def precisely(*args: Any) -> jax.Array:
+        # What is printed as exact is not to be rounded to bfloat16 on a TPU, or TF32 on a GPU.
+        with jax.default_matmul_precision("highest"):
+            return value(*args)
+
+    return jax.jit(precisely, out_shardings=where)

@@ -1,0 +1,96 @@
+"""Results: one number each, with all that one must know to quote it. Floor 5."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from genjax_zoo.contract import Exactness
+
+
+class Result(NamedTuple):
+    """One number, and all that one must know to quote it.
+
+    Attributes:
+      name: log_prob, or the measure's own.
+      value: in `unit`: the mean over n examples, or Σ value / Σ per; or what n samples are worth.
+      standard_error: of the value, over examples, and of what they share (log Z) where that is
+        estimated; None for what is no mean.
+      kind: exact, lower_bound, estimate or unnormalised.
+      unit: nats, nats/token, error, ...
+      split: which examples.
+      n: how many.
+      preprocessing: what was done to them.
+      step: after how many steps of training.
+      better: higher or lower.
+      detail: what else one must know, such as the number of importance samples.
+      low, high: the 95 % interval of a number of samples; None for one of examples.
+      protocol: what must be the same before it is compared (scores.Protocol), as a dict; empty for
+        a number of examples. scores.compare takes results as they are.
+      per: Σ per, how much the n examples hold of what the unit divides by (tokens, dimensions);
+        None for a mean over examples.
+    """
+
+    name: str
+    value: float
+    standard_error: float | None
+    kind: str
+    unit: str
+    split: str
+    n: int
+    preprocessing: str
+    step: int
+    better: str
+    detail: str = ""
+    low: float | None = None
+    high: float | None = None
+    protocol: Mapping[str, Any] = {}
+    per: float | None = None
+
+
+def bits_per_dim(nats: Result, dims: int, level: float) -> Result:
+    """A log-density of dequantised data as bits for each number of the discrete data.
+
+    The mass of a discrete x is the mean density over its cell, of volume w^D, and so
+
+        -1/D log2 P(x) <= -1/D (E_u[log2 p(x + u)] + D log2 w)
+
+    Theis, van den Oord & Bethge 2016 (arXiv:1511.01844), section 3.1: a lower bound of log P.
+
+    Args:
+      nats: of log p(x + u).
+      dims: D.
+      level: w, the width of a level in the units of x.
+    """
+    assert nats.standard_error is not None
+    exact = nats.kind == Exactness.EXACT
+    return nats._replace(
+        name="bits_per_dim" if nats.name == "log_prob" else f"{nats.name}_bits_per_dim",
+        value=-(nats.value / dims + math.log(level)) / math.log(2),
+        standard_error=nats.standard_error / dims / math.log(2),
+        kind=str(Exactness.LOWER_BOUND) if exact else nats.kind,
+        unit="bits/dim",
+        better="lower",
+        detail="from above: it is the likelihood of the discrete data that is bounded from below",
+        per=float(nats.n * dims),
+    )
+
+
+def describe(result: Result) -> str:
+    """One line that can be quoted: the value with its error, and what it is."""
+    kind = "" if result.kind == Exactness.EXACT else f" {result.kind.replace('_', ' ')},"
+    of_samples = result.low is not None
+    within = (
+        f"[{result.low:.4f}, {result.high:.4f}]" if of_samples else f"± {result.standard_error:.4f}"
+    )
+    where = f"{result.split} split" if "asked" not in result.protocol else f"of {result.split}"
+    what = "samples" if of_samples else ""
+    if result.per is not None:
+        what = f"of {result.per:.0f} {result.unit.partition('/')[2] or 'unit'}s"
+    return (
+        f"{f'{result.name} = {result.value:.4f} {within} {result.unit}'.rstrip()},{kind} "
+        f"{result.detail + ', ' if result.detail else ''}"
+        f"{where + ', ' if result.split else ''}"
+        f"n={f'{result.n} {what}'.rstrip()}, {result.preprocessing}, step {result.step}"
+    )
