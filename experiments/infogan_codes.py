@@ -45,18 +45,18 @@ CHOSEN = (
 def values(setup: Setup, config: infogan.Config, state: Any, batches: list) -> tuple:
     """The value of the first categorical factor that Q sees in each image, and the labels."""
     encode = jax.jit(lambda batch: setup.model.latents.encode(setup.root, state, batch))
-    seen, labels = [], []
+    code_values, labels = [], []
     for batch in batches:
         c = encode(batch)[:, config.latents :]
-        seen.append(np.argmax(c[:, : config.categorical[0]], axis=1))
+        code_values.append(np.argmax(c[:, : config.categorical[0]], axis=1))
         labels.append(np.asarray(batch["label"]))
-    return np.concatenate(seen), np.concatenate(labels)
+    return np.concatenate(code_values), np.concatenate(labels)
 
 
-def confusion(seen: np.ndarray, labels: np.ndarray, K: int) -> np.ndarray:
+def confusion(code_values: np.ndarray, labels: np.ndarray, K: int) -> np.ndarray:
     """How many images of each label show each value: [value, label]."""
     table = np.zeros((K, int(labels.max()) + 1), int)
-    np.add.at(table, (seen, labels), 1)
+    np.add.at(table, (code_values, labels), 1)
     return table
 
 
@@ -109,9 +109,13 @@ def draw(config, setup, state, metrics: list[dict], order: np.ndarray, sheet: st
         axis.set(title=f"columns: {title}", xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
     at = [line["step"] for line in metrics if "mutual_information_categorical" in line]
-    told = lambda name: [line[name] for line in metrics if name in line]
-    axes[-1].plot(at, told("mutual_information_categorical"), color=study.BLUE, label="categorical")
-    axes[-1].plot(at, told("mutual_information_continuous"), color=study.ORANGE, label="continuous")
+    column = lambda name: [line[name] for line in metrics if name in line]
+    axes[-1].plot(
+        at, column("mutual_information_categorical"), color=study.BLUE, label="categorical"
+    )
+    axes[-1].plot(
+        at, column("mutual_information_continuous"), color=study.ORANGE, label="continuous"
+    )
     axes[-1].axhline(math.log(config.categorical[0]), color="0.5", linestyle=":", linewidth=1)
     axes[-1].set(xlabel="step", title="bound on the mutual information, nats (dotted: ln 10)")
     axes[-1].legend()
