@@ -13,11 +13,6 @@ import gc
 import os
 import pathlib
 
-ROOT = pathlib.Path(__file__).resolve().parents[1]
-CACHE = "JAX_COMPILATION_CACHE_DIR"
-CACHE_BYTES = 10**9
-"""The folder of compiled programs is brought down to this size before the tests begin."""
-
 # Two emulated devices would change nothing but the time; tests that want more start a process.
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Batched LAPACK calls that wait for each other must not run out of threads (startup.py); tests are
@@ -25,7 +20,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("PJRT_NPROC", "16")
 # Subprocesses keep what they compile too. Even what compiles in a hundredth of a second is read
 # faster, and there are thousands of it.
-os.environ.setdefault(CACHE, str(ROOT / ".pytest_cache" / "jax"))
+os.environ.setdefault(
+    "JAX_COMPILATION_CACHE_DIR", str(pathlib.Path(__file__).parents[1] / ".pytest_cache" / "jax")
+)
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax
