@@ -56,7 +56,7 @@ def keep_compiled(environ: Mapping[str, str] = os.environ) -> pathlib.Path | Non
         folder.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"1")
         probe.unlink()
-        _make_room(folder)
+        make_room(folder)
     except OSError as error:
         log(
             f"compiled programs are not kept, for {folder} cannot be written "
@@ -68,7 +68,7 @@ def keep_compiled(environ: Mapping[str, str] = os.environ) -> pathlib.Path | Non
     return folder
 
 
-def _make_room(folder: pathlib.Path, most: int = CACHE_BYTES) -> None:
+def make_room(folder: pathlib.Path, most: int = CACHE_BYTES) -> None:
     """Removes the programs that were not used for longest, until the rest fits.
 
     jax's own bound (jax_compilation_cache_max_size) needs another package, and locks every read.
@@ -100,7 +100,7 @@ def prepare(environ: MutableMapping[str, str] = os.environ) -> bool:
     spare_threads(environ)
     flags = environ.get("XLA_FLAGS", "")
     decided = FLAG.lstrip("-") in flags or "xla_force_host_platform_device_count" in flags
-    if decided or not cpu_only(environ) or not flag_known():
+    if decided or not cpu_only(environ) or not known(FLAG, VALUE):
         return False
     environ["XLA_FLAGS"] = f"{flags} {FLAG}={VALUE}".strip()
     return True
@@ -116,8 +116,8 @@ def cpu_only(environ: MutableMapping[str, str] = os.environ) -> bool:
     return not others and namespace is None and importlib.util.find_spec("libtpu") is None
 
 
-def flag_known() -> bool:
-    """Whether the installed jaxlib holds the flag's name and the value's, read without loading it.
+def known(*words: str) -> bool:
+    """Whether the installed jaxlib holds these names of flags and values, read without loading it.
 
     A search of the library takes a tenth of a second; asking XLA itself would cost a process.
     """
@@ -126,7 +126,7 @@ def flag_known() -> bool:
         return False
     for library in pathlib.Path(found.submodule_search_locations[0]).glob("libjax_common.*"):
         with library.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as held:
-            names = (FLAG.lstrip("-"), VALUE.lstrip("-"))
+            names = (word.lstrip("-") for word in words)
             return all(
                 held.find(n.encode()) >= 0 or held.find(n.upper().encode()) >= 0 for n in names
             )
