@@ -3,7 +3,7 @@
     nice python experiments/classical_speed.py
 
 Claims: a PCD-1 step of a restricted Boltzmann machine is at least 2.5 times as fast as
-scikit-learn's; annealed importance sampling is counted in chains times temperatures a second, beside
+scikit-learn's; annealed importance sampling counts chains times temperatures a second, beside
 the products that it consists of; the parallel Kalman filter is held against the sequential one,
 and against dynamax's where that is installed (`pip install dynamax`, not needed otherwise).
 

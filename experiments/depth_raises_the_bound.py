@@ -31,8 +31,9 @@ from genjax_zoo.measure.results import Result
 from genjax_zoo.models import dbn
 from genjax_zoo.models import rbm as family
 from genjax_zoo.run import config as configs
-from genjax_zoo.run import loop
+from genjax_zoo.run import trained as runs
 from genjax_zoo.run.record.workdir import Workdir
+from genjax_zoo.run.setup import Setup, set_up
 from genjax_zoo.typed import typed
 
 CHUNK = 500
@@ -45,16 +46,16 @@ def log_z_error(result: Result) -> float:
     return float(found[1])
 
 
-def trained(workdir: Workdir, data_dir: str) -> tuple[loop.Setup, int, Any]:
+def trained(workdir: Workdir, data_dir: str) -> tuple[Setup, int, Any]:
     """A run of the family rbm: its set-up, how long it has learnt, and its state."""
     run = configs.read(workdir.read_config())
     if run.model["name"] != "rbm":
         raise ZooError(f"--workdir should hold an rbm, got {run.model['name']}.")
-    setup = loop.set_up(run, data_dir or None, learning=False)
-    return setup, *loop.restore(run, setup.model, setup.like, workdir, "last")
+    setup = set_up(run, data_dir or None, learning=False)
+    return setup, *runs.restore(setup, workdir)
 
 
-def network(setup: loop.Setup, state: Any, rate: float, steps: int) -> tuple[Any, Any]:
+def network(setup: Setup, state: Any, rate: float, steps: int) -> tuple[Any, Any]:
     """A deep belief network whose lower machine is learnt already, about to begin the upper one."""
     fields = {k: v for k, v in setup.run.model.items() if k != "name"}
     machine = typed(family.Config, fields)

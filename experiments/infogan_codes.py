@@ -26,9 +26,11 @@ import study
 from scipy.optimize import linear_sum_assignment
 
 from genjax_zoo.models import infogan
-from genjax_zoo.run import loop
 from genjax_zoo.run.record.pictures import grid
 from genjax_zoo.run.record.workdir import Workdir
+from genjax_zoo.run.setup import Setup, set_up
+from genjax_zoo.run.train import train as learn
+from genjax_zoo.run.trained import restore
 from genjax_zoo.typed import typed
 
 TRAINING = 10_000  # training images by which values are given to digits
@@ -40,25 +42,25 @@ CHOSEN = (
 )
 
 
-def values(setup: loop.Setup, config: infogan.Config, state: Any, batches: list) -> tuple:
+def values(setup: Setup, config: infogan.Config, state: Any, batches: list) -> tuple:
     """The value of the first categorical factor that Q sees in each image, and the labels."""
     encode = jax.jit(lambda batch: setup.model.latents.encode(setup.root, state, batch))
-    seen, labels = [], []
+    code_values, labels = [], []
     for batch in batches:
         c = encode(batch)[:, config.latents :]
-        seen.append(np.argmax(c[:, : config.categorical[0]], axis=1))
+        code_values.append(np.argmax(c[:, : config.categorical[0]], axis=1))
         labels.append(np.asarray(batch["label"]))
-    return np.concatenate(seen), np.concatenate(labels)
+    return np.concatenate(code_values), np.concatenate(labels)
 
 
-def confusion(seen: np.ndarray, labels: np.ndarray, K: int) -> np.ndarray:
+def confusion(code_values: np.ndarray, labels: np.ndarray, K: int) -> np.ndarray:
     """How many images of each label show each value: [value, label]."""
     table = np.zeros((K, int(labels.max()) + 1), int)
-    np.add.at(table, (seen, labels), 1)
+    np.add.at(table, (code_values, labels), 1)
     return table
 
 
-def batches_of(setup: loop.Setup, training: int) -> tuple[list, list]:
+def batches_of(setup: Setup, training: int) -> tuple[list, list]:
     """Batches of training and of all held-out images, as the model saw them."""
     source, size = setup.source, setup.run.data.batch_size
     train = []
@@ -72,7 +74,7 @@ def batches_of(setup: loop.Setup, training: int) -> tuple[list, list]:
     return [jax.tree.map(np.asarray, b) for b in train], [jax.tree.map(np.asarray, b) for b in held]
 
 
-def sweep(config: infogan.Config, setup: loop.Setup, state: Any, factor: int | None) -> np.ndarray:
+def sweep(config: infogan.Config, setup: Setup, state: Any, factor: int | None) -> np.ndarray:
     """Images [10, 10, H, W, C]: rows of one (z, c), columns of one value.
 
     Columns are values of the categorical factor, or of a continuous one from -1 to 1; within a
@@ -107,9 +109,13 @@ def draw(config, setup, state, metrics: list[dict], order: np.ndarray, sheet: st
         axis.set(title=f"columns: {title}", xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
     at = [line["step"] for line in metrics if "mutual_information_categorical" in line]
-    told = lambda name: [line[name] for line in metrics if name in line]
-    axes[-1].plot(at, told("mutual_information_categorical"), color=study.BLUE, label="categorical")
-    axes[-1].plot(at, told("mutual_information_continuous"), color=study.ORANGE, label="continuous")
+    column = lambda name: [line[name] for line in metrics if name in line]
+    axes[-1].plot(
+        at, column("mutual_information_categorical"), color=study.BLUE, label="categorical"
+    )
+    axes[-1].plot(
+        at, column("mutual_information_continuous"), color=study.ORANGE, label="continuous"
+    )
     axes[-1].axhline(math.log(config.categorical[0]), color="0.5", linestyle=":", linewidth=1)
     axes[-1].set(xlabel="step", title="bound on the mutual information, nats (dotted: ln 10)")
     axes[-1].legend()
@@ -130,11 +136,11 @@ def main() -> None:
     config = typed(infogan.Config, fields, "config.model")
     with tempfile.TemporaryDirectory() as temporary:
         workdir = Workdir(args.workdir or temporary)
-        setup = loop.set_up(run, args.data_dir)
+        setup = set_up(run, args.data_dir)
         workdir.create()
-        loop.train(setup, workdir, data_dir=args.data_dir)
+        learn(setup, workdir, data_dir=args.data_dir)
         trained = sum(start.get("seconds", 0) for start in workdir.read_runs()) / 60
-        step, state = loop.restore(run, setup.model, setup.like, workdir)
+        step, state = restore(setup, workdir)
         ran = workdir.read_runs()[0].get("commit") or "unknown"
         metrics = [json.loads(line) for line in workdir.metrics.read_text().splitlines()]
     train, held = batches_of(setup, TRAINING)

@@ -52,7 +52,7 @@ DRAWN_STACKED = 26_000
 SHOWN = 800  # of the samples, in the picture
 CRITIC = 5  # moves of WGAN-GP's critic for one of its generator
 STEPS_STACKED = 1000  # but of the published size
-LOOKS = 40  # measurements in a run on the plane
+MEASUREMENTS = 40  # measurements in a run on the plane
 
 # Gulrajani et al. 2017, algorithm 1. The step of this game is five batches, not one.
 _WGAN_GP = {
@@ -130,7 +130,7 @@ def on_plane(
         **changed(method, 100),
     )
     model, batch_size = configs.make_model(run), run.data.batch_size
-    density, every = densities.make(data), run.steps // LOOKS
+    density, every = densities.make(data), run.steps // MEASUREMENTS
     batch = lambda key: {"x": density.sample(key, batch_size)}
 
     def begin(root):
@@ -141,7 +141,7 @@ def on_plane(
         key_step, key_batch = jax.random.split(jax.random.fold_in(root, i))
         return model.step(key_step, state, batch(key_batch))[0]
 
-    def look(root, state):
+    def measure(root, state):
         x = model.sample(jax.random.fold_in(root, 2**31 - 1), state, DRAWN)["x"]
         return {**modes.coverage(x, density)._asdict(), "x": x[:SHOWN]}
 
@@ -154,15 +154,15 @@ def on_plane(
         )
         return jax.lax.scan(all_seeds, states, first + jnp.arange(every))[0]
 
-    begin_all, look_all = jax.jit(jax.vmap(begin)), jax.jit(jax.vmap(look))
+    begin_all, measure_all = jax.jit(jax.vmap(begin)), jax.jit(jax.vmap(measure))
 
     def whole(seeds: Sequence[int]) -> list[dict[str, np.ndarray]]:
         roots = jax.vmap(jax.random.key)(jnp.asarray(seeds))
         states = begin_all(roots)
-        found = [jax.device_get(look_all(roots, states))]
+        found = [jax.device_get(measure_all(roots, states))]
         for first in range(0, run.steps, every):
             states = go_on(roots, states, jnp.int32(1 + first))
-            found.append(jax.device_get(look_all(roots, states)))
+            found.append(jax.device_get(measure_all(roots, states)))
         print(f"{data}, {method}, seeds {list(seeds)}: {found[-1]['covered']} modes", flush=True)
         return found
 
@@ -175,24 +175,24 @@ def on_plane(
     ]
     # Compiled before the threads begin, which would each do it again.
     roots = jax.vmap(jax.random.key)(jnp.asarray(groups[0]))
-    look_all(roots, go_on(roots, begin_all(roots), jnp.int32(1)))
+    measure_all(roots, go_on(roots, begin_all(roots), jnp.int32(1)))
     with concurrent.futures.ThreadPoolExecutor(threads) as pool:
         each = list(pool.map(whole, groups))
-    told = {
+    measured = {
         name: np.concatenate([np.stack([f[name] for f in found]) for found in each], axis=1)
         for name in ("covered", "high_quality", "reverse_kl")
     }
-    return {**told, "x": each[0][-1]["x"][0]}, run
+    return {**measured, "x": each[0][-1]["x"][0]}, run
 
 
 def plane(data: str, args: argparse.Namespace) -> dict[str, Any]:
     """All methods on one density."""
     size = FULL if args.full else SMALL
     size = size._replace(steps=args.steps or size.steps)
-    methods, seen = {}, ""
+    methods, source = {}, ""
     for method in METHODS:
         methods[method], run = on_plane(data, method, size, args)
-        seen = run.data.source
+        source = run.data.source
     density = densities.make(data)
     assert density.sigma is not None
     return {
@@ -200,8 +200,8 @@ def plane(data: str, args: argparse.Namespace) -> dict[str, Any]:
         "batches": size.steps,
         "full": bool(args.full),
         "protocol": (
-            f"{seen} (sigma {density.sigma:g}), drawn afresh for every batch of 100; generator of "
-            f"four layers of {size.generator} (ReLU, batch norm), z ~ N(0, I) of 2 dimensions; "
+            f"{source} (sigma {density.sigma:g}), drawn afresh for every batch of 100; generator "
+            f"of four layers of {size.generator} (ReLU, batch norm), z ~ N(0, I) of 2 dimensions; "
             f"discriminator three maxout layers of {size.discriminator} (5 pieces); "
             f"non-saturating loss, players in turn, Adam {size.rate:g} (b1 .8), {size.steps:,} "
             f"steps (configs/gan.py:{data}). A pack takes its examples from the batch, so PacGAN2 "
@@ -226,7 +226,7 @@ def on_stacked(method: str, steps: int, args: argparse.Namespace) -> tuple[dict[
     """
     run = study.run("gan", "stacked_mnist", steps=steps, **changed(method, 64))
     model, extractor = configs.make_model(run), extractors.bundled("mnist")
-    told: dict[str, list] = {"covered": [], "reverse_kl": []}
+    measured: dict[str, list] = {"covered": [], "reverse_kl": []}
     made = b""
     for seed in range(args.seeds_stacked):
         source = open_source(run.data, seed, args.data_dir or None)
@@ -245,21 +245,21 @@ def on_stacked(method: str, steps: int, args: argparse.Namespace) -> tuple[dict[
         resident, rows = jax.device_put(source.resident), slice(0, run.data.batch_size)
         key_init, key_batch = jax.random.split(jax.random.fold_in(root, 2**32 - 1))
         state = model.init(key_init, source.batch(key_batch, resident, source.feed(0, rows)))
-        looks: list[modes.Classes] = []
+        measurements: list[modes.Classes] = []
         for first in range(0, steps, run.steps_per_call):
             fed = [source.feed(step, rows) for step in range(first, first + run.steps_per_call)]
             stacked = jax.tree.map(lambda *xs: np.stack(xs), *fed)
             state = go_on(state, root, resident, jnp.int32(first), stacked)
-            if (first + run.steps_per_call) % (steps // args.looks_stacked) == 0:
+            if (first + run.steps_per_call) % (steps // args.measurements_stacked) == 0:
                 keys = jax.random.split(jax.random.fold_in(root, 2**32 - 2), DRAWN_STACKED // 1000)
                 parts = [np.asarray(draw(key, state)) for key in keys]
                 label = np.concatenate([modes.stacked(part, extractor) for part in parts])
-                looks.append(modes.classes(label, STACKED[1]))
-                print(f"stacked, {method}, seed {seed}: {looks[-1]}", flush=True)
-        told["covered"].append([look.covered for look in looks])
-        told["reverse_kl"].append([look.reverse_kl for look in looks])
+                measurements.append(modes.classes(label, STACKED[1]))
+                print(f"stacked, {method}, seed {seed}: {measurements[-1]}", flush=True)
+        measured["covered"].append([each.covered for each in measurements])
+        measured["reverse_kl"].append([each.reverse_kl for each in measurements])
         made = made or _png(parts[0][:25])
-    arrays = {name: np.array(value).T for name, value in told.items()}
+    arrays = {name: np.array(value).T for name, value in measured.items()}
     return {**arrays, "png": base64.b64encode(made).decode()}, source.preprocessing
 
 
@@ -274,16 +274,16 @@ def stacked(args: argparse.Namespace) -> dict[str, Any]:
     """Both methods on stacked MNIST."""
     run = study.run("gan", "stacked_mnist")
     steps = args.steps or (run.steps if args.full else STEPS_STACKED)
-    methods, seen = {}, ""
+    methods, source = {}, ""
     for method in OF_STACKED:
-        methods[method], seen = on_stacked(method, steps, args)
+        methods[method], source = on_stacked(method, steps, args)
     channels = run.model["generator"]["widths"]
     return {
         "methods": methods,
         "batches": steps,
         "full": bool(args.full),
         "protocol": (
-            f"{seen}; DCGAN of {' and '.join(map(str, channels))} channels, batch norm in both "
+            f"{source}; DCGAN of {' and '.join(map(str, channels))} channels, batch norm in both "
             f"players, z ~ N(0, I) of {run.model['latents']} dimensions, batch "
             f"{run.data.batch_size}, Adam {run.optimizer.learning_rate:g} (b1 "
             f"{run.optimizer.b1:g}), {steps:,} steps (configs/gan.py:stacked_mnist). "
@@ -361,10 +361,10 @@ def _digits(x: float, K: int = 0) -> str:
     return f"{x:.0f}" if STACKED[1] == K else f"{x:.1f}"
 
 
-def _interval(told: Summary, K: int) -> str:
-    if not np.isfinite(told.low):
+def _interval(value: Summary, K: int) -> str:
+    if not np.isfinite(value.low):
         return "one seed: none"
-    return f"{_digits(told.low, K)} to {_digits(told.high, K)}"
+    return f"{_digits(value.low, K)} to {_digits(value.high, K)}"
 
 
 # ------------------------------------------------------------------------------------ the page
@@ -412,17 +412,17 @@ def about(name: str) -> tuple[str, int]:
 def _table(part: Mapping[str, Any], K: int, published: Mapping[str, Any]) -> str:
     clean = "high_quality" in part["methods"]["GAN"]
     rows = []
-    for method, told in part["methods"].items():
+    for method, measured in part["methods"].items():
         covered = of(part, method, "covered")
         theirs = published.get(method, {})
         row = [
             method,
             _plus_minus(covered, K),
             _interval(covered, K),
-            f"{min(told['covered'][-1])} to {max(told['covered'][-1])}",
+            f"{min(measured['covered'][-1])} to {max(measured['covered'][-1])}",
         ]
         if clean:
-            row.append(_plus_minus(summary(100 * np.asarray(told["high_quality"][-1]))))
+            row.append(_plus_minus(summary(100 * np.asarray(measured["high_quality"][-1]))))
         kl = of(part, method, "reverse_kl")
         row.append(f"{kl.mean:.2f} ± {kl.error:.2f}")
         spread = f" ± {theirs['plus_minus']}" if "plus_minus" in theirs else ""
@@ -437,8 +437,8 @@ def _table(part: Mapping[str, Any], K: int, published: Mapping[str, Any]) -> str
     )  # fmt: skip
 
 
-def _plus_minus(told: Summary, K: int = 0) -> str:
-    return f"{_digits(told.mean, K)} ± {told.error:.1f}"
+def _plus_minus(value: Summary, K: int = 0) -> str:
+    return f"{_digits(value.mean, K)} ± {value.error:.1f}"
 
 
 def draw(parts: Mapping[str, Any], plt: Any) -> Any:
@@ -455,14 +455,14 @@ def draw(parts: Mapping[str, Any], plt: Any) -> Any:
                 side.set(visible=name in PLANE, color="0.8")
         for axis in panels[len(methods) :]:
             axis.set_axis_off()
-        for axis, (method, told) in zip(panels, methods.items(), strict=False):
+        for axis, (method, measured) in zip(panels, methods.items(), strict=False):
             axis.set_title(f"{where.removeprefix('the ')}, {method}", color=COLOURS[method])
             if name in PLANE:
-                _scatter(axis, name, told["x"], COLOURS[method])
+                _scatter(axis, name, measured["x"], COLOURS[method])
             else:
-                axis.imshow(Image.open(io.BytesIO(base64.b64decode(told["png"]))))
-        for method, told in methods.items():
-            covered = np.asarray(told["covered"])
+                axis.imshow(Image.open(io.BytesIO(base64.b64decode(measured["png"]))))
+        for method, measured in methods.items():
+            covered = np.asarray(measured["covered"])
             # On the plane the first measurement is that of the start.
             first = 0 if name in PLANE else 1
             seen = np.arange(first, first + len(covered)) / (len(covered) - 1 + first)
@@ -491,7 +491,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--only", type=names, default=everything, help="which parts, by commas")
     parser.add_argument("--seeds", type=int, default=10, help="on the plane")
     parser.add_argument("--seeds-stacked", type=int, default=3)
-    parser.add_argument("--looks-stacked", type=int, default=5, help="measurements in a run")
+    parser.add_argument("--measurements-stacked", type=int, default=5, help="measurements in a run")
     parser.add_argument("--steps", type=int, default=0, help="0: as the page says")
     parser.add_argument("--together", type=int, default=0, help="seeds in a loop; 0: auto")
     parser.add_argument("--full", nargs="?", const="yes", default="", help="the published size")
@@ -500,10 +500,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = run.args
     if unknown := set(args.only) - set(everything):
         parser.error(f"--only knows {', '.join(everything)}, got {', '.join(unknown)}.")
-    if args.steps % (LOOKS * CRITIC):
-        parser.error(f"--steps should be a multiple of {LOOKS * CRITIC}, got {args.steps}.")
+    if args.steps % (MEASUREMENTS * CRITIC):
+        parser.error(f"--steps should be a multiple of {MEASUREMENTS * CRITIC}, got {args.steps}.")
 
-    calls = args.looks_stacked * study.run("gan", "stacked_mnist").steps_per_call
+    calls = args.measurements_stacked * study.run("gan", "stacked_mnist").steps_per_call
     if "stacked" in args.only and (args.steps or STEPS_STACKED) % calls:
         parser.error(f"--steps of stacked MNIST should be a multiple of {calls}.")
 

@@ -61,7 +61,7 @@ class Arm(NamedTuple):
     coarse: tuple[float, ...]
 
 
-class Look(NamedTuple):
+class Measurement(NamedTuple):
     """What one measurement found.
 
     Attributes:
@@ -75,18 +75,18 @@ class Look(NamedTuple):
     frechet: float
 
 
-class Told(NamedTuple):
+class Outcome(NamedTuple):
     """What one run of one seed leaves.
 
     Attributes:
-      looks: the measurements, in time.
+      measurements: in time.
       ends: those at the end of each stage (of the full-size run: the last one).
       grids: some samples at each of `ends`, in [0, 1].
       score: the last one, with its interval and protocol.
     """
 
-    looks: list[Look]
-    ends: list[Look]
+    measurements: list[Measurement]
+    ends: list[Measurement]
     grids: list[np.ndarray]
     score: scores.Score
 
@@ -127,8 +127,8 @@ class Runner:
         init = functools.partial(arm.init, key_init, batch)
         self._call(init())  # compiles, on nobody's clock
         self.state: Staged = init()
-        self.looks: list[Look] = []
-        self.ends: list[Look] = []
+        self.measurements: list[Measurement] = []
+        self.ends: list[Measurement] = []
         self.grids: list[np.ndarray] = []
 
     def _call(self, state: Staged) -> Staged:
@@ -146,11 +146,11 @@ class Runner:
         self.seconds += time.perf_counter() - began
         self.step += self.arm.run.steps_per_call
 
-    def look(self, end: bool = False) -> None:
+    def measure(self, end: bool = False) -> None:
         """Measures; at the `end` of a stage also keeps a few samples."""
         x = self.judge.unit(self.draw())
-        found = Look(self.step, self.seconds, self.judge.frechet(x))
-        self.looks.append(found)
+        found = Measurement(self.step, self.seconds, self.judge.frechet(x))
+        self.measurements.append(found)
         if end:
             self.ends.append(found)
             self.grids.append(x[:SHOWN])
@@ -159,10 +159,10 @@ class Runner:
         """Samples, always of the same latents."""
         return np.asarray(self.arm.sample(jax.random.fold_in(self.root, 2**32 - 2), self.state))
 
-    def told(self) -> Told:
+    def outcome(self) -> Outcome:
         """All of it, and the last score with its interval."""
         score = self.judge.score(self.judge.unit(self.draw()))
-        return Told(self.looks, self.ends, self.grids, score)
+        return Outcome(self.measurements, self.ends, self.grids, score)
 
 
 class Judge:
@@ -209,7 +209,7 @@ class Judge:
         return found
 
 
-def compete(name: str, args: argparse.Namespace) -> tuple[Arm, dict[str, list[Told]]]:
+def compete(name: str, args: argparse.Namespace) -> tuple[Arm, dict[str, list[Outcome]]]:
     """Both runs over all seeds, on one data set."""
     changed = shortened(name, args.part)
     if args.rate:
@@ -225,28 +225,28 @@ def compete(name: str, args: argparse.Namespace) -> tuple[Arm, dict[str, list[To
         "grown": arm(run, sources[0], args.drawn, judge),
         "full size": arm(whole, sources[0], args.drawn, judge),
     }
-    told: dict[str, list[Told]] = {which: [] for which in ARMS}
+    outcomes: dict[str, list[Outcome]] = {which: [] for which in ARMS}
     for seed, source in enumerate(sources):
         grown, other = (Runner(arms[which], source, seed, judge) for which in ARMS)
         marks = sorted({*arms["grown"].ends, *marks_of(run, args.marks)})
         for runner in (grown, other):
-            runner.look()
+            runner.measure()
         for mark in marks:
             while grown.step < mark:
                 grown.advance()
                 while other.seconds < grown.seconds:
                     other.advance()
-            grown.look(end=mark in arms["grown"].ends)
-            other.look(end=mark == marks[-1])
+            grown.measure(end=mark in arms["grown"].ends)
+            other.measure(end=mark == marks[-1])
             print(
                 f"{name}, seed {seed}: {grown.seconds / 60:.2f} minutes, grown {grown.step} steps "
-                f"{grown.looks[-1].frechet:.2f}, full size {other.step} steps "
-                f"{other.looks[-1].frechet:.2f}",
+                f"{grown.measurements[-1].frechet:.2f}, full size {other.step} steps "
+                f"{other.measurements[-1].frechet:.2f}",
                 flush=True,
             )
         for which, runner in zip(ARMS, (grown, other), strict=True):
-            told[which].append(runner.told())
-    return arms["grown"], told
+            outcomes[which].append(runner.outcome())
+    return arms["grown"], outcomes
 
 
 def shortened(name: str, part: float) -> dict[str, Any]:
@@ -270,26 +270,26 @@ def marks_of(run: configs.Run, marks: int) -> list[int]:
 # --------------------------------------------------------------------------------- the verdict
 
 
-def medians(told: dict[str, list[Told]]) -> tuple[np.ndarray, float]:
+def medians(outcomes: dict[str, list[Outcome]]) -> tuple[np.ndarray, float]:
     """Medians over the seeds: at the end of each stage [stages]; at full size, at the end."""
-    stages = np.array([[look.frechet for look in each.ends] for each in told["grown"]])
-    whole = [each.ends[-1].frechet for each in told["full size"]]
+    stages = np.array([[one.frechet for one in each.ends] for each in outcomes["grown"]])
+    whole = [each.ends[-1].frechet for each in outcomes["full size"]]
     return np.median(stages, axis=0), float(np.median(whole))
 
 
-def verdict(name: str, told: dict[str, list[Told]]) -> tuple[bool, str]:
+def verdict(name: str, outcomes: dict[str, list[Outcome]]) -> tuple[bool, str]:
     """Whether the claim holds, and the sentence that says so."""
-    stages, whole = medians(told)
+    stages, whole = medians(outcomes)
     falls, wins = bool(np.all(np.diff(stages) < 0)), bool(stages[-1] <= whole)
     better = sum(
         a.ends[-1].frechet <= b.ends[-1].frechet
-        for a, b in zip(told["grown"], told["full size"], strict=True)
+        for a, b in zip(outcomes["grown"], outcomes["full size"], strict=True)
     )
     steps = ", ".join(f"{value:.1f}" for value in stages)
     return falls and wins, (
         f"On {name} the Frechet distance at the ends of the stages is {steps} (medians of "
-        f"{len(told['grown'])} seeds), and {whole:.1f} after the same time at full size; growing "
-        f"ends at least as well in {better} of {len(told['grown'])} seeds. The claim "
+        f"{len(outcomes['grown'])} seeds), and {whole:.1f} after the same time at full size; "
+        f"growing ends at least as well in {better} of {len(outcomes['grown'])} seeds. The claim "
         f"{'holds' if falls and wins else 'does NOT hold'}."
     )
 
@@ -297,17 +297,17 @@ def verdict(name: str, told: dict[str, list[Told]]) -> tuple[bool, str]:
 # ------------------------------------------------------------------------------------ the page
 
 
-def draw(plt: Any, results: dict[str, tuple[Arm, dict[str, list[Told]]]]) -> Any:
+def draw(plt: Any, results: dict[str, tuple[Arm, dict[str, list[Outcome]]]]) -> Any:
     """For each data set: seed 0's samples at the end of each stage, and every seed's score."""
     figure = plt.figure(figsize=(13, 5.4 * len(results)), layout="constrained")
     rows = np.atleast_1d(figure.subfigures(len(results), 1))
-    for row, (name, (grown, told)) in zip(rows, results.items(), strict=True):
+    for row, (name, (grown, outcomes)) in zip(rows, results.items(), strict=True):
         above, below = row.subfigures(2, 1, height_ratios=[2.6, 2.8])
         last = grown.sides[-1]
         panels = [
-            *((f"{side}x{side}", grid) for side, grid in zip(grown.sides, told["grown"][0].grids,
-                                                            strict=True)),
-            (f"{last}x{last} from the start", told["full size"][0].grids[-1]),
+            *((f"{side}x{side}", grid)
+              for side, grid in zip(grown.sides, outcomes["grown"][0].grids, strict=True)),
+            (f"{last}x{last} from the start", outcomes["full size"][0].grids[-1]),
         ]  # fmt: skip
         axes = above.subplots(1, len(panels))
         for axis, (title, grid) in zip(axes, panels, strict=True):
@@ -320,17 +320,17 @@ def draw(plt: Any, results: dict[str, tuple[Arm, dict[str, list[Told]]]]) -> Any
         for which, colour in ARMS.items():
             lines = [
                 (
-                    np.array([look.seconds / 60 for look in each.looks]),
-                    np.array([look.frechet for look in each.looks]),
+                    np.array([one.seconds / 60 for one in each.measurements]),
+                    np.array([one.frechet for one in each.measurements]),
                 )
-                for each in told[which]
+                for each in outcomes[which]
             ]
             for minutes, values in lines:
                 axis.plot(minutes, values, color=colour, linewidth=0.6, alpha=0.4)
             middle = [np.median([line[part] for line in lines], 0) for part in (0, 1)]
             axis.plot(*middle, color=colour, label=which)
         for k, side in enumerate(grown.sides):
-            end = np.median([each.ends[k].seconds for each in told["grown"]]) / 60
+            end = np.median([each.ends[k].seconds for each in outcomes["grown"]]) / 60
             axis.axvline(end, color="0.7", linewidth=0.8, linestyle=":")
             axis.text(end, 0.98, f"{side}x{side} ends ", rotation=90, ha="right", va="top",
                       fontsize=8, color="0.4", transform=axis.get_xaxis_transform())  # fmt: skip
@@ -341,11 +341,11 @@ def draw(plt: Any, results: dict[str, tuple[Arm, dict[str, list[Told]]]]) -> Any
     return figure
 
 
-def page(results: dict[str, tuple[Arm, dict[str, list[Told]]]], run: study.Study) -> list[str]:
+def page(results: dict[str, tuple[Arm, dict[str, list[Outcome]]]], run: study.Study) -> list[str]:
     """The results page."""
     parts = [
         "# Progressive growing",
-        *(verdict(name, told)[1] for name, (_, told) in results.items()),
+        *(verdict(name, outcomes)[1] for name, (_, outcomes) in results.items()),
         run.picture("Samples at the end of each stage, and the score against minutes"),
         "Above, samples of seed 0 at the end of each stage (of the moving average, always of the "
         "same latents), and after the same time at full size; below, every seed as a thin line, "
@@ -353,12 +353,12 @@ def page(results: dict[str, tuple[Arm, dict[str, list[Told]]]], run: study.Study
         "image of 4x4 pixels, enlarged, is far from the data whatever it shows. The last line of "
         "each table is the score of the held-out images themselves, averaged to that resolution.",
     ]
-    for name, (grown, told) in results.items():
+    for name, (grown, outcomes) in results.items():
         rows = []
         for seed in range(run.args.seeds):
             for which in ARMS:
-                each = told[which][seed]
-                stages = [f"{look.frechet:.1f}" for look in each.ends[:-1]]
+                each = outcomes[which][seed]
+                stages = [f"{one.frechet:.1f}" for one in each.ends[:-1]]
                 stages = stages or ["-"] * (len(grown.sides) - 1)
                 score = each.score
                 took, final = each.ends[-1].seconds / 60, f"{score.value:.1f}"
@@ -372,22 +372,23 @@ def page(results: dict[str, tuple[Arm, dict[str, list[Told]]]], run: study.Study
         parts += [
             f"## {name}",
             study.table(["seed", "run", "minutes", "steps", *heads, "final (95 %)"], rows),
-            _protocol(grown, told["grown"][0].score),
+            _protocol(grown, outcomes["grown"][0].score),
         ]
     minutes = {
-        name: sum(each.ends[-1].seconds for each in told["grown"] + told["full size"]) / 60
-        for name, (_, told) in results.items()
+        name: sum(each.ends[-1].seconds for each in outcomes["grown"] + outcomes["full size"]) / 60
+        for name, (_, outcomes) in results.items()
     }
     return [*parts, run.closing(f"0 to {run.args.seeds - 1}", minutes)]
 
 
 def _protocol(grown: Arm, score: scores.Score) -> str:
-    told, model = score.protocol, grown.run.model
+    protocol, model = score.protocol, grown.run.model
     return (
-        f"Frechet distance (not FID: the features are those of the extractor {told.extractor!r}, "
-        f"sha256 {told.sha256[:12]}) of {told.n_samples} samples from the {told.n_real} images of "
-        f"the {told.split} split; {told.data}. Channels {', '.join(map(str, model['widths']))}, "
-        f"stages of {', '.join(f'{n:,}' for n in np.diff((0, *grown.ends)))} steps, batch "
+        "Frechet distance (not FID: the features are those of the extractor "
+        f"{protocol.extractor!r}, sha256 {protocol.sha256[:12]}) of {protocol.n_samples} samples "
+        f"from the {protocol.n_real} images of the {protocol.split} split; {protocol.data}. "
+        f"Channels {', '.join(map(str, model['widths']))}, stages of "
+        f"{', '.join(f'{n:,}' for n in np.diff((0, *grown.ends)))} steps, batch "
         f"{grown.run.data.batch_size}, Adam {grown.run.optimizer.learning_rate:g}, WGAN-GP: "
         "configs/progressive_gan.py."
     )
@@ -421,15 +422,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     results = {name: compete(name, run.args) for name in run.args.data}
     run.args.data_dir = run.args.data_dir or ""
     numbers = {
-        f"{name}, {which}, seed {seed}": [list(look) for look in each.looks]
-        for name, (_, told) in results.items()
+        f"{name}, {which}, seed {seed}": [list(one) for one in each.measurements]
+        for name, (_, outcomes) in results.items()
         for which in ARMS
-        for seed, each in enumerate(told[which])
+        for seed, each in enumerate(outcomes[which])
     }
     head = {"each line": "steps, seconds, Frechet distance"}
     run.write(page(results, run), draw(run.pyplot(), results), head | numbers)
-    for name, (_, told) in results.items():
-        print(verdict(name, told)[1])
+    for name, (_, outcomes) in results.items():
+        print(verdict(name, outcomes)[1])
 
 
 if __name__ == "__main__":

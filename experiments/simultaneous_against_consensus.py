@@ -86,9 +86,9 @@ def learn(
         states = go_on(roots, states, 1 + first)
         history.append(jax.device_get(measure(roots, states)))
         print(f"{variant} {first + every}: modes {history[-1]['covered']}", flush=True)
-    told = {name: np.stack([h[name] for h in history]) for name in history[0]}
-    told |= {"minutes": np.array((time.time() - began) / 60)}
-    return told, jax.tree.map(lambda leaf: leaf[0], states)
+    measured = {name: np.stack([h[name] for h in history]) for name in history[0]}
+    measured |= {"minutes": np.array((time.time() - began) / 60)}
+    return measured, jax.tree.map(lambda leaf: leaf[0], states)
 
 
 class Spectrum(NamedTuple):
@@ -154,20 +154,20 @@ def draw(
     above, below = figure.subfigures(2, 1, height_ratios=[4.4, 3.8])
     centres = np.asarray(densities.make("ring").centres)
     grid = above.subplots(2, len(shown))
-    for row, (name, told) in zip(grid, results.items(), strict=True):
+    for row, (name, measured) in zip(grid, results.items(), strict=True):
         row[0].set_ylabel(name, color=COLOURS[name], fontsize=12)
         for axis, t in zip(row, shown, strict=True):
             axis.scatter(*centres.T, s=60, facecolors="none", edgecolors="0.7", linewidths=0.8)
-            axis.scatter(*told["x"][t, 0].T, s=1, color=COLOURS[name], alpha=0.3, linewidths=0)
+            axis.scatter(*measured["x"][t, 0].T, s=1, color=COLOURS[name], alpha=0.3, linewidths=0)
             axis.set(xlim=(-1.6, 1.6), ylim=(-1.6, 1.6), aspect="equal", xticks=[], yticks=[])
             for side in axis.spines.values():
                 side.set(visible=True, color="0.8")
             if name == "simultaneous":
                 axis.set_title(f"{t * every:,} steps")
     left, middle, right = below.subplots(1, 3)
-    for name, told in results.items():
+    for name, measured in results.items():
         steps = every * np.arange(last + 1) / 1000
-        for axis, values in ((left, told["covered"]), (middle, 100 * told["high_quality"])):
+        for axis, values in ((left, measured["covered"]), (middle, 100 * measured["high_quality"])):
             axis.plot(steps, values, color=COLOURS[name], linewidth=0.6, alpha=0.4)
             axis.plot(steps, np.median(values, 1), color=COLOURS[name], label=name)
     left.set(xlabel="thousand steps", title="modes covered, of 8", ylim=(0, 8.4))
@@ -190,18 +190,18 @@ def draw(
     return figure
 
 
-def _spectrum_row(name: str, which: str, z: np.ndarray, told: Spectrum) -> list[str]:
+def _spectrum_row(name: str, which: str, z: np.ndarray, spectrum: Spectrum) -> list[str]:
     near = _near(z)
     left = z[z.real < -near]
     all_of_them, contracting = (numerics.convergence(w, 1.0).largest_step for w in (z, left))
     return [
         name,
         which,
-        _number(told.norm),
+        _number(spectrum.norm),
         _number(z.real.max()),
         _number(np.abs(z.imag).max()),
         _number(z.real.min()),
-        f"{int(np.sum(z.real > near))} of {told.parameters}",
+        f"{int(np.sum(z.real > near))} of {spectrum.parameters}",
         _number(all_of_them) if all_of_them else "none",
         _number(contracting),
     ]
@@ -231,9 +231,9 @@ def page(
     """The results page."""
     args = run.args
     _, sentence = verdict(results, args.seeds)
-    tails = {name: told["covered"][-11:] for name, told in results.items()}
+    tails = {name: measured["covered"][-11:] for name, measured in results.items()}
     rows = []
-    for name, told in results.items():
+    for name, measured in results.items():
         for seed in range(args.seeds):
             tail = tails[name][:, seed]
             rows.append([
@@ -241,9 +241,9 @@ def page(
                 seed,
                 tail[-1],
                 f"{tail.min()} to {tail.max()}",
-                int(np.sum(told["counts"][-1, seed] >= 0.01 * DRAWN)),
-                f"{100 * told['high_quality'][-1, seed]:.1f}",
-                f"{told['reverse_kl'][-1, seed]:.3f}",
+                int(np.sum(measured["counts"][-1, seed] >= 0.01 * DRAWN)),
+                f"{100 * measured['high_quality'][-1, seed]:.1f}",
+                f"{measured['reverse_kl'][-1, seed]:.3f}",
             ])  # fmt: skip
     of_seeds = study.table(
         ["dynamics", "seed", "modes covered, of 8", f"in the last {10 * args.every:,} steps",
@@ -261,13 +261,15 @@ def page(
             _spectrum_row("consensus", "v - γ ∇½‖v‖²", consensus.followed, consensus),
         ],
     )  # fmt: skip
-    fastest = {name: _number(np.abs(told.field.imag).max()) for name, told in spectra.items()}
+    fastest = {
+        name: _number(np.abs(spectrum.field.imag).max()) for name, spectrum in spectra.items()
+    }
     return [
         "# Simultaneous against consensus",
         f"After {args.steps:,} steps {sentence} One stray sample covers a mode, so the count "
         f"flickers: in the last {10 * args.every:,} steps simultaneous is seen with up to "
         f"{tails['simultaneous'].max()} modes, and consensus never with fewer than "
-        f"{tails['consensus'].min()}. How many modes simultaneous keeps is a matter of the dice: "
+        f"{tails['consensus'].min()}. How many modes simultaneous keeps is a matter of the seed: "
         "this protocol at commit eb96af1, whose steps drew other noise from the same seeds, ended "
         "with 4 to 6 modes over five seeds, and consensus with 8 in each.",
         run.picture("Samples over time, modes over time, and eigenvalues at the end"),
@@ -289,7 +291,7 @@ def page(
         "float32's share of the largest modulus if that is more, is neither right nor left of the "
         "axis in the columns that say so.",
         "How far from standing still each is, ‖v‖ says. Each player alone, by its own Hessian: "
-        + "; ".join(f"{name}: {_alone(told.nash)}" for name, told in spectra.items())
+        + "; ".join(f"{name}: {_alone(spectrum.nash)}" for name, spectrum in spectra.items())
         + ".",
         f"Protocol: ring of 8 Gaussians, radius 1, sigma .01; {DRAWN} samples a measurement; a "
         "mode is covered by at least one sample within 3 sigma of its centre (perfect samples: "
@@ -302,7 +304,7 @@ def page(
         "8, about 90 % within 3 sigma from 30,000 steps on.",
         run.closing(
             f"0 to {args.seeds - 1}",
-            {name: float(told["minutes"]) for name, told in results.items()},
+            {name: float(measured["minutes"]) for name, measured in results.items()},
         ),
     ]
 
@@ -323,8 +325,8 @@ def main() -> None:
         results[name], state = learn(variant, args.seeds, args.steps, args.every)
         spectra[name] = spectrum(variant, state)
     numbers: dict[str, Any] = {"every": args.every}
-    for name, told in results.items():
-        numbers[name] = {key: told[key] for key in ("covered", "high_quality")}
+    for name, measured in results.items():
+        numbers[name] = {key: measured[key] for key in ("covered", "high_quality")}
         numbers[name]["eigenvalues"] = spectra[name].field[:LEADING]
     run.write(
         page(results, spectra, run), draw(results, spectra, args.every, run.pyplot()), numbers

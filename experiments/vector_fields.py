@@ -12,7 +12,7 @@ sit on its own maximum, -∇L converges to that point and the sum leaves it.
 
     python experiments/vector_fields.py
 
-writes a page, a picture and the numbers to experiments/results/. There are no dice.
+writes a page, a picture and the numbers to experiments/results/. Nothing is random.
 """
 
 from __future__ import annotations
@@ -173,8 +173,8 @@ def measure() -> list[Row]:
         nash = numerics.nash(three["v"]).verdict
         for field, expected in closed_form(J).items():
             found = numerics.eigenvalues(three[field])
-            told = numerics.convergence(found, STEP, rounding=1e-5)
-            rows.append(Row(name, point, field, found, expected, told, nash))
+            verdict = numerics.convergence(found, STEP, rounding=1e-5)
+            rows.append(Row(name, point, field, found, expected, verdict, nash))
     return rows
 
 
@@ -352,7 +352,7 @@ def page(rows: list[Row], run: study.Study) -> list[str]:
         "discriminator says that cannot tell. Wasserstein is the bilinear game by another name, "
         "and hinge is Wasserstein while |ψθ| < 1. The Nash check is undecided where each player's "
         "own loss is flat.",
-        run.closing("none (no dice)"),
+        run.closing("none (nothing is random)"),
     ]
 
 

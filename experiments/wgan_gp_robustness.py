@@ -325,8 +325,8 @@ def _go_on(model: Model, source: Source, steps: int) -> Any:
 
 def kept(folder: pathlib.Path, name: str, fields: Mapping[str, Any], drawn: int, run: Any) -> Cell:
     """The cell of that config in the folder; if there is none yet, that of `run()`, now kept."""
-    told = hashlib.sha256(json.dumps([fields, drawn], sort_keys=True).encode()).hexdigest()
-    path = folder / f"{name}-{told[:12]}.npz"
+    digest = hashlib.sha256(json.dumps([fields, drawn], sort_keys=True).encode()).hexdigest()
+    path = folder / f"{name}-{digest[:12]}.npz"
     if path.is_file():
         with np.load(path, allow_pickle=False) as held:
             rest = {k: held[k].item() for k in ("diversity", "step", "diverged")}
@@ -354,12 +354,12 @@ def verdict(grid: Grid, judge: Judge) -> str:
     every = [name for name, count in counts.items() if count == len(grid)]
     diverged = sum(cell.diverged for row in grid.values() for cell in row.values())
     holds = every == ["WGAN-GP"]
-    told = ", ".join(f"{name} {count}" for name, count in counts.items())
+    listed = ", ".join(f"{name} {count}" for name, count in counts.items())
     return (
-        f"Of {len(grid)} architectures, each objective trains: {told} (one seed). All are trained "
-        f"by {_and(every) if every else 'none'}; {diverged or 'no'} run{'s' * (diverged != 1)} "
-        f"diverged. Published (LSUN bedrooms at 64x64): WGAN-GP alone trains all seven. The claim "
-        f"{'holds' if holds else 'does NOT hold'} here."
+        f"Of {len(grid)} architectures, each objective trains: {listed} (one seed). All are "
+        f"trained by {_and(every) if every else 'none'}; {diverged or 'no'} "
+        f"run{'s' * (diverged != 1)} diverged. Published (LSUN bedrooms at 64x64): WGAN-GP alone "
+        f"trains all seven. The claim {'holds' if holds else 'does NOT hold'} here."
     )
 
 
@@ -425,7 +425,7 @@ def page(grid: Grid, judge: Judge, size: Size, run: study.Study) -> list[str]:
         covered = int(np.sum(judge.classes(x) >= LEAST))
         spread = f"{distances.diversity(x, judge.real):.2f}"
         rows.append((name, "", value, covered, spread, "", "", "", ""))
-    told = judge.least.protocol
+    protocol = judge.least.protocol
     head = ["architecture", "objective", "Frechet distance (95 %)", "classes", "diversity",
             "trains", "generator steps", "seconds", "compiling"]  # fmt: skip
     cells = [cell for row in grid.values() for cell in row.values()]
@@ -449,11 +449,12 @@ def page(grid: Grid, judge: Judge, size: Size, run: study.Study) -> list[str]:
         "knowing every pixel and no shape is worth). NaN is shown in red.",
         study.table(head, rows),
         f"Protocol: {judge.source.preprocessing}; Frechet distance (not FID: features of the "
-        f"extractor {told.extractor!r}, sha256 {told.sha256[:12]}) of {told.n_samples} samples "
-        f"from the {told.n_real} images of the {told.split} split, of training images "
-        f"{len(judge.train)}; interval of resamples of the images, not of seeds. Diversity: mean "
-        "distance between samples over that between held-out images. Classes are those the "
-        f"extractor sees. As many generator steps for all, batch {BATCH} a move; {rates}"
+        f"extractor {protocol.extractor!r}, sha256 {protocol.sha256[:12]}) of "
+        f"{protocol.n_samples} samples from the {protocol.n_real} images of the {protocol.split} "
+        f"split, of training images {len(judge.train)}; interval of resamples of the images, "
+        "not of seeds. Diversity: mean distance between samples over that between held-out images. "
+        f"Classes are those the extractor sees. As many generator steps for all, batch {BATCH} a "
+        f"move; {rates}"
         f"{f' (all rates {size.rate:g} times the published ones)' if size.rate != 1 else ''}. "
         f"Filters {', '.join(map(str, size.widths))} in G and the reverse in D, z of "
         f"{size.latents}, ResNet of {size.depth} layers and {size.residual} channels (published: "

@@ -28,7 +28,7 @@ def _expected_losses(loss, logit):
     each = jax.vmap(objectives.OBJECTIVES[loss])
     far = jnp.full_like(a, 100.0)
     of_data, of_samples = each(a, -far), each(far, a)
-    total = lambda told, p: float(_H * np.sum(np.asarray(told, np.float64) * p))
+    total = lambda lowered, p: float(_H * np.sum(np.asarray(lowered, np.float64) * p))
     p, q = _normal(_LINE, 0), _normal(_LINE, 1)
     return {
         "discriminator": total(of_data["discriminator"], p) + total(of_samples["discriminator"], q),
@@ -59,10 +59,10 @@ def test_no_discriminator_does_better_than_the_optimal_one(loss):
 
 @pytest.mark.parametrize("loss", CROSS_ENTROPY)
 def test_one_who_cannot_tell_pays_log_4(loss):
-    told = objectives.OBJECTIVES[loss](jnp.zeros(5), jnp.zeros(5))
-    assert abs(told["discriminator"] - math.log(4)) < 1e-6
+    lowered = objectives.OBJECTIVES[loss](jnp.zeros(5), jnp.zeros(5))
+    assert abs(lowered["discriminator"] - math.log(4)) < 1e-6
     sign = {"minimax": -1, "non_saturating": 1}[loss]
-    assert abs(told["generator"] - sign * math.log(2)) < 1e-6
+    assert abs(lowered["generator"] - sign * math.log(2)) < 1e-6
 
 
 def test_losses_are_the_logarithms_written_out():
@@ -73,9 +73,9 @@ def test_losses_are_the_logarithms_written_out():
         ("minimax", jnp.mean(jnp.log(1 - D_made))),
         ("non_saturating", -jnp.mean(jnp.log(D_made))),
     ]:
-        told = objectives.OBJECTIVES[loss](real, fake)
-        np.testing.assert_allclose(told["discriminator"], -V, rtol=1e-5)
-        np.testing.assert_allclose(told["generator"], wanted, rtol=1e-5)
+        lowered = objectives.OBJECTIVES[loss](real, fake)
+        np.testing.assert_allclose(lowered["discriminator"], -V, rtol=1e-5)
+        np.testing.assert_allclose(lowered["generator"], wanted, rtol=1e-5)
 
 
 def test_the_non_saturating_generator_still_learns_where_the_minimax_one_does_not():
@@ -90,8 +90,8 @@ def test_the_non_saturating_generator_still_learns_where_the_minimax_one_does_no
 
 def test_extreme_logits_stay_finite():
     for loss in objectives.OBJECTIVES.values():
-        told = loss(jnp.array([-1e4, 1e4]), jnp.array([1e4, -1e4]))
-        assert all(jnp.isfinite(v) for v in told.values())
+        lowered = loss(jnp.array([-1e4, 1e4]), jnp.array([1e4, -1e4]))
+        assert all(jnp.isfinite(v) for v in lowered.values())
 
 
 def test_the_optimal_least_squares_discriminator_is_d_star():
@@ -117,8 +117,8 @@ def _expected_least_squares(a):
 def test_the_best_linear_critic_of_two_shifted_normals_tells_their_wasserstein_distance():
     x = jax.random.normal(KEY, (1000, 3))
     shift = jnp.array([2.0, -1.0, 2.0])
-    told = objectives.wasserstein(x @ -shift / 3, (x + shift) @ -shift / 3)
-    assert abs(-told["discriminator"] - 3) < 1e-4  # |shift| = 3, and the critic has slope 1
+    lowered = objectives.wasserstein(x @ -shift / 3, (x + shift) @ -shift / 3)
+    assert abs(-lowered["discriminator"] - 3) < 1e-4  # |shift| = 3, and the critic has slope 1
 
 
 def test_hinge_moves_only_within_the_margin():
@@ -159,8 +159,8 @@ def test_penalties_are_the_slopes_of_single_examples():
     }
     assert expected.keys() == objectives.PENALTIES.keys()
     for name, value in expected.items():
-        told = objectives.PENALTIES[name](KEY, _critic, REAL, FAKE)
-        np.testing.assert_allclose(told, value, rtol=1e-5)
+        got = objectives.PENALTIES[name](KEY, _critic, REAL, FAKE)
+        np.testing.assert_allclose(got, value, rtol=1e-5)
 
 
 def test_one_scalar_an_example_lies_between_data_and_samples():
@@ -183,10 +183,10 @@ def test_the_config_adds_what_it_names_to_the_discriminators_loss_alone():
     values = (_critic(REAL), _critic(FAKE))
     plain, _ = objectives.Config().losses(KEY, _critic, values, (REAL, FAKE))
     config = objectives.Config(gradient=10.0, r2=3.0)
-    told, info = config.losses(KEY, _critic, values, (REAL, FAKE))
+    lowered, info = config.losses(KEY, _critic, values, (REAL, FAKE))
     extra = 10 * info["penalty_gradient"] + 3 * info["penalty_r2"]
-    np.testing.assert_allclose(told["discriminator"], plain["discriminator"] + extra, rtol=1e-6)
-    assert told["generator"] == plain["generator"]
+    np.testing.assert_allclose(lowered["discriminator"], plain["discriminator"] + extra, rtol=1e-6)
+    assert lowered["generator"] == plain["generator"]
     assert "penalty_r1" not in info
 
 

@@ -10,12 +10,12 @@ import optax
 import pytest
 
 from genjax_zoo import nets
+from genjax_zoo.commands.sample import given
 from genjax_zoo.contract import NOTHING, SIGNED, ConfigError, DataError, Model, categorical
 from genjax_zoo.data import scenes
 from genjax_zoo.data.config import Data
 from genjax_zoo.data.scenes import ARRANGEMENTS, COLOURS, HELD_OUT_TABLE, PLACES, Scene
 from genjax_zoo.data.sources import open_source, tokeniser
-from genjax_zoo.main import _conditions
 from genjax_zoo.measure import captions as matching
 from genjax_zoo.measure import samples
 from genjax_zoo.measure.extractors import bundled
@@ -251,14 +251,13 @@ def test_a_text_that_is_none_is_refused():
 
 
 def test_the_command_line_reads_words():
-    takes = lambda key, state, n, label=None, text=None: None
     own = tokeniser(Data(source="captions:digits"))
-    asked = _conditions(takes, ["text=a red seven above a blue two"], own)
+    asked = given(["text=a red seven above a blue two"], {}, own)
     assert scenes.detokenise(asked["text"]) == "a red seven above a blue two"
     with pytest.raises(DataError, match="Did you mean 'seven'"):
-        _conditions(takes, ["text=a red sevn"], own)
+        given(["text=a red sevn"], {}, own)
     with pytest.raises(ConfigError, match=r"--text expects a model that learnt from captions"):
-        _conditions(takes, ["text=a red seven"], None)
+        given(["text=a red seven"], {}, None)
     assert tokeniser(Data(source="digits")) is None
 
 

@@ -42,11 +42,11 @@ def test_a_config_survives_json(toy):
         ({"data": {"binarise": 3}}, "should be one of 'none', 'threshold', 'dynamic', got 3"),
         ({"optimizer": {"name": "adan"}}, "Did you mean 'adam'?"),
         ({"optimizer": {"learning_rate": 0.0}}, "learning_rate should be positive"),
-        ({"steps": 0}, "config.steps should be at least 1, got 0"),
-        ({"steps_per_call": 0}, "config.steps_per_call should be at least 1"),
-        ({"seed": -1}, "config.seed should lie in"),
-        ({"seed": 2**32}, "config.seed should lie in"),
-        ({"devices": {"fsdp": 0}}, "fsdp >= 1"),
+        ({"steps": 0}, "config: steps should be at least 1, got 0"),
+        ({"steps_per_call": 0}, "config: steps_per_call should be at least 1"),
+        ({"seed": -1}, "config: seed should lie in"),
+        ({"seed": 2**32}, "config: seed should lie in"),
+        ({"devices": {"fsdp": 0}}, "devices: fsdp should be at least 1, got 0"),
     ],
 )
 def test_what_is_wrong_is_named(toy, fields, telling):

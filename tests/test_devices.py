@@ -13,8 +13,7 @@ import numpy as np
 import pytest
 
 from genjax_zoo.contract import CheckpointError, ConfigError
-from genjax_zoo.run.devices import sharding
-from genjax_zoo.run.devices.sharding import Devices
+from genjax_zoo.run.devices import Devices, sharding, startup
 from genjax_zoo.run.record import checkpoint
 from tests.conftest import ROOT
 
@@ -29,7 +28,9 @@ COMMAND = [
 
 def train(folder, devices, *more):
     environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": " ".join(
+            [os.environ.get("XLA_FLAGS", ""), f"--xla_force_host_platform_device_count={devices}"]
+        ),
         "JAX_PLATFORMS": "cpu",
     }
     return subprocess.Popen(
@@ -95,7 +96,7 @@ def test_two_processes_train_checkpoint_and_resume_together(tmp_path, alone):
 SILENT = """
 import sys, time, jax
 jax.distributed.initialize(sys.argv[1], 2, int(sys.argv[2]))
-from genjax_zoo.run import checkpoint
+from genjax_zoo.run.record import checkpoint
 jax.devices()
 if sys.argv[2] == "1":
     time.sleep(60)
@@ -134,8 +135,11 @@ def test_barrier_of_one_process_is_no_wait():
 def test_mesh_that_does_not_fit_says_so():
     with pytest.raises(ConfigError, match=r"3 x 1 = 3 devices, but this run has 1"):
         sharding.make_mesh(Devices(data=3), 6)
-    with pytest.raises(ConfigError, match="fsdp >= 1"):
+    with pytest.raises(ConfigError, match="devices: fsdp should be at least 1, got 0"):
         Devices(fsdp=0)
+    for data in (0, -2):
+        with pytest.raises(ConfigError, match="devices: data should be at least"):
+            Devices(data=data)
 
 
 def test_state_rule_splits_the_longest_axis_that_divides():
@@ -148,3 +152,76 @@ def test_state_rule_splits_the_longest_axis_that_divides():
     }
     specs = {k: tuple(v.spec) for k, v in sharding.of_state(mesh, shapes, 100).items()}
     assert specs == {"wide": (None, "fsdp"), "tall": ("fsdp",), "odd": (), "small": ()}
+
+
+# --------------------------------------------------------------------- compiled programs are kept
+
+KEPT = """
+import jax, sys
+from genjax_zoo.run.devices import startup
+startup.WORTH_SECONDS = 0
+hits = []
+jax.monitoring.register_event_listener(lambda name, **_: hits.append(name))
+startup.keep_compiled()
+print(jax.jit(lambda x: jax.numpy.sin(x) @ x.T)(jax.numpy.ones((3, 3))).sum())
+print(hits.count("/jax/compilation_cache/cache_hits"))
+"""
+
+
+def kept(**variables):
+    """What two processes print, one after the other, with these environment variables."""
+    environment = {k: v for k, v in os.environ.items() if k != "JAX_COMPILATION_CACHE_DIR"}
+    run = lambda: subprocess.run(
+        [sys.executable, "-c", KEPT], cwd=ROOT, env=environment | variables, capture_output=True,
+        text=True, check=True,
+    )  # fmt: skip
+    return run(), run()
+
+
+def test_what_one_process_compiles_the_next_one_finds(tmp_path):
+    first, second = kept(XDG_CACHE_HOME=str(tmp_path))
+    assert first.stdout.split()[0] == second.stdout.split()[0]
+    assert first.stdout.split()[1] == "0" and int(second.stdout.split()[1]) > 0
+    assert list((tmp_path / "genjax_zoo" / "compiled").glob("*-cache"))
+    assert first.stderr == second.stderr == ""
+
+
+@pytest.fixture
+def updates(monkeypatch):
+    """What jax is asked to do, without doing it."""
+    made = {}
+    monkeypatch.setattr(type(jax.config), "update", lambda self, name, to: made.update({name: to}))
+    return made
+
+
+def test_where_compiled_programs_are_kept_is_the_users_to_say(tmp_path, monkeypatch, updates):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    default = tmp_path / ".cache" / "genjax_zoo" / "compiled"
+    assert startup.keep_compiled({}) == default and default.is_dir()
+    assert updates["jax_compilation_cache_dir"] == str(default)
+    assert startup.keep_compiled({"GENJAX_ZOO_CACHE": "~/mine"}) == tmp_path / "mine"
+    assert list((tmp_path / "mine").iterdir()) == []
+    updates.clear()
+    assert startup.keep_compiled({"GENJAX_ZOO_CACHE": "off"}) is None
+    assert startup.keep_compiled({"JAX_COMPILATION_CACHE_DIR": "/elsewhere"}) is None
+    assert updates == {}
+
+
+def test_a_folder_that_cannot_be_written_is_one_line_and_no_failure(tmp_path, capsys, updates):
+    (tmp_path / "file").write_text("")
+    assert startup.keep_compiled({"GENJAX_ZOO_CACHE": str(tmp_path / "file" / "below")}) is None
+    said = capsys.readouterr().err
+    assert said.count("\n") == 1 and "compiled programs are not kept, for" in said
+    assert "set GENJAX_ZOO_CACHE to another folder, or to off" in said and updates == {}
+
+
+def test_what_was_not_used_for_longest_makes_room(tmp_path):
+    for age, name in enumerate("abcde"):
+        path = tmp_path / f"{name}-cache"
+        path.write_bytes(bytes(100))
+        os.utime(path, (1000 - age, 500))
+    (tmp_path / "other").write_bytes(bytes(10_000))
+    startup.make_room(tmp_path, 250)
+    assert {p.name for p in tmp_path.iterdir()} == {"a-cache", "b-cache", "other"}
+    startup.make_room(tmp_path, 250)
+    assert len(list(tmp_path.iterdir())) == 3

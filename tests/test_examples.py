@@ -42,13 +42,8 @@ def texts(n=N):
 def reading(**fields):
     """A model that says LOSS of each text, by the token."""
     value = lambda key, state, batch, *once: jnp.asarray(LOSS, jnp.float32)[batch["text"][:, 0]]
-    measure = Measure(
-        value,
-        Exactness.EXACT,
-        "nats/token",
-        better="lower",
-        per=lambda batch: batch["length"],
-    )._replace(**fields)
+    given = {"unit": "nats/token", "better": "lower", "per": lambda batch: batch["length"]}
+    measure = Measure(value, Exactness.EXACT, **given | fields)
     nothing = lambda *_: ()
     return Model(nothing, nothing, nothing, measure, spaces={"text": categorical(N)})
 

@@ -156,17 +156,18 @@ def worldly(modules: dict[str, str]) -> list[str]:
 
 
 def flags(modules: dict[str, str]) -> list[str]:
-    """Flags and config files are read by main; run.config alone knows what a ConfigDict is."""
-    allowed = {
-        "absl": {"genjax_zoo.main"},
-        "configs": set(),
-        "ml_collections": {"genjax_zoo.main", "genjax_zoo.run.config"},
-    }
+    """Flags and config files are read by commands; beside them run.config knows of ConfigDict."""
+    allowed = {"absl": (), "configs": None, "ml_collections": ("genjax_zoo.run.config",)}
+
+    def may(module: str, name: str) -> bool:
+        others = allowed.get(name.split(".")[0], (module,))
+        return others is not None and (floor(module) == FLOORS["commands"] or module in others)
+
     return [
         f"{module} imports {name}"
         for module in modules
         for name in imports(module, modules)
-        if module not in allowed.get(name.split(".")[0], {module})
+        if not may(module, name)
     ]
 
 
@@ -201,12 +202,13 @@ FAMILY = next(iter(ZOO))
         (linen, "genjax_zoo.learn.verbs", "from flax.linen import Dense"),
         (neighbours, "genjax_zoo.models.new", f"from genjax_zoo.models import {FAMILY}"),
         (neighbours, "genjax_zoo.models.new", f"import genjax_zoo.models.{FAMILY}"),
-        (named, "genjax_zoo.run.loop", f"from genjax_zoo.models.{FAMILY} import make"),
+        (named, "genjax_zoo.run.steps", f"from genjax_zoo.models.{FAMILY} import make"),
         (named, "genjax_zoo.measure.new", f"def f(name): return name == {FAMILY!r}"),
         (worldly, "genjax_zoo.models.new", "def f():\n  import time"),
         (worldly, "genjax_zoo.maths.diffusion.sde", "from pathlib import Path"),
-        (flags, "genjax_zoo.run.loop", "from absl import flags"),
-        (flags, "genjax_zoo.run.loop", "from configs import vae"),
+        (flags, "genjax_zoo.run.train", "from absl import flags"),
+        (flags, "genjax_zoo.explore.new", "from ml_collections import ConfigDict"),
+        (flags, "genjax_zoo.commands.train", "from configs import vae"),
         (flags, "genjax_zoo.data.sources", "import ml_collections"),
     ],
 )

@@ -223,8 +223,8 @@ def test_players_may_have_optimizers_of_their_own():
 
 def test_each_player_remembers_its_own_moves():
     def losses(key, params, memory, batch):
-        told, (_, info) = BILINEAR(key, params, (), batch)
-        return told, ({player: count + 1 for player, count in memory.items()}, info)
+        lowered, (_, info) = BILINEAR(key, params, (), batch)
+        return lowered, ({player: count + 1 for player, count in memory.items()}, info)
 
     params, memory = _at(0.6, -0.8), {"generator": jnp.zeros(()), "discriminator": jnp.zeros(())}
     begin, move = games.alternating(k=3)(losses, optax.sgd(0.1))

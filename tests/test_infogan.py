@@ -83,8 +83,8 @@ def test_the_code_of_two_clusters_is_found_without_labels():
 
     state = model.init(KEY, draw(KEY))
     state, info = jax.jit(lambda s: jax.lax.scan(one, s, jnp.arange(2000)))(state)
-    told = info["mutual_information_categorical"][-200:].mean()
-    assert 0.6 < told <= math.log(2) + 1e-5
+    bound = info["mutual_information_categorical"][-200:].mean()
+    assert 0.6 < bound <= math.log(2) + 1e-5
     batch = draw(jax.random.key(9))
     latents = model.latents.encode(KEY, state, batch)
     assert latents.shape == (64, 2 + 2)

@@ -170,6 +170,33 @@ def test_what_is_missing_is_integrated_out():
         assert np.log(np.trapezoid(whole, grid)) == pytest.approx(marginal, abs=1e-3)
 
 
+def test_a_past_with_gaps_is_gone_on_from():
+    """What is missing, by NaN or by a mask, is integrated out: by the forecast of the rest."""
+    y = series(p=2).astype(np.float32)
+    model, state, _, _ = fit(y, 2, states=2)
+    later = lds.make(lds.Config(states=2, sample_length=3))
+    past, mask = y[0, :9].copy(), np.ones((9, 2))
+    mask[-2:], mask[3, 1] = 0, 0
+    holes = np.where(mask > 0, past, np.nan)
+    a = later.sample(KEY, state, 2000, {"x": past, "mask": mask})["x"]
+    b = later.sample(KEY, state, 2000, {"x": np.tile(holes, (2000, 1, 1))})["x"]
+    np.testing.assert_array_equal(a, b)
+    said = lds.forecast(eval_params(state), jnp.asarray(holes)[None], 3)
+    error = np.abs(a.mean(0) - said.mean[0])
+    assert np.all(error < 5 * said.std[0] / np.sqrt(2000))
+    np.testing.assert_allclose(a.std(0), said.std[0], rtol=0.1)
+    # Two frames more are known: what comes is surer.
+    assert np.all(later.sample(KEY, state, 2000, {"x": past})["x"].std(0)[0] < a.std(0)[0])
+    for given, why in (
+        ({"x": y[0, :, :1]}, r"x should have the shape \[25, 2\] of one example"),
+        ({"mask": mask}, "no x was given"),
+        ({"x": past, "mask": mask[:4]}, r"mask should have the shape \[9, 2\]"),
+        ({"past": past}, "unknown given 'past'"),
+    ):
+        with pytest.raises(DataError, match=why):
+            later.sample(KEY, state, 2, given)
+
+
 def test_what_makes_no_sense_is_refused():
     with pytest.raises(ConfigError, match="states should be at least 1"):
         lds.Config(states=0)

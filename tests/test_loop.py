@@ -9,32 +9,45 @@ import sys
 import time
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from genjax_zoo.contract import (
+    NOTHING,
     REAL,
     CheckpointError,
     ConfigError,
     DataError,
     DivergedError,
+    Exactness,
+    Measure,
+    Model,
     ZooError,
     categorical,
 )
+from genjax_zoo.data.source import feeds
+from genjax_zoo.data.sources import open_source
 from genjax_zoo.learn.state import average_start, average_update, eval_params
+from genjax_zoo.learn.verbs import Stage, staged
 from genjax_zoo.measure import distances, modes, samples
-from genjax_zoo.run import loop
-from genjax_zoo.run.record import checkpoint
+from genjax_zoo.models import ZOO, Family
+from genjax_zoo.run import setup as setups
+from genjax_zoo.run import trained
+from genjax_zoo.run.record import checkpoint, shown
 from genjax_zoo.run.record.progress import Progress
 from genjax_zoo.run.record.workdir import Workdir
-from tests.conftest import ROOT
+from genjax_zoo.run.setup import set_up
+from genjax_zoo.run.steps import chunks, compile_steps
+from genjax_zoo.run.train import train
+from tests.conftest import ROOT, ToyConfig, make_toy
 
 
 def run_in(folder, run):
     """Trains `run` in `folder`; returns its metrics as text and its last state's fingerprint."""
     workdir = Workdir(folder)
     workdir.create()
-    loop.train(loop.set_up(run), workdir, quiet=True)
+    train(set_up(run), workdir, quiet=True)
     return outcome(folder)
 
 
@@ -95,9 +108,9 @@ def test_whenever_samples_are_drawn_their_diversity_is_told(tmp_path, toy):
     run_in(tmp_path, toy())
     told = {line["step"]: line.get("diversity") for line in lines(tmp_path)}
     assert [step for step, value in told.items() if value is not None] == [30, 60]
-    setup = loop.set_up(toy())
-    state = loop.restore(toy(), setup.model, setup.like, Workdir(tmp_path))[1]
-    key = jax.random.fold_in(setup.root, loop.SAMPLE)
+    setup = set_up(toy())
+    state = trained.restore(setup, Workdir(tmp_path))[1]
+    key = jax.random.fold_in(setup.root, setups.SAMPLE)
     x = np.asarray(setup.model.sample(key, state, 64)["x"])
     data = np.asarray(setup.source.held_out(key, 0, 256)["x"])
     assert told[60] == pytest.approx(distances.diversity(x, data), rel=1e-5)
@@ -114,7 +127,7 @@ def test_modes_are_told_where_data_have_modes_and_measured_at_the_end(tmp_path, 
     workdir = Workdir(tmp_path)
     workdir.create()
     run = toy(data={"source": "density:grid", "batch_size": 20}, samples=200)
-    results = loop.train(loop.set_up(run), workdir)
+    results = train(set_up(run), workdir)
     last = lines(tmp_path)[-1]
     assert 0 <= last["modes"] <= 25 and 0 <= last["high_quality"] <= 100
     assert "diversity" not in last
@@ -129,7 +142,7 @@ def test_modes_are_told_where_data_have_modes_and_measured_at_the_end(tmp_path, 
 
 @pytest.mark.parametrize("source", ["digits", "density:ring", "density:checkerboard"])
 def test_a_collapsed_sampler_is_called_so(toy, source):
-    opened = loop.set_up(toy(data={"source": source, "batch_size": 20})).source
+    opened = set_up(toy(data={"source": source, "batch_size": 20})).source
     x = np.asarray(opened.held_out(jax.random.key(0), 0, 200)["x"])
     well = samples.quick_look(x, opened, x)
     one = samples.quick_look(np.repeat(x[:1], 200, 0), opened, x)
@@ -165,10 +178,8 @@ def test_steps_per_call_changes_nothing_but_rounding(tmp_path, toy):
     for per_call in (1, 10):
         run = toy(steps_per_call=per_call, log_every=60)
         run_in(tmp_path / str(per_call), run)
-        setup = loop.set_up(run)
-        states.append(
-            loop.restore(run, setup.model, setup.like, Workdir(tmp_path / str(per_call)))[1]
-        )
+        setup = set_up(run)
+        states.append(trained.restore(setup, Workdir(tmp_path / str(per_call)))[1])
     for a, b in zip(*map(jax.tree.leaves, states), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
 
@@ -177,12 +188,12 @@ def test_steps_per_call_changes_nothing_but_rounding(tmp_path, toy):
 def test_chunks_lie_on_one_grid_wherever_a_run_resumes(toy, every):
     names = ("log_every", "checkpoint_every", "sample_every", "eval_every")
     run = toy(steps=101, steps_per_call=8, **dict(zip(names, every, strict=True)))
-    whole = loop.chunks(run, 0)
+    whole = chunks(run, 0)
     assert whole[0][0] == 0 and whole[-1][1] == 101
     assert all(a[1] == b[0] for a, b in itertools.pairwise(whole))
     assert max(last - first for first, last in whole) <= 8
     for first, _ in whole:
-        assert loop.chunks(run, first) == [c for c in whole if c[0] >= first]
+        assert chunks(run, first) == [c for c in whole if c[0] >= first]
     ends = {last for _, last in whole}
     assert all(step in ends for n in every if n for step in range(n, 102, n))
 
@@ -193,9 +204,9 @@ def test_nan_names_the_step_and_the_array_and_keeps_the_last_good_checkpoint(tmp
     with pytest.raises(DivergedError) as caught:
         run_in(tmp_path, run)
     message = str(caught.value)
-    setup = loop.set_up(run)
+    setup = set_up(run)
     step = next(int(word) for word in message.split() if word.isdigit())
-    last = loop.restore(run, setup.model, setup.like, Workdir(tmp_path))
+    last = trained.restore(setup, Workdir(tmp_path))
     assert "info.loss broke first" in message and f"checkpoint is step {last[0]}" in message
     assert step == last[0]
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(last[1]))
@@ -304,17 +315,17 @@ def test_best_and_last_are_kept_and_can_be_asked_for(tmp_path, toy):
     best = max(lines, key=lambda line: line["test/log_prob"])["step"]
     kept = {int(p.name) for p in (tmp_path / "checkpoints").iterdir()}
     assert {50, 60, best} == kept
-    setup = loop.set_up(run)
-    assert loop.restore(run, setup.model, setup.like, Workdir(tmp_path), "best")[0] == best
+    setup = set_up(run)
+    assert trained.restore(setup, Workdir(tmp_path), "best")[0] == best
     with pytest.raises(ZooError, match="expected last, best"):
-        loop.restore(run, setup.model, setup.like, Workdir(tmp_path), "1234")
+        trained.restore(setup, Workdir(tmp_path), "1234")
 
 
 def test_parameters_are_donated(toy):
-    setup = loop.set_up(toy())
+    setup = set_up(toy())
     state = setup.init()
-    (fed,) = loop.feeds(setup.source, [(0, 2)], slice(0, 20))
-    loop.compile_steps(setup)(state, setup.source.resident, np.uint32(0), fed)
+    (fed,) = feeds(setup.source, [(0, 2)], slice(0, 20))
+    compile_steps(setup, setup.like)(state, setup.source.resident, np.uint32(0), fed)
     assert all(leaf.is_deleted() for leaf in jax.tree.leaves(state.params))
 
 
@@ -367,17 +378,168 @@ def test_sigkill_at_any_moment_changes_nothing(tmp_path):
 
 def test_labels_that_the_model_does_not_know_are_refused_before_anything_is_written(toy):
     run = toy()
-    setup = loop.set_up(run)
+    setup = set_up(run)
     model, seen = setup.model, setup.example
     of = lambda classes: model._replace(spaces={"x": REAL, "label": categorical(classes)})
     for classes in (0, 10, 12):
-        loop.check_data(of(classes), setup.source, seen, run)
+        setups.check_spaces(of(classes), setup.source, seen, run)
     # A batch of threes alone: the source knows of all ten.
     seen = {**seen, "label": np.full_like(seen["label"], 3)}
     message = r"knows the values 0 .. 6 of 'label', and digits has 0 .. 9; .*model.classes=10"
     with pytest.raises(DataError, match=message):
-        loop.check_data(of(7), setup.source, seen, run)
+        setups.check_spaces(of(7), setup.source, seen, run)
     unsized = setup.source._replace(spaces={"x": REAL, "label": categorical()})
-    loop.check_data(of(7), unsized, seen, run)
+    setups.check_spaces(of(7), unsized, seen, run)
     with pytest.raises(DataError, match=r"'label' .*, and digits has: x"):
-        loop.check_data(of(7), setup.source._replace(spaces={"x": REAL}), seen, run)
+        setups.check_spaces(of(7), setup.source._replace(spaces={"x": REAL}), seen, run)
+
+
+# --------------------------------------------------------------------------- stages, and other data
+
+STAGE = 23
+"""Steps of the first stage of the toy of two: it ends within a call."""
+
+
+def make_two(config, tx):
+    """The toy twice; the second learns what the first leaves of x."""
+    own = lambda key, states, batch: batch
+    rest = lambda key, states, batch: {"x": batch["x"] - eval_params(states[0])["mean"]}
+    toys = [make_toy(config, tx) for _ in range(2)]
+    stages = [Stage("first", toys[0], STAGE, own), Stage("second", toys[1], 0, rest)]
+    of_last = lambda fn: lambda key, state, *more: fn(key, state.states[1], *more)
+    measure = Measure(of_last(toys[1].log_prob.value), Exactness.EXACT)
+    return Model(*staged(stages), sample=of_last(toys[1].sample), log_prob=measure)
+
+
+@pytest.fixture
+def two(toy, monkeypatch):
+    family = Family("two", "staged", "Two Gaussians.", lambda: (ToyConfig, make_two))
+    monkeypatch.setitem(ZOO, "two", family)
+    return lambda **fields: toy(model={"name": "two"}, keep_last=9, **fields)
+
+
+def arrays(folder, step):
+    about = folder / "checkpoints" / str(step) / "about" / "metadata"
+    return set(json.loads(about.read_text())["arrays"])
+
+
+@pytest.mark.parametrize("step", [15, 25, 45])
+def test_a_stage_that_is_over_keeps_no_optimizer_and_a_resumed_run_ends_the_same(
+    tmp_path, two, monkeypatch, step
+):
+    whole = run_in(tmp_path / "whole", two())
+    early, late = (arrays(tmp_path / "whole", n) for n in (20, 40))
+    gone = early - late
+    assert gone and all(name.startswith("states.0.optimizer.") for name in gone)
+    assert late < early and any(name.startswith("states.1.optimizer.") for name in late)
+    setup = set_up(two())
+    for saved in (20, 40, 60):
+        state = trained.restore(setup, Workdir(tmp_path / "whole"), str(saved))[1]
+        assert int(state.count) == saved and state.finished == (saved > STAGE)
+    with monkeypatch.context() as patch:
+        stop_after(patch, step)
+        assert run_in(tmp_path / "stopped", two())[1] == step
+    assert run_in(tmp_path / "stopped", two()) == whole
+
+
+def test_a_stage_speaks_in_its_time_alone(tmp_path, two):
+    run_in(tmp_path, two(steps_per_call=10))
+    said = {
+        line["step"]: {n.partition("/")[0] for n in line if n.startswith(("first/", "second/"))}
+        for line in lines(tmp_path)
+    }
+    # The call of steps 20 to 30 has a bit of both.
+    assert said == {10: {"first"}, 20: {"first"}, 30: {"first", "second"}} | {
+        step: {"second"} for step in (40, 50, 60)
+    }
+    assert all(np.isfinite(value) for line in lines(tmp_path) for value in line.values())
+
+
+def test_the_first_step_that_breaks_within_a_stage_is_named(tmp_path, two):
+    run = two(optimizer={"name": "sgd", "learning_rate": 0.05}, checkpoint_every=1)
+    with pytest.raises(DivergedError, match=r"step \d+ of 60 .* info.first/loss.* broke first"):
+        run_in(tmp_path, run)
+
+
+WORDS = ("", "left", "right", "up")
+
+
+def without_x(names):
+    """Opens the digits as other arrays: a signal [B, 64], and words [B, 3] that say something."""
+
+    def opened(*args):
+        source = open_source(*args)
+
+        def other(batch):
+            flat = batch["x"].reshape(len(batch["x"]), -1)
+            made = {"words": jnp.asarray(flat[:, 20:23] * 3, jnp.int32), "signal": flat}
+            return {name: made[name] for name in names}
+
+        spaces = {"words": categorical(len(WORDS)), "signal": REAL}
+        return source._replace(
+            batch=lambda *args: other(source.batch(*args)),
+            held_out=lambda *args: other(source.held_out(*args)),
+            spaces={name: spaces[name] for name in names},
+            symbols={"words": WORDS} if "words" in names else {},
+        )
+
+    return opened
+
+
+def make_other(name):
+    """The toy, of an array of another name; its samples are the last batch's, noise added."""
+
+    def make(config, tx):
+        as_x = lambda batch: {"x": jnp.asarray(batch[name], jnp.float32)}
+        toy = make_toy(config, tx)
+        measure = toy.log_prob.value
+        whole = jnp.array([[1, 0, 2], [3, 3, 0]])
+
+        def sample(key, state, n, given=NOTHING):
+            x = toy.sample(key, state, n)["x"]
+            words = whole[jax.random.randint(key, (n,), 0, 2)]
+            return {"words": words} if name == "words" else {"words": words, "signal": x}
+
+        return Model(
+            init=lambda key, batch: toy.init(key, as_x(batch)),
+            step=lambda key, state, batch: toy.step(key, state, as_x(batch)),
+            sample=sample,
+            log_prob=Measure(lambda k, s, b: measure(k, s, as_x(b)), Exactness.EXACT),
+            spaces={name: categorical(4) if name == "words" else REAL},
+        )
+
+    return make
+
+
+@pytest.mark.parametrize("name", ["signal", "words"])
+def test_data_without_an_x_are_learnt_from_and_shown(tmp_path, toy, monkeypatch, name):
+    other = Family("other", "descend", "Another.", lambda: (ToyConfig, make_other(name)))
+    monkeypatch.setitem(ZOO, "other", other)
+    names = ("words",) if name == "words" else ("words", "signal")
+    monkeypatch.setattr(setups, "open_source", without_x(names))
+    run = toy(model={"name": "other"}, samples=5, steps=30)
+    run_in(tmp_path, run)
+    left = {p.name for p in (tmp_path / "samples").iterdir()}
+    assert left == {"step_00000030.txt"} | ({"step_00000030.png"} if name == "signal" else set())
+    said = (tmp_path / "samples" / "step_00000030.txt").read_text().splitlines()
+    assert len(said) == 5 and set(said) <= {"left right", "up up"}
+    assert "test/log_prob" in lines(tmp_path)[1]
+    again = trained.read(Workdir(tmp_path), run)
+    assert again.symbols == {"words": list(WORDS)}
+    assert trained.restore(again, Workdir(tmp_path))[0] == 30
+    assert said[0] in (tmp_path / "report.html").read_text()
+
+
+def test_what_is_shown_of_a_batch():
+    images, flat, label = np.zeros((4, 8, 8, 1)), np.zeros((4, 3)), np.zeros(4, int)
+    assert shown.drawn({"a": flat, "x": images, "label": label}) == "x"
+    assert shown.drawn({"label": label, "a": flat, "b": images}) == "a"
+    assert shown.drawn({"label": label}) is None
+    text = np.array([[0, 1, 2], [2, 2, 0]])
+    symbols = {"x": ["a", "\n", "b"], "label": ["none"], "image": ["never"]}
+    assert shown.drawn({"x": text, "label": label}, symbols) is None
+    assert shown.drawn({"x": text, "image": images}, symbols) == "image"
+    assert shown.texts({"x": text, "label": label, "image": images}, symbols) == {
+        "x": ["a⏎b", "bba"]
+    }
+    assert shown.texts({"x": text}, {"x": ["", "one", "two"]}) == {"x": ["one two", "two two"]}

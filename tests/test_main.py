@@ -13,15 +13,17 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genjax_zoo import main as main_module
+from genjax_zoo.commands.configs import load, override, unjson
+from genjax_zoo.commands.flags import parse, usage
+from genjax_zoo.commands.sample import given
 from genjax_zoo.contract import ConfigError, ZooError
-from genjax_zoo.main import load, main, override, parse, usage
+from genjax_zoo.main import main
 from genjax_zoo.measure import extractors
 from genjax_zoo.measure.modes import OF_MODES
 from genjax_zoo.measure.results import Result
 from genjax_zoo.measure.scores import compare
 from genjax_zoo.models import ZOO, Family
-from genjax_zoo.run import loop
+from genjax_zoo.run import train as training
 from genjax_zoo.run.record.workdir import Workdir
 from tests.conftest import ROOT, ToyConfig, make_toy
 
@@ -114,28 +116,51 @@ def test_train_sample_evaluate(trained, tmp_path):
     assert {"value", "kind", "unit", "split", "n", "preprocessing"} <= set(number)
 
 
-def test_sample_under_a_condition(call, tmp_path):
-    """A naive Bayes on the digits can be asked for one of them; what it is not, it refuses."""
-    words = (f"--config={ROOT}/configs/naive_bayes.py:digits", "--workdir=run")
-    assert call("train", *words)[0] == 0
+VAE = (
+    f"--config={ROOT}/configs/vae.py:digits_grey",
+    "--config.steps=4",
+    "--config.data.batch_size=20",
+    "--config.final_examples=20",
+    "--config.samples=4",
+    "--config.model.widths=(8,)",
+    "--config.model.importance_samples=2",
+)
+"""A small VAE of grey digits that is given their labels."""
+
+
+def test_samples_honour_what_is_given(call, tmp_path):
+    """A VAE given labels can be asked for a digit; what it does not know, it refuses."""
+    assert call("train", *VAE, "--workdir=run")[0] == 0
     ask = functools.partial(call, "sample", "--workdir=run", "--n=3")
-    assert ask("--condition=label=7", "--condition=means=True")[0] == 0
-    (path,) = (tmp_path / "run" / "samples").glob("*label_7_means_True.npz")
+    assert ask("--given=label=7", "--config.model.sample_means=True")[0] == 0
+    (path,) = (tmp_path / "run" / "samples").glob("*label_7.npz")
     assert np.load(path)["label"].tolist() == [7, 7, 7]
-    assert np.ptp(np.load(path)["x"], axis=0).max() == 0
     np.save(tmp_path / "labels.npy", np.array([1, 2, 3]))
-    assert ask("--condition=label=labels.npy")[0] == 0
-    (path,) = (tmp_path / "run" / "samples").glob("*label_labels_npy.npz")
-    assert np.load(path)["label"].tolist() == [1, 2, 3]
+    for value in ("labels.npy", "[1, 2, 3]"):
+        assert ask(f"--given=label={value}")[0] == 0
+    for path in (tmp_path / "run" / "samples").glob("*label_*_*.npz"):
+        assert np.load(path)["label"].tolist() == [1, 2, 3]
     for asked, told in {
-        "lable=7": "unknown condition of this model: 'lable'. Did you mean 'label'",
-        "label=seven": "expected NAME=VALUE with a number, a list or a .npy file",
+        "lable=7": "unknown given 'lable'. Did you mean 'label'",
+        "label=?": "expected NAME=VALUE with a number, a list or a .npy file",
         "label=none.npy": "No such file",
-        "label=11": "label should lie in 0 .. 9, got 11",
+        "label=11": "labels should lie in 0 .. 9, got 11",
+        "text=a seven": "--text expects a model that learnt from captions",
     }.items():
-        status, _, err = ask(f"--condition={asked}")
+        status, _, err = ask(f"--given={asked}")
         assert status == 2
         assert told in err
+
+
+def test_a_label_can_be_given_by_its_name():
+    symbols = {"label": ["t-shirt/top", "trouser", "ankle boot"]}
+    assert given(["label=ankle boot"], symbols)["label"] == 2
+    assert given(["label=t-shirt/top", "y=[1, 2]"], symbols)["label"] == 0
+    assert given(["label=2"], symbols)["label"] == 2
+    with pytest.raises(ConfigError, match=r"unknown label 'trousers'. Did you mean 'trouser'"):
+        given(["label=trousers"], symbols)
+    with pytest.raises(ConfigError, match="expected NAME=VALUE"):
+        given(["y=trouser"], symbols)
 
 
 SAMPLED = ("frechet_distance", "kernel_distance", "inception_style_score", "precision", "recall",
@@ -147,7 +172,7 @@ def entries(folder):
 
 
 def test_evaluate_looks_at_samples_too(trained, tmp_path):
-    status, out, _ = trained("evaluate", "--workdir=run", "--fake=80")
+    status, out, _ = trained("evaluate", "--workdir=run", "--num_samples=80")
     assert status == 0
     told = {e["name"]: e for e in entries(tmp_path / "run")}
     assert set(told) == {"log_prob", *SAMPLED}
@@ -161,9 +186,9 @@ def test_evaluate_looks_at_samples_too(trained, tmp_path):
     assert "FID" not in out
     # The same again takes its place; another protocol stands beside it.
     before = len(entries(tmp_path / "run"))
-    trained("evaluate", "--workdir=run", "--fake=80", "--measures=recall")
+    trained("evaluate", "--workdir=run", "--num_samples=80", "--measures=recall")
     assert len(entries(tmp_path / "run")) == before
-    trained("evaluate", "--workdir=run", "--fake=81", "--measures=recall")
+    trained("evaluate", "--workdir=run", "--num_samples=81", "--measures=recall")
     both = [Result(**e) for e in entries(tmp_path / "run") if e["name"] == "recall"]
     assert [e.protocol["n_samples"] for e in both] == [81, 80]
     with pytest.raises(ZooError, match="differ in n_real: 81 and 80; n_samples: 81 and 80"):
@@ -180,17 +205,21 @@ def test_a_model_without_numbers_of_examples_evaluates_its_samples(call, tmp_pat
     assert status == 0 and "modes_covered = " in out and "modes of 8" in out
     assert "collapsing: " in err
     assert {e["name"] for e in entries(tmp_path / "ring")} == set(OF_MODES)
-    status, out, _ = call("evaluate", "--workdir=ring", "--fake=70")
+    status, out, _ = call("evaluate", "--workdir=ring", "--num_samples=70")
     assert status == 0 and "n=70 samples" in out
     assert len(entries(tmp_path / "ring")) == 2 * len(OF_MODES)
     status, _, err = call("evaluate", "--workdir=ring", "--measures=recall")
-    assert status == 2 and "--measures=recall cannot be told here" in err and "modes_covered" in err
+    assert (
+        status == 2
+        and "--measures=recall cannot be measured here" in err
+        and "modes_covered" in err
+    )
 
 
 def test_an_extractor_of_ones_own(trained, tmp_path):
     path = extractors.FOLDER / "digits.safetensors"
     shutil.copy(path, tmp_path / "mine.safetensors")
-    words = ("evaluate", "--workdir=run", "--fake=20", "--measures=precision")
+    words = ("evaluate", "--workdir=run", "--num_samples=20", "--measures=precision")
     assert trained(*words, "--extractor=mine.safetensors")[0] == 0
     # One for images of another size is shown them in its own, and the protocol says so.
     assert trained(*words, f"--extractor={extractors.FOLDER / 'mnist.safetensors'}")[0] == 0
@@ -203,7 +232,7 @@ def test_an_extractor_of_ones_own(trained, tmp_path):
     ]:
         status, _, err = trained(*words, f"--extractor={flag}")
         assert status == 2 and telling in err
-    status, _, err = trained(*words, "--fake=3")
+    status, _, err = trained(*words, "--num_samples=3")
     assert status == 2 and "at least 4 real and 4 fake examples, got 3 and 3" in err
 
 
@@ -215,7 +244,7 @@ def test_train_without_a_config_goes_on_with_the_workdirs_own(trained, tmp_path)
 
 def test_train_without_anything_is_the_quickstart(call, monkeypatch):
     seen = []
-    monkeypatch.setattr(loop, "train", lambda setup, *_: seen.append(setup.run) or [])
+    monkeypatch.setattr(training, "train", lambda setup, *_, **__: seen.append(setup.run) or [])
     assert call("train", "--workdir=run")[0] == 0
     assert seen[0].model["name"] == "vae" and seen[0].data.source == "digits"
 
@@ -242,8 +271,10 @@ def test_help_names_every_command_and_flag(call):
         "--workdir",
         "--config.FIELD",
         "--measures",
-        "--fake",
+        "--num_samples",
         "--extractor",
+        "--given",
+        "--begin",
     ):
         assert word in usage()
     assert max(map(len, usage().splitlines())) <= 80
@@ -299,7 +330,7 @@ def test_configs_read_back_from_a_workdir_can_be_overridden(trained, tmp_path):
     assert trained("sample", "--workdir=run", "--config.data.scale=symmetric")[0] == 0
     config = json.loads((tmp_path / "run" / "config.json").read_text())
     config["model"]["widths"] = [3, 4]
-    back = override(main_module._unjson(config), ["--config.model.widths=(5,)"])
+    back = override(unjson(config), ["--config.model.widths=(5,)"])
     assert back.model.widths == (5,)
 
 
@@ -346,7 +377,7 @@ def test_a_command_line_that_makes_no_sense(call, tmp_path, words, telling):
         ("steps=1.5", "--config.steps=1.5: expected int, such as 6"),
         ("optimizer.learning_rate=fast", "expected float, such as 0.02"),
         ("data.dequantise=perhaps", "expected bool, such as False"),
-        ("steps=0", "config.steps should be at least 1"),
+        ("steps=0", "config: steps should be at least 1"),
         ("model.name=toi", "unknown model 'toi'. Did you mean 'toy'?"),
         ("data.source=density:rong", "unknown density 'rong'. Did you mean 'ring'?"),
         ("data.source=digit", "config.data.source='digit' is none of digits, density:NAME"),
@@ -361,7 +392,7 @@ def test_a_config_that_cannot_be_run_blocks_nothing(call, tmp_path, field, telli
     assert status == 2 and telling in err
     # Nothing began, and the corrected command is not refused for the config of the wrong one.
     workdir = Workdir(tmp_path / "run")
-    assert not workdir.begun()
+    assert not workdir.has_begun()
     workdir.create()
     workdir.claim(load("toy.py:digits").to_dict(), False)
 
@@ -391,6 +422,29 @@ def test_a_workdir_that_was_not_trained(call, tmp_path):
         status, _, err = call(command, "--workdir=x")
         assert status == 2 and "train a model in it first" in err
         assert not (tmp_path / "x").exists()
+
+
+def test_the_run_of_an_older_version_is_one_sentence(trained, tmp_path):
+    """Whatever its config holds: fields of then are no error of now."""
+    (start,) = json.loads((tmp_path / "run" / "run.json").read_text())
+    (tmp_path / "run" / "run.json").write_text(json.dumps([{**start, "genjax_zoo": "0.1.0"}]))
+    fields = json.loads((tmp_path / "run" / "config.json").read_text())
+    fields["model"]["unconditional"] = 0.1
+    (tmp_path / "run" / "config.json").write_text(json.dumps(fields))
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*")}
+    for command in ("sample", "evaluate", "explore", "train"):
+        status, _, err = trained(command, "--workdir=run")
+        assert status == 2 and err.count("\n") == 1
+        assert "run was made by genjax_zoo 0.1.0, whose models this version (" in err
+    status, _, err = train(trained)
+    assert status == 2 and "made by genjax_zoo 0.1.0" in err
+    assert before == {p: p.stat().st_mtime_ns for p in (tmp_path / "run").rglob("*")}
+
+
+def test_what_was_renamed_is_refused_with_its_new_name(trained):
+    for flag, now in {"--condition=label=3": "given", "--fake=30": "num_samples"}.items():
+        status, _, err = trained("sample", "--workdir=run", flag)
+        assert status == 2 and f"Since version 0.2.0 it is called {now!r}." in err
 
 
 def test_sample_and_evaluate_take_no_config_file(trained):
@@ -449,19 +503,19 @@ run()
 
 
 def test_a_fault_of_ours_keeps_its_traceback(call, monkeypatch):
-    def fault(*_):
+    def fault(*_, **__):
         raise FileNotFoundError(errno.ENOENT, "No such file")
 
-    monkeypatch.setattr(loop, "train", fault)
+    monkeypatch.setattr(training, "train", fault)
     with pytest.raises(FileNotFoundError):
         train(call)
 
 
 def test_ctrl_c_is_no_traceback(toy, tmp_path, monkeypatch, capsys):
-    def interrupt(*_):
+    def interrupt(*_, **__):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "train", interrupt)
+    monkeypatch.setattr(training, "train", interrupt)
     assert main(["genjax-zoo", "train", f"--workdir={tmp_path}/run"]) == 130
     assert "interrupted; the same command goes on" in capsys.readouterr().err
 

@@ -110,7 +110,7 @@ def test_bilinear_maps_of_every_dynamics(dynamics, multipliers, h):
 def test_bilinear_moduli_are_the_known_ones_and_decide():
     h = 0.3
     radius = lambda d: numerics.spectral_radius(numerics.eigenvalues(moved(BILINEAR, d, h)))
-    told = {
+    cases = {
         "simultaneous": (radius(games.simultaneous()), np.sqrt(1 + h**2), numerics.DIVERGES),
         "alternating": (radius(games.alternating()), 1.0, numerics.NEITHER),
         "extragradient": (
@@ -119,7 +119,7 @@ def test_bilinear_moduli_are_the_known_ones_and_decide():
             numerics.CONVERGES,
         ),
     }
-    for value, expected, verdict in told.values():
+    for value, expected, verdict in cases.values():
         assert value == pytest.approx(expected, abs=1e-6)
         assert numerics.verdict(np.array([value])) == verdict
     assert radius(games.optimistic()) < 1  # h < 1 / √3
@@ -207,9 +207,9 @@ def test_largest_step_is_where_the_spectral_radius_passes_1():
     for factor, verdict in ((0.95, numerics.CONVERGES), (1.05, numerics.DIVERGES)):
         multipliers = numerics.eigenvalues(moved(game, games.simultaneous(), factor * largest))
         assert numerics.verdict(multipliers) == verdict
-        told = numerics.convergence(-np.linalg.eigvals(A), factor * largest)
-        assert told.verdict == verdict
-        np.testing.assert_allclose(sorted(told.moduli), sorted(np.abs(multipliers)), atol=1e-5)
+        found = numerics.convergence(-np.linalg.eigvals(A), factor * largest)
+        assert found.verdict == verdict
+        np.testing.assert_allclose(sorted(found.moduli), sorted(np.abs(multipliers)), atol=1e-5)
 
 
 def test_one_eigenvalue_on_the_axis_allows_no_step():
@@ -284,9 +284,9 @@ def test_dirac_gan_turns(name):
     flat = numerics.flatten(*game)
     np.testing.assert_allclose(flat.function(flat.at), 0, atol=1e-7)
     same(numerics.eigenvalues(flat), pair(1j * c))
-    told = numerics.convergence(numerics.eigenvalues(flat), 0.2)
-    assert told.verdict == numerics.DIVERGES and told.largest_step == 0
-    np.testing.assert_allclose(told.moduli, np.sqrt(1 + (0.2 * c) ** 2), atol=1e-6)
+    found = numerics.convergence(numerics.eigenvalues(flat), 0.2)
+    assert found.verdict == numerics.DIVERGES and found.largest_step == 0
+    np.testing.assert_allclose(found.moduli, np.sqrt(1 + (0.2 * c) ** 2), atol=1e-6)
     assert numerics.nash(flat).verdict == numerics.UNDECIDED
 
 
@@ -498,13 +498,13 @@ def test_nash_of_networks_is_that_of_dense_blocks(monkeypatch):
     J = np.asarray(numerics.jacobian(flat), np.float64)
     for largest_dense in (256, 4):  # the latter goes through ARPACK
         monkeypatch.setattr(numerics, "DENSE", largest_dense)
-        told = numerics.nash(flat)
+        found = numerics.nash(flat)
         for player, own in flat.ranges.items():
             H = -J[own, own]
             values = np.linalg.eigvalsh((H + H.T) / 2)
-            np.testing.assert_allclose(told.players[player].smallest, values[0], atol=1e-3)
-            np.testing.assert_allclose(told.players[player].largest, values[-1], atol=1e-3)
-        assert told.verdict == numerics.NOT
+            np.testing.assert_allclose(found.players[player].smallest, values[0], atol=1e-3)
+            np.testing.assert_allclose(found.players[player].largest, values[-1], atol=1e-3)
+        assert found.verdict == numerics.NOT
 
 
 # Bad input
@@ -541,5 +541,5 @@ def test_arnoldi_that_does_not_converge_says_so():
     ("eigenvalue", "h", "told"),
     [(0.5j, 1e-3, numerics.DIVERGES), (-0.001 + 0j, 1e-4, numerics.CONVERGES)],
 )
-def test_a_small_step_is_judged_as_well(eigenvalue, h, told):
-    assert numerics.convergence(np.array([eigenvalue, np.conj(eigenvalue)]), h).verdict == told
+def test_a_small_step_is_judged_as_well(eigenvalue, h, expected):
+    assert numerics.convergence(np.array([eigenvalue, np.conj(eigenvalue)]), h).verdict == expected

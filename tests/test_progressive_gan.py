@@ -31,7 +31,7 @@ def small(widths=WIDTHS, **fields):
 
 
 class Walk(NamedTuple):
-    """A model, the states after 0, 1, ... steps, what each step told, and how often it traced."""
+    """A model, the states after 0, 1, ... steps, what each step said, and how often it traced."""
 
     config: progressive_gan.Config
     model: Model
@@ -131,8 +131,10 @@ def test_minibatch_deviation_against_numpy(batch, group):
     np.testing.assert_array_equal(out[..., :3], h)
     for first in range(0, batch, group):
         members = h[first : first + group]
-        told = np.mean([[members[:, i, j, c].std() for c in range(3)] for i, j in np.ndindex(4, 4)])
-        np.testing.assert_allclose(out[first : first + group, ..., 3], told, atol=2e-4)
+        expected = np.mean(
+            [[members[:, i, j, c].std() for c in range(3)] for i, j in np.ndindex(4, 4)]
+        )
+        np.testing.assert_allclose(out[first : first + group, ..., 3], expected, atol=2e-4)
 
 
 def test_half_and_upsample_are_averages_and_copies():
@@ -216,8 +218,8 @@ def test_a_stage_learns_in_its_time_and_leaves_the_others_alone():
 
 
 def test_a_stage_takes_over_by_name_with_a_fresh_optimizer():
-    told = growing()
-    fresh, earlier = told.states[2].states[1], told.states[2].states[0]
+    run = growing()
+    fresh, earlier = run.states[2].states[1], run.states[2].states[0]
     begun = progressive_gan.grow(fresh, (earlier,))
     for player in ("generator", "discriminator"):
         known, own = set(earlier.params[player]), set(begun.params[player])
@@ -232,7 +234,7 @@ def test_a_stage_takes_over_by_name_with_a_fresh_optimizer():
     np.testing.assert_allclose(begun.average.weight, 1 - 0.9**2, rtol=1e-5)
     assert same(begun.optimizer, fresh.optimizer)
     # And that is where the stage's first step begins: it moves each weight by the rate at most.
-    after = told.states[3].states[1].params
+    after = run.states[3].states[1].params
     for name in set(earlier.params["generator"]):
         for a, b in zip(
             jax.tree.leaves(begun.params["generator"][name]),
@@ -249,10 +251,10 @@ def test_alpha_rises_over_the_first_half_of_each_later_stage():
 
 
 def test_samples_have_the_size_and_range_of_the_data_in_every_stage():
-    told = growing()
-    draw = jax.jit(told.model.sample, static_argnums=2)
-    decode = jax.jit(told.model.latents.decode)
-    for t, state in enumerate(told.states):
+    run = growing()
+    draw = jax.jit(run.model.sample, static_argnums=2)
+    decode = jax.jit(run.model.latents.decode)
+    for t, state in enumerate(run.states):
         x = draw(KEY, state, 5)["x"]
         assert x.shape == (5, 16, 16, 3)
         assert x.dtype == jnp.float32
@@ -262,20 +264,20 @@ def test_samples_have_the_size_and_range_of_the_data_in_every_stage():
         # while nothing has faded in.
         fine = 1 if t > 6 else 2 if t > 2 else 4
         assert same(x, upsample(x[:, ::fine, ::fine], fine)), t
-        z = progressive_gan.prior(told.config, KEY, 5)
+        z = progressive_gan.prior(run.config, KEY, 5)
         assert same(decode(KEY, state, z)["x"], x)
-        assert same(told.model.latents.prior(KEY, state, 5), z)
+        assert same(run.model.latents.prior(KEY, state, 5), z)
     assert not same(x, upsample(x[:, ::2, ::2]))
 
 
 def test_a_stage_that_has_not_begun_does_not_show():
     """Between two stages the samples are the earlier one's; the later one would draw noise."""
-    told = growing()
-    state = told.states[2]
-    z = progressive_gan.prior(told.config, KEY, 6)
+    run = growing()
+    state = run.states[2]
+    z = progressive_gan.prior(run.config, KEY, 6)
     G = progressive.generator(WIDTHS[:1], False)
     x = upsample(G.apply(eval_params(state.states[0])["generator"], z), 4)
-    drawn = told.model.sample(KEY, state, 6)["x"]
+    drawn = run.model.sample(KEY, state, 6)["x"]
     np.testing.assert_allclose(drawn, jnp.clip(x, -0.2, 0.3), atol=1e-6)
 
 
@@ -297,28 +299,28 @@ def test_the_step_compiles_once_over_all_stages():
 
 
 def test_the_losses_are_those_of_the_paper():
-    """By hand, at the first step, with the model's own dice."""
-    told = at_once()
-    theta, x = told.states[0].states[0].params, told.batch["x"]
+    """By hand, at the first step, with the keys of the model itself."""
+    run = at_once()
+    theta, x = run.states[0].states[0].params, run.batch["x"]
     key_step = jax.random.split(jax.random.fold_in(KEY, 0))[1]
     key_z, _, key_between = jax.random.split(jax.random.fold_in(key_step, 0), 3)
     G, D = progressive.generator(WIDTHS, False), progressive.discriminator(WIDTHS, False)
-    made = G.apply(theta["generator"], progressive_gan.prior(told.config, key_z, 8))
+    made = G.apply(theta["generator"], progressive_gan.prior(run.config, key_z, 8))
     a = lambda x: D.apply(theta["discriminator"], x)
     penalty = objectives.gradient(key_between, a, x, made)
     expected = a(made).mean() - a(x).mean() + 10 * penalty + 0.5 * (a(x) ** 2).mean()
-    loss = said(told.infos[0])["loss_discriminator"]
+    loss = said(run.infos[0])["loss_discriminator"]
     np.testing.assert_allclose(loss, expected, rtol=1e-4)
 
 
 def test_data_fade_in_as_the_samples_do():
     """At α = ½ the discriminator is shown data with half of their fine detail."""
-    told, x = growing(), progressive.half(growing().batch["x"])
-    assert float(said(told.infos[3])["alpha"]) == 0.5
-    theta = told.states[3].states[1].params["discriminator"]
+    run, x = growing(), progressive.half(growing().batch["x"])
+    assert float(said(run.infos[3])["alpha"]) == 0.5
+    theta = run.states[3].states[1].params["discriminator"]
     a = lambda x: float(progressive.discriminator(WIDTHS[:2], True).apply(theta, x, 0.5).mean())
     shown = (x + upsample(progressive.half(x))) / 2
-    np.testing.assert_allclose(said(told.infos[3])["a_of_data"], a(shown), rtol=1e-4)
+    np.testing.assert_allclose(said(run.infos[3])["a_of_data"], a(shown), rtol=1e-4)
     assert abs(a(shown) - a(x)) > 1e-3 * abs(a(x))
 
 
@@ -374,7 +376,7 @@ def test_a_little_training_brings_samples_nearer_to_the_data_in_both_stages():
         ({"objective": objectives.Config(pack=2)}, "set it to 1"),
     ],
 )
-def test_bad_configs_are_told(fields, says):
+def test_bad_configs_are_refused(fields, says):
     with pytest.raises(ConfigError, match=says):
         progressive_gan.Config(**fields)
 
@@ -392,7 +394,7 @@ def test_bad_configs_are_told(fields, says):
         ((2,), "choose a source of images"),
     ],
 )
-def test_data_of_another_size_are_told(shape, says):
+def test_data_of_another_size_are_refused(shape, says):
     _, model, _ = small(stage_steps=(2,))
     with pytest.raises(ConfigError, match=says):
         jax.eval_shape(model.init, KEY, {"x": jnp.zeros((4, *shape))})
@@ -404,10 +406,10 @@ def test_the_interval_is_a_space():
     assert small(interval=(-0.5, 0.5))[1].spaces["x"] == REAL
 
 
-def test_a_sample_can_be_told_nothing():
-    told = at_once()
+def test_a_sample_knows_of_nothing_given():
+    run = at_once()
     with pytest.raises(DataError, match="progressive_gan cannot be told that"):
-        told.model.sample(KEY, told.states[0], 2, {"label": 1})
+        run.model.sample(KEY, run.states[0], 2, {"label": 1})
 
 
 def test_any_resolution_is_begun_from_another_run():

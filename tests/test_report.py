@@ -128,8 +128,8 @@ def test_no_value_and_no_shape_raises(value, shape):
 def test_the_shape_chooses_the_picture():
     x = np.random.default_rng(0)
     same = np.testing.assert_array_equal
-    pictures, points, text = x.random((4, 8, 8, 1)), x.random((9, 2)), x.integers(0, 65, (3, 20))
-    same(pictures.picture(pictures, low=-1), pictures.grid(pictures, low=-1))
+    images, points, text = x.random((4, 8, 8, 1)), x.random((9, 2)), x.integers(0, 65, (3, 20))
+    same(pictures.picture(images, low=-1), pictures.grid(images, low=-1))
     same(pictures.picture(points, points), pictures.scatter(points, points))
     same(pictures.picture(text), pictures.heat(text))
     series, clips = x.random((3, 9, 2)), x.random((3, 5, 8, 8, 3))
@@ -409,6 +409,19 @@ def test_clips_move_on_the_page_and_only_they(workdir):
     for content in (b"", b"GIF", b"<script>"):
         clip.write_bytes(content)
         assert "image/gif" not in report.write(workdir).read_text()
+
+
+def test_texts_and_origins_are_on_the_page(workdir):
+    files.write(workdir / "samples/step_00000019.txt", "".join(f"line {k}\n" for k in range(99)))
+    starts = json.loads((workdir / "run.json").read_text())
+    origin = {"workdir": "/runs/vae", "asked": "last", "step": 60, "sha256": "ab" * 32}
+    whole = {**origin, "config": {"model": {"name": "vae"}, "data": {"source": "digits"}}}
+    starts[-1]["begun"] = {"params": whole, "other": origin, "broken": None}
+    (workdir / "run.json").write_text(json.dumps(starts))
+    text = text_of(workdir)
+    assert "line 15 step 19" in text and "line 16" not in text
+    assert "params: /runs/vae, step 60 of a vae on digits, sha256 abababababababab" in text
+    assert "other: /runs/vae, step 60 of a ? on ?" in text and "broken: ?, step ?" in text
 
 
 def test_what_differs_from_the_defaults_is_marked(workdir):

@@ -309,13 +309,13 @@ def test_the_best_of_n_is_drawn_as_the_closed_form_says():
 def test_symbols_one_by_one_and_all_at_once_have_the_same_log_probability(cuts):
     model, state = untrained()
     logits, cache = model.autoregression.start(state, len(STRINGS), T)
-    told, at = [logits[:, None]], 0
+    every, at = [logits[:, None]], 0
     for size in cuts:
         logits, cache = model.autoregression.extend(state, cache, STRINGS[:, at : at + size])
         assert logits.shape == (len(STRINGS), size, V)
-        told.append(logits)
+        every.append(logits)
         at += size
-    log_p = jax.nn.log_softmax(jnp.concatenate(told, axis=1)[:, :T])
+    log_p = jax.nn.log_softmax(jnp.concatenate(every, axis=1)[:, :T])
     of_symbols = jnp.take_along_axis(log_p, STRINGS[:, :, None], axis=2)[..., 0]
     np.testing.assert_allclose(
         of_symbols.sum(1), model.log_prob(KEY, state, {"x": STRINGS}), rtol=1e-5

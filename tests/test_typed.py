@@ -7,7 +7,7 @@ from typing import Any, Literal
 import pytest
 
 from genjax_zoo.contract import ConfigError
-from genjax_zoo.typed import choose, nearest, typed
+from genjax_zoo.typed import RENAMED, Range, choose, config, nearest, number, typed
 
 
 @dataclasses.dataclass(frozen=True)
@@ -119,3 +119,101 @@ def test_choose():
     assert choose("a", {"a": 1}, "thing") == 1
     with pytest.raises(ConfigError, match="unknown thing 'b'"):
         choose("b", {"a": 1}, "thing")
+
+
+def test_an_old_name_is_told_the_new_one():
+    old, new = next(iter(RENAMED.items()))
+    assert nearest(old, [new, old + "s"], "field") == (
+        f"unknown field {old!r}. Since version 0.2.0 it is called {new!r}. "
+        f"Known: {', '.join(sorted([new, old + 's']))}."
+    )
+    # Where nothing is called that, it is a name like any other.
+    assert "0.2.0" not in nearest(old, ["vae"], "field")
+
+
+# ------------------------------------------------------------------------------ declared ranges
+
+
+@config
+class Ranged:
+    """Numbers in their ranges."""
+
+    least: int = number(1, least=1)
+    above: float = number(0.5, above=0)
+    both: float = number(0.5, above=0, below=1)
+    closed: float = number(0.0, least=0, most=1)
+    most: int = number(3, most=3)
+    below: float = number(0.0, below=3)
+    maybe: int | None = number(None, least=0)
+    widths: tuple[int, ...] = number((200, 200), least=1)
+    free: int = -7
+    pair: tuple[float, float] = (0.0, 1.0)
+
+    def __post_init__(self):
+        if self.free == 13:
+            raise ConfigError("ranged: free should not be 13.")
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"least": 1, "above": 1e-9, "both": 0.999, "closed": 0.0, "most": -5, "below": 2.9},
+        {"closed": 1.0, "maybe": None, "widths": ()},
+        {"maybe": 0, "widths": (1,), "free": -100},
+    ],
+)
+def test_numbers_within_their_ranges(fields):
+    made = Ranged(**fields)
+    assert made == typed(Ranged, fields)
+    for name, value in fields.items():
+        assert getattr(made, name) == value
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"least": 0}, "least should be at least 1, got 0."),
+        ({"above": 0.0}, "above should be positive, got 0.0."),
+        ({"both": 1.0}, "both should be in (0, 1), got 1.0."),
+        ({"both": 0.0}, "both should be in (0, 1), got 0.0."),
+        ({"closed": 1.5}, "closed should be in [0, 1], got 1.5."),
+        ({"most": 4}, "most should be at most 3, got 4."),
+        ({"below": 3.0}, "below should be below 3, got 3.0."),
+        ({"maybe": -1}, "maybe should be not negative, got -1."),
+        ({"widths": (3, 0)}, "widths should be at least 1, got 0."),
+        ({"above": float("nan")}, "above should be positive, got nan."),
+        ({"above": float("-inf")}, "above should be positive, got -inf."),
+    ],
+)
+def test_numbers_out_of_their_ranges(fields, says):
+    for make in (lambda: Ranged(**fields), lambda: typed(Ranged, fields)):
+        with pytest.raises(ConfigError) as error:
+            make()
+        assert str(error.value) == f"test_typed: {says}"
+
+
+def test_a_config_is_frozen_and_keeps_its_own_check():
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Ranged().least = 2
+    with pytest.raises(ConfigError, match="free should not be 13"):
+        Ranged(free=13)
+    with pytest.raises(ConfigError, match="least should be"):
+        dataclasses.replace(Ranged(), least=0)
+
+
+@pytest.mark.parametrize(
+    ("allowed", "words"),
+    [
+        (Range(least=2), "at least 2"),
+        (Range(above=2), "above 2"),
+        (Range(most=2), "at most 2"),
+        (Range(below=0.5), "below 0.5"),
+        (Range(least=0), "not negative"),
+        (Range(above=0), "positive"),
+        (Range(least=0, below=1), "in [0, 1)"),
+        (Range(above=0, most=1), "in (0, 1]"),
+    ],
+)
+def test_a_range_in_words(allowed, words):
+    assert str(allowed) == words

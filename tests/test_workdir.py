@@ -9,7 +9,7 @@ import pytest
 
 from genjax_zoo.contract import ConfigError, ZooError
 from genjax_zoo.run.record import files
-from genjax_zoo.run.record.workdir import Workdir
+from genjax_zoo.run.record.workdir import Workdir, write_json
 
 CONFIG = {"seed": 0, "model": {"name": "toy", "widths": (3, 4)}}
 
@@ -87,6 +87,29 @@ def test_a_run_that_never_began_claims_nothing(workdir):
 def test_an_untrained_workdir_says_what_to_do(tmp_path):
     with pytest.raises(ZooError, match=r"config\.json does not exist; train a model in it first"):
         Workdir(tmp_path).read_config()
+
+
+@pytest.mark.parametrize(
+    ("made", "commit", "advice"),
+    [
+        ("0.1.0", "c" * 40, "check out commit cccccccccc to work with it"),
+        ("0.1.3.dev1", None, "use version 0.1.3.dev1 to work with it"),
+    ],
+)
+def test_a_run_of_an_older_version_is_said_so(workdir, made, commit, advice):
+    start(workdir, CONFIG)
+    write_json(workdir.runs, [{"genjax_zoo": made, "commit": commit}])
+    with pytest.raises(ZooError) as caught:
+        workdir.read_config()
+    assert f"was made by genjax_zoo {made}, whose models this version" in str(caught.value)
+    assert advice in str(caught.value) and "train again in another --workdir" in str(caught.value)
+
+
+@pytest.mark.parametrize("made", ["0.2.0", "0.10", "1.0.0", "0.2.1+local", None, "unknown"])
+def test_a_run_of_this_version_or_a_later_one_is_read(workdir, made):
+    start(workdir, CONFIG)
+    write_json(workdir.runs, [{"genjax_zoo": made}])
+    assert workdir.read_config()["seed"] == 0
 
 
 def test_a_torn_config_is_said_so(workdir):

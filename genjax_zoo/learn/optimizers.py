@@ -5,16 +5,16 @@ Floor 3.
 
 from __future__ import annotations
 
-import dataclasses
 from typing import Any, Literal
 
 import jax
 import optax
 
-from genjax_zoo.contract import ConfigError
+from genjax_zoo import typed
+from genjax_zoo.typed import number
 
 
-@dataclasses.dataclass(frozen=True)
+@typed.config
 class Config:
     """Which optimizer, at what pace.
 
@@ -31,22 +31,16 @@ class Config:
     """
 
     name: Literal["adam", "adamw", "sgd", "rmsprop"] = "adam"
-    learning_rate: float = 1e-3
+    learning_rate: float = number(1e-3, above=0)
     schedule: Literal["constant", "cosine", "linear"] = "constant"
-    final_fraction: float = 0.0
-    warmup_steps: int = 0
-    b1: float = 0.9
-    b2: float = 0.999
-    eps: float = 1e-8
-    momentum: float = 0.0
-    weight_decay: float = 0.0
-    clip_norm: float = 0.0
-
-    def __post_init__(self):
-        if self.learning_rate <= 0:
-            raise ConfigError(
-                f"optimizer.learning_rate should be positive, got {self.learning_rate}."
-            )
+    final_fraction: float = number(0.0, least=0)
+    warmup_steps: int = number(0, least=0)
+    b1: float = number(0.9, least=0, below=1)
+    b2: float = number(0.999, least=0, below=1)
+    eps: float = number(1e-8, least=0)
+    momentum: float = number(0.0, least=0, below=1)
+    weight_decay: float = number(0.0, least=0)
+    clip_norm: float = number(0.0, least=0)
 
 
 def make(config: Config, steps: int) -> optax.GradientTransformation:

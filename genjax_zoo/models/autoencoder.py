@@ -155,8 +155,8 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         return params, Memory(jnp.mean(x, 0), jnp.std(x, 0))
 
     def log_likelihood(params: Params, x: Array, corrupted: Array) -> Array:
-        """log p(x | x~) in nats: [B]."""
-        return likelihood.log_prob(params.log_std, outputs(config, params, corrupted), x)
+        """log p(x | x~) in nats: [B]; a cross entropy for an x outside the support."""
+        return likelihood.nats(params.log_std, outputs(config, params, corrupted), x)
 
     def draw(key: Key, params: Params, corrupted: Array) -> Array:
         """x ~ p(x | x~): [B, ...]."""

@@ -216,8 +216,9 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         """p(z_l | z_{l+1}), or p(z_L)."""
         return STANDARD if above is None else normal(down[layer], params.down[layer], above)
 
-    def noise_of(key: Key, *lead: int) -> list[Array]:
-        """ε of every layer, [*lead, L_l]."""
+    def noise_of(key: Key, examples: int, draws: int = 1) -> list[Array]:
+        """ε of every layer, [K, B, L_l]; [B, L_l] for one draw."""
+        lead = (examples,) if draws == 1 else (draws, examples)
         keys = jax.random.split(key, len(layers))
         return [jax.random.normal(k, (*lead, n)) for k, n in zip(keys, config.latents, strict=True)]
 
@@ -269,14 +270,17 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             return distributions.gaussian_kl(*spread)
         return layer.q.log_prob(layer.z) - layer.p.log_prob(layer.z)
 
+    def over_draws(nats: Array, axes: int) -> Array:
+        """The mean over the draws, if `nats` has an axis of them beside its other `axes`."""
+        return nats if nats.ndim == axes else jnp.mean(nats, axis=0)
+
     def terms(key: Key, params: Params, batch: Batch, draws: int = 1) -> tuple[list[Array], Array]:
         """The ELBO's terms: the KL of each layer [B, L_l] by dimension, and log p(x | z_1) [B]."""
-        found = infer(params, batch, noise_of(key, draws, len(batch["x"])))
-        # (1)  KL(q(z_l | ...) || p(z_l | z_{l+1})) for l = 1, ..., L, over draws if it has any
-        kl = [divergence(layer, ladder or layer is found[-1]) for layer in found]
-        kl = [jnp.mean(nats, axis=0) if nats.ndim == 3 else nats for nats in kl]
+        found = infer(params, batch, noise_of(key, len(batch["x"]), draws))
+        # (1)  KL(q(z_l | ...) || p(z_l | z_{l+1})) for l = 1, ..., L
+        kl = [over_draws(divergence(layer, ladder or layer is found[-1]), 2) for layer in found]
         # (2)  E_q[log p(x | z_1)]
-        return kl, jnp.mean(log_likelihood(params, batch, found[0].z), axis=0)
+        return kl, over_draws(log_likelihood(params, batch, found[0].z), 1)
 
     def negative_elbo(key: Key, params: Params, beta: Array | float, batch: Batch):
         kl, reconstruction = terms(key, params, batch, config.training_samples)
@@ -290,9 +294,10 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         key: Key, params: Params, batch: Batch, draws: int, beta: Array | float = 1.0
     ) -> Array:
         """log w = log p(x | z_1) + β [log p(z) - log q(z | x)]: [K, B]."""
-        found = infer(params, batch, noise_of(key, draws, len(batch["x"])))
+        found = infer(params, batch, noise_of(key, len(batch["x"]), draws))
         log_ratio = sum(jnp.sum(divergence(layer, exact=False), axis=-1) for layer in found)
-        return log_likelihood(params, batch, found[0].z) - beta * log_ratio
+        log_w = log_likelihood(params, batch, found[0].z) - beta * log_ratio
+        return log_w.reshape(draws, -1)
 
     def negative_iwae(key: Key, params: Params, beta: Array | float, batch: Batch):
         """-log 1/K Σ_k w_k: Burda et al. 2016, equation 8."""

@@ -17,20 +17,21 @@ from typing import Any
 
 import ml_collections
 
+from genjax_zoo import typed
 from genjax_zoo.contract import ConfigError, Model
 from genjax_zoo.data.config import Data
 from genjax_zoo.learn import optimizers
 from genjax_zoo.models import ZOO, Family
-from genjax_zoo.run.devices.sharding import Devices
-from genjax_zoo.typed import choose, typed
+from genjax_zoo.run.devices import Devices
+from genjax_zoo.typed import choose, number
 
 
-@dataclasses.dataclass(frozen=True)
+@typed.config
 class Run:
     """One run, whole. `model` alone differs from family to family.
 
     Attributes:
-      seed: the root of all randomness: initial parameters, order of the data, dice.
+      seed: the root of all randomness: initial parameters, order of the data, keys of the steps.
       steps: how many steps in all.
       data: what is learnt from.
       model: `name`, and the family's own fields.
@@ -49,41 +50,24 @@ class Run:
 
     model: dict
     seed: int = 0
-    steps: int = 1000
+    steps: int = number(1000, least=1)
     data: Data = dataclasses.field(default_factory=Data)
     optimizer: optimizers.Config = dataclasses.field(default_factory=optimizers.Config)
-    log_every: int = 100
-    checkpoint_every: int = 1000
-    sample_every: int = 1000
-    eval_every: int = 1000
-    eval_examples: int = 1000
-    final_examples: int = 0
-    samples: int = 64
-    keep_last: int = 2
-    steps_per_call: int = 20
+    log_every: int = number(100, least=1)
+    checkpoint_every: int = number(1000, least=1)
+    sample_every: int = number(1000, least=0)
+    eval_every: int = number(1000, least=0)
+    eval_examples: int = number(1000, least=1)
+    final_examples: int = number(0, least=0)
+    samples: int = number(64, least=1)
+    keep_last: int = number(2, least=1)
+    steps_per_call: int = number(20, least=1)
     devices: Devices = dataclasses.field(default_factory=Devices)
 
     def __post_init__(self):
-        least = {
-            "steps": 1,
-            "log_every": 1,
-            "checkpoint_every": 1,
-            "sample_every": 0,
-            "eval_every": 0,
-            "eval_examples": 1,
-            "final_examples": 0,
-            "samples": 1,
-            "keep_last": 1,
-            "steps_per_call": 1,
-        }
         if not 0 <= self.seed < 2**32:
             # jax would drop the upper half of a longer one, and two seeds would be the same.
-            raise ConfigError(f"config.seed should lie in 0 .. 2**32 - 1, got {self.seed}.")
-        for name, low in least.items():
-            if getattr(self, name) < low:
-                raise ConfigError(
-                    f"config.{name} should be at least {low}, got {getattr(self, name)}."
-                )
+            raise ConfigError(f"config: seed should lie in 0 .. 2**32 - 1, got {self.seed}.")
 
 
 def family_of(model: Mapping[str, Any]) -> Family:
@@ -98,14 +82,15 @@ def make_model(run: Run) -> Model:
     family = family_of(run.model)
     fields = {k: v for k, v in run.model.items() if k != "name"}
     return family.make(
-        typed(family.Config, fields, "config.model"), optimizers.make(run.optimizer, run.steps)
+        typed.typed(family.Config, fields, "config.model"),
+        optimizers.make(run.optimizer, run.steps),
     )
 
 
 def read(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Run:
     """The typed run of an untyped config; raises ConfigError and names what is wrong."""
     fields = config.to_dict() if isinstance(config, ml_collections.ConfigDict) else dict(config)
-    run = typed(Run, fields, "config")
+    run = typed.typed(Run, fields, "config")
     make_model(run)
     return run
 

@@ -68,8 +68,8 @@ class Likelihood(NamedTuple):
         *rest, last = shape
         return (*rest, last * self.outputs)
 
-    def log_prob(self, log_scale: LogScale, f: Array, x: Array) -> Array:
-        """log p(x | f) in nats, -inf where x lies outside the support.
+    def nats(self, log_scale: LogScale, f: Array, x: Array) -> Array:
+        """log p(x | f) in nats, for x within the support.
 
         Args:
           log_scale: what `init` began.
@@ -80,9 +80,12 @@ class Likelihood(NamedTuple):
           [..., B].
         """
         lead = f.shape[: f.ndim - x.ndim + 1]
-        x = distributions.flat(x)
-        nats = self.of_flat(jax.tree.map(jnp.ravel, log_scale), f.reshape(*lead, -1), x)
-        return jnp.where(self.inside(x), nats, -jnp.inf)
+        log_scale = jax.tree.map(jnp.ravel, log_scale)
+        return self.of_flat(log_scale, f.reshape(*lead, -1), distributions.flat(x))
+
+    def log_prob(self, log_scale: LogScale, f: Array, x: Array) -> Array:
+        """The same for any x: -inf where it lies outside the support."""
+        return jnp.where(self.inside(distributions.flat(x)), self.nats(log_scale, f, x), -jnp.inf)
 
     def sample(self, key: Key, log_scale: LogScale, f: Array, mean: bool) -> Array:
         """x [B, ...]: the mean of p(x | f), or a draw from it."""

@@ -5,38 +5,38 @@ Floor 6. Shapes come first (`eval_shape`), shardings second, arrays last.
 
 from __future__ import annotations
 
-import dataclasses
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from genjax_zoo.contract import ConfigError
+from genjax_zoo.run.devices import Devices
 
 BATCH_AXES = ("data", "fsdp")
 
 
-@dataclasses.dataclass(frozen=True)
-class Devices:
-    """How many devices share what.
+class Layout(NamedTuple):
+    """How the arrays of a run lie over its devices.
 
     Attributes:
-      data: groups of devices that hold the same parameters; -1 takes all that are left.
-      fsdp: devices in a group, over which large parameters are split.
-      min_split: the fewest elements of an array that is worth splitting.
+      mesh: the devices.
+      everywhere: every one of them holds the whole array.
+      over_batch: the batch axis, the first one, is split over all of them.
+      over_feeds: the same of what the data send for several steps, whose first axis counts them.
     """
 
-    data: int = -1
-    fsdp: int = 1
-    min_split: int = 65536
+    mesh: Mesh
+    everywhere: NamedSharding
+    over_batch: NamedSharding
+    over_feeds: NamedSharding
 
-    def __post_init__(self):
-        if self.fsdp < 1 or self.data == 0 or self.data < -1:
-            raise ConfigError(
-                "config.devices expects fsdp >= 1 and data >= 1 (or -1 for all the rest), got "
-                f"data={self.data}, fsdp={self.fsdp}."
-            )
+
+def lay_out(devices: Devices, batch_size: int | None = None) -> Layout:
+    """The layout over all devices of all processes; raises ConfigError where it does not fit."""
+    mesh = make_mesh(devices, batch_size)
+    return Layout(mesh, replicated(mesh), over_batch(mesh), over_batch(mesh, leading=1))
 
 
 def make_mesh(devices: Devices, batch_size: int | None = None) -> Mesh:
@@ -90,13 +90,6 @@ def of_state(mesh: Mesh, shapes: Any, min_split: int) -> Any:
         return replicated(mesh)
 
     return jax.tree.map(rule, shapes)
-
-
-def distribute(sharding: NamedSharding, local: Any) -> Any:
-    """Global arrays from the rows that this process holds."""
-    return jax.tree.map(
-        lambda rows: jax.make_array_from_process_local_data(sharding, np.asarray(rows)), local
-    )
 
 
 def own_rows(mesh: Mesh, batch_size: int) -> np.ndarray:

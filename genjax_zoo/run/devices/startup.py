@@ -1,4 +1,5 @@
-"""What has to be settled before jax starts: how a CPU convolves, and by how many threads.
+"""What has to be settled before jax starts: how a CPU convolves, by how many threads, and where
+compiled programs are kept for the next process.
 
 Floor 6. `prepare` is called by the commands before anything touches a device. XLA reads XLA_FLAGS
 once, when its first backend starts, and aborts the process on a flag that it does not know.
@@ -11,7 +12,11 @@ import importlib.util
 import mmap
 import os
 import pathlib
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
+
+import jax
+
+from genjax_zoo.run.record.progress import log
 
 # YNNPACK's convolutions stay on one core; without them Eigen's run on all. Of a whole DDPM step
 # that is a factor of 1.6, of PixelCNN 2.3 (two cores, jax 0.10.2).
@@ -24,6 +29,57 @@ VALUE = "-individual_convolution"
 # calls LAPACK pass with two threads, so one to spare is enough for us; two a core would make
 # convolutions 15 % slower.
 THREADS, FEW = "PJRT_NPROC", 8
+
+
+CACHE = "GENJAX_ZOO_CACHE"
+"""The variable that names the folder of compiled programs, or is "off"."""
+CACHE_BYTES = 2 * 2**30
+"""That folder is brought down to this size whenever a command starts."""
+WORTH_SECONDS = 0.1
+"""What compiles faster is compiled again."""
+
+
+def keep_compiled(environ: Mapping[str, str] = os.environ) -> pathlib.Path | None:
+    """Lets jax keep what it compiles for the next process; returns the folder, None for none.
+
+    The folder is $GENJAX_ZOO_CACHE, or genjax_zoo/compiled in the user's cache. Where the user has
+    set jax's own JAX_COMPILATION_CACHE_DIR, that holds, and so do jax's other settings of it. A
+    folder that cannot be written is said so, and fails nothing.
+    """
+    wanted = environ.get(CACHE, "")
+    if wanted.lower() == "off" or environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return None
+    home = pathlib.Path(environ.get("XDG_CACHE_HOME") or "~/.cache")
+    folder = (pathlib.Path(wanted) if wanted else home / "genjax_zoo" / "compiled").expanduser()
+    probe = folder / f".writable.{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"1")
+        probe.unlink()
+        make_room(folder)
+    except OSError as error:
+        log(
+            f"compiled programs are not kept, for {folder} cannot be written "
+            f"({error.strerror or error}); set {CACHE} to another folder, or to off."
+        )
+        return None
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", WORTH_SECONDS)
+    return folder
+
+
+def make_room(folder: pathlib.Path, most: int = CACHE_BYTES) -> None:
+    """Removes the programs that were not used for longest, until the rest fits.
+
+    jax's own bound (jax_compilation_cache_max_size) needs another package, and locks every read.
+    """
+    entries = [(path, path.stat()) for path in folder.glob("*-cache")]
+    size = sum(stat.st_size for _, stat in entries)
+    for path, stat in sorted(entries, key=lambda e: max(e[1].st_atime, e[1].st_mtime)):
+        if size <= most:
+            break
+        path.unlink(missing_ok=True)
+        size -= stat.st_size
 
 
 def spare_threads(environ: MutableMapping[str, str] = os.environ) -> None:
@@ -44,14 +100,14 @@ def prepare(environ: MutableMapping[str, str] = os.environ) -> bool:
     spare_threads(environ)
     flags = environ.get("XLA_FLAGS", "")
     decided = FLAG.lstrip("-") in flags or "xla_force_host_platform_device_count" in flags
-    if decided or not cpu_only(environ) or not flag_known():
+    if decided or not cpu_only(environ) or not known(FLAG, VALUE):
         return False
     environ["XLA_FLAGS"] = f"{flags} {FLAG}={VALUE}".strip()
     return True
 
 
 def cpu_only(environ: MutableMapping[str, str] = os.environ) -> bool:
-    """Whether jax can only find a CPU: told so, or no plugin for anything else is installed."""
+    """Whether jax can only find a CPU: it is set so, or there is no plugin for anything else."""
     asked = environ.get("JAX_PLATFORMS") or environ.get("JAX_PLATFORM_NAME")
     if asked:
         return asked.strip().lower() == "cpu"
@@ -60,8 +116,8 @@ def cpu_only(environ: MutableMapping[str, str] = os.environ) -> bool:
     return not others and namespace is None and importlib.util.find_spec("libtpu") is None
 
 
-def flag_known() -> bool:
-    """Whether the installed jaxlib holds the flag's name and the value's, read without loading it.
+def known(*words: str) -> bool:
+    """Whether the installed jaxlib holds these names of flags and values, read without loading it.
 
     A search of the library takes a tenth of a second; asking XLA itself would cost a process.
     """
@@ -70,7 +126,7 @@ def flag_known() -> bool:
         return False
     for library in pathlib.Path(found.submodule_search_locations[0]).glob("libjax_common.*"):
         with library.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as held:
-            names = (FLAG.lstrip("-"), VALUE.lstrip("-"))
+            names = (word.lstrip("-") for word in words)
             return all(
                 held.find(n.encode()) >= 0 or held.find(n.upper().encode()) >= 0 for n in names
             )

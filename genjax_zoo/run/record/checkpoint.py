@@ -21,7 +21,8 @@ from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers, multihost
 
 from genjax_zoo.contract import CheckpointError
-from genjax_zoo.run.record.progress import say
+from genjax_zoo.learn.state import settle
+from genjax_zoo.run.record.progress import log
 
 BARRIER_SECONDS = int(os.environ.get("GENJAX_ZOO_BARRIER_SECONDS", "300"))
 """How long one process waits for the others before it says which barrier it waited at."""
@@ -130,7 +131,7 @@ class Checkpoints:
         if jax.process_index() == 0:
             if not read_only:
                 for torn in sorted(self.folder.glob("*.orbax-checkpoint-tmp*")):
-                    say(f"the save {torn.name} was cut off before it was whole; it is removed")
+                    log(f"the save {torn.name} was cut off before it was whole; it is removed")
             for scores in sorted(self.folder.glob("*/metrics/metrics")):
                 try:
                     json.loads(scores.read_text())
@@ -151,7 +152,7 @@ class Checkpoints:
         while aside.exists():
             aside = aside.with_name(aside.name + "_")
         (self.folder / str(step)).rename(aside)
-        say(f"the checkpoint of step {step} is damaged: {why}. It is kept as {aside}")
+        log(f"the checkpoint of step {step} is damaged: {why}. It is kept as {aside}")
 
     def steps(self) -> list[int]:
         """The steps at which there is a checkpoint, in order."""
@@ -212,7 +213,8 @@ class Checkpoints:
         """The state at `step`, checked bit for bit.
 
         Args:
-          like: the state's shapes, dtypes and shardings, as `ShapeDtypeStruct`s.
+          like: the shapes, dtypes and shardings of the state before any step, as
+            `ShapeDtypeStruct`s.
           step: one of `steps()`.
 
         Raises:
@@ -227,6 +229,8 @@ class Checkpoints:
         except Exception as error:
             self._not_now(error, step)
             raise Damaged(f"its description cannot be read ({_first_line(error)})") from error
+        # What a state has put down until that step was not saved.
+        like = settle(like, step)
         self._same_model(about, like, step)
         try:
             items = ocp.args.Composite(state=ocp.args.StandardRestore(like))

@@ -112,13 +112,13 @@ def chart(lines: Mapping[str, Series]) -> Html:
     for i, (name, line) in enumerate(lines.items()):
         for piece in _pieces(line):
             parts.append(_line(piece, x, y, f"s{i % 4}", name))
-    told = ", ".join(f"{n or 'training'} {number(line[-1][1])}" for n, line in lines.items())
+    lasts = ", ".join(f"{n or 'training'} {number(line[-1][1])}" for n, line in lines.items())
     return tag(
         "svg",
         *parts,
         viewBox=f"0 0 {WIDTH} {HEIGHT}",
         role="img",
-        aria_label=f"Curve; last values: {told}{'; logarithmic axis' if log else ''}",
+        aria_label=f"Curve; last values: {lasts}{'; logarithmic axis' if log else ''}",
     )
 
 

@@ -102,12 +102,12 @@ def scatter(x: Any, reference: Any = None, size: int = 480) -> np.ndarray:
     x = np.asarray(x, np.float64).reshape(-1, 2)
     finite = np.isfinite(x).all(-1)
     points = x[finite]
-    seen = points if reference is None else np.asarray(reference, np.float64).reshape(-1, 2)
-    seen = seen[np.isfinite(seen).all(-1)]
+    framed = points if reference is None else np.asarray(reference, np.float64).reshape(-1, 2)
+    framed = framed[np.isfinite(framed).all(-1)]
     centre, half = np.zeros(2), 1.0
-    if len(seen):
+    if len(framed):
         # Clipped, for the width of a frame of huge numbers would overflow.
-        lowest, highest = np.clip([seen.min(0), seen.max(0)], -1e30, 1e30)
+        lowest, highest = np.clip([framed.min(0), framed.max(0)], -1e30, 1e30)
         centre, half = (lowest + highest) / 2, max(float(np.max(highest - lowest)) * 0.6, 1e-3)
     figure = Figure(figsize=(size / 100, size / 100), dpi=100, facecolor="white")
     axes = figure.add_axes((0, 0, 1, 1))
@@ -116,7 +116,7 @@ def scatter(x: Any, reference: Any = None, size: int = 480) -> np.ndarray:
     within = lambda p: (np.clip(p, -1e300, 1e300) - centre) / half
     axes.set(xlim=(-1, 1), ylim=(-1, 1))
     if reference is not None:
-        axes.scatter(*_columns(within(seen)), s=5, color=GREY, linewidths=0)
+        axes.scatter(*_columns(within(framed)), s=5, color=GREY, linewidths=0)
     inside = np.clip(within(points), -0.985, 0.985)
     axes.scatter(*_columns(inside), s=6, color=BLUE, alpha=0.7, linewidths=0)
     if not finite.all():
@@ -178,9 +178,9 @@ def lines(x: Any, reference: Any = None, size: int = 640) -> np.ndarray:
     data = None if reference is None else np.asarray(reference, np.float64)
     if data is None or data.ndim != 3 or data.shape[-1] != D or 0 in data.shape:
         data = None
-    seen = (x if data is None else data)[..., : len(LINES)]
-    seen = seen[np.isfinite(seen)]
-    low, high = np.clip([seen.min(), seen.max()], -1e30, 1e30) if len(seen) else (0.0, 1.0)
+    framed = (x if data is None else data)[..., : len(LINES)]
+    framed = framed[np.isfinite(framed)]
+    low, high = np.clip([framed.min(), framed.max()], -1e30, 1e30) if len(framed) else (0.0, 1.0)
     centre, half = (low + high) / 2, max((high - low) * 0.65, 1e-3)
     last = max(T, 2 if data is None else data.shape[1], 2) - 1
     columns = 1 if n == 1 else 2 if n <= 4 else 3
@@ -204,9 +204,9 @@ def lines(x: Any, reference: Any = None, size: int = 640) -> np.ndarray:
             _line(axes, line, centre, half, color=colour, linewidth=1)
         lost = np.sum(~np.isfinite(series))
         if lost:
-            told = f"{lost} of {series.size} not finite"
+            note = f"{lost} of {series.size} not finite"
             axes.text(
-                0.02, 0.98, told, color=RED / 255, va="top", fontsize=8, transform=axes.transAxes
+                0.02, 0.98, note, color=RED / 255, va="top", fontsize=8, transform=axes.transAxes
             )
     edge = 0.35 / rows
     figure.subplots_adjust(0.5 / 6.4, edge * 0.5, 0.97, 1 - edge * 0.25, wspace=0.25, hspace=0.3)

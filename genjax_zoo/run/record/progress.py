@@ -1,4 +1,4 @@
-"""How a run tells how far it is: a bar on a terminal, plain lines elsewhere.
+"""How a run says how far it is: a bar on a terminal, plain lines elsewhere.
 
 Floor 6.
 """
@@ -19,7 +19,7 @@ from rich.progress import (
 from rich.progress import Progress as Bar
 
 
-def say(text: str) -> None:
+def log(text: str) -> None:
     """One line of news on stderr."""
     print(text, file=sys.stderr, flush=True)
 
@@ -43,12 +43,12 @@ class Progress:
         if self.console.is_terminal and not self.quiet:
             columns = (
                 BarColumn(30), MofNCompleteColumn(), TextColumn("{task.fields[rate]}"),
-                TimeRemainingColumn(), TextColumn("{task.fields[told]}"),
+                TimeRemainingColumn(), TextColumn("{task.fields[numbers]}"),
             )  # fmt: skip
             self._bar = Bar(*columns, console=self.console, refresh_per_second=4)
             self._bar.start()
             self._task = self._bar.add_task(
-                "steps", total=self.steps, completed=self.first, rate="", told="compiling"
+                "steps", total=self.steps, completed=self.first, rate="", numbers="compiling"
             )
         return self
 
@@ -56,27 +56,27 @@ class Progress:
         if self._bar is not None:
             self._bar.stop()
 
-    def update(self, step: int, line: Mapping[str, float] | None = None, news: str = "") -> None:
+    def update(self, step: int, line: Mapping[str, float] | None = None, warning: str = "") -> None:
         """The run is after `step`.
 
         Args:
           step: how many are done.
-          line: new numbers, if there are any; without any the last ones stay, with their news.
-          news: what must not be overlooked; stands before the numbers.
+          line: new numbers, if there are any; without any the last ones stay, with their warning.
+          warning: what must not be overlooked; stands before the numbers.
         """
         if self.quiet:
             return
         numbers = "  ".join(f"{name} {value:.4g}" for name, value in (line or {}).items())
-        told = f"{news}  {numbers}" if news and numbers else numbers
+        if warning and numbers:
+            numbers = f"{warning}  {numbers}"
         if self._bar is not None:
             self._bar.update(self._task, completed=step, rate=f"{self._rate(step):.0f} steps/s")
-            if told:
-                self._bar.update(self._task, told=told)
-        elif told:
+            if numbers:
+                self._bar.update(self._task, numbers=numbers)
+        elif numbers:
             rate = self._rate(step)
             left = (self.steps - step) / max(rate, 1e-9)
-            now = f"step {step}/{self.steps}  {rate:.0f} steps/s  {left:.0f} s left  {told}"
-            say(now)
+            log(f"step {step}/{self.steps}  {rate:.0f} steps/s  {left:.0f} s left  {numbers}")
 
     def _rate(self, step: int) -> float:
         """Steps a second since a while ago: compiling does not count for ever."""

@@ -5,6 +5,7 @@ Floor 6.
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import importlib.metadata
 import os
@@ -12,11 +13,15 @@ import pathlib
 import platform
 import subprocess
 import sys
-from typing import Any
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
 
 import jax
 
 import genjax_zoo
+from genjax_zoo.run.record import report
+from genjax_zoo.run.record.workdir import Workdir, write_json
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
 
@@ -29,7 +34,7 @@ def record() -> dict[str, Any]:
     """
     commit, dirty = _commit()
     return {
-        "genjax_zoo": _version("genjax-zoo"),
+        "genjax_zoo": genjax_zoo.__version__,
         "commit": commit,
         "dirty": dirty,
         "python": platform.python_version(),
@@ -44,6 +49,67 @@ def record() -> dict[str, Any]:
         "command": list(sys.argv),
         "started": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     }
+
+
+class Origin(NamedTuple):
+    """Where a run took what it began from under one name (run/begin.py).
+
+    Attributes:
+      workdir: of the other run, absolute.
+      asked: which of its checkpoints: last, best or a number of steps.
+      step: how many steps that had learnt.
+      sha256: of the bytes of the parameters, array after array.
+      config: of the other run.
+      arrays: what its state was made for: (dtype, shape) of each array of its batches.
+      begun: what it began from itself, each as here.
+    """
+
+    workdir: str
+    asked: str
+    step: int
+    sha256: str
+    config: Mapping[str, Any]
+    arrays: Mapping[str, Any]
+    begun: Mapping[str, Any] = {}
+
+
+def start(
+    first_step: int, data_dir: str | None = None, begun: Mapping[str, Origin] | None = None
+) -> dict[str, Any]:
+    """What run.json says of one process that trains, when it starts.
+
+    Args:
+      first_step: how many steps had been learnt.
+      data_dir: where the data were found.
+      begun: what the run began from, by name.
+    """
+    where = None if data_dir is None else str(pathlib.Path(data_dir).expanduser().absolute())
+    origins = {name: origin._asdict() for name, origin in (begun or {}).items()}
+    return record() | {"first_step": first_step, "data_dir": where, "begun": origins}
+
+
+@contextlib.contextmanager
+def recorded(workdir: Workdir, entry: dict[str, Any]) -> Iterator[None]:
+    """Keeps an entry in run.json from the start of a process on, and writes the report at its end.
+
+    Whatever is put into the entry while the block lasts is written when it ends, however it ends.
+    """
+    runs, began = workdir.read_runs(), time.time()
+    write_json(workdir.runs, [*runs, entry])
+
+    def close() -> None:
+        entry["seconds"] = round(time.time() - began, 2)
+        write_json(workdir.runs, [*runs, entry])
+        report.write(workdir.root)
+
+    try:
+        yield
+    except BaseException:
+        # What stopped the run is the news; a full disk may be it.
+        with contextlib.suppress(OSError):
+            close()
+        raise
+    close()
 
 
 def _version(package: str) -> str | None:

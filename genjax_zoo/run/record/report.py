@@ -1,8 +1,8 @@
 """report.html: what a run learnt, on one self-contained page, built from its workdir alone.
 
 Floor 6. Reads `config.json`, `run.json`, `metrics.jsonl`, `samples/step_*.png` (of clips, the GIF
-beside the last one too), `eval/metrics.json`, and `explore/explore.json` with the pictures that it
-names; whatever is missing or damaged is left out, and the page says so.
+beside the last one too) and `step_*.txt`, `eval/metrics.json`, and `explore/explore.json` with the
+pictures that it names; whatever is missing or damaged is left out, and the page says so.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from genjax_zoo.run.config import assemble
 from genjax_zoo.run.record import files
 from genjax_zoo.run.record.page import Html, Series, chart, document, number, tag, void
 
-PICTURES = 8
-"""Pictures in the strip of samples through time."""
+PICTURES, TEXTS, TEXT_LINES = 8, 3, 16
+"""Pictures in the strip of samples through time; texts beneath them, and samples of each."""
 GIF = b"GIF8"
 """How such a file begins."""
 
@@ -33,18 +33,19 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
     workdir = pathlib.Path(workdir)
     config = _mapping(_json(workdir / "config.json"))
     starts = [_mapping(s) for s in _list(_json(workdir / "run.json"))]
-    told = [_mapping(m) for m in _list(_json(workdir / "eval" / "metrics.json"))]
+    numbers = [_mapping(m) for m in _list(_json(workdir / "eval" / "metrics.json"))]
     curves = _curves(workdir / "metrics.jsonl")
     pictures = _pictures(workdir / "samples")
+    texts = _thinned(workdir / "samples", "txt", TEXTS)
     family = str(_mapping(config.get("model")).get("name", workdir.resolve().name))
     variant = _variant(starts)
     title = f"{family} · {variant}" if variant else family
     page = document(
         f"{title} · genjax_zoo",
         tag("header", *_title(family, variant, config, curves)),
-        _hero(told, _moving(workdir / "samples", pictures)),
+        _hero(numbers, _moving(workdir / "samples", pictures)),
         _section("Curves", _charts(curves)),
-        _section("Samples through time", _strip(pictures)),
+        _section("Samples through time", _strip(pictures, texts)),
         _exploration(workdir / "explore"),
         _section("Config", _config(config)),
         _section("What ran, on what", _facts(config, starts)),
@@ -73,7 +74,7 @@ def _list(value: Any) -> Sequence[Any]:
 
 
 def _curves(path: pathlib.Path) -> dict[str, Series]:
-    """Metric -> its line. Of a step told twice, before and after a resume, the last one holds."""
+    """Metric -> its line. Of a step written twice, before and after a resume, the last holds."""
     lines: dict[str, dict[float, float]] = {}
     try:
         text = path.read_text(errors="replace")
@@ -81,28 +82,32 @@ def _curves(path: pathlib.Path) -> dict[str, Series]:
         return {}
     for row in text.splitlines():
         try:
-            told = _mapping(json.loads(row))
+            line = _mapping(json.loads(row))
         except ValueError:
             continue  # a line cut short by a kill
-        if not isinstance(step := told.get("step"), int | float):
+        if not isinstance(step := line.get("step"), int | float):
             continue
-        for name, value in told.items():
+        for name, value in line.items():
             if name != "step" and isinstance(value, int | float):
                 lines.setdefault(name, {})[step] = float(value)
     return {name: sorted(line.items()) for name, line in lines.items()}
 
 
-def _pictures(folder: pathlib.Path) -> list[tuple[int, bytes]]:
-    """(step, PNG) from the first to the last; of many, some, evenly."""
+def _thinned(folder: pathlib.Path, end: str, most: int) -> list[tuple[int, bytes]]:
+    """(step, content) of step_*.END from the first to the last; of many, some, evenly."""
     found = []
-    for path in folder.glob("step_*.png"):
-        if match := re.fullmatch(r"step_(\d+)\.png", path.name):
+    for path in folder.glob(f"step_*.{end}"):
+        if match := re.fullmatch(rf"step_(\d+)\.{end}", path.name):
             found.append((int(match[1]), path))
     found.sort()
-    if len(found) > PICTURES:
-        apart = (len(found) - 1) / (PICTURES - 1)
-        found = [found[round(i * apart)] for i in range(PICTURES)]
+    if len(found) > most:
+        apart = (len(found) - 1) / (most - 1)
+        found = [found[round(i * apart)] for i in range(most)]
     return [(step, path.read_bytes()) for step, path in found]
+
+
+def _pictures(folder: pathlib.Path) -> list[tuple[int, bytes]]:
+    return _thinned(folder, "png", PICTURES)
 
 
 def _moving(
@@ -154,23 +159,19 @@ def _title(family: str, variant: str | None, config: Mapping, curves: Mapping) -
     if family in ZOO:
         parts.append(tag("p", ZOO[family].summary, class_="lead"))
     done = max((line[-1][0] for line in curves.values()), default=0)
-    data = _mapping(config.get("data"))
+    data, steps = _mapping(config.get("data")), config.get("steps")
     facts = [
         f"learnt by {ZOO[family].verb}" if family in ZOO else None,
         f"from {data['source']}" if "source" in data else None,
-        f"step {done:,.0f}" + (f" of {config['steps']:,}" if _is_count(config, "steps") else ""),
+        f"step {done:,.0f}" + (f" of {steps:,}" if isinstance(steps, int) else ""),
         f"seed {config['seed']}" if "seed" in config else None,
     ]
     return [*parts, _quiet(" · ".join(fact for fact in facts if fact))]
 
 
-def _is_count(config: Mapping, name: str) -> bool:
-    return isinstance(config.get(name), int)
-
-
-def _hero(told: Sequence[Mapping], last: tuple[int, bytes] | None) -> Html:
+def _hero(entries: Sequence[Mapping], last: tuple[int, bytes] | None) -> Html:
     """The last samples beside what was measured."""
-    cards = [_measurement(entry) for entry in told]
+    cards = [_measurement(entry) for entry in entries]
     numbers = (
         tag("div", *cards, class_="cards")
         if cards
@@ -258,17 +259,23 @@ def _charts(curves: Mapping[str, Series]) -> Html:
     return tag("div", *cards, class_="cards")
 
 
-def _strip(pictures: Sequence[tuple[int, bytes]]) -> Html:
-    if not pictures:
+def _strip(pictures: Sequence[tuple[int, bytes]], texts: Sequence[tuple[int, bytes]]) -> Html:
+    if not pictures and not texts:
         return _quiet("No samples drawn yet.")
-    return tag("div", *(_figure(*picture) for picture in pictures), class_="strip")
+    strip = tag("div", *(_figure(*picture) for picture in pictures), class_="strip")
+    return tag("div", strip if pictures else None, *(_text(*text) for text in texts))
+
+
+def _text(step: int, content: bytes) -> Html:
+    lines = content.decode(errors="replace").splitlines()[:TEXT_LINES]
+    return tag("figure", tag("pre", "\n".join(lines)), tag("figcaption", f"step {step:,}"))
 
 
 def _exploration(folder: pathlib.Path) -> Html | None:
     """The pictures of `genjax-zoo explore`, each with what it is; None where there are none."""
-    told = _mapping(_json(folder / "explore.json"))
+    explored = _mapping(_json(folder / "explore.json"))
     figures = []
-    for entry in map(_mapping, _list(told.get("entries"))):
+    for entry in map(_mapping, _list(explored.get("entries"))):
         for name in _list(entry.get("files")):
             try:
                 picture = (folder / pathlib.PurePath(str(name)).name).read_bytes()
@@ -282,10 +289,9 @@ def _exploration(folder: pathlib.Path) -> Html | None:
             figures.append(tag("figure", heading, shown, tag("figcaption", caption), class_="card"))
     if not figures:
         return None
-    step = (
-        _quiet(f"Of the model after {told['step']:,} steps.") if _is_count(told, "step") else None
-    )
-    return _section("Exploration", step, tag("div", *figures, class_="columns"))
+    step = explored.get("step")
+    after = _quiet(f"Of the model after {step:,} steps.") if isinstance(step, int) else None
+    return _section("Exploration", after, tag("div", *figures, class_="columns"))
 
 
 def _config(config: Mapping) -> Html:
@@ -351,6 +357,7 @@ def _facts(config: Mapping, starts: Sequence[Mapping]) -> Html:
         "wall time": _duration(seconds),
         "started": starts[0].get("started"),
         "seed": config.get("seed"),
+        "begun from": "; ".join(_origins(last)) or None,
         "genjax_zoo": last.get("genjax_zoo"),
         "commit": f"{commit}{', with uncommitted changes' if last.get('dirty') else ''}"
         if commit
@@ -364,6 +371,21 @@ def _facts(config: Mapping, starts: Sequence[Mapping]) -> Html:
         *(tag("tr", tag("th", k), tag("td", str(v))) for k, v in rows.items() if v is not None),
     )
     return tag("div", tag("div", table, class_="card"), _history(starts))
+
+
+def _origins(start: Mapping) -> list[str]:
+    """What a run began from, name by name, in words."""
+    found = []
+    for name, entry in _mapping(start.get("begun")).items():
+        origin = _mapping(entry)
+        config = _mapping(origin.get("config"))
+        model, data = (_mapping(config.get(part)) for part in ("model", "data"))
+        found.append(
+            f"{name}: {origin.get('workdir', '?')}, step {origin.get('step', '?')} of a "
+            f"{model.get('name', '?')} on {data.get('source', '?')}, "
+            f"sha256 {str(origin.get('sha256', '?'))[:16]}"
+        )
+    return found
 
 
 def _history(starts: Sequence[Mapping]) -> Html | None:
@@ -382,8 +404,8 @@ def _history(starts: Sequence[Mapping]) -> Html | None:
         )
         for s in starts
     ]
-    told = _quiet(f"The run was started {len(starts)} times, and resumed where it had been saved.")
-    return tag("div", told, tag("div", tag("table", header, *rows), class_="card scroll"))
+    note = _quiet(f"The run was started {len(starts)} times, and resumed where it had been saved.")
+    return tag("div", note, tag("div", tag("table", header, *rows), class_="card scroll"))
 
 
 def _duration(seconds: Any) -> str:
@@ -403,7 +425,7 @@ def _again(starts: Sequence[Mapping]) -> Html:
     first = starts[0]
     lines = [f"git checkout {first['commit']}"] if first.get("commit") else []
     lines.append(shlex.join(command))
-    told = "The same command on the same workdir resumes; a fresh workdir starts over."
+    note = "The same command on the same workdir resumes; a fresh workdir starts over."
     if first.get("dirty"):
-        told += " The checkout held changes that were not committed: the commit alone may differ."
-    return tag("div", tag("pre", "\n".join(lines)), _quiet(told))
+        note += " The checkout held changes that were not committed: the commit alone may differ."
+    return tag("div", tag("pre", "\n".join(lines)), _quiet(note))

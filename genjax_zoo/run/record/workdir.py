@@ -13,11 +13,16 @@ import fcntl
 import json
 import os
 import pathlib
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import genjax_zoo
 from genjax_zoo.contract import ConfigError, ZooError
 from genjax_zoo.run.record import files
+
+OLDEST = (0, 2)
+"""The oldest version whose workdirs this one reads."""
 
 
 class Workdir:
@@ -64,13 +69,30 @@ class Workdir:
                 ) from error
             yield
 
-    def begun(self) -> bool:
+    def has_begun(self) -> bool:
         """Whether a run has left anything here that another config could spoil."""
         checkpoints = self.checkpoints.is_dir() and any(self.checkpoints.iterdir())
         return checkpoints or (self.metrics.exists() and self.metrics.stat().st_size > 0)
 
+    def has_checkpoint(self) -> bool:
+        """Whether a run that goes on here has something to go on from."""
+        return any(path.name.isdigit() for path in self.checkpoints.glob("*"))
+
+    def check_version(self) -> None:
+        """Raises ZooError where an older version trained here, which this one cannot read."""
+        for start in self.read_runs():
+            made, commit = str(start.get("genjax_zoo") or ""), start.get("commit")
+            if () < _numbers(made) < OLDEST:
+                with_it = f"check out commit {commit[:10]}" if commit else f"use version {made}"
+                raise ZooError(
+                    f"{self.root} was made by genjax_zoo {made}, whose models this version "
+                    f"({genjax_zoo.__version__}) does not read: {with_it} to work with it, or "
+                    "train again in another --workdir."
+                )
+
     def read_config(self) -> dict[str, Any]:
         """The config that this workdir was trained with."""
+        self.check_version()
         return self.read(self.config, "train a model in it first: genjax-zoo train --workdir=...")
 
     def claim(self, config: Mapping[str, Any], allow_change: bool) -> None:
@@ -80,7 +102,7 @@ class Workdir:
         is no claim.
         """
         config = json.loads(json.dumps(config))
-        if self.begun() and self.config.exists():
+        if self.has_begun() and self.config.exists():
             old = _flat(self.read_config())
             new = _flat(config)
             changed = sorted(k for k in old | new if old.get(k) != new.get(k))
@@ -101,6 +123,11 @@ class Workdir:
     def read_runs(self) -> list[dict[str, Any]]:
         """One record for each time a process trained here."""
         return self.read(self.runs) if self.runs.exists() else []
+
+    def origins(self) -> dict[str, Any]:
+        """What the run here began from, by name; empty where it began from nothing."""
+        starts = self.read_runs()
+        return starts[-1].get("begun", {}) if starts else {}
 
     def read(self, path: pathlib.Path, advice: str = "") -> Any:
         """A JSON file of this workdir; raises ZooError where it cannot be read."""
@@ -130,14 +157,19 @@ class Workdir:
         with self.metrics.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
 
-    def sample_path(self, step: int) -> pathlib.Path:
-        """Where the picture of the samples after `step` steps goes."""
-        return self.samples / f"step_{step:08d}.png"
+    def sample_stem(self, step: int) -> pathlib.Path:
+        """Where the samples after `step` steps go, but for the files' ends."""
+        return self.samples / f"step_{step:08d}"
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes JSON whole."""
     files.write(path, json.dumps(value, indent=2) + "\n")
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    """The numbers of a version, such as (0, 2, 0)."""
+    return tuple(int(n) for n in re.findall(r"\d+", version)[:3])
 
 
 def _flat(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

@@ -1,0 +1,83 @@
+"""genjax-zoo evaluate: measures the model in --workdir on held-out data, and its samples.
+
+Floor 8.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+
+from genjax_zoo.commands import configs
+from genjax_zoo.commands.flags import Call
+from genjax_zoo.contract import DataError, ZooError
+from genjax_zoo.measure import examples, extractors, samples
+from genjax_zoo.measure.results import describe
+from genjax_zoo.run import trained
+from genjax_zoo.run.config import Run, make_model
+from genjax_zoo.run.record import report, results
+from genjax_zoo.run.setup import EVALUATE, Setup, set_up
+from genjax_zoo.typed import choose
+
+
+def run(call: Call) -> None:
+    """Adds to eval/metrics.json and the report, and prints."""
+    workdir = configs.workdir_of(call)
+    own_run = configs.of_trained(call, workdir)
+    own = examples.measures_of(make_model(own_run))
+    asked = tuple(call.flags.measures or ())
+    for name in asked:
+        choose(name, {**own, **dict.fromkeys(samples.NAMES)}, "measure")
+    data_dir, begun = configs.data_dir_of(call, workdir), trained.begun_of(workdir)
+    setup = set_up(own_run, data_dir, learning=False, begun=begun)
+    extractor = _extractor(call, setup)
+    of_samples = samples.applicable(setup.model, setup.source, extractor)
+    _check_measures(own_run, asked, (*own, *of_samples))
+    step, state = trained.restore(setup, workdir, call.flags.checkpoint)
+    what = (setup.model, state, setup.source, jax.random.fold_in(setup.root, EVALUATE), step)
+    only, n = asked or None, call.flags.num_samples
+    found = examples.evaluate(*what, call.flags.examples, only, progress=_progress)
+    found += samples.evaluate(*what, extractor, n, only, progress=_progress)
+    results.write(workdir, found)
+    report.write(workdir.root)
+    for result in found:
+        print(describe(result))
+
+
+def _extractor(call: Call, setup: Setup) -> Any:
+    """What samples are seen through: the flag's, or the zoo's own for these data, or None."""
+    if "x" not in setup.example:
+        return None
+    shape = setup.example["x"].shape[1:]
+    if not call.flags.extractor:
+        return extractors.for_data(setup.source.name, shape)
+    own = extractors.load(call.flags.extractor)
+    extractor = extractors.resized(own, shape)
+    if extractor is None:
+        raise DataError(
+            f"--extractor={call.flags.extractor} sees images {list(own.shape)}, and the data are "
+            f"{list(shape)}; make one of such images by experiments/extractors.py."
+        )
+    return extractor
+
+
+def _check_measures(run: Run, asked: Sequence[str], known: Sequence[str]) -> None:
+    """Raises ZooError where nothing, or not what was asked for, can be measured."""
+    why = (
+        f"a {run.model['name']} on {run.data.source} has: {', '.join(known) or '(none)'}. Measures "
+        "of modes need a density made of them; those of features an extractor: --extractor=FILE."
+    )
+    missing = [name for name in asked if name not in known]
+    if missing:
+        raise ZooError(f"--measures={','.join(missing)} cannot be measured here; {why}")
+    if not known:
+        raise ZooError(f"nothing can be measured; {why}")
+
+
+def _progress(name: str, done: int, of: int) -> None:
+    end = "\n" if done == of else ""
+    if sys.stderr.isatty():
+        print(f"\r{name}: {done} of {of}", end=end, file=sys.stderr, flush=True)

@@ -1,0 +1,91 @@
+"""genjax-zoo sample: draws samples from the model in --workdir, a picture and an array.
+
+Floor 8. From the workdir alone: neither the data nor the devices of the training are needed.
+"""
+
+from __future__ import annotations
+
+import ast
+import io
+import re
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from genjax_zoo.commands import configs
+from genjax_zoo.commands.flags import Call
+from genjax_zoo.contract import ConfigError
+from genjax_zoo.data import sources
+from genjax_zoo.run import trained
+from genjax_zoo.run.record import files, shown
+from genjax_zoo.run.setup import SAMPLE
+from genjax_zoo.typed import nearest
+
+
+def run(call: Call) -> None:
+    """Writes samples/sample_step_..., and prints where."""
+    known, workdir = call.flags, configs.workdir_of(call)
+    parts = trained.read(workdir, configs.of_trained(call, workdir))
+    words = [*known.given, *([f"text={known.text}"] if known.text is not None else [])]
+    asked = given(words, parts.symbols, sources.tokeniser(parts.run.data))
+    step, state = trained.restore(parts, workdir, known.checkpoint)
+    # A stream of its own, apart from the keys of the run's steps.
+    key = jax.random.fold_in(jax.random.key(parts.run.seed), SAMPLE)
+    key = jax.random.fold_in(key, known.sample_seed)
+    draw = jax.jit(lambda key, state: parts.model.sample(key, state, known.n, asked))
+    batch = jax.tree.map(np.asarray, draw(key, state))
+    honoured = "".join(f"_{re.sub('[^A-Za-z0-9-]+', '_', word)}" for word in words)
+    name = f"sample_step_{step:08d}_seed_{known.sample_seed}_n_{known.n}{honoured}"
+    stem = workdir.samples / name[:200]
+    packed = io.BytesIO()
+    np.savez(packed, **batch)
+    arrays = files.write(f"{stem}.npz", packed.getvalue())
+    for path in shown.write(stem, batch, parts.symbols, interval=parts.interval).paths:
+        print(path)
+    print(f"{arrays}: " + ", ".join(f"{name} {value.shape}" for name, value in batch.items()))
+
+
+def given(
+    words: Sequence[str],
+    symbols: Mapping[str, Sequence[str]],
+    tokeniser: Callable[[str], Any] | None = None,
+) -> dict[str, Any]:
+    """What samples shall honour; whether the model can be told that, it says itself.
+
+    Args:
+      words: NAME=VALUE each; VALUE is a number, a list, a .npy file, what a label is called, or a
+        text.
+      symbols: what the values of categorical arrays are called, by the array's name.
+      tokeniser: makes tokens of the words of a text, where the data have captions; raises DataError
+        for a word that is not known.
+
+    Raises ConfigError for a VALUE that is none of these.
+    """
+    asked: dict[str, Any] = {}
+    for word in words:
+        name, _, value = word.partition("=")
+        is_file = value.endswith(".npy")
+        if name == "text" and not is_file:
+            if tokeniser is None:
+                raise ConfigError(
+                    "--text expects a model that learnt from captions; the data of this run have "
+                    "none. Anything else is given by --given=NAME=VALUE, such as label=3."
+                )
+            asked[name] = tokeniser(value)
+            continue
+        called = symbols.get(name, ()) if name == "label" else ()
+        if value in called:
+            asked[name] = np.int32(called.index(value))
+            continue
+        try:
+            asked[name] = np.asarray(np.load(value) if is_file else ast.literal_eval(value))
+        except (ValueError, SyntaxError, OSError) as error:
+            if called and re.fullmatch(r"[^\W\d][\w -]*", value):
+                raise ConfigError(f"--given={word}: {nearest(value, called, name)}") from error
+            raise ConfigError(
+                f"--given={word}: expected NAME=VALUE with a number, a list or a .npy file "
+                f"for VALUE, got {value!r} ({error})."
+            ) from error
+    return asked

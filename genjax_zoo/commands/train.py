@@ -1,0 +1,35 @@
+"""genjax-zoo train: trains a model, or goes on training it, in --workdir.
+
+Floor 8.
+"""
+
+from __future__ import annotations
+
+import jax
+
+from genjax_zoo.commands import configs
+from genjax_zoo.commands.flags import QUICKSTART, Call
+from genjax_zoo.measure.results import describe
+from genjax_zoo.run import begin, config, train
+from genjax_zoo.run.setup import set_up
+
+
+def run(call: Call) -> None:
+    """The workdir is touched last: a config or data that do not fit leave nothing behind."""
+    workdir = configs.workdir_of(call)
+    if call.flags.config or not workdir.config.exists():
+        fields = configs.load(call.flags.config or QUICKSTART)
+    else:
+        fields = configs.unjson(workdir.read_config())
+    fields = configs.override(fields, call.overrides)
+    data_dir = configs.data_dir_of(call, workdir)
+    own_run = config.read(fields)
+    begun = begin.read(call.flags.begin, own_run, workdir)
+    setup = set_up(own_run, data_dir, begun=begun)
+    workdir.create()
+    workdir.claim(fields.to_dict(), call.flags.allow_config_change)
+    results = train.train(setup, workdir, fields.to_dict(), data_dir)
+    if jax.process_index() == 0:
+        for result in results:
+            print(describe(result))
+        print(f"report: {workdir.root / 'report.html'}")

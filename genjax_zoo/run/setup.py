@@ -1,0 +1,159 @@
+"""A run's parts, built from its config: everything but the state.
+
+Floor 6. Shapes come first: what a state looks like is known before a single array of it is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from genjax_zoo.contract import Batch, DataError, Kind, Model, State, categorical
+from genjax_zoo.data.source import Source
+from genjax_zoo.data.sources import open_source
+from genjax_zoo.run.config import Run, make_model
+from genjax_zoo.run.devices import Devices, sharding
+from genjax_zoo.run.record.provenance import Origin
+
+# Streams of the root key besides the steps', which count from 0 up.
+INIT, SAMPLE, EVALUATE, EXAMPLE = (2**32 - k for k in range(1, 5))
+
+
+class Begun(NamedTuple):
+    """What a run begins from, or began from, by the names that its model's `init` declares.
+
+    Attributes:
+      origins: where it came from.
+      like: the shapes and dtypes of the learnt parameters of other runs.
+      params: the parameters themselves, as numpy arrays; empty for a run that only goes on.
+    """
+
+    origins: Mapping[str, Origin] = {}
+    like: Mapping[str, Any] = {}
+    params: Mapping[str, Any] = {}
+
+
+NOTHING = Begun()
+
+
+class Setup(NamedTuple):
+    """A run's parts.
+
+    Attributes:
+      run: the typed config.
+      model: the bundle of pure functions.
+      source: the data.
+      layout: the devices, and how arrays lie over them.
+      root: the root key.
+      example: batch 0, for shapes and for a model's start from the data; the same everywhere.
+      like: the shapes, dtypes and shardings of the state before any step.
+      begun: what it begins from.
+    """
+
+    run: Run
+    model: Model
+    source: Source
+    layout: sharding.Layout
+    root: jax.Array
+    example: Batch
+    like: Any
+    begun: Begun = NOTHING
+
+    def init(self) -> State:
+        """The state before any step, sharded."""
+        held = jax.tree.map(lambda leaf: leaf.sharding, self.like)
+        init = jax.jit(self.model.init, out_shardings=held)
+        return init(jax.random.fold_in(self.root, INIT), self.example, **self.begun.params)
+
+
+def set_up(
+    run: Run, data_dir: str | None = None, learning: bool = True, begun: Begun = NOTHING
+) -> Setup:
+    """Builds a run's parts.
+
+    Args:
+      run: the typed config.
+      data_dir: where prepared data sets lie.
+      learning: False to measure only: any devices will do, whatever it was trained on.
+      begun: what it begins from, or began from.
+
+    Raises ConfigError or DataError for whatever does not fit: all that can be wrong is found here.
+    """
+    model = make_model(run)
+    if learning:
+        layout = sharding.lay_out(run.devices, run.data.batch_size)
+    else:
+        layout = sharding.lay_out(Devices())
+    source = open_source(run.data, run.seed, data_dir)
+    root = jax.random.key(run.seed)
+    example = example_batch(source, root, run.data.batch_size)
+    check_spaces(model, source, example, run)
+    like = state_like(run, model, layout, example, begun.like)
+    return Setup(run, model, source, layout, root, example, like, begun)
+
+
+def state_like(
+    run: Run,
+    model: Model,
+    layout: sharding.Layout,
+    example: Mapping,
+    begun: Mapping[str, Any] | None = None,
+) -> Any:
+    """The state's shapes, dtypes and shardings before any step.
+
+    Of the example, and of what the state is begun from, only shapes and dtypes matter.
+    """
+    shapes = jax.eval_shape(model.init, jax.random.key(0), example, **(begun or {}))
+    shardings = sharding.of_state(layout.mesh, shapes, run.devices.min_split)
+    return jax.tree.map(
+        lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shapes, shardings
+    )
+
+
+def example_batch(source: Source, root: jax.Array, batch_size: int) -> Batch:
+    """Batch 0, by another key than step 0's."""
+    feed = source.feed(0, slice(0, batch_size))
+    batch = source.batch(jax.random.fold_in(root, EXAMPLE), source.resident, feed)
+    return jax.tree.map(np.asarray, batch)
+
+
+def check_spaces(model: Model, source: Source, batch: Batch, run: Run) -> None:
+    """Raises DataError where the data are not what the model learns from, array by array."""
+    who = f"this {run.model['name']}"
+    for name, wanted in model.spaces.items():
+        offered = source.spaces.get(name)
+        if offered is None:
+            raise DataError(
+                f"{who} learns from {name!r} ({wanted}), and {run.data.source} has: "
+                f"{', '.join(source.spaces)}; choose other data, or a config that asks for no such "
+                "thing (model.classes=0, of labels)."
+            )
+        if offered.kind is Kind.CATEGORICAL and not offered.size:
+            # Where the source cannot tell, the first batch may.
+            offered = categorical(int(np.max(batch[name], initial=-1)) + 1)
+        if wanted.holds(offered):
+            continue
+        if wanted.kind is offered.kind is Kind.CATEGORICAL:
+            raise DataError(
+                f"{who} knows the values 0 .. {wanted.size - 1} of {name!r}, and "
+                f"{run.data.source} has 0 .. {offered.size - 1}; set config.model to as many "
+                f"(model.classes={offered.size}, of labels), or choose other data."
+            )
+        raise DataError(
+            f"{who} models {name!r} as {wanted}, but {run.data.source} gives {offered}; "
+            f"{_ADVICE[wanted.kind]}"
+        )
+
+
+_ADVICE = {
+    Kind.REAL: "choose a source of images or of points.",
+    Kind.UNIT: "set config.data.scale='unit'.",
+    Kind.SIGNED: "set config.data.scale='symmetric'.",
+    Kind.BINARY: "set config.data.binarise to 'threshold' or 'dynamic': grey values used as "
+    "targets of a Bernoulli give no likelihood.",
+    Kind.COUNTS: "set config.data.scale='raw' for the levels of images.",
+    Kind.CATEGORICAL: "choose a source of text.",
+}

@@ -1,0 +1,163 @@
+"""A whole run: where it starts, its steps, those who watch them, and its end.
+
+Floor 6. The same call on the same workdir goes on where it was stopped: by SIGTERM, by SIGKILL, by
+a power cut.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import signal
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from genjax_zoo.contract import ConfigError
+from genjax_zoo.measure.results import Result
+from genjax_zoo.run import replay, trained
+from genjax_zoo.run.observers import Line, Measurements, Samples, lines, saves, training
+from genjax_zoo.run.record import provenance, results
+from genjax_zoo.run.record.checkpoint import barrier
+from genjax_zoo.run.record.journal import Journal
+from genjax_zoo.run.record.progress import Progress, log
+from genjax_zoo.run.record.workdir import Workdir
+from genjax_zoo.run.setup import Setup
+from genjax_zoo.run.steps import Calls, NotFinite, steps
+
+
+def train(
+    setup: Setup,
+    workdir: Workdir,
+    config: Mapping[str, Any] | None = None,
+    data_dir: str | None = None,
+    quiet: bool = False,
+) -> list[Result]:
+    """Trains, or goes on training, in `workdir`; returns the held-out numbers of the end.
+
+    SIGTERM saves and returns with what there is; the same call then goes on. Raises ZooError.
+
+    Args:
+      setup: the run's parts.
+      workdir: a folder that is there.
+      config: written to config.json once the checkpoints are known to be of this run.
+      data_dir: where the data were found, to be found there again.
+      quiet: shows no progress.
+    """
+    run, is_primary = setup.run, jax.process_index() == 0
+    with contextlib.ExitStack() as stack:
+        if is_primary:
+            stack.enter_context(workdir.lock())
+        checkpoints = trained.checkpoints(setup, workdir)
+        latest = lambda: checkpoints.restore_latest(setup.like) or (0, setup.init())
+        first, start = latest()
+        if first > run.steps:
+            raise ConfigError(
+                f"{workdir.root} has learnt {first} steps already, more than "
+                f"config.steps={run.steps}; ask for more steps, or use another --workdir."
+            )
+        entry: dict[str, Any] = {}
+        if is_primary:
+            for sentence in _sources(setup, workdir, first):
+                log(sentence)
+            if config is not None:
+                workdir.write_config(config)
+            trained.describe(setup, workdir)
+            entry = provenance.start(first, data_dir, setup.begun.origins)
+            stack.enter_context(provenance.recorded(workdir, entry))
+        journal = stack.enter_context(Journal(workdir if is_primary else None, first))
+        progress = stack.enter_context(Progress(run.steps, first, quiet or not is_primary))
+        stop = stack.enter_context(_until_sigterm())
+
+        measurements, samples = Measurements(setup), Samples(setup, journal)
+        tellers = [training(run), measurements.observer(), samples.observer()]
+        saving = saves(run, checkpoints, journal, measurements.score)
+        observers = [*tellers, lines(journal, tellers), saving]
+
+        def due(step: int) -> bool:
+            return any(observer.due(step) for observer in observers)
+
+        def goes_on(step: int) -> bool:
+            progress.update(step)
+            # Several processes meet where all of them look, and nowhere else.
+            met = jax.process_count() == 1 or due(step)
+            return not (met and _any_process(stop.is_set(), step))
+
+        step, state = first, start
+        try:
+            for step, state, info in steps(Calls(setup), start, first, due, goes_on):
+                checkpoints.check()
+                line: Line = {}
+                for observer in observers:
+                    if observer.due(step):
+                        observer.act(step, state, info, line)
+                progress.update(step, line, samples.warning)
+        except NotFinite:
+            checkpoints.wait()
+            raise replay.fault(setup, *latest()) from None
+        entry["last_step"] = step
+
+        checkpoints.save(step, state, measurements.score(step))
+        checkpoints.wait()
+        measured: list[Result] = []
+        if step == run.steps:
+            samples.draw(step, state)
+            with contextlib.suppress(_Stopped):
+                for found in measurements.final(step, state, _watching(stop)):
+                    measured += found
+        if is_primary and measured:
+            results.write(workdir, measured)
+        if is_primary and stop.is_set():
+            when = "while measuring the end" if step == run.steps else f"after step {step}"
+            log(
+                f"stopped by SIGTERM {when} of {run.steps} steps, and saved; "
+                "the same command goes on"
+            )
+        checkpoints.close()
+        barrier(f"end of run at step {step}")
+    return measured
+
+
+def _sources(setup: Setup, workdir: Workdir, first: int) -> Iterator[str]:
+    """What a run starts from, in words."""
+    if first:
+        yield f"going on from step {first} in {workdir.root}"
+    for name, origin in setup.begun.origins.items() if not first else ():
+        yield f"{name} begins from {origin.workdir}, step {origin.step}"
+
+
+class _Stopped(Exception):
+    """SIGTERM came while something long was measured."""
+
+
+def _watching(stop: threading.Event) -> Callable[[str, int, int], None]:
+    def look(name: str, done: int, of: int) -> None:
+        if stop.is_set() and jax.process_count() == 1:
+            raise _Stopped
+
+    return look
+
+
+@contextlib.contextmanager
+def _until_sigterm() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, while the block lasts; other threads get one never set."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _any_process(mine: bool, step: int) -> bool:
+    """Whether any process was asked to stop: all of them stop after the same step."""
+    if jax.process_count() == 1:
+        return mine
+    barrier(f"step {step}")
+    return bool(np.any(multihost_utils.process_allgather(np.asarray(mine))))
