@@ -30,7 +30,8 @@ def _toy(estimator, **model):
             "estimator": {"beta": 0.5, "group": 8, **estimator},
             **model,
         },
-        # At the optimum all attempts are worth the same, and Adam would enlarge what rounding leaves.
+        # At the optimum all attempts are worth the same, and Adam would enlarge what rounding
+        # leaves.
         "optimizer": {"name": "adam", "learning_rate": 0.02, "eps": 1e-5},
         "log_every": 100,
         "checkpoint_every": 500,

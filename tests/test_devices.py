@@ -159,7 +159,6 @@ def test_state_rule_splits_the_longest_axis_that_divides():
 KEPT = """
 import jax, sys
 from genjax_zoo.run.devices import startup
-startup.WORTH_SECONDS = 0
 hits = []
 jax.monitoring.register_event_listener(lambda name, **_: hits.append(name))
 startup.keep_compiled()

@@ -13,6 +13,7 @@ from genjax_zoo.maths.diffusion.samplers import Config as Sampling
 from genjax_zoo.maths.diffusion.sde import PROCESSES
 from genjax_zoo.models import diffusion
 from genjax_zoo.nets import DENOISERS, Denoiser, Net, Text, denoiser
+from genjax_zoo.typed import typed
 
 KEY = jax.random.key(0)
 MEANS = np.array([[-1.0, 0.5], [1.0, 0.0], [0.2, -1.2]])
@@ -451,6 +452,15 @@ def test_the_ode_knows_the_divergence_of_every_network(name):
 def test_bad_configs_are_refused(fields):
     with pytest.raises(ConfigError):
         diffusion.Config(**fields)
+
+
+def test_names_of_before_are_refused_with_those_of_now():
+    with pytest.raises(ConfigError, match="called 'rectified_flow'"):
+        diffusion.Config(process="straight")
+    with pytest.raises(ConfigError, match="called 'condition_dropout'"):
+        typed(diffusion.Config, {"unconditional": 0.2})
+    with pytest.raises(ConfigError, match="called 'corrector_steps'"):
+        typed(diffusion.Config, {"sampling": {"moves": 2}})
 
 
 @pytest.mark.parametrize("fields", [{"name": "eulr"}, {"steps": 0}, {"eta": 2.0}, {"grid": "x"}])

@@ -192,7 +192,7 @@ def test_bits_of_a_uniform_density_are_those_of_the_levels():
     bits = bits_per_dim(nats, dims=10, level=1 / 256)
     assert bits.value == pytest.approx(8)
     assert bits.standard_error == pytest.approx(0.1 / 10 / math.log(2))
-    assert (bits.exactness, bits.unit, bits.better) == ("lower_bound", "bits/dim", "lower")
+    assert (bits.kind, bits.unit, bits.better) == ("lower_bound", "bits/dim", "lower")
     # In raw levels a cell has volume 1, in [0, 1] it has 1/17: the same number of bits.
     raw = open_source(Data(dequantise=True, scale="raw"), 0)
     unit = open_source(Data(dequantise=True), 0)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.resources
+import pkgutil
 import re
 from collections.abc import Callable
 from types import ModuleType
@@ -52,7 +53,7 @@ class Family(NamedTuple):
 
 
 def family_of(name: str, source: str) -> Family:
-    """A family as its source describes it; raises TypeError for a source that is none."""
+    """The family `name` as its source describes it; raises TypeError for a file that is none."""
     wanted = {
         "a docstring": r'\A"""(.+?)(?:"""|\n)',
         "VERB": r'^VERB = "(\w+)"',
@@ -74,10 +75,11 @@ def family_of(name: str, source: str) -> Family:
     return Family(name, verb, summary, load)
 
 
+_SOURCES = importlib.resources.files(__name__)
+
 ZOO: dict[str, Family] = {
-    file.name[:-3]: family_of(file.name[:-3], file.read_text(encoding="utf-8"))
-    for file in sorted(importlib.resources.files(__name__).iterdir(), key=lambda file: file.name)
-    if file.name.endswith(".py") and file.name != "__init__.py"
+    name: family_of(name, _SOURCES.joinpath(f"{name}.py").read_text("utf-8"))
+    for _, name, _ in pkgutil.iter_modules(__path__)
 }
 
 

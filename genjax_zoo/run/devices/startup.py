@@ -33,18 +33,18 @@ THREADS, FEW = "PJRT_NPROC", 8
 
 CACHE = "GENJAX_ZOO_CACHE"
 """The variable that names the folder of compiled programs, or is "off"."""
+LEAST_SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 CACHE_BYTES = 2 * 2**30
 """That folder is brought down to this size whenever a command starts."""
-WORTH_SECONDS = 0.1
-"""What compiles faster is compiled again."""
 
 
 def keep_compiled(environ: Mapping[str, str] = os.environ) -> pathlib.Path | None:
     """Lets jax keep what it compiles for the next process; returns the folder, None for none.
 
     The folder is $GENJAX_ZOO_CACHE, or genjax_zoo/compiled in the user's cache. Where the user has
-    set jax's own JAX_COMPILATION_CACHE_DIR, that holds, and so do jax's other settings of it. A
-    folder that cannot be written is said so, and fails nothing.
+    set jax's own JAX_COMPILATION_CACHE_DIR, that holds. Even what compiles in a hundredth of a
+    second is kept, for it is read faster, unless JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS says
+    otherwise. A folder that cannot be written is said so, and fails nothing.
     """
     wanted = environ.get(CACHE, "")
     if wanted.lower() == "off" or environ.get("JAX_COMPILATION_CACHE_DIR"):
@@ -64,7 +64,8 @@ def keep_compiled(environ: Mapping[str, str] = os.environ) -> pathlib.Path | Non
         )
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", WORTH_SECONDS)
+    if LEAST_SECONDS not in environ:
+        jax.config.update(LEAST_SECONDS.lower(), 0.0)
     return folder
 
 
