@@ -71,7 +71,7 @@ def pytest_xdist_make_scheduler(config, log):
     class Together(LoadScopeScheduling):
         def _split_scope(self, nodeid: str) -> str:
             path, _, test = nodeid.partition("::")
-            return path + test[test.find("[") :] if path.endswith("test_laws.py") else path
+            return path + test.partition("[")[2] if path.endswith("test_laws.py") else path
 
     return Together(config, log)
 
