@@ -40,7 +40,7 @@ from study import Study, table  # noqa: E402
 
 from genjax_zoo.contract import Array, ZooError  # noqa: E402
 from genjax_zoo.maths.inference import kalman  # noqa: E402
-from genjax_zoo.maths.mcmc import ais  # noqa: E402
+from genjax_zoo.maths.mcmc import ais, gibbs  # noqa: E402
 from genjax_zoo.models import rbm  # noqa: E402
 
 KEY = jax.random.key(0)
@@ -82,7 +82,7 @@ def annealing(repeats: int, D: int, H: int, chains: int = 100, temperatures: int
     W = 0.05 * jax.random.normal(KEY, (D, H))
     model = rbm.make(rbm.Config(hidden=H), optax.sgd(0.01))
     params = model.init(KEY, {"x": jnp.zeros((2, D))}).params.replace(W=W)
-    run = jax.jit(lambda key, params: ais.ais(key, rbm.path(params), config).log_z)
+    run = jax.jit(lambda key, params: ais.ais(key, gibbs.path(params), config).log_z)
 
     @jax.jit
     def products(x: Any) -> Any:

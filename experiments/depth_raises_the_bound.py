@@ -89,7 +89,7 @@ def main() -> None:
         def one(deep: Any, at: tuple[Any, Any]) -> tuple[Any, Any]:
             key_data, key = jax.random.split(jax.random.fold_in(jax.random.key(1), at[0]))
             deep, info = model.step(key, deep, source.batch(key_data, resident, at[1]))
-            return deep, info["free_energy_gap"]
+            return deep, info["layer_2/free_energy_gap"].value
 
         return jax.lax.scan(one, deep, (first + jnp.arange(CHUNK), rows))
 

@@ -399,8 +399,8 @@ def _protocol(score: scores.Score, runners: Mapping[str, Runner], args: argparse
         for which, r in runners.items()
     )
     return (
-        f"Protocol: {same.n_samples} samples against {same.n_real} images of the {same.split} split, "
-        f"{same.n_train} training images for memorisation; {same.data}. Features are those of the "
+        f"Protocol: {same.n_samples} samples against {same.n_real} images of the {same.split} "
+        f"split, {same.n_train} training images for memorisation; {same.data}. Features are of the "
         f"extractor {same.extractor!r} (sha256 {same.sha256[:12]}; the Frechet distance is not "
         "FID). Generator and decoder: fully connected, "
         f"{', '.join(map(str, data['widths']))} leaky ReLUs, z of {data['latents']}; discriminator "

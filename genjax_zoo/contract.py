@@ -203,7 +203,9 @@ class Measure:
       value: (key, state, batch) -> [B], in `unit`; with `once`, (key, state, batch, once.value).
       exactness: what kind of number it is; EXACT for one that is simply computed, like an error.
       unit: of the printed number: "nats", "bits/dim", "nats/token", "error", "squared error", ...
-      better: "higher" or "lower".
+      better: "higher", "lower", or "neither" of what the model does not learn to raise or lower,
+        such as what a policy that follows rewards makes of the data. The first of a model's
+        measures that has a side is what its best checkpoint is the best by.
       detail: what else one must know to quote it, such as the number of importance samples.
       once: (key, state) -> Once, computed once for a whole measurement; None if nothing is.
       density: whether it is a log-density of x, of which bits per dimension can be said.

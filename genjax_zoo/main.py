@@ -36,6 +36,8 @@ def main(argv: Sequence[str]) -> int:
         message = str(error)
     except OSError as error:
         message = failures.of_disk(error)
+    except ModuleNotFoundError as error:
+        message = failures.of_package(error)
     except KeyboardInterrupt:
         failed = failures.of_threads()
         if failed is None:

@@ -3,9 +3,9 @@
 Most of the tests' time goes into compiling. So XLA compiles in haste here, and what it compiled is
 kept for the next run of the tests, in .pytest_cache/jax:
 
-    JAX_COMPILATION_CACHE_DIR=DIR   keeps it elsewhere
-    --no-compile-cache              keeps nothing, and compiles all anew
-    XLA_FLAGS=...                   compiles as it says, and XLA_FLAGS= as users do
+    JAX_COMPILATION_CACHE_DIR=DIR     keeps it elsewhere
+    JAX_ENABLE_COMPILATION_CACHE=0    keeps nothing
+    XLA_FLAGS=                        compiles as a user's process does, or as the flags say
 """
 
 import dataclasses
@@ -34,8 +34,21 @@ from genjax_zoo.learn.state import of_params
 from genjax_zoo.learn.verbs import descend
 from genjax_zoo.models import ZOO, Family
 from genjax_zoo.run.config import read
+from genjax_zoo.run.devices import startup
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
+KEPT, KEPT_BYTES = ROOT / ".pytest_cache" / "jax", 10**9
+"""Compiled programs, which are brought down to this size before the tests begin."""
+# The newer emitters of loops make nothing here faster, and take as long as all other compiling.
+HASTY = "--xla_cpu_use_fusion_emitters=false"
+if "XLA_FLAGS" not in os.environ and startup.known(HASTY.partition("=")[0]):
+    os.environ["XLA_FLAGS"] = HASTY
+
+
+def pytest_configure(config):
+    # One of several processes of the tests finds room made.
+    if not hasattr(config, "workerinput") and KEPT.is_dir():
+        startup.make_room(KEPT, KEPT_BYTES)
 
 
 def pytest_addoption(parser):

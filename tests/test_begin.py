@@ -283,3 +283,50 @@ def test_a_model_that_must_begin_from_another_resumes_and_is_sampled_without_it(
     assert end_of("d")[0] == 6
     for command in ("sample", "evaluate"):
         assert call(command, "--workdir=d")[0] == 0
+
+
+def trained_as(call, folder, spec, *words):
+    status, err = call("train", f"--config={ROOT}/configs/{spec}", f"--workdir={folder}", *words)
+    assert status == 0, err
+
+
+@pytest.mark.slow
+def test_a_latent_diffusion_is_made_on_a_vae_of_another_run(call, tmp_path):
+    few = ("--config.steps=300", "--config.eval_every=0", "--config.sample_every=0")
+    same_vae = ("--config.model.widths=(128,128)", "--config.model.importance_samples=2")
+    trained_as(call, "vae", "vae.py:digits", *few, *same_vae)
+    small = (*few, "--config.model.first_steps=0", "--config.model.diffusion.bound_samples=2")
+    latent = ("--begin=autoencoder=vae", *small)
+    trained_as(call, "latent", "latent_diffusion.py:digits", *latent)
+    params = learnt("vae")[1]
+    shutil.rmtree("vae")
+    setup = set_up(
+        config.read(unjson(Workdir("latent").read_config())),
+        begun=trained.begun_of(Workdir("latent")),
+    )
+    step, state = trained.restore(setup, Workdir("latent"))
+    assert step == 300 and same(eval_params(state.states[0]), params)
+    # The auto-encoder has nothing to learn, and its optimizer was put down at once.
+    assert state.states[0].optimizer == ()
+    trained_as(call, "latent", "latent_diffusion.py:digits", *latent)
+    assert call("sample", "--workdir=latent", "--given=label=3", "--n=4")[0] == 0
+    number = json.loads((tmp_path / "latent" / "eval" / "metrics.json").read_text())[0]
+    assert number["kind"] == "lower_bound" and number["value"] > -40
+
+
+@pytest.mark.slow
+def test_a_dbm_is_made_on_an_rbm_of_another_run(call, tmp_path):
+    few = ("--config.eval_every=0", "--config.sample_every=0", "--config.log_every=100")
+    rbm = ("--config.steps=1000", "--config.model.hidden=64", "--config.model.sample_means=True")
+    trained_as(call, "rbm", "rbm.py:digits", *few, *rbm)
+    short = ("--config.steps=600", "--config.model.stage_steps=(0,300)")
+    dbm = (*few, *short, "--config.model.ais.temperatures=100")
+    trained_as(call, "dbm", "dbm.py:digits", *dbm, "--begin=layer_1=rbm")
+    trained_as(call, "alone", "dbm.py:digits", *dbm)
+    bound = {}
+    for folder in ("dbm", "alone"):
+        numbers = json.loads((tmp_path / folder / "eval" / "metrics.json").read_text())
+        (bound[folder],) = (n["value"] for n in numbers if n["name"] == "bound")
+    assert bound["dbm"] > bound["alone"]
+    shutil.rmtree("rbm")
+    assert call("sample", "--workdir=dbm", "--n=4")[0] == 0

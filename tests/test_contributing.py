@@ -1,6 +1,7 @@
 """The papers of the house say what is so: their commands, their example, their numbers."""
 
 import importlib.util
+import inspect
 import json
 import pathlib
 import re
@@ -28,7 +29,7 @@ def test_ci_runs_the_readmes_own_command():
     install, then = "python3 -m venv .venv && .venv/bin/pip install -e", ".venv/bin/"
     tests = [line for line in commands if "pytest" in line]
     assert tests == [f"{install} '.[test]' && {then}python -m pytest -q"]
-    assert f"{install} . && {then}genjax-zoo train --workdir=runs/quickstart" in commands
+    assert f"{install} '.[run]' && {then}genjax-zoo train --workdir=runs/quickstart" in commands
     assert tests[0] in (ROOT / ".ci" / "run").read_text().splitlines()
 
 
@@ -68,9 +69,17 @@ def stranger(tmp_path, monkeypatch):
     model, configs = blocks("CONTRIBUTING.md", "python")
     made = module_of("base_rate", model, tmp_path, monkeypatch)
     summary = made.__doc__.strip().splitlines()[0]
-    family = Family("base_rate", made.VERB, summary, made.Config, made.make)
+    family = Family("base_rate", made.VERB, summary, lambda: (made.Config, made.make))
     monkeypatch.setitem(ZOO, "base_rate", family)
     return made, module_of("base_rate_config", configs, tmp_path, monkeypatch)
+
+
+LAWS = [
+    law
+    for name, law in vars(test_laws).items()
+    if name.startswith("test_") and "case" in inspect.signature(law).parameters
+]
+"""Those of a variant, which the roster's own are held to."""
 
 
 def test_the_example_keeps_the_laws(stranger, monkeypatch, tmp_path):
@@ -78,15 +87,15 @@ def test_the_example_keeps_the_laws(stranger, monkeypatch, tmp_path):
     variants = {name: configs.get_config(name) for name in configs.VARIANTS}
     monkeypatch.setattr(test_laws, "variants_of", lambda family: variants)
     name = "base_rate:digits"
-    case = test_laws.case_of(name)
-    test_laws.test_init_is_deterministic(case)
-    test_laws.test_step_keeps_the_state_and_compiles_once(case)
-    test_laws.test_samples_are_like_the_data(name, case)
-    test_laws.test_log_prob_is_a_number_an_example(name, case)
-    test_laws.test_probabilities_sum_to_one(case)
-    test_laws.test_a_state_goes_through_its_leaves_and_through_a_checkpoint(name, case, tmp_path)
-    test_laws.test_training_improves_the_number_the_model_is_for(name, case)
-    test_laws.test_training_brings_samples_nearer_to_the_data(name, case)
+    known = {"name": name, "case": test_laws.case_of(name), "tmp_path": tmp_path}
+    kept = []
+    for law in LAWS:
+        try:
+            law(**{asked: known[asked] for asked in inspect.signature(law).parameters})
+            kept.append(law.__name__)
+        except pytest.skip.Exception:
+            pass
+    assert len(kept) >= 11, kept
 
 
 def test_the_example_finds_the_base_rates(stranger):
@@ -102,8 +111,8 @@ def test_the_example_finds_the_base_rates(stranger):
     assert model.log_prob.exactness is Exactness.EXACT
     found = jax.nn.sigmoid(state.params.bias)
     np.testing.assert_allclose(found, batch["x"].mean(0), atol=2e-3)
-    with pytest.raises(ConfigError, match="start should lie"):
-        made.Config(start=1.0)
+    with pytest.raises(ConfigError, match=r"initial should be in \(0, 1\), got 1.0."):
+        made.Config(initial=1.0)
 
 
 PUBLISHED = sorted((ROOT / "third_party" / "published").glob("*.json"))

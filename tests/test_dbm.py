@@ -433,9 +433,10 @@ def runs(widths, centred=True):
     x, learnt = X, []
     for layer, width in enumerate(widths):
         model = rbm.make(rbm.Config(hidden=width, centred=centred, weight_std=0.5), optax.sgd(0.3))
-        state = model.init(jax.random.fold_in(KEY, layer), {"x": x})
+        state = jax.jit(model.init)(jax.random.fold_in(KEY, layer), {"x": x})
+        step = jax.jit(model.step)
         for i in range(5):
-            state, _ = model.step(jax.random.fold_in(KEY, i), state, {"x": x})
+            state, _ = step(jax.random.fold_in(KEY, i), state, {"x": x})
         learnt.append(state.params)
         x = boltzmann.draw_hidden(KEY, state.params, x.reshape(12, -1))
     return {f"layer_{layer + 1}": params for layer, params in enumerate(learnt)}
@@ -446,7 +447,7 @@ def begun(widths, centred=True, **config):
     steps = config.pop("stage_steps", (0,) * len(widths))
     config = dbm.Config(widths=widths, stage_steps=steps, chains=5, **config)
     model, machines = dbm.make(config, optax.sgd(0.0)), runs(widths, centred)
-    return model, model.init(KEY, {"x": X}, **machines), list(machines.values())
+    return model, jax.jit(model.init)(KEY, {"x": X}, **machines), list(machines.values())
 
 
 @DEPTHS
@@ -477,13 +478,11 @@ def test_machines_begun_from_rbms_are_those_rbms(widths):
     made = deep.put_together(tuple(s.params for s in state.states[:L]))
     bound = model.log_prob(KEY, state, {"x": states(4).reshape(-1, 2, 2, 1)})
     assert np.all(bound <= log_marginal(made)[0] + 1e-4)
-    again, info = model.step(KEY, state, {"x": X})
+    again, info = jax.jit(model.step)(KEY, state, {"x": X})
     assert info["stage"] == L and info["whole/free_energy_gap"].said
     for own, old in zip(again.states[:L], state.states[:L], strict=True):
-        for leaf, was in zip(jax.tree.leaves(own.params), jax.tree.leaves(old.params), strict=True):
-            np.testing.assert_array_equal(leaf, was)
-    for W, was in zip(again.states[-1].params.W, made.W, strict=True):
-        np.testing.assert_array_equal(W, was)
+        jax.tree.map(np.testing.assert_array_equal, own.params, old.params)
+    jax.tree.map(np.testing.assert_array_equal, again.states[-1].params.W, made.W)
     # Centring may have moved the coordinates, and nothing else.
     np.testing.assert_allclose(
         log_marginal(again.states[-1].params)[0], log_marginal(made)[0], atol=1e-5

@@ -28,7 +28,9 @@ COMMAND = [
 
 def train(folder, devices, *more):
     environment = os.environ | {
-        "XLA_FLAGS": f"--xla_force_host_platform_device_count={devices}",
+        "XLA_FLAGS": " ".join(
+            [os.environ.get("XLA_FLAGS", ""), f"--xla_force_host_platform_device_count={devices}"]
+        ),
         "JAX_PLATFORMS": "cpu",
     }
     return subprocess.Popen(
@@ -157,7 +159,6 @@ def test_state_rule_splits_the_longest_axis_that_divides():
 KEPT = """
 import jax, sys
 from genjax_zoo.run.devices import startup
-startup.WORTH_SECONDS = 0
 hits = []
 jax.monitoring.register_event_listener(lambda name, **_: hits.append(name))
 startup.keep_compiled()
@@ -219,7 +220,7 @@ def test_what_was_not_used_for_longest_makes_room(tmp_path):
         path.write_bytes(bytes(100))
         os.utime(path, (1000 - age, 500))
     (tmp_path / "other").write_bytes(bytes(10_000))
-    startup._make_room(tmp_path, 250)
+    startup.make_room(tmp_path, 250)
     assert {p.name for p in tmp_path.iterdir()} == {"a-cache", "b-cache", "other"}
-    startup._make_room(tmp_path, 250)
+    startup.make_room(tmp_path, 250)
     assert len(list(tmp_path.iterdir())) == 3

@@ -171,12 +171,29 @@ def flags(modules: dict[str, str]) -> list[str]:
     ]
 
 
-RULES = [loose, upward, circles, linen, neighbours, named, worldly, flags]
+LONGEST = {"genjax_zoo.models.rbm": 400}
+"""Lines of a model's file, and of all others 450: what is more belongs below."""
+
+
+def long(modules: dict[str, str]) -> list[str]:
+    """Models that do not read like their paper, for they hold what others could use."""
+    lines = {m: len(s.splitlines()) for m, s in modules.items() if ".models." in m}
+    return [f"{m} has {n} lines" for m, n in lines.items() if n > LONGEST.get(m, 450)]
+
+
+RULES = [loose, upward, circles, linen, neighbours, named, worldly, flags, long]
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.__name__)
 def test_the_house_keeps_the_rule(rule):
     assert rule(sources()) == []
+
+
+def test_every_floor_and_room_is_there():
+    """As `ls` shows them: the folders and files of FLOORS, and the rooms of maths/."""
+    listed = lambda folder: {p.stem for p in folder.iterdir() if not p.name.startswith(("_", "."))}
+    assert listed(ROOT / "genjax_zoo") - {"py"} == set(FLOORS)
+    assert listed(ROOT / "genjax_zoo" / "maths") == MATHS
 
 
 FAMILY = next(iter(ZOO))
@@ -210,6 +227,8 @@ FAMILY = next(iter(ZOO))
         (flags, "genjax_zoo.explore.new", "from ml_collections import ConfigDict"),
         (flags, "genjax_zoo.commands.train", "from configs import vae"),
         (flags, "genjax_zoo.data.sources", "import ml_collections"),
+        (long, "genjax_zoo.models.new", "pass\n" * 451),
+        (long, "genjax_zoo.models.rbm", "pass\n" * 401),
     ],
 )
 def test_the_rule_can_be_broken(rule, module, source):

@@ -1,5 +1,7 @@
 """Gaussian mixtures against scikit-learn's, against dense formulas and explicit marginals."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,9 +37,9 @@ def learn(x, label=None, steps=1, sizes=None, **config):
     part = lambda a, b: {"x": x[a:b]} | ({} if label is None else {"label": label[a:b]})
     ends = np.cumsum(sizes or [len(x)])
     state, step = jax.jit(model.init)(KEY, part(0, int(ends[0]))), jax.jit(model.step)
-    of = {t: m._replace(value=jax.jit(m.value)) for t, m in model.measures.items()}
+    of = {t: dataclasses.replace(m, value=jax.jit(m.value)) for t, m in model.measures.items()}
     model = model._replace(
-        log_prob=model.log_prob._replace(value=jax.jit(model.log_prob.value)),
+        log_prob=dataclasses.replace(model.log_prob, value=jax.jit(model.log_prob.value)),
         latents=model.latents._replace(encode=jax.jit(model.latents.encode)),
         measures=of,
     )

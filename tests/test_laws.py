@@ -37,16 +37,10 @@ from genjax_zoo.run import config
 from genjax_zoo.typed import typed
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
-import os
 
-CARE = {
-    "": None,
-    "1": {"xla_backend_optimization_level": 1, "xla_llvm_disable_expensive_passes": False},
-    "1x": {"xla_backend_optimization_level": 1},
-    "2": {"xla_backend_optimization_level": 2, "xla_llvm_disable_expensive_passes": False},
-    "3": {"xla_backend_optimization_level": 3, "xla_llvm_disable_expensive_passes": False},
-}[os.environ.get("LEVEL", "3")]
-"""How what runs long is compiled, and all else in haste (conftest.py)."""
+CARE = {"xla_backend_optimization_level": 1, "xla_llvm_disable_expensive_passes": False}
+"""How training and sampling are compiled, which run for long; all else is compiled in haste
+(conftest.py)."""
 SHOWS = 500
 """Steps of training whose effect has to show, or a twelfth of them all if that is less."""
 PART = {"staged": 8 / 12}
@@ -661,13 +655,12 @@ def test_what_is_encoded_is_decoded(name, case):
     error = lambda made: float(jnp.mean((made["x"] - case.batch["x"]) ** 2))
     if rows > 1:
         assert error(back) < error(of_others)
-    if case.run.model["name"] in BIJECTIONS:
-        off = BIJECTIONS[case.run.model["name"]]
-        np.testing.assert_allclose(back["x"], case.batch["x"], atol=off)
+    assert error(back) <= BIJECTIONS.get(case.run.model["name"], np.inf) ** 2
 
 
-BIJECTIONS = {"flow": 1e-3, "continuous_flow": 1e-2}
-"""Families whose latents are all of x, and by how much what comes back may differ from it."""
+BIJECTIONS = {"flow": 1e-4, "continuous_flow": 1e-2}
+"""Families whose latents are all of x, and the root mean square of what comes back less x: of
+rounding, and of an ordinary differential equation its solver's error too."""
 
 
 # ------------------------------------------------------------------------------ checkpoints

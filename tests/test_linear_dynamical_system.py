@@ -173,7 +173,7 @@ def test_what_is_missing_is_integrated_out():
 def test_a_past_with_gaps_is_gone_on_from():
     """What is missing, by NaN or by a mask, is integrated out: by the forecast of the rest."""
     y = series(p=2).astype(np.float32)
-    model, state, _, _ = fit(y, 2, states=2)
+    _, state, _, _ = fit(y, 2, states=2)
     later = lds.make(lds.Config(states=2, sample_length=3))
     past, mask = y[0, :9].copy(), np.ones((9, 2))
     mask[-2:], mask[3, 1] = 0, 0

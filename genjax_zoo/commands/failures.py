@@ -1,4 +1,4 @@
-"""What fails outside of our hands: a disk, and the threads of libraries that write to it.
+"""What fails outside of our hands: a disk, the threads of libraries that write to it, a package.
 
 Floor 8.
 """
@@ -32,6 +32,16 @@ def of_disk(error: OSError) -> str:
 def of_threads() -> str | None:
     """The same of a thread that has failed, or None if none has."""
     return of_disk(_failed[0]) if _failed else None
+
+
+def of_package(error: ModuleNotFoundError) -> str:
+    """The message of a package that is not installed; a missing module of ours is raised again."""
+    if not error.name or error.name.partition(".")[0] == "genjax_zoo":
+        raise error
+    return (
+        f"the commands need {error.name}, which is not installed: "
+        "pip install 'genjax-zoo[run]' brings all that they need."
+    )
 
 
 def watch() -> None:

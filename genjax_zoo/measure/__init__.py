@@ -1,1 +1,1 @@
-"""Measurement: what samples are worth."""
+"""Measurement: numbers of held-out examples, of samples, and of games."""

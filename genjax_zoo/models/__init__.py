@@ -13,7 +13,8 @@ Summary and verb are read off the source: a family is imported when it is asked 
 from __future__ import annotations
 
 import importlib
-import pathlib
+import importlib.resources
+import pkgutil
 import re
 from collections.abc import Callable
 from types import ModuleType
@@ -51,34 +52,34 @@ class Family(NamedTuple):
         return self.load()[1]
 
 
-def family_of(path: pathlib.Path) -> Family:
-    """A family as its source describes it; raises TypeError for a file that is none."""
+def family_of(name: str, source: str) -> Family:
+    """The family `name` as its source describes it; raises TypeError for a file that is none."""
     wanted = {
         "a docstring": r'\A"""(.+?)(?:"""|\n)',
         "VERB": r'^VERB = "(\w+)"',
         "Config": r"^class (Config)\b",
         "make": r"^def (make)\b",
     }
-    source = path.read_text(encoding="utf-8")
     found = {what: re.search(how, source, re.MULTILINE) for what, how in wanted.items()}
     summary, verb, *_ = (match[1].strip() if match else "" for match in found.values())
     missing = [what for what, match in found.items() if not match]
     if missing:
-        raise TypeError(f"models/{path.name} lacks {', '.join(missing)}: see {__file__}.")
+        raise TypeError(f"models/{name}.py lacks {', '.join(missing)}: see {__file__}.")
     if verb not in VERBS:
-        raise TypeError(f"models/{path.name}: VERB is {verb!r}, not one of {VERBS}.")
+        raise TypeError(f"models/{name}.py: VERB is {verb!r}, not one of {VERBS}.")
 
     def load() -> tuple[type, Callable[..., Model]]:
-        module = importlib.import_module(f"{__name__}.{path.stem}")
+        module = importlib.import_module(f"{__name__}.{name}")
         return module.Config, module.make
 
-    return Family(path.stem, verb, summary, load)
+    return Family(name, verb, summary, load)
 
+
+_SOURCES = importlib.resources.files(__name__)
 
 ZOO: dict[str, Family] = {
-    path.stem: family_of(path)
-    for path in sorted(pathlib.Path(__file__).parent.glob("*.py"))
-    if path.stem != "__init__"
+    name: family_of(name, _SOURCES.joinpath(f"{name}.py").read_text("utf-8"))
+    for _, name, _ in pkgutil.iter_modules(__path__)
 }
 
 

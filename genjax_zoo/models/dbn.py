@@ -17,6 +17,10 @@ With all but the top layer drawn from q (Salakhutdinov & Murray, On the quantita
 deep belief networks, 2008, section 4.2),
 
     log p(v) >= E_q[log p(v | h¹) + ... + log p*(hᴸ⁻¹)] + H(q) - log Z.
+
+A machine can be begun from a run of the family rbm, as it is, under its stage's name: layer_1 from
+one of the data, layer_2 from one of its hidden units, ... With 0 in `stage_steps` it need not learn
+again.
 """
 
 from __future__ import annotations

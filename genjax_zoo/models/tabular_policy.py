@@ -258,12 +258,13 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             average=config.average,
         ),
         sample=of_params(sample),
-        log_prob=Measure(of_params(log_prob), Exactness.EXACT),
+        # The data are its prompts, and no example to follow.
+        log_prob=Measure(of_params(log_prob), Exactness.EXACT, better="neither"),
         measures={
             "value": exact(objective, "reward", "higher"),
             "gap": exact(gap, "reward", "lower"),
             "expected_reward": exact(expected, "reward", "higher"),
-            "kl": exact(kl, "nats", "lower"),
+            "kl": exact(kl, "nats", "neither"),
         },
         spaces={"x": categorical(V)},
         autoregression=Autoregression(start, extend),

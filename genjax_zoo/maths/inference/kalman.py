@@ -1,4 +1,4 @@
-"""States that move linearly and are seen through noise: filter, smoother, likelihood, forecast.
+"""Linear transitions seen through linear emissions: filter, smoother, likelihood, forecast.
 
     x_1 ~ N(m_1, P_1),    x_t = A x_{t-1} + w_t,    w_t ~ N(0, Q)
                           y_t = C x_t + d + u_t,    u_t ~ N(0, R)
@@ -43,11 +43,11 @@ class System:
     """A linear dynamical system of q states, seen through p numbers.
 
     Attributes:
-      A: how a state moves [q, q].
-      Q: covariance of what moves it besides [q, q].
-      C: how it is seen [p, q].
-      d: what is seen of the state 0 [p].
-      R: covariance of the noise of seeing: [p, p], or its diagonal [p].
+      A: the transition [q, q].
+      Q: covariance of the transition's noise [q, q].
+      C: the emission [p, q].
+      d: what the state 0 emits [p].
+      R: covariance of the emission's noise: [p, p], or its diagonal [p].
       m1: mean of the first state [q].
       P1: its covariance [q, q].
     """

@@ -33,18 +33,18 @@ THREADS, FEW = "PJRT_NPROC", 8
 
 CACHE = "GENJAX_ZOO_CACHE"
 """The variable that names the folder of compiled programs, or is "off"."""
+LEAST_SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 CACHE_BYTES = 2 * 2**30
 """That folder is brought down to this size whenever a command starts."""
-WORTH_SECONDS = 0.1
-"""What compiles faster is compiled again."""
 
 
 def keep_compiled(environ: Mapping[str, str] = os.environ) -> pathlib.Path | None:
     """Lets jax keep what it compiles for the next process; returns the folder, None for none.
 
     The folder is $GENJAX_ZOO_CACHE, or genjax_zoo/compiled in the user's cache. Where the user has
-    set jax's own JAX_COMPILATION_CACHE_DIR, that holds, and so do jax's other settings of it. A
-    folder that cannot be written is said so, and fails nothing.
+    set jax's own JAX_COMPILATION_CACHE_DIR, that holds. Even what compiles in a hundredth of a
+    second is kept, for it is read faster, unless JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS says
+    otherwise. A folder that cannot be written is said so, and fails nothing.
     """
     wanted = environ.get(CACHE, "")
     if wanted.lower() == "off" or environ.get("JAX_COMPILATION_CACHE_DIR"):
@@ -56,7 +56,7 @@ def keep_compiled(environ: Mapping[str, str] = os.environ) -> pathlib.Path | Non
         folder.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"1")
         probe.unlink()
-        _make_room(folder)
+        make_room(folder)
     except OSError as error:
         log(
             f"compiled programs are not kept, for {folder} cannot be written "
@@ -64,11 +64,12 @@ def keep_compiled(environ: Mapping[str, str] = os.environ) -> pathlib.Path | Non
         )
         return None
     jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", WORTH_SECONDS)
+    if LEAST_SECONDS not in environ:
+        jax.config.update(LEAST_SECONDS.lower(), 0.0)
     return folder
 
 
-def _make_room(folder: pathlib.Path, most: int = CACHE_BYTES) -> None:
+def make_room(folder: pathlib.Path, most: int = CACHE_BYTES) -> None:
     """Removes the programs that were not used for longest, until the rest fits.
 
     jax's own bound (jax_compilation_cache_max_size) needs another package, and locks every read.
@@ -100,7 +101,7 @@ def prepare(environ: MutableMapping[str, str] = os.environ) -> bool:
     spare_threads(environ)
     flags = environ.get("XLA_FLAGS", "")
     decided = FLAG.lstrip("-") in flags or "xla_force_host_platform_device_count" in flags
-    if decided or not cpu_only(environ) or not flag_known():
+    if decided or not cpu_only(environ) or not known(FLAG, VALUE):
         return False
     environ["XLA_FLAGS"] = f"{flags} {FLAG}={VALUE}".strip()
     return True
@@ -116,8 +117,8 @@ def cpu_only(environ: MutableMapping[str, str] = os.environ) -> bool:
     return not others and namespace is None and importlib.util.find_spec("libtpu") is None
 
 
-def flag_known() -> bool:
-    """Whether the installed jaxlib holds the flag's name and the value's, read without loading it.
+def known(*words: str) -> bool:
+    """Whether the installed jaxlib holds these names of flags and values, read without loading it.
 
     A search of the library takes a tenth of a second; asking XLA itself would cost a process.
     """
@@ -126,7 +127,7 @@ def flag_known() -> bool:
         return False
     for library in pathlib.Path(found.submodule_search_locations[0]).glob("libjax_common.*"):
         with library.open("rb") as file, mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ) as held:
-            names = (FLAG.lstrip("-"), VALUE.lstrip("-"))
+            names = (word.lstrip("-") for word in words)
             return all(
                 held.find(n.encode()) >= 0 or held.find(n.upper().encode()) >= 0 for n in names
             )
