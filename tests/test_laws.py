@@ -8,8 +8,11 @@ import dataclasses
 import functools
 import importlib.util
 import itertools
+import os
 import pathlib
 import re
+import subprocess
+import sys
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -32,8 +35,9 @@ from genjax_zoo.contract import (
 )
 from genjax_zoo.data.source import Source
 from genjax_zoo.data.sources import open_source
-from genjax_zoo.models import ZOO
+from genjax_zoo.models import VERBS, ZOO
 from genjax_zoo.run import config
+from genjax_zoo.run.devices import Devices, sharding
 from genjax_zoo.typed import typed
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
@@ -739,3 +743,63 @@ def test_energy_distance_of_two_normals():
     exact = 2 * np.trapezoid((norm.cdf(at) - norm.cdf(at - 1)) ** 2, at)
     assert energy_distance(x[0], x[1] + 1) == pytest.approx(exact, abs=0.06)
     assert abs(energy_distance(x[0], x[1])) < 0.02
+
+
+# ---------------------------------------------------------------------------------- devices
+
+SHARDED = {
+    "descend": "vae:digits",
+    "play": "gan:digits",
+    "contrast": "rbm:digits_label",
+    "em": "naive_bayes:digits",
+    "reinforce": "tabular_policy:toy",
+    "staged": "dbm:bars",
+}
+"""A variant of every verb."""
+
+
+def sharded_step(name: str) -> None:
+    """One step on one device and on two, which share the batch and split the larger arrays."""
+    family, _, variant = name.partition(":")
+    fields = variants_of(family)[variant]
+    # An optimizer that divides by the gradient would make much of rounding.
+    fields.optimizer = {"name": "sgd", "learning_rate": 0.1}
+    fields.data.batch_size -= fields.data.batch_size % 2
+    run = config.read(fields)
+    source, model = open_source(run.data, run.seed), config.make_model(run)
+    feed = source.feed(0, slice(0, run.data.batch_size))
+    batch = dict(source.batch(jax.random.key(0), source.resident, feed))
+    state = jax.jit(model.init)(jax.random.key(1), batch)
+    alone = jax.jit(model.step)(jax.random.key(2), state, batch)
+    layout = sharding.lay_out(Devices(fsdp=2), run.data.batch_size)
+    shapes = jax.eval_shape(model.init, jax.random.key(1), batch)
+    split = sharding.of_state(layout.mesh, shapes, min_split=64)
+    step = jax.jit(model.step, out_shardings=(split, layout.everywhere))
+    placed = jax.device_put(state, split), jax.device_put(batch, layout.over_batch)
+    shared = step(jax.random.key(2), *placed)
+    leaves = jax.tree.leaves(shared[0])
+    assert {len(leaf.sharding.device_set) for leaf in leaves} == {2}
+    assert not all(leaf.is_fully_replicated for leaf in leaves), "nothing is split"
+    assert not same(alone[0], state), "nothing was learnt"
+    close = functools.partial(np.testing.assert_allclose, rtol=2e-4, atol=2e-5)
+    jax.tree.map(close, shared, alone)
+
+
+def test_a_step_on_two_devices_is_the_step_on_one():
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=2"
+    code = f"""
+from tests.test_laws import sharded_step
+for name in {list(SHARDED.values())}:
+    sharded_step(name)
+    print(name, flush=True)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=ROOT, env={**os.environ, "XLA_FLAGS": flags},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=600,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout
+    assert done.stdout.split() == list(SHARDED.values())
+    assert {verb: ZOO[name.partition(":")[0]].verb for verb, name in SHARDED.items()} == {
+        verb: verb for verb in VERBS
+    }
