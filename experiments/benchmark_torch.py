@@ -194,7 +194,7 @@ class Flow:
         return loss
 
     def check(self, model: Model, state: Any, table: jax.Array, steps: int = 3) -> float:
-        """The losses over `steps` steps, from elsewhere: a flow has no dice.
+        """The losses over `steps` steps, from elsewhere: nothing of a flow is random.
 
         At the start the data have mean 0 and variance 1, so that the norms' gradients are rounding
         errors, and Adam's first moves their signs.
@@ -247,9 +247,9 @@ class Unet:
         groups = np.gcd(channels, 32) if channels >= 32 else np.gcd(channels, 8)
         return F.group_norm(x, int(groups), at["scale"], at["shift"])
 
-    def residual(self, at: dict, x: torch.Tensor, told: torch.Tensor) -> torch.Tensor:
+    def residual(self, at: dict, x: torch.Tensor, embedding: torch.Tensor) -> torch.Tensor:
         h = self.conv(at["Conv_0"], F.silu(self.norm(at["GroupNorm_0"], x)))
-        both = F.linear(told, at["Dense_0"]["kernel"], at["Dense_0"]["bias"])
+        both = F.linear(embedding, at["Dense_0"]["kernel"], at["Dense_0"]["bias"])
         scale, shift = both[:, :, None, None].chunk(2, 1)
         h = F.silu(self.norm(at["GroupNorm_1"], h) * (1 + scale) + shift)
         h = self.conv(at["Conv_1"], h)
@@ -258,8 +258,8 @@ class Unet:
     def network(self, x: torch.Tensor, clock: torch.Tensor) -> torch.Tensor:
         w, angles = self.w, clock[:, None] * self.rates
         linear = lambda at, a: F.linear(a, at["kernel"], at["bias"])
-        told = linear(w["Told_0"]["Dense_0"], torch.cat([angles.cos(), angles.sin()], 1))
-        told = F.silu(linear(w["Told_0"]["Dense_1"], F.silu(told)))
+        embedding = linear(w["Told_0"]["Dense_0"], torch.cat([angles.cos(), angles.sin()], 1))
+        embedding = F.silu(linear(w["Told_0"]["Dense_1"], F.silu(embedding)))
         residuals = iter(w[f"_Residual_{i}"] for i in range(1000))
         convs = iter(w[f"Conv_{i}"] for i in range(1000))
         ups = iter(w[f"_UpConv_{i}"] for i in range(1000))
@@ -267,15 +267,15 @@ class Unet:
         kept = [h]
         for k in range(self.levels):
             for _ in range(self.blocks):
-                h = self.residual(next(residuals), h, told)
+                h = self.residual(next(residuals), h, embedding)
                 kept.append(h)
             if k + 1 < self.levels:
                 h = self.conv(next(convs), h, stride=2)
                 kept.append(h)
-        h = self.residual(next(residuals), self.residual(next(residuals), h, told), told)
+        h = self.residual(next(residuals), self.residual(next(residuals), h, embedding), embedding)
         for k in reversed(range(self.levels)):
             for _ in range(self.blocks + 1):
-                h = self.residual(next(residuals), torch.cat([h, kept.pop()], 1), told)
+                h = self.residual(next(residuals), torch.cat([h, kept.pop()], 1), embedding)
             if k:
                 height, width = kept[-1].shape[2:]
                 large = F.interpolate(h, scale_factor=2, mode="nearest")
@@ -288,7 +288,7 @@ class Unet:
         alpha, sigma = log_alpha.exp(), (-torch.expm1(2 * log_alpha)).sqrt()
         return alpha, sigma, 1000 / (1 + (alpha / sigma).sqrt())
 
-    def told(self, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+    def predict_noise(self, x_t: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         """ε̂ of x_t at t [B]."""
         alpha, sigma, clock = self.noised(t)
         scale = (0.25 * alpha**2 + sigma**2).sqrt()[:, None, None, None]
@@ -302,7 +302,7 @@ class Unet:
             noise = torch.randn_like(x)
         alpha, sigma, _ = self.noised(t)
         column = lambda a: a[:, None, None, None]
-        loss = F.mse_loss(self.told(column(alpha) * x + column(sigma) * noise, t), noise)
+        loss = F.mse_loss(self.predict_noise(column(alpha) * x + column(sigma) * noise, t), noise)
         self.optimizer.zero_grad(set_to_none=True)
         loss.backward()
         self.optimizer.step()
@@ -314,7 +314,7 @@ class Unet:
         times = torch.from_numpy(np.array(times, np.float32))
         for t, s in zip(times, [*times[1:], None], strict=True):
             at = t.expand(len(x))
-            noise = self.told(x, at)
+            noise = self.predict_noise(x, at)
             alpha, sigma = self.noised(t)[:2]
             seen = (x - sigma * noise) / alpha
             if s is None:
@@ -480,7 +480,7 @@ class WganGp(Dcgan):
         self.optimizers[player].step()
 
     def step(self, x: torch.Tensor, noise: Any = None) -> tuple[torch.Tensor, torch.Tensor]:
-        parts, told = [x[j :: self.k] for j in range(self.k)], []
+        parts, losses = [x[j :: self.k] for j in range(self.k)], []
         n = len(parts[0])
         if noise is None:
             z = [torch.randn(n, self.latents) for _ in range(self.k + 1)]
@@ -488,10 +488,10 @@ class WganGp(Dcgan):
         else:
             z, epsilon = noise
         for j, part in enumerate(parts):
-            told.append(self.critic(part, z[j], epsilon[j]))
+            losses.append(self.critic(part, z[j], epsilon[j]))
         loss = -self.judge(self.generate(z[self.k])).mean()
         self._move("G", loss)
-        return told[0], loss
+        return losses[0], loss
 
     def noise(self, key: Any, n: int) -> Any:
         """z of every turn, and the place between data and samples of the critic's."""
@@ -547,7 +547,7 @@ class Rbm:
         return -v @ self.b - F.softplus(logits).sum(1)
 
     def check(self, model: Model, state: Any, table: jax.Array) -> float:
-        """The free energies, and the gradient of their gap: the whole rule but for the dice."""
+        """The free energies, and their gap's gradient: the whole rule but for what is random."""
         log_prob = model.log_prob
         assert log_prob is not None
 

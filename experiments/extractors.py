@@ -80,9 +80,9 @@ def learn(source_name: str, side: int, data_dir: str | None, seed: int, steps: i
         if i % 500 == 0 or i == steps - 1:
             print(f"{source_name}: step {i}, {float(info['loss']):.4f} nats", flush=True)
     judge = extractors.make("", architecture, state.params).probabilities
-    told = np.mean(judge(x).argmax(1) == label)
+    accuracy = np.mean(judge(x).argmax(1) == label)
     dark = np.mean(judge((x > 0.5).astype(np.float32)).argmax(1) == label)
-    return architecture, state.params, (told, dark), source.held_out_split
+    return architecture, state.params, (accuracy, dark), source.held_out_split
 
 
 def _highest(source) -> int:

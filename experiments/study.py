@@ -93,8 +93,8 @@ class Study:
         """The paragraph that ends every page.
 
         Args:
-          seeds: which ones, in words: "0 to 4", "none: no dice".
-          minutes: of each part, where the parts should be told apart.
+          seeds: which ones, in words: "0 to 4", "none: nothing is random".
+          minutes: of each part, where the parts are to be named apart.
         """
         whole = time.time() - self.began
         took = f"{whole:.0f} seconds" if whole < 100 else f"{whole / 60:.1f} minutes"

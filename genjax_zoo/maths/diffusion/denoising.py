@@ -107,7 +107,7 @@ def inputs(process: Process, t: Array, x_t: Array, data_std: float = 0.5) -> tup
 def clock(process: Process, t: Array) -> Array:
     """λ(t) between its ends, in [0, 1000]: how noisy, whatever the process calls it.
 
-    A network that sees λ in place of t is that of Kingma et al. 2021, appendix B.
+    λ in place of t is what the network of Kingma et al. 2021 sees.
     """
     return 1000 / (1 + jnp.exp(0.25 * process.log_snr(t)))
 
