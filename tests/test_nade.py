@@ -167,5 +167,5 @@ def test_bad_configs_are_refused():
             nade.Config(**fields)
     for order in ((1, 0), (0, 1, 2, 2), (1, 2, 3, 4)):
         model = nade.make(nade.Config(order=order), optax.adam(0.1))
-        with pytest.raises(ConfigError, match=r"order should hold each of the pixels 0 .. 3 once"):
+        with pytest.raises(ConfigError, match=r"order should hold 0 .. 3, each once"):
             model.init(KEY, {"x": EVERYTHING})

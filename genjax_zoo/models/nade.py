@@ -3,8 +3,8 @@
     p(x) = Π_i p(x_i | x_<i),     p(x_i = 1 | x_<i) = sigmoid(b_i + V_i · h_i)
                                   h_i = sigmoid(a_i),     a_i = c + Σ_{j<i} W_j x_j
 
-Larochelle & Murray 2011. The layers share their weights, so that a_{i+1} = a_i + W_i x_i: all of
-log p(x) is O(D H) for D pixels and H hidden units. Pixels go row by row, or in an order told.
+Larochelle & Murray 2011. The layers share their weights, a_{i+1} = a_i + W_i x_i, so that all of
+log p(x) is O(D H) for D pixels and H hidden units.
 """
 
 from __future__ import annotations
@@ -48,8 +48,7 @@ class Config:
 
     Attributes:
       hidden: H, how many units each hidden layer has.
-      order: which pixel comes first, which second and so on, counted row by row from 0; all of
-        them, each once. Row by row if empty.
+      order: which pixel comes first, second, ..., counted row by row from 0; empty for just so.
     """
 
     hidden: int = number(500, least=1)
@@ -64,7 +63,7 @@ class Params:
       into: W [D, H], from pixel i into the hidden layers after it.
       out: V [D, H], from its hidden layer to pixel i.
       bias: b [D].
-      hidden_bias: c [H].
+      hidden_bias: c [H], which is a_1.
       shape: of one example, without the batch; D is its product.
       order: Config.order.
     """
@@ -84,10 +83,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         shape = tuple(batch["x"].shape[1:])
         D, H = math.prod(shape), config.hidden
         if config.order and sorted(config.order) != list(range(D)):
-            raise ConfigError(
-                f"order should hold each of the pixels 0 .. {D - 1} once, got {config.order}; "
-                "leave it empty for row by row."
-            )
+            raise ConfigError(f"order should hold 0 .. {D - 1}, each once, got {config.order}.")
         into, out = jax.random.normal(key, (2, D, H)) / jnp.array([D, H])[:, None, None] ** 0.5
         return Params(into, out, jnp.zeros(D), jnp.zeros(H), shape, config.order), ()
 
@@ -106,7 +102,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 def log_prob(key: Key, params: Params, batch: Batch) -> Array:
     """log p(x) in nats, [B], and -inf for an x that is not binary."""
     x = in_order(params, batch["x"])
-    _, logits = read(first(params, len(x)), pixels(params), x)
+    _, logits = read(jnp.tile(params.hidden_bias, (len(x), 1)), pixels(params), x)
     return jnp.where(distributions.is_binary(x), distributions.bernoulli(x, logits), -jnp.inf)
 
 
@@ -119,37 +115,29 @@ def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
     value, known = beginning(params, given, n)
     noise = jax.random.logistic(key, known.T.shape)
 
-    def draw(a: Array, each: tuple[Pixel, Array, Array, Array]) -> tuple[Array, Array]:
-        pixel, noise, value, known = each
+    def draw(a: Array, each: Any) -> tuple[Array, Array]:
+        (W, V, b), noise, value, known = each
         # x_i = 1 where l_i exceeds a draw of the logistic distribution.
-        x = jnp.where(known, value, logit(a, pixel) > noise)
-        return a + x[:, None] * pixel[0], x
+        x = jnp.where(known, value, logit(a, V, b) > noise)
+        return a + x[:, None] * W, x
 
-    _, x = jax.lax.scan(draw, first(params, n), (pixels(params), noise, value.T, known.T))
+    a = jnp.tile(params.hidden_bias, (n, 1))
+    _, x = jax.lax.scan(draw, a, (pixels(params), noise, value.T, known.T))
     x = x.T[:, np.argsort(params.order)] if params.order else x.T
     return {"x": x.reshape(n, *params.shape)}
 
 
-Pixel = tuple[Array, Array, Array]
-"""(W_i [H], V_i [H], b_i []), or those of several pixels along a first axis."""
-
-
-def pixels(params: Params) -> Pixel:
-    """Those of all."""
+def pixels(params: Params) -> tuple[Array, ...]:
+    """A pixel is (W_i [H], V_i [H], b_i []), and several are those along a first axis: all."""
     return params.into, params.out, params.bias
 
 
-def first(params: Params, n: int) -> Array:
-    """a_1 = c of n strings, [n, H]."""
-    return jnp.broadcast_to(params.hidden_bias, (n, params.hidden_bias.size))
-
-
-def logit(a: Array, pixel: Pixel) -> Array:
+def logit(a: Array, V: Array, b: Array) -> Array:
     """l_i [B] = b_i + V_i · sigmoid(a_i), a_i [B, H]."""
-    return pixel[2] + jax.nn.sigmoid(a) @ pixel[1]
+    return b + jax.nn.sigmoid(a) @ V
 
 
-def read(a: Array, of: Pixel, x: Array) -> tuple[Array, Array]:
+def read(a: Array, of: tuple[Array, ...], x: Array) -> tuple[Array, Array]:
     """From a_i [B, H] and S pixels x [B, S] to a_{i+S} and the logits [B, S] of each of them.
 
     Its gradient keeps a of each block's beginning alone, and computes those within a block once
@@ -157,8 +145,12 @@ def read(a: Array, of: Pixel, x: Array) -> tuple[Array, Array]:
     """
     S = x.shape[1]
     block = max(k for k in range(1, math.isqrt(S) + 1) if S % k == 0)
-    # a_{i+1} = a_i + W_i x_i
-    one = lambda a, each: (a + each[1][:, None] * each[0][0], logit(a, each[0]))
+
+    def one(a: Array, each: Any) -> tuple[Array, Array]:
+        (W, V, b), x = each
+        # a_{i+1} = a_i + W_i x_i
+        return a + x[:, None] * W, logit(a, V, b)
+
     several = jax.checkpoint(lambda a, each: jax.lax.scan(one, a, each))
     blocks = jax.tree.map(lambda leaf: leaf.reshape(-1, block, *leaf.shape[1:]), (of, x.T))
     a, logits = jax.lax.scan(several, a, blocks)
@@ -176,7 +168,7 @@ def beginning(params: Params, given: Batch, n: int) -> tuple[Array, Array]:
     if part is None:
         return jnp.zeros((n, D)), jnp.zeros((n, D), bool)
     value, known = (in_order(params, both) for both in part)
-    prompt({"x": value, "mask": known}, (D,), "nade", n)
+    prompt({"x": value, "mask": known}, (D,), "nade", n)  # which refuses what is no beginning
     if not isinstance(value, jax.core.Tracer) and not np.isin(value, (0, 1)).all():
         raise DataError("nade: what is known of x should be 0 or 1, and is not; round it.")
     return value, known
@@ -188,13 +180,13 @@ def start(state: TrainState, n: int, length: int, given: Batch = NOTHING) -> tup
     params = eval_params(state)
     if length > (D := params.bias.size):
         raise DataError(f"nade: an example has {D} pixels, and {length} were asked for.")
-    a = first(params, n)
-    return of_two(logit(a, jax.tree.map(lambda leaf: leaf[0], pixels(params)))), (a, jnp.int32(0))
+    a, (_, V, b) = jnp.tile(params.hidden_bias, (n, 1)), pixels(params)
+    return of_two(logit(a, V[0], b[0])), (a, jnp.int32(0))
 
 
 def extend(state: TrainState, cache: Any, x: Array) -> tuple[Array, Any]:
     """Reads S pixels [n, S]; the logits [n, S, 2] of the one after each, which are 0 after all."""
-    (a, i), S, x = cache, x.shape[1], x.astype(jnp.float32)
+    (a, i), S = cache, x.shape[1]
     rows = lambda leaf: leaf.at[i + jnp.arange(S + 1)].get(mode="fill", fill_value=0)
     W, V, b = map(rows, pixels(eval_params(state)))
     # x_i at once; `read` tells of the S pixels after it, the last of which has not been read.
