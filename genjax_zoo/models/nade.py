@@ -3,8 +3,7 @@
     p(x) = Π_i p(x_i | x_<i),     p(x_i = 1 | x_<i) = sigmoid(b_i + V_i · h_i)
                                   h_i = sigmoid(a_i),     a_i = c + Σ_{j<i} W_j x_j
 
-Larochelle & Murray 2011. The layers share their weights, a_{i+1} = a_i + W_i x_i, so that all of
-log p(x) is O(D H) for D pixels and H hidden units.
+Larochelle & Murray 2011. As weights are shared, a_{i+1} = a_i + W_i x_i: all of it is O(D H).
 """
 
 from __future__ import annotations
