@@ -35,7 +35,7 @@ from genjax_zoo.learn.state import TrainState, eval_params, of_params
 from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.probability import distributions
 from genjax_zoo.maths.probability.distributions import flat
-from genjax_zoo.maths.probability.given import check_names, known_part, prompt
+from genjax_zoo.maths.probability.given import check_names, prompt
 from genjax_zoo.typed import number
 
 VERB = "descend"
@@ -111,7 +111,9 @@ def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
     What is given of x is its beginning, in the model's order, and is 0 or 1.
     """
     check_names(given, ("x", "mask"), "nade")
-    value, known = beginning(params, given, n)
+    D = params.bias.size
+    begun = prompt(given, params.shape, "nade", n, params.order)
+    value, known = begun or (jnp.zeros((n, D)), jnp.zeros((n, D), bool))
     noise = jax.random.logistic(key, known.T.shape)
 
     def draw(a: Array, each: Any) -> tuple[Array, Array]:
@@ -159,18 +161,6 @@ def read(a: Array, of: tuple[Array, ...], x: Array) -> tuple[Array, Array]:
 def in_order(params: Params, x: Array) -> Array:
     """Examples [B, ...] as pixels [B, D] in the order in which they are written."""
     return flat(x)[:, np.array(params.order)] if params.order else flat(x)
-
-
-def beginning(params: Params, given: Batch, n: int) -> tuple[Array, Array]:
-    """What is given of x in the model's order: (x [n, D], where it is known [n, D] bool)."""
-    part, D = known_part(given, params.shape, "nade", n), params.bias.size
-    if part is None:
-        return jnp.zeros((n, D)), jnp.zeros((n, D), bool)
-    value, known = (in_order(params, both) for both in part)
-    prompt({"x": value, "mask": known}, (D,), "nade", n)  # which refuses what is no beginning
-    if not isinstance(value, jax.core.Tracer) and not np.isin(value, (0, 1)).all():
-        raise DataError("nade: what is known of x should be 0 or 1, and is not; round it.")
-    return value, known
 
 
 def start(state: TrainState, n: int, length: int, given: Batch = NOTHING) -> tuple[Array, Any]:
