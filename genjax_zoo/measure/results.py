@@ -23,7 +23,7 @@ class Result(NamedTuple):
       n: how many.
       preprocessing: what was done to them.
       step: after how many steps of training.
-      better: higher or lower.
+      better: higher, lower or neither.
       detail: what else one must know, such as the number of importance samples.
       low, high: the 95 % interval of a number of samples; None for one of examples.
       protocol: what must be the same before it is compared (scores.Protocol), as a dict; empty for

@@ -47,15 +47,15 @@ def check_size(shape: tuple[int, ...], full: int) -> None:
         return
     # The resolution that would hold such images, by doubling.
     top = SMALLEST * 2 ** math.ceil(math.log2(max((*shape[:2], SMALLEST)) / SMALLEST))
-    levels = f"model.widths of {int(math.log2(top // SMALLEST)) + 1} numbers"
+    levels = int(math.log2(top // SMALLEST)) + 1
     if len(shape) != 3:
         advice = "choose a source of images"
     elif shape[:2] == (top, top):
-        advice = f"set {levels}, or config.data.resize={full}"
+        advice = f"set model.widths to {levels} numbers, or config.data.resize={full}"
     elif top == full:
         advice = f"set config.data.resize={full}"
     else:
-        advice = f"set config.data.resize={full}, or {top} with {levels}"
+        advice = f"set config.data.resize={full}, or {top} with model.widths of {levels} numbers"
     raise ConfigError(
         f"progressive_gan: its widths grow square images up to {full}x{full}, by doubling from 4, "
         f"and an example of the data has shape {shape}; {advice}."

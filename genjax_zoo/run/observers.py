@@ -80,9 +80,11 @@ class Measurements:
         return Observer(each(run.eval_every), act)
 
     def score(self, step: int) -> float | None:
-        """What `best` is judged by: no number whose unknown constant changes with the step."""
+        """What `best` is judged by, the first number that training should raise or lower: but no
+        number whose unknown constant changes with the step."""
         measured, results = self._newest
-        for result in results[:1] if measured == step else ():
+        aims = [result for result in results if result.better != "neither"]
+        for result in aims[:1] if measured == step else ():
             if result.kind != Exactness.UNNORMALISED and np.isfinite(result.value):
                 return result.value
         return None

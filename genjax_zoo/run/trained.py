@@ -12,6 +12,7 @@ import jax
 
 from genjax_zoo.contract import Model, State, ZooError
 from genjax_zoo.learn.state import eval_params
+from genjax_zoo.measure.examples import measures_of
 from genjax_zoo.run import config
 from genjax_zoo.run.config import Run, make_model
 from genjax_zoo.run.devices import Devices
@@ -107,8 +108,9 @@ def _example(arrays: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def checkpoints(parts: Parts, workdir: Workdir, read_only: bool = False) -> Checkpoints:
-    """The checkpoints of a run; the best is judged by the first of its model's measures."""
-    first = parts.model.log_prob or next(iter(parts.model.measures.values()), None)
+    """The checkpoints of a run; the best is judged by the first measure that has a better side."""
+    sided = (m for m in measures_of(parts.model).values() if m.better != "neither")
+    first = next(sided, None)
     return Checkpoints(
         workdir.checkpoints,
         parts.run.model["name"],

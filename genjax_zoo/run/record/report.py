@@ -195,7 +195,7 @@ def _measurement(entry: Mapping) -> Html:
         f"{split} split" if split else None,
         f"n = {n:,}" if isinstance(n, int) else None,
         f"step {step:,}" if isinstance(step, int) else None,
-        f"{entry['better']} is better" if entry.get("better") else None,
+        f"{entry['better']} is better" if entry.get("better") in ("higher", "lower") else None,
         str(entry["detail"]) if entry.get("detail") else None,
     ]
     return tag(
