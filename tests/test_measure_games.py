@@ -538,7 +538,7 @@ def test_arnoldi_that_does_not_converge_says_so():
 
 
 @pytest.mark.parametrize(
-    ("eigenvalue", "h", "told"),
+    ("eigenvalue", "h", "expected"),
     [(0.5j, 1e-3, numerics.DIVERGES), (-0.001 + 0j, 1e-4, numerics.CONVERGES)],
 )
 def test_a_small_step_is_judged_as_well(eigenvalue, h, expected):
