@@ -13,7 +13,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import struct
 
@@ -118,8 +117,7 @@ def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
     check_names(given, ("x", "mask"), "fvsbn")
     begun = prompt(given, params.shape, "fvsbn", n)
     if begun is not None:
-        value, known = (flat(part).T for part in begun)
-        check_binary(value)
+        value, known = (part.T for part in begun)
     size = params.bias.size
     # x_i = 1 where l_i exceeds a draw of the logistic distribution, drawn for all pixels at once.
     noise = jax.random.logistic(key, (size, n))
@@ -134,15 +132,6 @@ def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
 
     x = jax.lax.fori_loop(0, size, draw, jnp.zeros((size, n)))
     return {"x": x.T.reshape(n, *params.shape)}
-
-
-def check_binary(value: Array) -> None:
-    """Raises DataError for a prompt that is not 0 or 1, if it is not traced."""
-    if not isinstance(value, jax.core.Tracer) and not np.isin(value, (0, 1)).all():
-        raise DataError(
-            "fvsbn: what is known of x should be 0 or 1, and it holds values between or beyond; "
-            "round it, such as by data.binarise='threshold'."
-        )
 
 
 def start(state: TrainState, n: int, length: int, given: Batch = NOTHING) -> tuple[Array, Cache]:

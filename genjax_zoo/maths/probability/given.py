@@ -6,7 +6,7 @@ that one mistake has one message.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -239,19 +239,37 @@ def for_each(value: Any, shape: tuple[int, ...], n: int, what: str) -> Array:
 
 
 def prompt(
-    given: Mapping[str, Any], shape: tuple[int, ...], who: str, n: int
+    given: Mapping[str, Any], shape: tuple[int, ...], who: str, n: int, order: Sequence[int] = ()
 ) -> tuple[Array, Array] | None:
-    """What `known_part` says where x is written number after number, row by row: its beginning.
+    """What `known_part` says where binary x are written number after number: their beginning.
 
-    Raises DataError where anything else is known, if it is not traced.
+    Args:
+      given, shape, who, n: as of `known_part`.
+      order: which number of the flat x comes first, which next; row by row by default.
+
+    Returns:
+      x [n, D] and where it is known [n, D] bool, in the order in which they are written; None if
+      nothing is known.
+
+    Raises DataError where something else is known, or is not 0 or 1, if it is not traced.
     """
     part = known_part(given, shape, who, n)
-    if part is not None and not isinstance(part[1], jax.core.Tracer):
-        known = part[1].reshape(n, -1)
-        if bool((known[:, 1:] > known[:, :-1]).any()):
-            raise DataError(
-                f"{who} writes x number after number, row by row, and goes on from its beginning: "
-                "what is known of x should come before all that is not; give such a beginning, or "
-                "choose a family that fills in."
-            )
-    return part
+    if part is None:
+        return None
+    rows = np.asarray(order) if len(order) else slice(None)
+    x, known = (each.reshape(n, -1)[:, rows] for each in part)
+    if isinstance(known, jax.core.Tracer):
+        return x, known
+    if bool((known[:, 1:] > known[:, :-1]).any()):
+        how = "an order of its own" if len(order) else "row by row"
+        raise DataError(
+            f"{who} writes x number after number, {how}, and goes on from its beginning: what is "
+            "known of x should come before all that is not; give such a beginning, or choose a "
+            "family that fills in."
+        )
+    if not np.isin(x, (0, 1)).all():
+        raise DataError(
+            f"{who}: what is known of x should be 0 or 1, and it holds values between or beyond; "
+            "round it, such as by data.binarise='threshold'."
+        )
+    return x, known
