@@ -10,7 +10,11 @@ import pytest
 from genjax_zoo.contract import ConfigError
 from genjax_zoo.data.densities import DENSITIES, make
 
-PLANE = [n for n, d in DENSITIES.items() if d.sample(jax.random.key(0), 1).shape == (1, 2)]
+SHAPES = {
+    name: jax.eval_shape(lambda d=d: d.sample(jax.random.key(0), 1)).shape
+    for name, d in DENSITIES.items()
+}
+PLANE = [name for name, shape in SHAPES.items() if shape == (1, 2)]
 CLOSED = [name for name in PLANE if DENSITIES[name].log_prob is not None]
 MIXTURES = [name for name, d in DENSITIES.items() if d.centres is not None]
 
