@@ -77,7 +77,9 @@ def check_value(net: Net, name: str, value: Any, n: int = 1) -> None:
         fits = fits and bool(np.all((known >= 0) & (known < states) & (known == np.round(known))))
     if not fits:
         each = f", or one for each of the {n} draws" if n > 1 else ""
-        raise DataError(f"bayes_net: expected {expected} of {name}{each}, got {value!r}.")
+        raise DataError(
+            f"bayes_net: expected {expected} of {name}{each}, got {np.asarray(value).tolist()!r}."
+        )
 
 
 def check(net: Net, evidence: Evidence) -> None:
