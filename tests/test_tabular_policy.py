@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import itertools
+import json
 
 import jax
 import jax.numpy as jnp
@@ -10,14 +11,21 @@ import numpy as np
 import optax
 import pytest
 
+from genjax_zoo.commands.configs import unjson
 from genjax_zoo.contract import ConfigError, DataError, Exactness
-from genjax_zoo.data.source import Data
+from genjax_zoo.data.config import Data
 from genjax_zoo.data.sources import open_source
 from genjax_zoo.learn.state import eval_params
+from genjax_zoo.main import main
 from genjax_zoo.maths.sequences import optimum, policy_gradients
 from genjax_zoo.models import tabular_policy
 from genjax_zoo.models.tabular_policy import REWARDS, Config, Params
+from genjax_zoo.run import trained
+from genjax_zoo.run.config import read
+from genjax_zoo.run.record.workdir import Workdir
+from genjax_zoo.run.setup import set_up
 from genjax_zoo.typed import typed
+from tests.conftest import ROOT
 
 KEY = jax.random.key(0)
 V, T = 3, 4
@@ -390,3 +398,31 @@ def test_learnt_parameters_are_the_averaged_ones_where_an_average_is_kept():
     config = dataclasses.replace(config_of(), average=0.9)
     _, state, _ = learn(config, steps=20)
     assert float(jnp.abs(eval_params(state).logits - state.params.logits).max()) > 1e-3
+
+
+# -------------------------------------------------------------------------------------- a whole run
+
+
+def test_a_run_is_trained_begun_sampled_and_measured_by_the_commands(tmp_path, capsys):
+    """Two runs: the second is held by the policy that the first has learnt, and starts from it."""
+    toy, first, second = ROOT / "configs" / "tabular_policy.py", tmp_path / "a", tmp_path / "b"
+    fields = ["steps=200", "checkpoint_every=100", "eval_every=100", "sample_every=0", "samples=4"]
+    call = lambda *words: main(["genjax-zoo", *words])
+    flags = [f"--config.{field}" for field in fields]
+    assert call("train", f"--config={toy}:toy", f"--workdir={first}", *flags) == 0
+    begun = f"--begin=reference={first}"
+    other = "--config.model.reward=alternation"
+    assert call("train", f"--config={toy}:toy", f"--workdir={second}", *flags, begun, other) == 0
+    lines = lambda folder: [json.loads(line) for line in (folder / "metrics.jsonl").open()]
+    learnt = lines(first)[-1]
+    assert learnt["test/gap"] < 0.05 * learnt["test/value"]
+    # Of the first run's habit, to write 0, the second does not let go at once.
+    assert lines(second)[-1]["test/kl"] < 3
+    # The best is the one of the highest value, and not the one likest to its data.
+    scores = {line["step"]: line["test/value"] for line in lines(first) if "test/value" in line}
+    setup = set_up(read(unjson(Workdir(first).read_config())))
+    assert trained.restore(setup, Workdir(first), "best")[0] == max(scores, key=scores.get)
+    prompt = ["--given=x=[2,0,0,0]", "--given=mask=[1,0,0,0]"]
+    assert call("sample", f"--workdir={first}", "--num_samples=5", *prompt) == 0
+    assert call("evaluate", f"--workdir={first}", "--measures=gap,expected_reward") == 0
+    assert "gap" in capsys.readouterr().out
