@@ -423,6 +423,6 @@ def test_a_run_is_trained_begun_sampled_and_measured_by_the_commands(tmp_path, c
     setup = set_up(read(unjson(Workdir(first).read_config())))
     assert trained.restore(setup, Workdir(first), "best")[0] == max(scores, key=scores.get)
     prompt = ["--given=x=[2,0,0,0]", "--given=mask=[1,0,0,0]"]
-    assert call("sample", f"--workdir={first}", "--num_samples=5", *prompt) == 0
+    assert call("sample", f"--workdir={first}", "--n=5", *prompt) == 0
     assert call("evaluate", f"--workdir={first}", "--measures=gap,expected_reward") == 0
     assert "gap" in capsys.readouterr().out

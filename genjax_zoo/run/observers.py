@@ -67,9 +67,11 @@ class Measurements:
         self._key = jax.random.fold_in(setup.root, EVALUATE)
 
     def observer(self) -> Observer:
-        """Adds log_prob alone where there is one: another may be an estimate that takes minutes."""
+        """Adds log_prob alone where the model is to raise it: another may be an estimate that
+        takes minutes."""
         run, own = self._setup.run, examples.measures_of(self._setup.model)
-        only = ("log_prob",) if "log_prob" in own else tuple(own)
+        aimed = "log_prob" in own and own["log_prob"].better != "neither"
+        only = ("log_prob",) if aimed else tuple(own)
 
         def act(step: int, state: State, info: Info, line: Line) -> None:
             asked = {"examples": run.eval_examples, "only": only}
