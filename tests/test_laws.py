@@ -96,6 +96,9 @@ ALIKE = {
     "naive_bayes:toy": "naive_bayes:digits",
     "rbm:digits_cd": "rbm:digits",
     "rbm:digits_tempering": "rbm:digits",
+    "tabular_policy:palindrome": "tabular_policy:toy",
+    "tabular_policy:toy_group": "tabular_policy:toy",
+    "tabular_policy:toy_reinforce": "tabular_policy:toy",
     "vae:toy": "vae:digits_grey",
 }
 """Variants that differ from another in data, numbers or a part with tests of its own: --slow."""
