@@ -51,6 +51,9 @@ class Source(NamedTuple):
         stay on disk, have no size, for that is not known before all of them are read.
       symbols: what the values 0, 1, ... of a categorical array are called, by the array's name: the
         classes that labels count, the words of captions, the characters of a text.
+      notes: what else was understood of the data, a phrase each: its classes and how many there
+        are of each, the columns of a table, what is missing, what was left out and why. A run says
+        them in one line before it trains, and keeps them (data/summary.py).
     """
 
     resident: Any
@@ -68,6 +71,7 @@ class Source(NamedTuple):
     density: Density | None = None
     spaces: Mapping[str, Space] = {"x": REAL}
     symbols: Mapping[str, tuple[str, ...]] = {}
+    notes: tuple[str, ...] = ()
 
 
 def order(seed: int, size: int, batch_size: int, step: int) -> np.ndarray:
@@ -154,6 +158,7 @@ def resident(
     interval: tuple[float, float] = (0.0, 1.0),
     level: float = 0.0,
     classes: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> Source:
     """Examples, for training and held out, that rest on the device, whatever they are.
 
@@ -166,6 +171,7 @@ def resident(
       preprocessing, interval, level: fields of the `Source`.
       space: of x.
       classes: the names of the labels, in order; () where they have none.
+      notes: what else was understood of them; their classes are counted here.
     """
     train, test = parts
     size, spaces = len(train.x), {"x": space}
@@ -198,7 +204,32 @@ def resident(
         training=lambda key, first, last: batch_of(key, *part(train, first, last)),
         spaces=spaces,
         symbols=label_symbols(data, classes),
+        notes=(*class_notes(classes, *(part.label for part in parts)), *notes),
     )
+
+
+def class_notes(
+    classes: Sequence[str], train: np.ndarray | None, held_out: np.ndarray | None
+) -> tuple[str, ...]:
+    """How many examples each class has, as a note of a `Source`; none where there are no labels.
+
+    Args:
+      classes: the names of the labels 0, 1, ...; () where they have none.
+      train, held_out: the labels of each part; None where they are not known.
+    """
+    if train is None or held_out is None:
+        return (f"classes: {_some(classes)}",) if classes else ()
+    count = 1 + int(max(train.max(), held_out.max(), len(classes) - 1))
+    names = classes or [str(label) for label in range(count)]
+    counts = (np.bincount(part, minlength=count) for part in (train, held_out))
+    each = zip(names, *counts, strict=True)
+    return ("classes: " + _some([f"{name} {some}+{other}" for name, some, other in each]),)
+
+
+def _some(words: Sequence[str], most: int = 10) -> str:
+    """The first words, and how many there are where these are not all."""
+    rest = f", ... ({len(words)} in all)" if len(words) > most else ""
+    return ", ".join(words[:most]) + rest
 
 
 def label_space(data: Data, classes: int) -> Space:
