@@ -82,6 +82,15 @@ def test_run_leaves_what_it_promises(tmp_path, toy):
     (number,) = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     assert number["kind"] == "exact" and number["unit"] == "nats" and number["n"] == 359
     assert "digits" in number["preprocessing"] and number["step"] == 60
+    (start,) = json.loads((tmp_path / "run.json").read_text())
+    assert (start["data"]["size"], start["data"]["held_out_size"]) == (1438, 359)
+    assert start["data"]["notes"][0].startswith("classes: 0 151+27, 1 161+21")
+
+
+def test_what_was_understood_of_the_data_is_said_before_the_first_step(tmp_path, toy, capsys):
+    run_in(tmp_path, toy(steps=1))
+    said = capsys.readouterr().err
+    assert "data: digits, 8x8x1" in said and "1438 for training, 359 held out" in said
 
 
 @pytest.mark.parametrize(("final", "measured"), [(0, 359), (50, 50), (1000, 359)])

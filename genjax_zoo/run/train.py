@@ -17,6 +17,7 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from genjax_zoo.contract import ConfigError
+from genjax_zoo.data import summary
 from genjax_zoo.measure.results import Result
 from genjax_zoo.run import replay, trained
 from genjax_zoo.run.observers import Line, Measurements, Samples, lines, saves, training
@@ -67,6 +68,7 @@ def train(
                 workdir.write_config(config)
             trained.describe(setup, workdir)
             entry = provenance.start(first, data_dir, setup.begun.origins)
+            entry["data"] = summary.record(setup.source)
             stack.enter_context(provenance.recorded(workdir, entry))
         journal = stack.enter_context(Journal(workdir if is_primary else None, first))
         progress = stack.enter_context(Progress(run.steps, first, quiet or not is_primary))
@@ -127,6 +129,7 @@ def _sources(setup: Setup, workdir: Workdir, first: int) -> Iterator[str]:
         yield f"going on from step {first} in {workdir.root}"
     for name, origin in setup.begun.origins.items() if not first else ():
         yield f"{name} begins from {origin.workdir}, step {origin.step}"
+    yield summary.line(setup.source)
 
 
 class _Stopped(Exception):
