@@ -44,6 +44,11 @@ class Data:
     standardise: bool = False
     length: int = number(64, least=1)
 
+    @property
+    def of_images(self) -> bool:
+        """Whether the source is one of images."""
+        return not self.source.startswith(_NO_IMAGES)
+
     def __post_init__(self):
         if self.source.startswith("captions:") and (
             self.stack > 1 or self.dequantise or self.binarise != "none" or self.scale == "raw"
@@ -55,7 +60,7 @@ class Data:
         changed = [f for f, default in _OF_IMAGES.items() if getattr(self, f) != default]
         if self.source.startswith("clip:"):
             changed = [f for f in changed if f != "resize"]
-        if changed and self.source.startswith(_NO_IMAGES):
+        if changed and not self.of_images:
             raise ConfigError(
                 f"config.data.{changed[0]}={getattr(self, changed[0])!r} is for images, and "
                 f"{self.source} is none; leave it at {_OF_IMAGES[changed[0]]!r}."

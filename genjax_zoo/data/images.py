@@ -77,7 +77,7 @@ def array(
         split,
         preprocess(data, levels),
         preprocessing=describe(data, levels, train.x.shape[1:]),
-        space=space(data),
+        space=space(data, levels),
         interval=interval(data, levels),
         level=level(data, levels),
         classes=classes,
@@ -117,7 +117,7 @@ def records(data: Data, seed: int, train: Records, test: Records, split: str) ->
         return stacked(data, Examples(x, label))
 
     held, kept = fixed(data, test.size), fixed(data, train.size)
-    spaces = {"x": space(data)}
+    spaces = {"x": space(data, 256)}
     if first.label is not None:
         spaces["label"] = label_space(data, len(classes))
     return Source(
