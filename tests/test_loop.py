@@ -394,7 +394,9 @@ def test_labels_that_the_model_does_not_know_are_refused_before_anything_is_writ
         setups.check_spaces(of(classes), setup.source, seen, run)
     # A batch of threes alone: the source knows of all ten.
     seen = {**seen, "label": np.full_like(seen["label"], 3)}
-    message = r"knows the values 0 .. 6 of 'label', and digits has 0 .. 9; .*model.classes=10"
+    message = (
+        r"'label' as integers 0 \.\. 6, but digits gives integers 0 \.\. 9; .*model.classes=10"
+    )
     with pytest.raises(DataError, match=message):
         setups.check_spaces(of(7), setup.source, seen, run)
     unsized = setup.source._replace(spaces={"x": REAL, "label": categorical()})

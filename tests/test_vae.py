@@ -12,6 +12,7 @@ import pytest
 from scipy import stats
 from sklearn.datasets import load_digits
 
+from genjax_zoo import contract
 from genjax_zoo.contract import ConfigError, DataError, Exactness
 from genjax_zoo.learn.state import eval_params
 from genjax_zoo.maths.inference import bounds
@@ -426,7 +427,7 @@ def test_every_decoder_and_network_learns_and_keeps_shapes(name):
         if config.decoder == "bernoulli" or (means and config.mean == "sigmoid"):
             assert drawn.min() >= 0 and drawn.max() <= 1
         if config.levels == 17 and not means:
-            assert jnp.all(distributions.is_level(drawn.reshape(7, -1), 17))
+            assert jnp.all(contract.UNIT.of(17).has(drawn))
         if config.decoder == "bernoulli" and not means:
             assert set(np.unique(drawn)) <= {0.0, 1.0}
 
