@@ -313,8 +313,6 @@ def test_a_vae_that_does_not_fit_is_refused():
         {"first_steps": -1},
         {"measure_steps": 0},
         {"vae": vae.Config(classes=10)},
-        {"vae": vae.Config(sample_means=False)},
-        {"first": "vq_vae", "vq_vae": vq_vae.Config(sample_means=False)},
         {"diffusion": diffusion.Config(network=Denoiser("unet"))},
     ],
 )
