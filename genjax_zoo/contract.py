@@ -28,6 +28,8 @@ Batch = Mapping[str, Array]
 """A flat dict of arrays whose leading axis is B: most have `x` [B, ...], some a `label` [B]."""
 NOTHING: Batch = types.MappingProxyType({})
 """Where nothing is given."""
+MEAN = "mean"
+"""What a batch of samples may hold beside `x`, to be looked at: see `Sample`."""
 State = Any
 """One named, documented pytree per model."""
 
@@ -210,6 +212,10 @@ class Sample(Protocol):
 
     def __call__(self, key: Key, state: State, n: int, given: Batch = NOTHING) -> Batch:
         """n examples, of the data's shapes, dtypes and spaces, which honour what is given.
+
+        They are draws of p(x), by which a density is judged. Where each x is drawn around a mean,
+        E[x | what is hidden], and that is what one looks at, it stands beside x as `mean`: of the
+        same shape, and between values of the data's space.
 
         Args:
           key: of the draw.

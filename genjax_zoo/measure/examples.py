@@ -84,11 +84,14 @@ def evaluate(
             progress(name, first + len(found), size)
         per = np.concatenate(amounts) if amounts else None
         mean, spread = ratio(np.concatenate(values), per)
+        error /= 1.0 if per is None else float(per.mean())
+        # Of one example alone nothing tells how others differ: what they share may still err.
+        spread = math.hypot(spread or 0.0, error) if spread is not None or error else None
         results.append(
             Result(
                 name=name,
                 value=mean,
-                standard_error=math.hypot(spread, error / (1.0 if per is None else per.mean())),
+                standard_error=spread,
                 kind=str(measure.exactness),
                 unit=measure.unit,
                 split=source.held_out_split,
@@ -105,8 +108,8 @@ def evaluate(
     return results
 
 
-def ratio(values: np.ndarray, per: np.ndarray | None = None) -> tuple[float, float]:
-    """What examples give together, and its standard error over them.
+def ratio(values: np.ndarray, per: np.ndarray | None = None) -> tuple[float, float | None]:
+    """What examples give together, and its standard error over them: None of one example.
 
         r = Σ v / Σ p,    se = sd(v - r p) / (√n mean(p))    (the delta method)
 
@@ -118,9 +121,11 @@ def ratio(values: np.ndarray, per: np.ndarray | None = None) -> tuple[float, flo
     """
     n = len(values)
     if per is None:
-        return float(values.mean()), float(values.std(ddof=1) / math.sqrt(n)) if n > 1 else 0.0
+        per = np.ones(n)
     r = float(values.sum() / per.sum())
-    spread = float((values - r * per).std(ddof=1)) if n > 1 else 0.0
+    if n < 2:
+        return r, None
+    spread = float((values - r * per).std(ddof=1))
     return r, spread / (math.sqrt(n) * float(per.mean()))
 
 

@@ -66,7 +66,7 @@ class Config:
       kl_steps: over so many steps that weight rises from zero in a straight line.
       importance_samples: of the estimate `iwae`.
       decoder, mean, variance, noise_std, levels: p(x | z), as likelihoods.make has them.
-      sample_means: `sample` returns the decoder's means; False returns draws from p(x).
+      sample_means: `sample` gives the decoder's means too, for looking at.
       average: decay of the moving average of the parameters; 0 keeps none.
     """
 
@@ -198,11 +198,11 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         return jax.random.randint(key, (n, *grid), 0, config.codes)
 
     def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
-        """z ~ p(z), then the mean of p(x | z), or without `sample_means` a draw from it."""
+        """z ~ p(z), then x ~ p(x | z), with its mean if `sample_means` is set."""
         check_names(given, (), "discrete_vae")
         key_z, key_x = jax.random.split(key)
         f = outputs(params, params.codebook[prior(key_z, params, n)])
-        return {"x": likelihood.sample(key_x, params.log_std, f, config.sample_means)}
+        return likelihood.sample(key_x, params.log_std, f, config.sample_means)
 
     def decode(key: Key, params: Params, codes: Array) -> Batch:
         """The mean of p(x | z), of z [B, h, w]."""

@@ -63,7 +63,7 @@ class Config:
       warmup_steps: steps in which that weight rises linearly from 0 to β.
       free_bits: λ, nats of KL that each latent dimension has for nothing, on average over a batch.
       importance_samples: K of the estimate `iwae`.
-      sample_means: `sample` returns the decoder's means; False returns draws from p(x).
+      sample_means: `sample` gives the decoder's means too, for looking at.
       average: decay of the moving average of the parameters; 0 keeps none.
     """
 
@@ -325,11 +325,11 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         return z
 
     def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
-        """z_L, then each layer given the one above; the mean of p(x | z_1), or a draw from it."""
+        """z_L, then each layer given the one above; at last x, with its mean if wanted."""
         check_names(given, (), "hierarchical_vae")
         key_z, key_x = jax.random.split(key)
         f = outputs(params, lowest(key_z, params, n))
-        return {"x": likelihood.sample(key_x, params.log_std, f, config.sample_means)}
+        return likelihood.sample(key_x, params.log_std, f, config.sample_means)
 
     def decode(key: Key, params: Params, z: Array) -> Batch:
         """The mean of p(x | z_1), of z_1 [B, L_1]."""
