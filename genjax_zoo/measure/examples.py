@@ -45,7 +45,23 @@ def evaluate(
     where: jax.sharding.Sharding | None = None,
     progress: Progress = silent,
 ) -> list[Result]:
-    """Measures the held-out data.
+    """Measures the held-out data: all of `one_by_one` at once, whose arguments these are."""
+    how = (examples, only, where, progress)
+    return list(one_by_one(model, state, source, key, step, *how))
+
+
+def one_by_one(
+    model: Model,
+    state: Any,
+    source: Source,
+    key: Key,
+    step: int,
+    examples: int | None = None,
+    only: tuple[str, ...] | None = None,
+    where: jax.sharding.Sharding | None = None,
+    progress: Progress = silent,
+) -> Iterator[Result]:
+    """Measures the held-out data, and gives each number when it is known.
 
     Args:
       model: what to measure.
@@ -59,7 +75,6 @@ def evaluate(
       progress: is called after every batch.
     """
     size = min(examples or source.held_out_size, source.held_out_size)
-    results = []
     for index, (name, measure) in enumerate(measures_of(model).items()):
         if only is not None and name not in only:
             continue
@@ -84,25 +99,23 @@ def evaluate(
             progress(name, first + len(found), size)
         per = np.concatenate(amounts) if amounts else None
         mean, spread = ratio(np.concatenate(values), per)
-        results.append(
-            Result(
-                name=name,
-                value=mean,
-                standard_error=math.hypot(spread, error / (1.0 if per is None else per.mean())),
-                kind=str(measure.exactness),
-                unit=measure.unit,
-                split=source.held_out_split,
-                n=size,
-                preprocessing=source.preprocessing,
-                step=step,
-                better=measure.better,
-                detail=detail,
-                per=None if per is None else float(per.sum()),
-            )
+        result = Result(
+            name=name,
+            value=mean,
+            standard_error=math.hypot(spread, error / (1.0 if per is None else per.mean())),
+            kind=str(measure.exactness),
+            unit=measure.unit,
+            split=source.held_out_split,
+            n=size,
+            preprocessing=source.preprocessing,
+            step=step,
+            better=measure.better,
+            detail=detail,
+            per=None if per is None else float(per.sum()),
         )
+        yield result
         if measure.density and per is None and source.level and only is None:
-            results.append(bits_per_dim(results[-1], batch["x"][0].size, source.level))
-    return results
+            yield bits_per_dim(result, batch["x"][0].size, source.level)
 
 
 def ratio(values: np.ndarray, per: np.ndarray | None = None) -> tuple[float, float]:

@@ -171,7 +171,7 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         self.check()
-        about = {
+        about: dict[str, Any] = {
             "family": self.family,
             "arrays": _describe(state),
             "fingerprint": fingerprint(state),
@@ -191,13 +191,14 @@ class Checkpoints:
         self._unseen[step] = about["arrays"]
 
     def check(self) -> None:
-        """Raises CheckpointError if a save in the background has failed, or left nothing to read."""
+        """Raises CheckpointError if a save in the background has failed, or left nothing."""
         try:
             self._manager.check_for_errors()
         except Exception as error:
             raise self._failed(error) from error
-        if not self._manager.is_saving_in_progress():
-            self._look_again()
+        if self._unseen and not self._manager.is_saving_in_progress():
+            # Over, but perhaps by an error that came since.
+            self.wait()
 
     def wait(self) -> None:
         """Waits until the last save is on disk; raises CheckpointError if it is not there then."""
@@ -235,7 +236,7 @@ class Checkpoints:
         kept = [step for step in self.steps() if step != hollow]
         what = "could not be written to" if hollow is None else "was written, but cannot be read in"
         return CheckpointError(
-            f"a checkpoint {what} {self.folder}: {_reason(error)}. "
+            f"a checkpoint {what} {self.folder}: {_reason(error).rstrip('.')}. "
             + (f"The last whole one is step {kept[-1]}; " if kept else "There is none yet; ")
             + "free some room or mend the disk, and run the same command again."
         )

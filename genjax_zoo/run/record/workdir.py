@@ -85,7 +85,7 @@ class Workdir:
 
     def has_checkpoint(self) -> bool:
         """Whether a run that goes on here has something to go on from."""
-        return any(path.name.isdigit() for path in self.checkpoints.glob("*"))
+        return any(path.name.isdecimal() for path in self.checkpoints.glob("*"))
 
     def check_version(self) -> None:
         """Raises ZooError where an older version trained here, which this one cannot read."""
