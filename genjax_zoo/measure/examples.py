@@ -45,7 +45,23 @@ def evaluate(
     where: jax.sharding.Sharding | None = None,
     progress: Progress = silent,
 ) -> list[Result]:
-    """Measures the held-out data.
+    """Measures the held-out data: all of `one_by_one` at once, whose arguments these are."""
+    how = (examples, only, where, progress)
+    return list(one_by_one(model, state, source, key, step, *how))
+
+
+def one_by_one(
+    model: Model,
+    state: Any,
+    source: Source,
+    key: Key,
+    step: int,
+    examples: int | None = None,
+    only: tuple[str, ...] | None = None,
+    where: jax.sharding.Sharding | None = None,
+    progress: Progress = silent,
+) -> Iterator[Result]:
+    """Measures the held-out data, and gives each number when it is known.
 
     Args:
       model: what to measure.
@@ -59,7 +75,6 @@ def evaluate(
       progress: is called after every batch.
     """
     size = min(examples or source.held_out_size, source.held_out_size)
-    results = []
     for index, (name, measure) in enumerate(measures_of(model).items()):
         if only is not None and name not in only:
             continue
@@ -87,25 +102,23 @@ def evaluate(
         error /= 1.0 if per is None else float(per.mean())
         # Of one example alone nothing tells how others differ: what they share may still err.
         spread = math.hypot(spread or 0.0, error) if spread is not None or error else None
-        results.append(
-            Result(
-                name=name,
-                value=mean,
-                standard_error=spread,
-                kind=str(measure.exactness),
-                unit=measure.unit,
-                split=source.held_out_split,
-                n=size,
-                preprocessing=source.preprocessing,
-                step=step,
-                better=measure.better,
-                detail=detail,
-                per=None if per is None else float(per.sum()),
-            )
+        result = Result(
+            name=name,
+            value=mean,
+            standard_error=spread,
+            kind=str(measure.exactness),
+            unit=measure.unit,
+            split=source.held_out_split,
+            n=size,
+            preprocessing=source.preprocessing,
+            step=step,
+            better=measure.better,
+            detail=detail,
+            per=None if per is None else float(per.sum()),
         )
+        yield result
         if measure.density and per is None and source.level and only is None:
-            results.append(bits_per_dim(results[-1], batch["x"][0].size, source.level))
-    return results
+            yield bits_per_dim(result, batch["x"][0].size, source.level)
 
 
 def ratio(values: np.ndarray, per: np.ndarray | None = None) -> tuple[float, float | None]:
