@@ -39,12 +39,21 @@ def run(call: Call) -> None:
     step, state = trained.restore(setup, workdir, call.flags.checkpoint)
     what = (setup.model, state, setup.source, jax.random.fold_in(setup.root, EVALUATE), step)
     only, n = asked or None, call.flags.num_samples
-    found = examples.evaluate(*what, call.flags.examples, only, progress=_progress)
+    draws = call.flags.importance_samples or 0
+    found = examples.evaluate(
+        *what, call.flags.examples, only, progress=_progress, importance_samples=draws
+    )
     found += samples.evaluate(*what, extractor, n, only, progress=_progress)
     results.write(workdir, found)
     report.write(workdir.root)
     for result in found:
         print(describe(result))
+    if any(result.trust.get("untrusted") for result in found):
+        print(
+            "What cannot be trusted probably lies too low. --importance_samples=N gives such "
+            "examples up to N draws each; a tail index that stays above .7 asks for another model "
+            "of the posterior, for no N helps."
+        )
 
 
 def _extractor(call: Call, setup: Setup) -> Any:

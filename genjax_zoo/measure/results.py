@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from genjax_zoo.contract import Exactness
+from genjax_zoo.measure.weighed import in_words
 
 
 class Result(NamedTuple):
@@ -30,6 +31,8 @@ class Result(NamedTuple):
         a number of examples. scores.compare takes results as they are.
       per: Σ per, how much the n examples hold of what the unit divides by (tokens, dimensions);
         None for a mean over examples.
+      trust: how far an estimate by importance weights can be trusted (weighed.diagnostics); empty
+        for any other number.
     """
 
     name: str
@@ -47,6 +50,7 @@ class Result(NamedTuple):
     high: float | None = None
     protocol: Mapping[str, Any] = {}
     per: float | None = None
+    trust: Mapping[str, float] = {}
 
 
 def bits_per_dim(nats: Result, dims: int, level: float) -> Result:
@@ -85,12 +89,12 @@ def describe(result: Result) -> str:
         f"[{result.low:.4f}, {result.high:.4f}]" if of_samples else f"± {result.standard_error:.4f}"
     )
     where = f"{result.split} split" if "asked" not in result.protocol else f"of {result.split}"
-    what = "samples" if of_samples else ""
+    what, trust = "samples" if of_samples else "", in_words(result.trust, result.n)
     if result.per is not None:
         what = f"of {result.per:.0f} {result.unit.partition('/')[2] or 'unit'}s"
     return (
         f"{f'{result.name} = {result.value:.4f} {within} {result.unit}'.rstrip()},{kind} "
-        f"{result.detail + ', ' if result.detail else ''}"
+        f"{result.detail + ', ' if result.detail else ''}{f'{trust}, ' if trust else ''}"
         f"{where + ', ' if result.split else ''}"
         f"n={f'{result.n} {what}'.rstrip()}, {result.preprocessing}, step {result.step}"
     )
