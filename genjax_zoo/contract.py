@@ -251,6 +251,21 @@ class Once(NamedTuple):
     notes: Mapping[str, Array] = {}
 
 
+class Weighed(NamedTuple):
+    """A mean over importance weights, and how far it can be trusted, of each example.
+
+    Attributes:
+      value: what is made of the mean [B], in the measure's unit.
+      effective: (Σ w)² / Σ w² [B], how many of the draws carry it.
+      tail: k̂ [B], the index of the Pareto tail of the largest weights: above .7 the mean cannot be
+        trusted. NaN where there are too few draws to tell.
+    """
+
+    value: Array
+    effective: Array
+    tail: Array
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Measure:
     """A number per example that a model can say of data, with what it is.
@@ -271,6 +286,9 @@ class Measure:
       once: (key, state) -> Once, computed once for a whole measurement; None if nothing is.
       density: whether it is a log-density of x, of which bits per dimension can be said.
       per: batch -> [B], how much of it each example holds: tokens, bytes, dimensions.
+      weighed: (key, state, batch, K) -> Weighed, of what is a mean over K importance weights; its
+        `value` with K = `draws` is the measure's. None of any other.
+      draws: K.
     """
 
     value: Value | Callable[..., Array]
@@ -281,6 +299,8 @@ class Measure:
     once: Callable[[Key, State], Once] | None = None
     density: bool = False
     per: Callable[[Batch], Array] | None = None
+    weighed: Callable[[Key, State, Batch, int], Weighed] | None = None
+    draws: int = 0
 
     def __call__(self, key: Key, state: State, batch: Batch) -> Array:
         """The numbers [B] of one batch alone."""

@@ -43,11 +43,14 @@ def run(call: Call) -> None:
     step, state = trained.restore(setup, workdir, call.flags.checkpoint)
     what = (setup.model, state, setup.source, jax.random.fold_in(setup.root, EVALUATE), step)
     only, n = asked or None, call.flags.num_samples
+    draws = call.flags.importance_samples or 0
     found: list[Result] = []
     try:
         with Progress() as progress:
             watch = Measuring(progress, SHORTER)
-            for result in examples.one_by_one(*what, call.flags.examples, only, progress=watch):
+            for result in examples.one_by_one(
+                *what, call.flags.examples, only, progress=watch, importance_samples=draws
+            ):
                 found.append(result)
                 # A folder that takes none is told of at the end, below the numbers.
                 with contextlib.suppress(OSError):
@@ -56,6 +59,12 @@ def run(call: Call) -> None:
     finally:
         for result in found:
             print(describe(result))
+    if any(result.trust.get("untrusted") for result in found):
+        print(
+            "What cannot be trusted probably lies too low. --importance_samples=N gives such "
+            "examples up to N draws each; a tail index that stays above .7 asks for another model "
+            "of the posterior, for no N helps."
+        )
     results.write(workdir, found)
     report.write(workdir.root)
 

@@ -76,6 +76,13 @@ def define() -> flags.FlagValues:
     )
     integer("sample_seed", 0, "sample: the seed of the draw.", lower_bound=0)
     integer("examples", None, "evaluate: held-out examples; all if not given.", lower_bound=1)
+    integer(
+        "importance_samples",
+        None,
+        "evaluate: up to how many draws an example takes of an estimate by importance weights, "
+        "such as iwae, while those say that it cannot be trusted; the config's if not given.",
+        lower_bound=1,
+    )
     names("measures", None, "evaluate: names, with commas; all that apply if not given.")
     integer("num_samples", None, "evaluate: samples; 2500 for modes, 2000 else.", lower_bound=1)
     string(
