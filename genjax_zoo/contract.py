@@ -1,7 +1,8 @@
 """The contract: what every model of the zoo is, and nothing about how it learns or runs.
 
-Floor 0. Nothing here imports anything of genjax_zoo. Throughout, B counts the examples of a batch,
-a key comes first and a state second, and what a function says of the data it says in a batch:
+Floor 0. Of genjax_zoo nothing but the errors is imported here. Throughout, B counts the examples of
+a batch, a key comes first and a state second, and what a function says of the data it says in a
+batch:
 
     Space           what an array of a batch may hold
     Measure         a number per example, with what kind of number it is
@@ -21,6 +22,47 @@ from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
+
+from genjax_zoo.errors import CheckpointError, ConfigError, DataError, DivergedError, ZooError
+
+__all__ = [
+    "BINARY",
+    "COUNTS",
+    "NOTHING",
+    "REAL",
+    "SIGNED",
+    "UNIT",
+    "Array",
+    "Autoregression",
+    "Batch",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "Decode",
+    "DivergedError",
+    "Encode",
+    "Exactness",
+    "Extend",
+    "Info",
+    "Init",
+    "Key",
+    "Kind",
+    "Latents",
+    "Measure",
+    "Model",
+    "Net",
+    "Once",
+    "Prior",
+    "Sample",
+    "Sometimes",
+    "Space",
+    "Start",
+    "State",
+    "Step",
+    "Value",
+    "ZooError",
+    "categorical",
+]
 
 Key = jax.Array
 Array = jax.Array
@@ -436,26 +478,3 @@ class Net(NamedTuple):
 
     init: Callable[..., Any]
     apply: Callable[..., Any]
-
-
-# ------------------------------------------------------------------------------------- the errors
-
-
-class ZooError(Exception):
-    """Something the user can mend. The message says what was expected, what came, what to do."""
-
-
-class ConfigError(ZooError):
-    """A config holds a field, a value or a name that does not exist."""
-
-
-class DataError(ZooError):
-    """The data are missing, unreadable or of the wrong shape."""
-
-
-class CheckpointError(ZooError):
-    """A checkpoint is damaged, belongs to another model, or could not be written."""
-
-
-class DivergedError(ZooError):
-    """A number became NaN or infinite."""

@@ -5,6 +5,7 @@ Floor 6.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -105,6 +106,28 @@ def _example(arrays: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
     return {
         name: jax.ShapeDtypeStruct(tuple(shape), dtype) for name, (dtype, shape) in arrays.items()
     }
+
+
+def load(workdir: str | os.PathLike, checkpoint: str | int = "last") -> tuple[Model, State, Run]:
+    """What a run has learnt, for a program that goes on with it: (model, state, run).
+
+        model, state, run = genjax_zoo.load("runs/vae")
+        model.sample(jax.random.key(0), state, 64)["x"]
+
+    Args:
+      workdir: the folder of the run.
+      checkpoint: "last", "best" or a number of steps.
+
+    Returns:
+      The bundle of pure functions, what they take as state, and the typed config.
+
+    Raises ZooError where nothing was trained there.
+    """
+    where = Workdir(workdir)
+    run = config.read(where.read_config())
+    parts = read(where, run)
+    _, state = restore(parts, where, str(checkpoint), asked="checkpoint={!r}")
+    return parts.model, state, run
 
 
 def checkpoints(parts: Parts, workdir: Workdir, read_only: bool = False) -> Checkpoints:

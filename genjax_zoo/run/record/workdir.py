@@ -17,9 +17,9 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import genjax_zoo
 from genjax_zoo.contract import ConfigError, ZooError
 from genjax_zoo.run.record import files
+from genjax_zoo.version import __version__
 
 OLDEST = (0, 2)
 """The oldest version whose workdirs this one reads."""
@@ -95,7 +95,7 @@ class Workdir:
                 with_it = f"check out commit {commit[:10]}" if commit else f"use version {made}"
                 raise ZooError(
                     f"{self.root} was made by genjax_zoo {made}, whose models this version "
-                    f"({genjax_zoo.__version__}) does not read: {with_it} to work with it, or "
+                    f"({__version__}) does not read: {with_it} to work with it, or "
                     "train again in another --workdir."
                 )
 
