@@ -17,6 +17,7 @@ TAKES: Mapping[str, tuple[str, ...]] = {
     "tfds": IMAGES,
     "folder": (*IMAGES, "background"),
     "captions": IMAGES,
+    "array": (*IMAGES, "standardise"),
     "clip": ("resize", "channels", "background"),
     "table": ("standardise",),
     "series": ("standardise",),
@@ -33,9 +34,9 @@ class Data:
 
     Attributes:
       source: digits | density:NAME | table:NAME | series:PATH | clip:PATH | tfds:NAME |
-        folder:PATH | text:PATH | captions:digits | captions:tfds:NAME | strings:NAME:SYMBOLS. A
-        series and a clip are one example each; of captions, `resize` is the side of a digit, half
-        that of a scene.
+        folder:PATH | array:PATH | text:PATH | captions:digits | captions:tfds:NAME |
+        strings:NAME:SYMBOLS. A series and a clip are one example each; of captions, `resize` is the
+        side of a digit, half that of a scene.
       batch_size: examples in a step, over all devices and processes.
       scale: range of pixel values: unit [0, 1], symmetric [-1, 1], raw (0 to the highest level).
       resize: side in pixels that images are resized to (bilinear, squared); 0 leaves them alone.

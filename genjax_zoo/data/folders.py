@@ -50,14 +50,13 @@ def folder(data: Data, seed: int, name: str) -> Source:
     notes = [*parts.notes, *(said.notes if said is not None else ())]
     notes += [f"left out {', '.join(left_out)}"] if left_out else []
     paths = [[path for path, _ in part] for part in (parts.train, parts.held_out)]
-    tokens, vocabulary = _captions(said.text if said is not None else {}, *paths)
+    text = said.text if said is not None else {}
+    captions = words.captions(*([text.get(path, "") for path in part] for part in paths))
     train, held = (
-        _records(data, files, part, labels, named, text, vocabulary)
-        for part, text in zip(paths, tokens, strict=True)
+        _records(data, files, part, labels, named, tokens, captions.words)
+        for part, tokens in zip(paths, captions[:2], strict=True)
     )
-    if tokens[0] is not None:
-        length = tokens[0].shape[1]
-        notes.append(f"captions: {len(vocabulary) - 2} words, at most {length} in one")
+    notes += captions.notes
     if paths[0] == paths[1]:
         held = train
     return images.records(data, seed, train, held, parts.split, notes)
@@ -69,19 +68,6 @@ def _ending(path: str) -> str:
 
 def _is_table(path: str) -> bool:
     return posixpath.basename(path) in metadata.NAMES
-
-
-def _captions(
-    text: Mapping[str, str], train: Sequence[str], held: Sequence[str]
-) -> tuple[tuple[np.ndarray | None, np.ndarray | None], tuple[str, ...]]:
-    """The tokens of both parts, and the words of the training part; none where there are none."""
-    if not any(text.values()):
-        return (None, None), ()
-    said = [[text.get(path, "") for path in part] for part in (train, held)]
-    vocabulary = words.vocabulary(said[0])
-    length = words.longest([*said[0], *said[1]])
-    first, second = (words.tokens(part, vocabulary, length) for part in said)
-    return (first, second), vocabulary
 
 
 def _records(

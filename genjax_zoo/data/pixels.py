@@ -81,7 +81,7 @@ def describe(data: Data, levels: int, shape: Sequence[int]) -> str:
 
 
 def recoloured(x: np.ndarray, channels: int) -> np.ndarray:
-    """Integer images [..., H, W, 1 or 3] with 1 channel or with 3; as they are where that is 0.
+    """Images [..., H, W, 1 or 3] with 1 channel or with 3; as they are where that is 0.
 
     Grey is the luma of ITU-R BT.601, as Pillow has it.
     """
@@ -91,7 +91,7 @@ def recoloured(x: np.ndarray, channels: int) -> np.ndarray:
         return np.repeat(x, 3, axis=-1)
     if channels == 1 and x.shape[-1] == 3:
         luma = x.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
-        return np.rint(luma).astype(x.dtype)[..., None]
+        return _like(x, luma)[..., None]
     raise DataError(
         f"config.data.channels={channels} makes grey of colour or colour of grey, and the images "
         f"have {x.shape[-1]} channels; set it to 0."
@@ -99,12 +99,17 @@ def recoloured(x: np.ndarray, channels: int) -> np.ndarray:
 
 
 def resized(x: np.ndarray, side: int) -> np.ndarray:
-    """Integer images [..., H, W, C] resized to [..., side, side, C], in their own levels."""
+    """Images [..., H, W, C] resized to [..., side, side, C]; of levels, in these."""
     if not side or x.shape[-3:-1] == (side, side):
         return x
     rows, columns = (_interpolation(n, side) for n in x.shape[-3:-1])
     planes = np.moveaxis(x, -1, -3).astype(np.float32)
-    return np.moveaxis(np.rint(rows @ planes @ columns.T), -3, -1).astype(x.dtype)
+    return np.moveaxis(_like(x, rows @ planes @ columns.T), -3, -1)
+
+
+def _like(x: np.ndarray, made: np.ndarray) -> np.ndarray:
+    """What was made of x, in its dtype: rounded to levels, if it has any."""
+    return (np.rint(made) if np.issubdtype(x.dtype, np.integer) else made).astype(x.dtype)
 
 
 @functools.lru_cache(maxsize=256)

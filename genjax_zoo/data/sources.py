@@ -16,6 +16,7 @@ import numpy as np
 
 from genjax_zoo.contract import ConfigError, DataError
 from genjax_zoo.data import (
+    arrays,
     captions,
     clips,
     folders,
@@ -36,8 +37,8 @@ from genjax_zoo.typed import choose
 HELD_OUT_DRAWS = 10_000
 NONE: Mapping[str, Any] = types.MappingProxyType({})
 KINDS = (
-    "digits, density:NAME, table:NAME, series:PATH, clip:PATH, tfds:NAME, folder:PATH, text:PATH, "
-    "captions:digits, captions:tfds:NAME, strings:NAME:SYMBOLS"
+    "digits, density:NAME, table:NAME, series:PATH, clip:PATH, tfds:NAME, folder:PATH, array:PATH, "
+    "text:PATH, captions:digits, captions:tfds:NAME, strings:NAME:SYMBOLS"
 )
 
 
@@ -52,6 +53,7 @@ def open_source(data: Data, seed: int, data_dir: str | None = None) -> Source:
         "clip": lambda: clips.opened(data, name),
         "tfds": lambda: tfds.opened(data, seed, name, data_dir),
         "folder": lambda: folders.folder(data, seed, name),
+        "array": lambda: arrays.opened(data, seed, name),
         "text": lambda: text.windows(data, seed, text.read(name)),
         "captions": lambda: captions.captioned(
             data, seed, open_source(captions.of_digits(data), seed, data_dir)

@@ -120,7 +120,7 @@ def labelled(data: Data, seed: int, name: str) -> Source:
     """The rows of a table and their labels; every fifth is held out."""
     x, label, classes = table(name)
     test = np.arange(len(x)) % 5 == 4
-    x, standardised = _standardised(data, x, x[~test])
+    x, scaled = standardised(data, x, x[~test])
     train, held = (Examples(x[rows], label[rows]) for rows in (~test, test))
     return resident(
         data,
@@ -128,7 +128,7 @@ def labelled(data: Data, seed: int, name: str) -> Source:
         (train, held),
         "test (every fifth)",
         lambda key, x: jnp.asarray(x),
-        preprocessing=f"{data.source}, {x.shape[1]} features{standardised}",
+        preprocessing=f"{data.source}, {x.shape[1]} features{scaled}",
         space=space_of(x),
         classes=classes,
     )
@@ -142,7 +142,7 @@ ONE_EXAMPLE = (
 
 def single(data: Data, x: np.ndarray, notes: Sequence[str] = ()) -> Source:
     """One example x [T, ...], which there is no other of to hold out; notes: of its `Source`."""
-    x, standardised = _standardised(data, x, x)
+    x, scaled = standardised(data, x, x)
     whole = Examples(x[None], None)
     shape = "x".join(map(str, x.shape[1:]))
     missing = f", {int(np.isnan(x).sum())} numbers missing" if np.isnan(x).any() else ""
@@ -152,13 +152,13 @@ def single(data: Data, x: np.ndarray, notes: Sequence[str] = ()) -> Source:
         (whole, whole),
         "the training series itself",
         lambda key, x: jnp.asarray(x),
-        preprocessing=f"{data.source}, {len(x)} times of {shape}{standardised}{missing}",
+        preprocessing=f"{data.source}, {len(x)} times of {shape}{scaled}{missing}",
         space=space_of(x),
         notes=(ONE_EXAMPLE.format(x.size), *notes),
     )
 
 
-def _standardised(data: Data, x: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, str]:
+def standardised(data: Data, x: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, str]:
     """x [N, D] with the training part's mean 0 and deviation 1, if asked; and what to say of it."""
     if not data.standardise:
         return x, ""
