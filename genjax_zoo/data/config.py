@@ -64,6 +64,11 @@ class Data:
     standardise: bool = False
     length: int = number(64, least=1)
 
+    @property
+    def of_images(self) -> bool:
+        """Whether the source is one of images."""
+        return "scale" in TAKES.get(self.source.partition(":")[0], ())
+
     def __post_init__(self):
         if self.source.startswith("captions:") and (
             self.stack > 1 or self.dequantise or self.binarise != "none" or self.scale == "raw"

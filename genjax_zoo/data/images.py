@@ -109,7 +109,7 @@ def array(
         split,
         preprocess(data, levels),
         preprocessing=describe(data, levels, train.x.shape[1:]),
-        space=space(data),
+        space=space(data, levels),
         interval=interval(data, levels),
         level=level(data, levels),
         classes=classes,
@@ -175,7 +175,7 @@ def records(
         interval=interval(data, 256),
         level=level(data, 256),
         training=lambda key, first, last: part(key, train, kept[first:last]),
-        spaces={"x": space(data)} | told_spaces(data, first, len(classes), len(words)),
+        spaces={"x": space(data, 256)} | told_spaces(data, first, len(classes), len(words)),
         symbols=told_symbols(data, classes, words),
         notes=(*class_notes(classes, train.label, test.label), *notes, "read from disk as needed"),
     )

@@ -33,6 +33,9 @@ def preprocess(data: Data, levels: int) -> Callable[[Key, Any], jax.Array]:
             return jnp.asarray(unit > 0.5, jnp.float32)
         if data.binarise == "dynamic":
             return jnp.asarray(jax.random.uniform(key, x.shape) < unit, jnp.float32)
+        if data.scale == "raw" and not data.dequantise:
+            # Divided and multiplied again, most levels would be no whole numbers.
+            return x
         low, high = interval(data, levels)
         return low + (high - low) * unit
 
@@ -51,12 +54,13 @@ def level(data: Data, levels: int) -> float:
     return (high - low) / levels if data.dequantise else 0.0
 
 
-def space(data: Data) -> Space:
-    """What `scale` and `binarise` make of an image's values."""
+def space(data: Data, levels: int = 0) -> Space:
+    """What `scale`, `binarise` and `dequantise` make of so many levels; of any number with 0."""
     if data.binarise != "none":
         return BINARY
     raw = REAL if data.dequantise else COUNTS
-    return {"unit": UNIT, "symmetric": SIGNED, "raw": raw}[data.scale]
+    found = {"unit": UNIT, "symmetric": SIGNED, "raw": raw}[data.scale]
+    return found if data.dequantise else found.of(levels)
 
 
 def describe(data: Data, levels: int, shape: Sequence[int]) -> str:

@@ -265,9 +265,13 @@ def told_symbols(
 
 
 def space_of(x: np.ndarray) -> Space:
-    """The narrowest space that holds all numbers of an array."""
-    if not np.isfinite(x).all() or x.min() < 0:
-        return REAL
-    if np.array_equal(x, np.rint(x)):
-        return BINARY if x.max() <= 1 else COUNTS
-    return UNIT if x.max() <= 1 else REAL
+    """The narrowest space that holds all numbers of an array, of which NaN are missing."""
+    there = x[~np.isnan(x)]
+    low, high = there.min(initial=0), there.max(initial=0)
+    if low < 0 or high == np.inf:
+        found = REAL
+    elif np.array_equal(there, np.rint(there)):
+        found = BINARY if high <= 1 else COUNTS.of(int(high) + 1)
+    else:
+        found = UNIT if high <= 1 else REAL
+    return found._replace(missing=len(there) < x.size)
