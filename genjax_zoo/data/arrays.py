@@ -60,14 +60,12 @@ class Pictures(NamedTuple):
 
     Attributes:
       x: of training, and held out: uint8 for 256 levels, or float32 in [0, 1].
-      levels: how many there are; 2 of those in [0, 1], whose ends they are.
-      between: whether anything lies between these two.
+      levels: how many there are; 0 of those that lie anywhere in [0, 1].
       note: what they were taken for.
     """
 
     x: tuple[np.ndarray, np.ndarray]
     levels: int
-    between: bool
     note: str
 
 
@@ -292,15 +290,16 @@ def pictures(train: np.ndarray, held: np.ndarray, asked: str) -> Pictures | None
     if kind in "iu" and high > 255:
         # 65535 / 255 = 257
         deep = [np.rint(p / np.float32(257)).astype(np.uint8) for p in (first, second)]
-        return Pictures((deep[0], deep[1]), 256, True, "x: images of 16 bits, rounded to 8")
+        return Pictures((deep[0], deep[1]), 256, "x: images of 16 bits, rounded to 8")
     if kind in "iu" and high > 1:
         note = f"x: images of 8 bits, {low} .. {high} of 0 .. 255"
         bytes_ = [p if p.dtype == np.uint8 else p.astype(np.uint8) for p in (first, second)]
-        return Pictures((bytes_[0], bytes_[1]), 256, True, note)
+        return Pictures((bytes_[0], bytes_[1]), 256, note)
     floats = [np.asarray(p, np.float32) for p in (first, second)]
     between = any(bool(np.any((p > 0) & (p < 1))) for p in floats)
-    note = "x: images in [0, 1]" if between else "x: images of 0 and 1"
-    return Pictures((floats[0], floats[1]), 2, between, note)
+    if between:
+        return Pictures((floats[0], floats[1]), 0, "x: images in [0, 1]")
+    return Pictures((floats[0], floats[1]), 2, "x: images of 0 and 1")
 
 
 def _check_plain(data: Data, x: np.ndarray) -> None:
@@ -323,7 +322,7 @@ def _check_pictures(data: Data, found: Pictures) -> None:
             f"config.data.standardise is for numbers that are no images, and {data.source} has "
             f"{found.note.removeprefix('x: ')}; set it to False."
         )
-    if data.dequantise and found.levels == 2 and found.between:
+    if data.dequantise and not found.levels:
         raise DataError(
             f"config.data.dequantise needs levels, and {data.source} has numbers in [0, 1]; save "
             "them as bytes, or set it to False."

@@ -98,7 +98,7 @@ def array(
     words: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> Source:
-    """Images of levels 0 .. levels - 1, which rest on the device."""
+    """Images which rest on the device, of levels 0 .. levels - 1, or in [0, 1] with 0 levels."""
     for part in parts:
         _check_stack(data, part)
     train, test = (part._replace(x=_fitted(data, part.x)) for part in parts)

@@ -18,7 +18,7 @@ from genjax_zoo.data.config import Data
 
 
 def preprocess(data: Data, levels: int) -> Callable[[Key, Any], jax.Array]:
-    """(key, integer levels 0 .. levels-1) -> x, as the config declares."""
+    """(key, levels 0 .. levels-1, or numbers in [0, 1] where `levels` is 0) -> x, as declared."""
 
     def process(key: Key, raw: Any) -> jax.Array:
         x = jnp.asarray(raw, jnp.float32)
@@ -28,7 +28,7 @@ def preprocess(data: Data, levels: int) -> Callable[[Key, Any], jax.Array]:
             # In float32 the sum can round up to `levels`, where a logit would be infinite.
             unit = jnp.minimum(unit, np.nextafter(np.float32(1), np.float32(0)))
         else:
-            unit = x / (levels - 1)
+            unit = x / _top(levels)
         if data.binarise == "threshold":
             return jnp.asarray(unit > 0.5, jnp.float32)
         if data.binarise == "dynamic":
@@ -42,9 +42,14 @@ def preprocess(data: Data, levels: int) -> Callable[[Key, Any], jax.Array]:
     return process
 
 
+def _top(levels: int) -> int:
+    """The highest of so many levels; 1 of the numbers in [0, 1], which have none."""
+    return levels - 1 if levels else 1
+
+
 def interval(data: Data, levels: int) -> tuple[float, float]:
     """The range that `scale` gives the values; noise of a level lifts the top by one level."""
-    top = float(levels if data.dequantise else levels - 1)
+    top = float(levels if data.dequantise else _top(levels))
     return {"unit": (0.0, 1.0), "symmetric": (-1.0, 1.0), "raw": (0.0, top)}[data.scale]
 
 
@@ -58,7 +63,9 @@ def space(data: Data, levels: int = 0) -> Space:
     """What `scale`, `binarise` and `dequantise` make of so many levels; of any number with 0."""
     if data.binarise != "none":
         return BINARY
-    raw = REAL if data.dequantise else COUNTS
+    if levels == 2 and data.scale != "symmetric" and not data.dequantise:
+        return BINARY
+    raw = REAL if data.dequantise else COUNTS if levels else UNIT
     found = {"unit": UNIT, "symmetric": SIGNED, "raw": raw}[data.scale]
     return found if data.dequantise else found.of(levels)
 
