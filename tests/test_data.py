@@ -15,7 +15,7 @@ from genjax_zoo.data.config import Data
 from genjax_zoo.data.densities import DENSITIES
 from genjax_zoo.data.pixels import preprocess, resized
 from genjax_zoo.data.source import feeds, order
-from genjax_zoo.data.sources import open_source
+from genjax_zoo.data.sources import located, open_source
 from genjax_zoo.run.devices.sharding import Devices, make_mesh, own_rows
 
 TFDS = pathlib.Path(__file__).resolve().parents[2] / "shared" / "tensorflow_datasets"
@@ -198,6 +198,24 @@ def test_a_batch_larger_than_the_data_is_refused():
     with pytest.raises(DataError, match=advice):
         open_source(Data(batch_size=1439), 0)
     open_source(Data(batch_size=1438), 0)
+
+
+@pytest.mark.parametrize(
+    ("source", "meant"),
+    [
+        ("folder:pics", "folder:{here}/pics"),
+        ("array:./a.npz", "array:{here}/a.npz"),
+        ("text:~/b.txt", "text:{home}/b.txt"),
+        ("series:flow.csv", "series:{here}/flow.csv"),
+        ("clip:/frames", "clip:/frames"),
+        ("captions:folder:digits", "captions:folder:{here}/digits"),
+        *[(same, same) for same in ("digits", "series:nile", "clip:waves", "tfds:mnist")],
+        *[(same, same) for same in ("table:iris", "captions:digits", "folder:", "none:x")],
+    ],
+)
+def test_a_path_in_the_config_is_kept_as_it_was_meant(source, meant, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert located(source) == meant.format(here=tmp_path, home=pathlib.Path.home())
 
 
 # ----------------------------------------------------------------------------------------- stacks

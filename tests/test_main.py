@@ -519,6 +519,23 @@ def test_an_unknown_measure(trained):
     assert status == 2 and "unknown measure 'logprob'. Did you mean 'log_prob'?" in err
 
 
+def test_a_relative_path_means_the_same_from_another_folder(call, tmp_path, monkeypatch):
+    np.save(tmp_path / "mine.npy", np.random.default_rng(0).random((40, 8, 8)))
+    words = ["--config.data.source=array:mine.npy", "--config.data.batch_size=20"]
+    assert train(call, *words)[0] == 0
+    fields = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert fields["data"]["source"] == f"array:{tmp_path}/mine.npy"
+    assert train(call, *words)[0] == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for command in ("train", "evaluate"):
+        assert call(command, f"--workdir={tmp_path}/run")[0] == 0
+    status, _, err = call(
+        "train", f"--config={tmp_path}/toy.py", f"--workdir={tmp_path}/run", *words
+    )
+    assert status == 2 and "there is no such file" in err
+
+
 def test_a_place_that_cannot_be_written(call):
     status, _, err = train(call, workdir="/proc/genjax_zoo")
     assert status == 2 and "cannot be written" in err

@@ -23,7 +23,7 @@ def run(call: Call) -> None:
         fields = configs.load(call.flags.config or QUICKSTART)
     else:
         fields = configs.unjson(workdir.read_config())
-    fields = configs.override(fields, call.overrides)
+    fields = configs.located(configs.override(fields, call.overrides))
     data_dir = configs.data_dir_of(call, workdir)
     own_run = config.read(fields)
     begun = begin.read(call.flags.begin, own_run, workdir)

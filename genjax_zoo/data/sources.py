@@ -6,8 +6,9 @@ Floor 4. What a source is, and in what order it is read, stands in data/source.p
 from __future__ import annotations
 
 import functools
+import pathlib
 import types
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -35,6 +36,14 @@ from genjax_zoo.data.source import Source
 from genjax_zoo.typed import choose
 
 HELD_OUT_DRAWS = 10_000
+PATHS: Mapping[str, Collection[str]] = {
+    "folder": (),
+    "array": (),
+    "text": (),
+    "series": tables.SERIES,
+    "clip": clips.CLIPS,
+}
+"""The kinds whose name is a path, and what it may be besides."""
 NONE: Mapping[str, Any] = types.MappingProxyType({})
 KINDS = (
     "digits, density:NAME, table:NAME, series:PATH, clip:PATH, tfds:NAME, folder:PATH, array:PATH, "
@@ -71,6 +80,19 @@ def open_source(data: Data, seed: int, data_dir: str | None = None) -> Source:
             "for all of them at once, or to less."
         )
     return source
+
+
+def located(source: str) -> str:
+    """`config.data.source` with the path in it made absolute, so that it means the same anywhere.
+
+    What names no path, or something of the zoo, is left as it is.
+    """
+    kind, _, name = source.partition(":")
+    if kind == "captions":
+        return f"captions:{located(name)}"
+    if kind not in PATHS or not name or name in PATHS[kind]:
+        return source
+    return f"{kind}:{pathlib.Path(name).expanduser().absolute()}"
 
 
 def tokeniser(
