@@ -76,6 +76,11 @@ def test_the_splits_of_a_file_are_kept_as_keras_and_others_name_them(tmp_path):
         assert "left out the validation arrays" in source.notes
 
 
+def test_one_split_alone_is_split_again(tmp_path):
+    source = opened(saved(tmp_path, x_train=BYTES))
+    assert source.size == 36 and "all of it is called train" in source.notes
+
+
 def test_names_of_classes_are_kept(tmp_path):
     names = np.array(["cat", "owl", "10"])
     by_number = opened(saved(tmp_path, x=BYTES, y=LABEL.astype(float), class_names=names))
@@ -138,7 +143,7 @@ def test_resized_images_in_the_unit_interval_stay_fine(tmp_path):
         ({"y": LABEL}, {}, "holds y; expected x, and label, text or classes; or x_train"),
         ({"x": BYTES, "images": BYTES}, {}, "both 'x' and 'images' are x"),
         ({"x": BYTES, "x_train": BYTES}, {}, "expected x"),
-        ({"x_train": BYTES}, {}, "expected x, and label"),
+        ({"x_test": BYTES, "x_val": BYTES}, {}, "expected x, and label"),
         ({"x": BYTES, "y": LABEL[1:]}, {}, "as many of each, and one at least, got 40 of x, 39 of"),
         ({"x": BYTES[:0]}, {}, "got 0 of x"),
         (

@@ -139,7 +139,7 @@ def test_what_stays_on_disk_gives_the_bits_of_what_rests_on_the_device(
     for key in range(2):
         whole, read = (s.training(jax.random.key(key), 3, 9) for s in (resident, on_disk))
         jax.tree.map(np.testing.assert_array_equal, whole, read)
-    assert on_disk.notes == (*resident.notes, "read from disk as needed")
+    assert on_disk.notes == (*resident.notes, "decoded as needed")
     plain = [s._replace(training=None, notes=())[4:] for s in (resident, on_disk)]
     assert plain[0] == plain[1]  # split, sizes, preprocessing, interval, name, spaces, symbols
     for step in range(8):

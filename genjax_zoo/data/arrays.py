@@ -10,11 +10,12 @@ Floor 4.
 
 from __future__ import annotations
 
+import io
 import pathlib
 import re
 import zipfile
-from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +23,7 @@ import numpy as np
 from genjax_zoo.contract import DataError
 from genjax_zoo.data import images, words
 from genjax_zoo.data.config import IMAGES, Data
+from genjax_zoo.data.files import image
 from genjax_zoo.data.files.splits import EVERY_TENTH, ITSELF, TEST, TRAIN, VALIDATION, split_of
 from genjax_zoo.data.files.tree import natural
 from genjax_zoo.data.source import Examples, Source, resident, space_of
@@ -77,18 +79,32 @@ def opened(data: Data, seed: int, name: str) -> Source:
 
     Raises DataError for a file that cannot be read, or whose arrays do not fit each other.
     """
-    read = arranged(load(name, data.source), data.source)
+    return source(data, seed, arranged(load(name, data.source), data.source))
+
+
+def source(data: Data, seed: int, read: Arrays) -> Source:
+    """Arrays that have been read, as a source; an x of objects are image files, each its bytes.
+
+    Raises DataError for arrays that do not fit each other.
+    """
     both = (read.train, read.held_out)
-    x = (_numbers(part["x"], data.source) for part in both)
     label, classes = labels(read, data.source)
     captions = words.captions(*([str(text) for text in part.get("text", ())] for part in both))
-    train, held = map(Examples, x, label, captions[:2])
-    found = pictures(train.x, held.x, data.source)
+    train, held = map(Examples, (part["x"] for part in both), label, captions[:2])
     read = read._replace(classes=classes, notes=(*read.notes, *captions.notes))
+    if train.x.dtype.kind == "O":
+        return _recorded(data, seed, (train, held), read, captions.words, _decoded(data))
+    train, held = (part._replace(x=_numbers(part.x, data.source)) for part in (train, held))
+    found = pictures(train.x, held.x, data.source)
     if found is None:
         return _plain(data, seed, (train, held), read, captions.words)
+    _check_pictures(data, found)
     parts = (train._replace(x=found.x[0]), held._replace(x=found.x[1]))
-    return _imaged(data, seed, parts, read, captions.words, found)
+    read = read._replace(notes=(*read.notes, found.note))
+    if found.levels == 256:
+        return _recorded(data, seed, parts, read, captions.words, images.Record)
+    levels, told = found.levels, (captions.words, read.notes)
+    return images.array(data, seed, parts, read.split, levels, classes, *told)
 
 
 def _plain(
@@ -114,30 +130,33 @@ def _plain(
     )
 
 
-def _imaged(
+def _recorded(
     data: Data,
     seed: int,
     parts: tuple[Examples, Examples],
     read: Arrays,
     called: Sequence[str],
-    found: Pictures,
+    record: Callable[[Any], images.Record],
 ) -> Source:
-    """Images, as those of a folder are."""
-    _check_pictures(data, found)
-    notes, classes = (*read.notes, found.note), read.classes
-    if found.levels < 256:
-        return images.array(data, seed, parts, read.split, found.levels, classes, called, notes)
+    """Images of 256 levels, as those of a folder are; `record` makes one of each x."""
 
     def records(part: Examples) -> images.Records:
-        def read_rows(rows: Sequence[int] | np.ndarray) -> list[images.Record]:
-            label = [None] * len(rows) if part.label is None else [int(n) for n in part.label[rows]]
-            return list(map(images.Record, part.x[rows], label))
+        def rows_of(rows: Sequence[int] | np.ndarray) -> list[images.Record]:
+            return [record(part.x[row]) for row in rows]
 
-        return images.Records(len(part.x), read_rows, classes, part.label, part.text, called)
+        return images.Records(len(part.x), rows_of, read.classes, part.label, part.text, called)
 
     train, held = map(records, parts)
     held = train if read.held_out is read.train else held
-    return images.records(data, seed, train, held, read.split, notes)
+    return images.records(data, seed, train, held, read.split, read.notes)
+
+
+def _decoded(data: Data) -> Callable[[bytes], images.Record]:
+    def record(file: bytes) -> images.Record:
+        one = image.read(lambda: io.BytesIO(file), f"an image of {data.source}", data.background)
+        return images.Record(one.levels, remarks=one.remarks)
+
+    return record
 
 
 def load(name: str, asked: str) -> dict[str, np.ndarray]:
@@ -183,19 +202,22 @@ def arranged(held: Mapping[str, np.ndarray], asked: str) -> Arrays:
     classes = parts.get("", {}).pop("classes", np.array([], str))
     parts = {split: arrays for split, arrays in parts.items() if "x" in arrays}
     heldout = next((split for split in (TEST, VALIDATION) if split in parts), None)
-    if {*parts} != {""} and ("" in parts or TRAIN not in parts or heldout is None):
+    split_so = "" not in parts and TRAIN in parts and heldout is not None
+    if len(parts) != 1 and not split_so:
         raise DataError(f"{asked} holds {', '.join(held) or 'nothing'}; expected {EXPECTED}.")
     for split, arrays in parts.items():
         _check_lengths(arrays, split, asked)
     notes = [f"left out {', '.join(left_out)}"] if left_out else []
     names = tuple(str(name) for name in classes)
-    if heldout is None:
-        (whole,) = parts.values()
+    if len(parts) == 1:
+        ((only, whole),) = parts.items()
+        notes += [f"all of it is called {only}"] if only else []
         tenth = np.arange(len(whole["x"])) % 10 == 9
         if not tenth.any():
             return Arrays(whole, whole, ITSELF, names, tuple(notes))
         train, test = ({role: a[rows] for role, a in whole.items()} for rows in (~tenth, tenth))
         return Arrays(train, test, EVERY_TENTH, names, tuple(notes))
+    assert heldout is not None
     unused = [split for split in parts if split not in (TRAIN, heldout)]
     notes += [f"left out the {split} arrays" for split in unused]
     return Arrays(parts[TRAIN], parts[heldout], heldout, names, tuple(notes))
@@ -259,8 +281,9 @@ def labels(
 
 def _one_each(label: np.ndarray, asked: str) -> np.ndarray:
     flat = label.reshape(len(label), -1)
-    whole = label.dtype.kind in "iuUSb" or bool(np.all(label == np.rint(label)))
-    if flat.shape[1] != 1 or not whole or (label.dtype.kind in "iuf" and label.min() < 0):
+    kind = label.dtype.kind
+    whole = kind in "iuUSb" or (kind == "f" and bool(np.all(label == np.rint(label))))
+    if flat.shape[1] != 1 or not whole or (kind in "iuf" and label.min() < 0):
         raise DataError(
             f"{asked}: expected one label for each example, a number from 0 or a name, got "
             f"{label.dtype} {list(label.shape[1:])} for each; of rows of ones and zeros take "

@@ -18,6 +18,7 @@ TAKES: Mapping[str, tuple[str, ...]] = {
     "folder": (*IMAGES, "background"),
     "captions": IMAGES,
     "array": (*IMAGES, "standardise"),
+    "parquet": (*IMAGES, "background", "standardise"),
     "clip": ("resize", "channels", "background"),
     "table": ("standardise",),
     "series": ("standardise",),
@@ -34,7 +35,7 @@ class Data:
 
     Attributes:
       source: digits | density:NAME | table:NAME | series:PATH | clip:PATH | tfds:NAME |
-        folder:PATH | array:PATH | text:PATH | captions:digits | captions:tfds:NAME |
+        folder:PATH | array:PATH | parquet:PATH | text:PATH | captions:digits | captions:tfds:NAME |
         strings:NAME:SYMBOLS. A series and a clip are one example each; of captions, `resize` is the
         side of a digit, half that of a scene.
       batch_size: examples in a step, over all devices and processes.

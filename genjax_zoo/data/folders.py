@@ -83,13 +83,11 @@ def _records(
     label = np.array([number[labels[p]] for p in paths], np.int32) if classes else None
 
     def read(rows: Sequence[int] | np.ndarray) -> list[images.Record]:
-        found = []
-        for row in rows:
-            path = paths[row]
-            where = f"{files.where}/{path}"
-            one = image.read(files.files[path], where, data.background)
-            known = None if label is None else int(label[row])
-            found.append(images.Record(one.levels, known, one.remarks))
-        return found
+        asked = [paths[row] for row in rows]
+        found = [
+            image.read(files.files[path], f"{files.where}/{path}", data.background)
+            for path in asked
+        ]
+        return [images.Record(one.levels, remarks=one.remarks) for one in found]
 
     return images.Records(len(paths), read, classes, label, text, vocabulary)

@@ -47,7 +47,7 @@ class Record(NamedTuple):
 
     Attributes:
       levels: uint8 [H, W, C].
-      label: of it, if it has one.
+      label: of it, where it is not known before.
       remarks: what reading did to it besides decoding.
     """
 
@@ -177,7 +177,7 @@ def records(
         training=lambda key, first, last: part(key, train, kept[first:last]),
         spaces={"x": space(data, 256)} | told_spaces(data, first, len(classes), len(words)),
         symbols=told_symbols(data, classes, words),
-        notes=(*class_notes(classes, train.label, test.label), *notes, "read from disk as needed"),
+        notes=(*class_notes(classes, train.label, test.label), *notes, "decoded as needed"),
     )
 
 
@@ -235,14 +235,17 @@ def _batch(
             "set config.data.resize to a side in pixels, and config.data.channels to 1 (grey) or "
             "3 (colour) where some are grey."
         )
-    labels = [record.label for record in block]
-    known = all(label is not None for label in labels)
+    label = part.label
+    if label is not None:
+        label = label[rows]
+    elif all(record.label is not None for record in block):
+        label = np.array([record.label for record in block], np.int32)
     seen = _Seen(
         collections.Counter(remark for record in block for remark in record.remarks),
         {record.levels.shape[:2] for record in block},
     )
     text = None if part.text is None else part.text[rows]
-    return Examples(np.stack(images), np.array(labels, np.int32) if known else None, text), seen
+    return Examples(np.stack(images), label, text), seen
 
 
 def _digest(x: np.ndarray) -> bytes:

@@ -22,6 +22,7 @@ from genjax_zoo.data import (
     clips,
     folders,
     images,
+    parquet,
     scenes,
     strings,
     tables,
@@ -39,6 +40,7 @@ HELD_OUT_DRAWS = 10_000
 PATHS: Mapping[str, Collection[str]] = {
     "folder": (),
     "array": (),
+    "parquet": (),
     "text": (),
     "series": tables.SERIES,
     "clip": clips.CLIPS,
@@ -47,7 +49,7 @@ PATHS: Mapping[str, Collection[str]] = {
 NONE: Mapping[str, Any] = types.MappingProxyType({})
 KINDS = (
     "digits, density:NAME, table:NAME, series:PATH, clip:PATH, tfds:NAME, folder:PATH, array:PATH, "
-    "text:PATH, captions:digits, captions:tfds:NAME, strings:NAME:SYMBOLS"
+    "parquet:PATH, text:PATH, captions:digits, captions:tfds:NAME, strings:NAME:SYMBOLS"
 )
 
 
@@ -63,6 +65,7 @@ def open_source(data: Data, seed: int, data_dir: str | None = None) -> Source:
         "tfds": lambda: tfds.opened(data, seed, name, data_dir),
         "folder": lambda: folders.folder(data, seed, name),
         "array": lambda: arrays.opened(data, seed, name),
+        "parquet": lambda: parquet.opened(data, seed, name),
         "text": lambda: text.windows(data, seed, text.read(name)),
         "captions": lambda: captions.captioned(
             data, seed, open_source(captions.of_digits(data), seed, data_dir)

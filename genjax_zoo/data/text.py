@@ -39,8 +39,13 @@ def read(name: str) -> Parts:
         raise DataError(f"text:{name} cannot be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
         raise DataError(f"text:{name} is not UTF-8 ({error.reason}); convert it first.") from error
-    cut = len(text) * 9 // 10
-    return Parts(text[:cut], text[cut:], "validation (last tenth)")
+    return cut(text)
+
+
+def cut(text: str) -> Parts:
+    """A text whose last tenth is held out."""
+    first = len(text) * 9 // 10
+    return Parts(text[:first], text[first:], "validation (last tenth)")
 
 
 def windows(data: Data, seed: int, parts: Parts) -> Source:
