@@ -16,7 +16,7 @@ from genjax_zoo.commands.sample import given
 from genjax_zoo.contract import ConfigError, DataError
 from genjax_zoo.data import images, summary
 from genjax_zoo.data.config import Data
-from genjax_zoo.data.files import tree
+from genjax_zoo.data.files import image, tree
 from genjax_zoo.data.files.splits import parts, split_of
 from genjax_zoo.data.source import feeds
 from genjax_zoo.data.sources import open_source, tokeniser
@@ -371,7 +371,59 @@ def test_images_of_both_parts_and_of_many_sizes_are_said(tmp_path):
     draw(tmp_path / "train" / "same.png", (9, 5), seed=5)
     notes = folder(tmp_path, resize=4).notes
     assert "1 of those held out are in the training part too" in notes
-    assert "6 sizes before, 4x5 to 9x5, not kept in proportion" in notes
+    squared = (
+        "4x5 to 9x5 made square, out of proportion (config.data.crop=True cuts the middle out)"
+    )
+    assert squared in notes
+    assert squared not in folder(tmp_path, resize=4, crop=True).notes
+
+
+def test_the_middle_is_cut_out_before_resizing(tmp_path):
+    wide = draw(tmp_path / "a.png", (4, 9), mode="RGB")
+    high = draw(tmp_path / "b.png", (9, 4), mode="RGB")
+    source = folder(tmp_path, crop=True)
+    expected = [wide[:, 2:6], high[2:6]]
+    np.testing.assert_allclose(rows_of(source)["x"] * 255, expected, atol=1e-4)
+    assert "4x4x3 (cropped)" in source.preprocessing
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "telling"),
+    [
+        ("z.png", b"", r"z\.png is not a readable image \(of no known format\)"),
+        ("z.png", "colour", r"differ in shape \(\(6, 5, 1\), \(6, 5, 3\)\).* config.data.channels"),
+        ("z.tif", "floats", "its pixels are 32-bit floats"),
+    ],
+)
+def test_what_is_odd_in_a_large_set_is_found_before_training(
+    tmp_path, monkeypatch, name, content, telling
+):
+    monkeypatch.setattr(images, "RESIDENT_BYTES", 100)
+    for i in range(30):
+        draw(tmp_path / f"{i:02}.png", seed=i)
+    if content == "colour":
+        draw(tmp_path / name, mode="RGB")
+    elif content == "floats":
+        Image.new("F", (5, 6)).save(tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=telling):
+        folder(tmp_path)
+
+
+def test_a_look_at_the_head_tells_the_shape_of_what_is_read(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # A quarter turn.
+    grey, colour = Image.new("L", (7, 5)), Image.new("RGB", (7, 5))
+    for name, drawn, fields in (
+        ("a.jpg", colour, {"exif": exif}), ("b.png", grey, {"exif": exif}), ("c.png", grey, {}),
+        ("d.gif", colour, {}), ("e.png", Image.new("LA", (7, 5)), {}), ("f.bmp", colour, {}),
+        ("g.png", Image.new("I;16", (7, 5)), {}), ("h.jpg", Image.new("CMYK", (7, 5)), {}),
+        ("i.tif", grey, {}), ("j.webp", colour, {}),
+    ):  # fmt: skip
+        drawn.save(tmp_path / name, **fields)
+    for path, opens in tree.read(tmp_path, "here").files.items():
+        assert image.shape(opens, path) == image.read(opens, path).levels.shape, path
 
 
 # -------------------------------------------------------------------------------- one reader

@@ -17,7 +17,7 @@ from genjax_zoo.contract import DataError
 from genjax_zoo.data.config import Data
 from genjax_zoo.data.files import image, tree
 from genjax_zoo.data.files.tree import counted
-from genjax_zoo.data.pixels import recoloured, resized
+from genjax_zoo.data.pixels import fitted, recoloured
 from genjax_zoo.data.source import Source
 from genjax_zoo.data.tables import single
 
@@ -83,7 +83,7 @@ def clip(name: str, data: Data) -> Clip:
     """
     if name in CLIPS:
         x = CLIPS[name]()
-        if not (data.resize or data.channels):
+        if not (data.crop or data.resize or data.channels):
             return Clip(x)
         return Clip(_joined(data, list(np.rint(255 * x).astype(np.uint8))))
     path = pathlib.Path(name).expanduser()
@@ -122,8 +122,8 @@ def _joined(data: Data, frames: list[np.ndarray]) -> np.ndarray:
     """Levels [H, W, C] of each frame -> [T, H, W, C] float32 in [0, 1]; grey where all are."""
     if len(frames) < 2:
         raise DataError(f"{data.source} has {counted(len(frames), 'frame')}; expected 2 or more.")
-    colour = [recoloured(frame, data.channels or 3) for frame in frames]
-    sized = [resized(frame, data.resize) for frame in colour]
+    # Of one that is grey and coloured in turn all frames are coloured.
+    sized = [fitted(data, frame if data.channels else recoloured(frame, 3)) for frame in frames]
     sizes = sorted({frame.shape[1::-1] for frame in sized})
     if len(sizes) > 1:
         raise DataError(

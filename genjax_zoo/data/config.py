@@ -10,7 +10,7 @@ from genjax_zoo import typed
 from genjax_zoo.contract import ConfigError
 from genjax_zoo.typed import number
 
-IMAGES = ("scale", "resize", "channels", "stack", "binarise", "dequantise")
+IMAGES = ("scale", "crop", "resize", "channels", "stack", "binarise", "dequantise")
 """What is done to images."""
 TAKES: Mapping[str, tuple[str, ...]] = {
     "digits": IMAGES,
@@ -19,7 +19,7 @@ TAKES: Mapping[str, tuple[str, ...]] = {
     "captions": IMAGES,
     "array": (*IMAGES, "standardise"),
     "parquet": (*IMAGES, "background", "standardise"),
-    "clip": ("resize", "channels", "background"),
+    "clip": ("crop", "resize", "channels", "background"),
     "table": ("standardise",),
     "series": ("standardise",),
     "density": (),
@@ -40,6 +40,7 @@ class Data:
         side of a digit, half that of a scene.
       batch_size: examples in a step, over all devices and processes.
       scale: range of pixel values: unit [0, 1], symmetric [-1, 1], raw (0 to the highest level).
+      crop: cuts the square in the middle out of images, before they are resized.
       resize: side in pixels that images are resized to (bilinear, squared); 0 leaves them alone.
       channels: 1 makes grey of colour, 3 makes colour of grey; 0 leaves both alone.
       background: what is seen where an image file is transparent.
@@ -56,6 +57,7 @@ class Data:
     source: str = "digits"
     batch_size: int = number(100, least=1)
     scale: Literal["unit", "symmetric", "raw"] = "unit"
+    crop: bool = False
     resize: int = number(0, least=0)
     channels: Literal[0, 1, 3] = 0
     background: Literal["white", "grey", "black"] = "white"

@@ -82,12 +82,14 @@ def _records(
     number = {name: i for i, name in enumerate(classes)}
     label = np.array([number[labels[p]] for p in paths], np.int32) if classes else None
 
+    def named(row: int) -> tuple[tree.Opens, str]:
+        return files.files[paths[row]], f"{files.where}/{paths[row]}"
+
+    def look(row: int) -> tuple[int, int, int]:
+        return image.shape(*named(row))
+
     def read(rows: Sequence[int] | np.ndarray) -> list[images.Record]:
-        asked = [paths[row] for row in rows]
-        found = [
-            image.read(files.files[path], f"{files.where}/{path}", data.background)
-            for path in asked
-        ]
+        found = [image.read(*named(row), data.background) for row in rows]
         return [images.Record(one.levels, remarks=one.remarks) for one in found]
 
-    return images.Records(len(paths), read, classes, label, text, vocabulary)
+    return images.Records(len(paths), read, classes, label, text, vocabulary, look)

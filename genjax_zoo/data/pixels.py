@@ -74,7 +74,7 @@ def describe(data: Data, levels: int, shape: Sequence[int]) -> str:
     """The preprocessing in words."""
     *image, channels = shape
     size = "x".join(map(str, [*image, data.stack * channels]))
-    done = ["resized"] * bool(data.resize)
+    done = ["cropped"] * data.crop + ["resized"] * bool(data.resize)
     done += [{1: "made grey", 3: "made colour"}[data.channels]] if data.channels else []
     size += f" ({', '.join(done)})" if done else ""
     if data.stack > 1:
@@ -89,6 +89,28 @@ def describe(data: Data, levels: int, shape: Sequence[int]) -> str:
         if data.dequantise:
             values += f", dequantised uniformly ({levels} levels)"
     return f"{data.source}, {size}, {values}"
+
+
+def fitted(data: Data, x: np.ndarray) -> np.ndarray:
+    """Images [..., H, W, C] of the channels and the size that the config asks for."""
+    x = recoloured(x, data.channels)
+    return resized(cropped(x) if data.crop else x, data.resize)
+
+
+def fitted_shape(data: Data, shape: Sequence[int]) -> tuple[int, int, int]:
+    """The shape of the image that `fitted` makes of one of that shape."""
+    height, width, channels = shape
+    if data.crop:
+        height = width = min(height, width)
+    return data.resize or height, data.resize or width, data.channels or channels
+
+
+def cropped(x: np.ndarray) -> np.ndarray:
+    """Images [..., H, W, C] cut to the square in their middle."""
+    height, width = x.shape[-3:-1]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return x[..., top : top + side, left : left + side, :]
 
 
 def recoloured(x: np.ndarray, channels: int) -> np.ndarray:
