@@ -14,7 +14,7 @@ from genjax_zoo.data import images
 from genjax_zoo.data.config import Data
 from genjax_zoo.data.densities import DENSITIES
 from genjax_zoo.data.pixels import preprocess, resized
-from genjax_zoo.data.source import feeds, order
+from genjax_zoo.data.source import digest_of, feeds, order
 from genjax_zoo.data.sources import located, open_source
 from genjax_zoo.run.devices.sharding import Devices, make_mesh, own_rows
 
@@ -178,6 +178,7 @@ def test_resized_digits_say_so():
         ({"source": "digits:3"}, "none of"),
         ({"source": "tfds:"}, "none of"),
         ({"source": "density:rings"}, "Did you mean 'ring'"),
+        ({"source": "density:rings", "binarise": "dynamic"}, "Did you mean 'ring'"),
         ({"batch_size": 0}, "config: batch_size should be at least 1, got 0"),
         ({"binarise": "dynamic", "dequantise": True}, "nothing to dequantise"),
         ({"source": "density:ring", "binarise": "dynamic"}, "is for images"),
@@ -216,6 +217,22 @@ def test_a_batch_larger_than_the_data_is_refused():
 def test_a_path_in_the_config_is_kept_as_it_was_meant(source, meant, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert located(source) == meant.format(here=tmp_path, home=pathlib.Path.home())
+
+
+def test_a_digest_is_of_the_data_and_of_nothing_else():
+    one, other, threes = (
+        open_source(Data(source=source, **fields), seed)
+        for source, seed, fields in (
+            ("digits", 0, {}),
+            ("digits", 1, {"batch_size": 7, "binarise": "dynamic"}),
+            ("digits", 0, {"resize": 3}),
+        )
+    )
+    assert one.digest() == other.digest() != threes.digest()
+    assert len(one.digest()) == 64 and open_source(Data(source="density:ring"), 0).digest() == ""
+    arrays = np.arange(4), np.arange(4.0), np.arange(4)[:, None], None, ("a", "b"), ("ab",), "ab"
+    assert len({digest_of(array) for array in arrays}) == len(arrays)
+    assert digest_of(np.arange(8)[::2]) == digest_of(np.arange(0, 8, 2))
 
 
 # ----------------------------------------------------------------------------------------- stacks

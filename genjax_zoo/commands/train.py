@@ -10,6 +10,7 @@ import jax
 from genjax_zoo.commands import configs
 from genjax_zoo.commands.flags import QUICKSTART, Call
 from genjax_zoo.contract import ConfigError
+from genjax_zoo.data import summary
 from genjax_zoo.measure.results import describe
 from genjax_zoo.run import begin, config, train
 from genjax_zoo.run.setup import set_up
@@ -30,6 +31,7 @@ def run(call: Call) -> None:
     setup = set_up(own_run, data_dir, begun=begun)
     workdir.create()
     workdir.claim(fields.to_dict(), call.flags.allow_config_change)
+    workdir.claim_data(summary.record(setup.source), call.flags.allow_config_change)
     results = train.train(setup, workdir, fields.to_dict(), data_dir)
     if jax.process_index() == 0:
         for result in results:

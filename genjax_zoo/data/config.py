@@ -8,7 +8,8 @@ from typing import Literal
 
 from genjax_zoo import typed
 from genjax_zoo.contract import ConfigError
-from genjax_zoo.typed import number
+from genjax_zoo.data.densities import DENSITIES
+from genjax_zoo.typed import choose, number
 
 IMAGES = ("scale", "crop", "resize", "channels", "stack", "binarise", "dequantise")
 """What is done to images."""
@@ -80,8 +81,10 @@ class Data:
                 "config.data.source=captions:NAME draws scenes of its own; leave stack, dequantise "
                 "and binarise as they are, and scale at 'unit' or 'symmetric'."
             )
-        kind = self.source.partition(":")[0]
-        # What the kind of a source is, data/sources.py knows; one that is none is refused there.
+        kind, _, name = self.source.partition(":")
+        # What kinds of sources there are, data/sources.py knows; one that is none is refused there.
+        if kind == "density" and name:
+            choose(name, DENSITIES, "density")
         foreign = {*_DEFAULTS} - {*TAKES.get(kind, _DEFAULTS)}
         for field in sorted(f for f in foreign if getattr(self, f) != _DEFAULTS[f]):
             raise ConfigError(

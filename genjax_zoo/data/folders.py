@@ -92,4 +92,4 @@ def _records(
         found = [image.read(*named(row), data.background) for row in rows]
         return [images.Record(one.levels, remarks=one.remarks) for one in found]
 
-    return images.Records(len(paths), read, classes, label, text, vocabulary, look)
+    return images.Records(len(paths), read, classes, label, text, vocabulary, paths, look)

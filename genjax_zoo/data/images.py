@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -31,6 +32,7 @@ from genjax_zoo.data.source import (
     Source,
     batch_of,
     class_notes,
+    digest_of,
     drawn,
     fixed,
     resident,
@@ -67,6 +69,7 @@ class Records(NamedTuple):
       label: [size] of all of them, where it is known before they are read.
       text: [size, T] tokens of their captions, if they have any.
       words: what the tokens are called.
+      names: of all of them, where they have any: they stand for the images that are not read.
       look: the number of one -> its shape (H, W, C), by far faster than by reading it; None where
         all are known to be of one shape, or it is no faster.
     """
@@ -77,6 +80,7 @@ class Records(NamedTuple):
     label: np.ndarray | None = None
     text: np.ndarray | None = None
     words: Sequence[str] = ()
+    names: Sequence[str] = ()
     look: Callable[[int], tuple[int, int, int]] | None = None
 
 
@@ -180,6 +184,9 @@ def records(
         spaces={"x": space(data, 256)} | told_spaces(data, first, len(classes), len(words)),
         symbols=told_symbols(data, classes, words),
         notes=(*class_notes(classes, train.label, test.label), *notes),
+        digest=functools.cache(
+            lambda: digest_of(*(a for p in (train, test) for a in (p.names, p.label, p.text)))
+        ),
     )
 
 

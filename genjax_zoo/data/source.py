@@ -14,6 +14,7 @@ and 40 times less of a core than asking for one shuffled index at a time.
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -51,6 +52,8 @@ class Source(NamedTuple):
         stay on disk, have no size, for that is not known before all of them are read.
       symbols: what the values 0, 1, ... of a categorical array are called, by the array's name: the
         classes that labels count, the words of captions, the characters of a text.
+      digest: () -> sha256 of the examples, or of the names of files that stay on disk; "" of what
+        is drawn.
       notes: what else was understood of the data, a phrase each: its classes and how many there
         are of each, the columns of a table, what is missing, what was left out and why. A run says
         them in one line before it trains, and keeps them (data/summary.py).
@@ -72,6 +75,19 @@ class Source(NamedTuple):
     spaces: Mapping[str, Space] = {"x": REAL}
     symbols: Mapping[str, tuple[str, ...]] = {}
     notes: tuple[str, ...] = ()
+    digest: Callable[[], str] = str
+
+
+def digest_of(*parts: Any) -> str:
+    """sha256 of arrays, texts, sequences of texts and None, each told from the others."""
+    found = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            found.update(f"{part.dtype}{part.shape}".encode())
+            found.update(np.ascontiguousarray(part).view(np.uint8).data)
+        else:
+            found.update(repr(part).encode())
+    return found.hexdigest()
 
 
 def order(seed: int, size: int, batch_size: int, step: int) -> np.ndarray:
@@ -183,6 +199,8 @@ def resident(
       space: of x.
       classes: the names of the labels, in order; () where they have none.
       words: what the tokens of the texts are called, in order; () where there are no texts.
+      digest: () -> sha256 of the examples, or of the names of files that stay on disk; "" of what
+        is drawn.
       notes: what else was understood of them; their classes are counted here.
     """
     train, test = parts
@@ -212,6 +230,7 @@ def resident(
         spaces={"x": space} | told_spaces(data, train, known, len(words)),
         symbols=told_symbols(data, classes, words),
         notes=(*class_notes(classes, *(part.label for part in parts)), *notes),
+        digest=functools.cache(lambda: digest_of(*train, *test, tuple(classes), tuple(words))),
     )
 
 

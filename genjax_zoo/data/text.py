@@ -5,6 +5,7 @@ Floor 4.
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from genjax_zoo.contract import DataError, categorical
 from genjax_zoo.data.config import Data
-from genjax_zoo.data.source import Source, order
+from genjax_zoo.data.source import Source, digest_of, order
 
 
 class Parts(NamedTuple):
@@ -75,4 +76,5 @@ def windows(data: Data, seed: int, parts: Parts) -> Source:
         preprocessing=f"{data.source}, characters, {len(codes)} symbols, windows of {data.length}",
         spaces={"x": categorical(len(codes))},
         symbols={"x": tuple(codes)},
+        digest=functools.cache(lambda: digest_of(parts.train, parts.held_out)),
     )
