@@ -194,6 +194,13 @@ def test_a_declaration_that_cannot_be_kept_is_refused(fields, telling):
         open_source(Data(**fields), 0)
 
 
+def test_a_path_without_its_kind_is_told_which_it_may_be(tmp_path):
+    (tmp_path / "a.npz").write_bytes(b"")
+    for path, kind in ((tmp_path, "folder"), (tmp_path / "a.npz", "array")):
+        with pytest.raises(ConfigError, match=f"none of digits.* Did you mean {kind}:{path}"):
+            open_source(Data(source=str(path)), 0)
+
+
 def test_a_batch_larger_than_the_data_is_refused():
     advice = "1438 examples for training, fewer than .*1439: set --config.data.batch_size=1438"
     with pytest.raises(DataError, match=advice):

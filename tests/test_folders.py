@@ -577,3 +577,23 @@ def test_columns_and_lines_that_say_nothing_of_images_are_said(tmp_path):
     assert "metadata.csv says the labels" in notes
     assert "columns that were not read: author" in notes
     assert "1 line of it name no file here (gone.png)" in notes
+
+
+def test_labels_and_captions_in_files_beside_each_image(tmp_path):
+    for i, (name, said, label) in enumerate((("a", "an owl\n", "7"), ("b", "a cat", "10"))):
+        draw(tmp_path / f"{name}.png", seed=i)
+        (tmp_path / f"{name}.txt").write_text(said)
+        (tmp_path / f"{name}.cls").write_text(label)
+    (tmp_path / "notes.txt").write_text("of no image")
+    source = folder(tmp_path)
+    assert source.symbols["label"] == ("7", "10") and rows_of(source)["label"].tolist() == [0, 1]
+    called = source.symbols["text"]
+    said = [" ".join(called[t] for t in row if t) for row in rows_of(source)["text"]]
+    assert said == ["an owl", "a cat"]
+    assert "files beside the images say the labels and captions" in source.notes
+    assert "left out 1 of .txt" in source.notes
+    draw(tmp_path / "c.png", seed=2)
+    with pytest.raises(DataError, match=r"c\.png has no \.cls beside it and others do"):
+        folder(tmp_path)
+    (tmp_path / "c.cls").write_text("7")
+    assert "1 image without a caption" in folder(tmp_path).notes

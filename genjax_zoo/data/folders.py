@@ -25,8 +25,9 @@ def folder(data: Data, seed: int, name: str) -> Source:
     """
     files = tree.read(name, data.source)
     found = [path for path in files.files if _ending(path) in image.ENDINGS]
-    said = metadata.read(files)
-    others = [p for p in files.files if _ending(p) not in image.ENDINGS and not _is_table(p)]
+    said = metadata.read(files, found)
+    used = {*found} | (said.files if said is not None else set())
+    others = [path for path in files.files if path not in used]
     left_out = [tree.endings(others)] if others else []
     if files.hidden:
         left_out.append(f"{files.hidden} hidden")
@@ -64,10 +65,6 @@ def folder(data: Data, seed: int, name: str) -> Source:
 
 def _ending(path: str) -> str:
     return posixpath.splitext(path)[1].lower()
-
-
-def _is_table(path: str) -> bool:
-    return posixpath.basename(path) in metadata.NAMES
 
 
 def _records(

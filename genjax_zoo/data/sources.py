@@ -46,6 +46,11 @@ PATHS: Mapping[str, Collection[str]] = {
     "clip": clips.CLIPS,
 }
 """The kinds whose name is a path, and what it may be besides."""
+SUFFIXES = {
+    **{".npy": "array", ".npz": "array", ".parquet": "parquet", ".csv": "series", ".txt": "text"},
+    **{".zip": "folder", ".tar": "folder", ".tgz": "folder", ".gif": "clip"},
+}
+"""What files of these endings may be."""
 NONE: Mapping[str, Any] = types.MappingProxyType({})
 KINDS = (
     "digits, density:NAME, table:NAME, series:PATH, clip:PATH, tfds:NAME, folder:PATH, array:PATH, "
@@ -73,7 +78,7 @@ def open_source(data: Data, seed: int, data_dir: str | None = None) -> Source:
         "strings": lambda: strings.opened(name, data.length, data.batch_size),
     }
     if kind not in openers or bool(name) != (kind != "digits"):
-        raise ConfigError(f"config.data.source={data.source!r} is none of {KINDS}.")
+        raise ConfigError(f"config.data.source={data.source!r} is none of {KINDS}.{_hint(data)}")
     source = openers[kind]()
     source = source._replace(name=name if kind in ("tfds", "density", "table") else data.source)
     if source.size is not None and source.size < data.batch_size:
@@ -83,6 +88,15 @@ def open_source(data: Data, seed: int, data_dir: str | None = None) -> Source:
             "for all of them at once, or to less."
         )
     return source
+
+
+def _hint(data: Data) -> str:
+    """What a path that stands there without its kind may have meant."""
+    path = pathlib.Path(data.source).expanduser()
+    if not path.exists():
+        return ""
+    kind = "folder" if path.is_dir() else SUFFIXES.get(path.suffix.lower())
+    return f" Did you mean {kind}:{data.source}?" if kind else ""
 
 
 def located(source: str) -> str:
