@@ -95,6 +95,9 @@ def source(data: Data, seed: int, read: Arrays) -> Source:
     if train.x.dtype.kind == "O":
         return _recorded(data, seed, (train, held), read, captions.words, _decoded(data))
     train, held = (part._replace(x=_numbers(part.x, data.source)) for part in (train, held))
+    if (train.x.shape[1:], train.x.dtype) != (held.x.shape[1:], held.x.dtype):
+        of = " and ".join(f"{part.x.dtype} {list(part.x.shape[1:])}" for part in (train, held))
+        raise DataError(f"{data.source}: x of both parts should be alike, got {of} for each.")
     found = pictures(train.x, held.x, data.source)
     if found is None:
         return _plain(data, seed, (train, held), read, captions.words)
@@ -116,6 +119,9 @@ def _plain(
     x, deviated = standardised(data, first, first)
     held, _ = standardised(data, second, first)
     shape = "x".join(map(str, x.shape[1:]))
+    note = f"x: numbers from {np.nanmin(first):g} to {np.nanmax(first):g}"
+    missing = int(np.isnan(first).sum() + np.isnan(second).sum())
+    note += f", {missing} missing" if missing else ""
     return resident(
         data,
         seed,
@@ -126,7 +132,7 @@ def _plain(
         space=space_of(np.concatenate([x, held])),
         classes=read.classes,
         words=called,
-        notes=read.notes,
+        notes=(*read.notes, note),
     )
 
 
@@ -299,7 +305,7 @@ def pictures(train: np.ndarray, held: np.ndarray, asked: str) -> Pictures | None
     """
     parts, kind = (train, held), train.dtype.kind
     low, high = (min(p.min() for p in parts), max(p.max() for p in parts))
-    if train.ndim not in (3, 4) or train.dtype != held.dtype or not low >= 0:
+    if train.ndim not in (3, 4) or not low >= 0:
         return None
     if (kind == "f" and high > 1) or (kind in "iu" and high > 255 and train.dtype != np.uint16):
         return None
