@@ -35,7 +35,7 @@ def read(name: str) -> Parts:
     """The file `name`, in UTF-8; its last tenth is held out. Raises DataError where it is none."""
     path = pathlib.Path(name).expanduser()
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise DataError(f"text:{name} cannot be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
@@ -63,6 +63,9 @@ def windows(data: Data, seed: int, parts: Parts) -> Source:
             f"{data.source} has {len(train)} + {len(held)} characters, too few for "
             f"config.data.length={data.length}; choose a shorter one."
         )
+    unseen = set(parts.held_out) - set(parts.train)
+    notes = [f"{len(train)}+{len(held)} characters"]
+    notes += [f"{len(unseen)} symbols are held out alone"] if unseen else []
     held = held[: blocks * data.length].reshape(blocks, data.length)
     offsets = jnp.arange(data.length)
     return Source(
@@ -76,5 +79,6 @@ def windows(data: Data, seed: int, parts: Parts) -> Source:
         preprocessing=f"{data.source}, characters, {len(codes)} symbols, windows of {data.length}",
         spaces={"x": categorical(len(codes))},
         symbols={"x": tuple(codes)},
+        notes=tuple(notes),
         digest=functools.cache(lambda: digest_of(parts.train, parts.held_out)),
     )
