@@ -10,9 +10,10 @@ import jax
 from genjax_zoo.commands import configs
 from genjax_zoo.commands.flags import QUICKSTART, Call
 from genjax_zoo.contract import ConfigError
-from genjax_zoo.data import summary
+from genjax_zoo.data import sources, summary
 from genjax_zoo.measure.results import describe
 from genjax_zoo.run import begin, config, train
+from genjax_zoo.run.record.progress import log
 from genjax_zoo.run.setup import set_up
 
 
@@ -28,6 +29,8 @@ def run(call: Call) -> None:
     data_dir = configs.data_dir_of(call, workdir)
     own_run = config.read(fields)
     begun = begin.read(call.flags.begin, own_run, workdir)
+    if sources.is_read(own_run.data.source) and jax.process_index() == 0:
+        log(f"data: reading {own_run.data.source}")
     setup = set_up(own_run, data_dir, begun=begun)
     workdir.create()
     workdir.claim(fields.to_dict(), call.flags.allow_config_change)

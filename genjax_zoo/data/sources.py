@@ -99,6 +99,14 @@ def _hint(data: Data) -> str:
     return f" Did you mean {kind}:{data.source}?" if kind else ""
 
 
+def is_read(source: str) -> bool:
+    """Whether data are read from files of one's own or from a prepared set: it may take a while."""
+    kind, _, name = source.partition(":")
+    if kind == "captions":
+        return is_read(name)
+    return kind == "tfds" or (kind in PATHS and name not in PATHS[kind])
+
+
 def located(source: str) -> str:
     """`config.data.source` with the path in it made absolute, so that it means the same anywhere.
 
