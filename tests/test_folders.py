@@ -279,6 +279,47 @@ def test_names_that_can_be_understood_in_two_ways_are_refused(paths, telling):
         parts(paths, "here")
 
 
+def test_whatever_folders_are_called_nothing_is_in_both_parts():
+    rng = np.random.default_rng(0)
+    names = ("train", "Test", "val", "dev", "cat", "dog", "Cat", "1", "02")
+    understood = 0
+    for _ in range(400):
+        some = rng.choice(names, rng.integers(1, 5))
+        paths = [
+            "/".join([*rng.choice(some, rng.integers(0, 3)), f"{i}.png"])
+            for i in range(rng.integers(1, 24))
+        ]
+        try:
+            found = parts(paths, "here")
+        except DataError as error:
+            assert "here" in str(error) and "\n" not in str(error)
+            continue
+        understood += 1
+        train, held = ([path for path, _ in part] for part in (found.train, found.held_out))
+        assert train and held and {*train, *held} <= {*paths} and len({*train}) == len(train)
+        assert train == held or not {*train} & {*held}
+        labels = {name for part in (found.train, found.held_out) for _, name in part}
+        assert labels == {*found.classes} or len(labels) == 1
+        if {*train, *held} != {*paths}:
+            assert any(note.startswith("left out") for note in found.notes)
+        # Outside of splits no folder that names one is a class, but where that is said.
+        if not any(note.startswith(("split by", "all are in")) for note in found.notes):
+            odd = [name for name in found.classes if split_of(name)]
+            assert all(
+                any(f"{n}/ is taken for a class" in note for note in found.notes) for n in odd
+            )
+    assert understood > 100
+
+
+def test_archives_of_windows_have_folders_too(tmp_path):
+    x = draw(tmp_path / "x.png")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        for name in ("pets\\cat\\1.png", "pets\\dog\\1.png"):
+            file.write(tmp_path / "x.png", name)
+    source = folder(tmp_path / "a.zip")
+    assert source.symbols["label"] == ("cat", "dog") and len(x) == 6
+
+
 def test_natural_order():
     names = ["frame10.png", "frame9.png", "a/2/1", "a/10/1", "1b", "1", "x007", "x7"]
     assert sorted(names, key=tree.natural) == [
