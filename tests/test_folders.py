@@ -285,9 +285,9 @@ def test_whatever_folders_are_called_nothing_is_in_both_parts():
     understood = 0
     for _ in range(400):
         some = rng.choice(names, rng.integers(1, 5))
+        depth = rng.integers(0, 4)
         paths = [
-            "/".join([*rng.choice(some, rng.integers(0, 3)), f"{i}.png"])
-            for i in range(rng.integers(1, 24))
+            "/".join([*rng.choice(some, depth), f"{i}.png"]) for i in range(rng.integers(1, 24))
         ]
         try:
             found = parts(paths, "here")
