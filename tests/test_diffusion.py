@@ -353,9 +353,9 @@ def test_inpainting_keeps_what_is_known_and_refuses_other_shapes(monkeypatch):
     for given, message in (
         ({"x": np.zeros(2)}, "nothing to draw"),
         ({"mask": mask}, "no x was given"),
-        ({"x": np.zeros(3), "mask": mask}, r"x should have the shape \[2\]"),
+        ({"x": np.zeros(3), "mask": mask}, r"x should be .*the shape \[2\]"),
         ({"known": np.zeros(2)}, "cannot be told that"),
-        ({"label": 1}, "knows none"),
+        ({"label": 1}, "knows no labels"),
         ({"text": np.array([1, 2])}, "reads no text"),
     ):
         with pytest.raises(DataError, match=message):

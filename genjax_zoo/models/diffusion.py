@@ -43,7 +43,7 @@ from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.diffusion import denoising, guidance, likelihood, ode, samplers, sde
 from genjax_zoo.maths.diffusion.denoising import PARAMETRISATIONS, WEIGHTINGS, Predict
 from genjax_zoo.maths.diffusion.sde import Process, like
-from genjax_zoo.maths.probability.given import Labels, Texts, check_names, known_part
+from genjax_zoo.maths.probability.given import Labels, Texts, known_part, part_of, read_given
 from genjax_zoo.typed import choose, number
 
 VERB = "descend"
@@ -340,10 +340,11 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
         Labels are drawn evenly where none are given, and texts say nothing.
         """
-        check_names(given, ("label", "text", "x", "mask"), "diffusion")
+        can = labels.told | texts.told | part_of(REAL, params.shape)
+        told = read_given(given, can, n, "diffusion")
         key_label, key_start, key_walk = jax.random.split(key, 3)
-        condition = labels.draw(key_label, given, n) | texts.draw(key_label, given, n)
-        known = known_part(given, params.shape, "diffusion", n)
+        condition = labels.draw(key_label, told, n) | texts.draw(key_label, told, n)
+        known = known_part(told, "diffusion")
         process, predict = guided(params, next(iter(condition.values()), None))
         x = process.sigma(jnp.asarray(process.end)) * prior(key_start, params, n)
         return {"x": draw(key_walk, process, predict, x, known), **condition}

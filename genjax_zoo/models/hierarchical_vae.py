@@ -39,7 +39,7 @@ from genjax_zoo.learn.state import of_params
 from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.inference import bounds
 from genjax_zoo.maths.probability import distributions, likelihoods
-from genjax_zoo.maths.probability.given import check_names
+from genjax_zoo.maths.probability.given import read_given
 from genjax_zoo.nets import ACTIVATIONS, Net
 from genjax_zoo.typed import choose, number
 
@@ -326,7 +326,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
         """z_L, then each layer given the one above; the mean of p(x | z_1), or a draw from it."""
-        check_names(given, (), "hierarchical_vae")
+        read_given(given, {}, n, "hierarchical_vae")
         key_z, key_x = jax.random.split(key)
         f = outputs(params, lowest(key_z, params, n))
         return {"x": likelihood.sample(key_x, params.log_std, f, config.sample_means)}

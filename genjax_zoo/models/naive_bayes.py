@@ -56,7 +56,7 @@ from genjax_zoo.maths.inference import classification
 from genjax_zoo.maths.inference.matrices import exactly
 from genjax_zoo.maths.probability import distributions
 from genjax_zoo.maths.probability.distributions import flat
-from genjax_zoo.maths.probability.given import Labels, check_names, known_part
+from genjax_zoo.maths.probability.given import Labels, known_part, part_of, read_given
 from genjax_zoo.typed import number
 
 VERB = "em"
@@ -145,6 +145,8 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
     """Naive Bayes in closed form; there is no gradient, and the optimizer is not used."""
     gaussian, multinomial = config.kind == "gaussian", config.kind == "multinomial"
     labels = Labels(config.classes, "naive_bayes")
+    space = {"gaussian": REAL, "bernoulli": BINARY, "multinomial": COUNTS}[config.kind]
+    space = space._replace(missing=not multinomial)
 
     # ----------------------------------------------------------------------------------- learning
 
@@ -301,10 +303,10 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         its posterior, and of x only the rest; no part of counts can be given, for one would have to
         know how many are missing.
         """
-        parts = () if multinomial else ("x", "mask")
-        check_names(given, (*labels.names, *parts), f"naive_bayes ({config.kind})")
+        parts = {} if multinomial else part_of(space, params.shape)
+        told = read_given(given, labels.told | parts, n, f"naive_bayes ({config.kind})")
         key_y, key_x = jax.random.split(key)
-        y, part = labels.given(given, n), known_part(given, params.shape, "naive_bayes", n)
+        y, part = told.get("label"), known_part(told, "naive_bayes")
         log_y = jnp.broadcast_to(jnp.log(params.prior), (n, params.prior.size))
         if part is not None:
             log_y = joint(params, flat(jnp.where(part[1], part[0], jnp.nan)))
@@ -336,8 +338,6 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
 
     detail = "given the sum of the counts" if multinomial else ""
     measures = classification.measures(of_params(by_class), labels.of, detail)
-    space = {"gaussian": REAL, "bernoulli": BINARY, "multinomial": COUNTS}[config.kind]
-    space = space._replace(missing=not multinomial)
     return Model(
         *em(begin, expect, maximise),
         sample=of_params(sample),
