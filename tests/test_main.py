@@ -144,7 +144,7 @@ def test_samples_honour_what_is_given(call, tmp_path):
         "lable=7": "unknown given 'lable'. Did you mean 'label'",
         "label=?": "expected NAME=VALUE with a number, a list or a .npy file",
         "label=none.npy": "No such file",
-        "label=11": "label should be integers 0 .. 9, one for all or one for each of 3 examples, and",
+        "label=11": "label should be integers 0 .. 9, one for all or one for each of 3 examples",
         "text=a seven": "--text expects a model that learnt from captions",
     }.items():
         status, _, err = ask(f"--given={asked}")
