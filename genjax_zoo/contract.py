@@ -1,7 +1,8 @@
 """The contract: what every model of the zoo is, and nothing about how it learns or runs.
 
-Floor 0. Nothing here imports anything of genjax_zoo. Throughout, B counts the examples of a batch,
-a key comes first and a state second, and what a function says of the data it says in a batch:
+Floor 0. Of genjax_zoo nothing but the errors is imported here. Throughout, B counts the examples of
+a batch, a key comes first and a state second, and what a function says of the data it says in a
+batch:
 
     Space           what an array of a batch may hold
     Measure         a number per example, with what kind of number it is
@@ -22,12 +23,55 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
+from genjax_zoo.errors import CheckpointError, ConfigError, DataError, DivergedError, ZooError
+
+__all__ = [
+    "BINARY",
+    "COUNTS",
+    "NOTHING",
+    "REAL",
+    "SIGNED",
+    "UNIT",
+    "Array",
+    "Autoregression",
+    "Batch",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "Decode",
+    "DivergedError",
+    "Encode",
+    "Exactness",
+    "Extend",
+    "Info",
+    "Init",
+    "Key",
+    "Kind",
+    "Latents",
+    "Measure",
+    "Model",
+    "Net",
+    "Once",
+    "Prior",
+    "Sample",
+    "Sometimes",
+    "Space",
+    "Start",
+    "State",
+    "Step",
+    "Value",
+    "ZooError",
+    "categorical",
+]
+
 Key = jax.Array
 Array = jax.Array
 Batch = Mapping[str, Array]
 """A flat dict of arrays whose leading axis is B: most have `x` [B, ...], some a `label` [B]."""
 NOTHING: Batch = types.MappingProxyType({})
 """Where nothing is given."""
+MEAN = "mean"
+"""What a batch of samples may hold beside `x`, to be looked at: see `Sample`."""
 State = Any
 """One named, documented pytree per model."""
 
@@ -211,6 +255,10 @@ class Sample(Protocol):
     def __call__(self, key: Key, state: State, n: int, given: Batch = NOTHING) -> Batch:
         """n examples, of the data's shapes, dtypes and spaces, which honour what is given.
 
+        They are draws of p(x), by which a density is judged. Where each x is drawn around a mean,
+        E[x | what is hidden], and that is what one looks at, it stands beside x as `mean`: of the
+        same shape, and between values of the data's space.
+
         Args:
           key: of the draw.
           state: of the model.
@@ -245,6 +293,21 @@ class Once(NamedTuple):
     notes: Mapping[str, Array] = {}
 
 
+class Weighed(NamedTuple):
+    """A mean over importance weights, and how far it can be trusted, of each example.
+
+    Attributes:
+      value: what is made of the mean [B], in the measure's unit.
+      effective: (Σ w)² / Σ w² [B], how many of the draws carry it.
+      tail: k̂ [B], the index of the Pareto tail of the largest weights: above .7 the mean cannot be
+        trusted. NaN where there are too few draws to tell.
+    """
+
+    value: Array
+    effective: Array
+    tail: Array
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Measure:
     """A number per example that a model can say of data, with what it is.
@@ -265,6 +328,9 @@ class Measure:
       once: (key, state) -> Once, computed once for a whole measurement; None if nothing is.
       density: whether it is a log-density of x, of which bits per dimension can be said.
       per: batch -> [B], how much of it each example holds: tokens, bytes, dimensions.
+      weighed: (key, state, batch, K) -> Weighed, of what is a mean over K importance weights; its
+        `value` with K = `draws` is the measure's. None of any other.
+      draws: K.
     """
 
     value: Value | Callable[..., Array]
@@ -275,6 +341,8 @@ class Measure:
     once: Callable[[Key, State], Once] | None = None
     density: bool = False
     per: Callable[[Batch], Array] | None = None
+    weighed: Callable[[Key, State, Batch, int], Weighed] | None = None
+    draws: int = 0
 
     def __call__(self, key: Key, state: State, batch: Batch) -> Array:
         """The numbers [B] of one batch alone."""
@@ -410,26 +478,3 @@ class Net(NamedTuple):
 
     init: Callable[..., Any]
     apply: Callable[..., Any]
-
-
-# ------------------------------------------------------------------------------------- the errors
-
-
-class ZooError(Exception):
-    """Something the user can mend. The message says what was expected, what came, what to do."""
-
-
-class ConfigError(ZooError):
-    """A config holds a field, a value or a name that does not exist."""
-
-
-class DataError(ZooError):
-    """The data are missing, unreadable or of the wrong shape."""
-
-
-class CheckpointError(ZooError):
-    """A checkpoint is damaged, belongs to another model, or could not be written."""
-
-
-class DivergedError(ZooError):
-    """A number became NaN or infinite."""

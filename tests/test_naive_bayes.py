@@ -232,7 +232,7 @@ def test_samples_have_the_moments_of_their_class(kind):
     np.testing.assert_allclose(flat.mean(0), state.params.mean[3], atol=0.02)
     np.testing.assert_allclose(flat.var(0), state.params.variance[3], atol=0.01)
     pictures = naive_bayes.make(naive_bayes.Config(kind=kind, sample_means=True))
-    means = pictures.sample(KEY, state, 4, {"label": jnp.array([0, 1, 2, 3])})["x"]
+    means = pictures.sample(KEY, state, 4, {"label": jnp.array([0, 1, 2, 3])})["mean"]
     np.testing.assert_allclose(means.reshape(4, -1), state.params.mean[:4])
 
 

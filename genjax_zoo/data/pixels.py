@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax_zoo.contract import BINARY, COUNTS, REAL, SIGNED, UNIT, Key, Space
+from genjax_zoo.contract import BINARY, COUNTS, REAL, SIGNED, UNIT, DataError, Key, Space
 from genjax_zoo.data.config import Data
 
 
@@ -67,7 +67,9 @@ def describe(data: Data, levels: int, shape: Sequence[int]) -> str:
     """The preprocessing in words."""
     *image, channels = shape
     size = "x".join(map(str, [*image, data.stack * channels]))
-    size += " (resized)" if data.resize else ""
+    done = ["resized"] * bool(data.resize)
+    done += [{1: "made grey", 3: "made colour"}[data.channels]] if data.channels else []
+    size += f" ({', '.join(done)})" if done else ""
     if data.stack > 1:
         size += f", {data.stack} independently drawn images stacked along the channels"
     if data.binarise == "threshold":
@@ -80,6 +82,24 @@ def describe(data: Data, levels: int, shape: Sequence[int]) -> str:
         if data.dequantise:
             values += f", dequantised uniformly ({levels} levels)"
     return f"{data.source}, {size}, {values}"
+
+
+def recoloured(x: np.ndarray, channels: int) -> np.ndarray:
+    """Integer images [..., H, W, 1 or 3] with 1 channel or with 3; as they are where that is 0.
+
+    Grey is the luma of ITU-R BT.601, as Pillow has it.
+    """
+    if not channels or x.shape[-1] == channels:
+        return x
+    if channels == 3 and x.shape[-1] == 1:
+        return np.repeat(x, 3, axis=-1)
+    if channels == 1 and x.shape[-1] == 3:
+        luma = x.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+        return np.rint(luma).astype(x.dtype)[..., None]
+    raise DataError(
+        f"config.data.channels={channels} makes grey of colour or colour of grey, and the images "
+        f"have {x.shape[-1]} channels; set it to 0."
+    )
 
 
 def resized(x: np.ndarray, side: int) -> np.ndarray:

@@ -164,7 +164,7 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         # What `em` keeps of the old centre and this make one centre.
         statistics = Statistics(sums, (1 - config.keep) * params.centre, net)
         outside = jnp.where(jnp.all(inside(net, evidence)), 0.0, jnp.nan)
-        return statistics, {"log_likelihood": nats / evidence.x.shape[0], "outside": outside}
+        return statistics, {"log_prob": nats / evidence.x.shape[0], "outside": outside}
 
     def maximise(s: Statistics) -> Params:
         tables = learning.best(s.net, s.sums, config.alpha, config.least_variance)

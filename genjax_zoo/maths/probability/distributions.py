@@ -35,13 +35,31 @@ def is_binary(x: Array) -> Array:
     return jnp.all(BINARY.has(x), axis=-1)
 
 
+def inverse(log_std: Array | float) -> Array:
+    """1 / σ, or that of the least σ that a float holds, log σ = -87 in float32: never infinite.
+
+    What lies within such a σ of the mean is the mean itself, and 0 / σ is to be 0.
+    """
+    log_std = jnp.asarray(log_std)
+    least = math.log(jnp.finfo(jnp.result_type(log_std, float)).tiny)
+    return jnp.exp(-jnp.maximum(log_std, least))
+
+
 def gaussian(x: Array, mean: Array | float, log_std: Array | float) -> Array:
     """log Π_d N(x_d; μ_d, σ_d²), with log σ given; in nats per unit volume of x.
 
     log p = -½ Σ_d [((x_d - μ_d) / σ_d)² + 2 log σ_d + log 2π]
     """
-    z = (x - mean) * jnp.exp(-jnp.asarray(log_std))
+    z = (x - mean) * inverse(log_std)
     return -0.5 * jnp.sum(z**2 + 2 * log_std + _LOG_2PI, axis=-1)
+
+
+def gaussian_of_noise(noise: Array, log_std: Array) -> Array:
+    """log N(μ + σ ε; μ, σ²) of the noise ε that it was drawn by, in nats per unit volume.
+
+    Of x itself the ε could not be had back where σ is small beside μ: (x - μ) / σ is rounded.
+    """
+    return gaussian(noise, 0.0, 0.0) - jnp.sum(log_std, axis=-1)
 
 
 def gaussian_kl(
@@ -55,7 +73,7 @@ def gaussian_kl(
     """
     prior_log_std = jnp.asarray(prior_log_std)
     spread = jnp.exp(2 * (log_std - prior_log_std))
-    shift = ((mean - prior_mean) * jnp.exp(-prior_log_std)) ** 2
+    shift = ((mean - prior_mean) * inverse(prior_log_std)) ** 2
     return 0.5 * jnp.sum(spread + shift - 1 + 2 * (prior_log_std - log_std), axis=-1)
 
 
@@ -111,4 +129,4 @@ def logit_laplace(x: Array, location: Array, log_scale: Array | float) -> Array:
     log_scale = jnp.asarray(log_scale)
     logit = jnp.log(u) - jnp.log1p(-u)
     volume = jnp.log(2 * u * (1 - u)) + log_scale - math.log(1 - 2 * MARGIN)
-    return jnp.sum(-jnp.abs(logit - location) * jnp.exp(-log_scale) - volume, axis=-1)
+    return jnp.sum(-jnp.abs(logit - location) * inverse(log_scale) - volume, axis=-1)

@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from genjax_zoo.contract import BINARY, REAL, UNIT, Array, ConfigError, Key, Space
+from genjax_zoo.contract import BINARY, MEAN, REAL, UNIT, Array, Batch, ConfigError, Key, Space
 from genjax_zoo.maths.probability import distributions
 from genjax_zoo.typed import choose
 
@@ -89,9 +89,10 @@ class Likelihood(NamedTuple):
         """The same for any x: -inf where it lies outside the support."""
         return jnp.where(self.inside(distributions.flat(x)), self.nats(log_scale, f, x), -jnp.inf)
 
-    def sample(self, key: Key, log_scale: LogScale, f: Array, mean: bool) -> Array:
-        """x [B, ...]: the mean of p(x | f), or a draw from it."""
-        return self.mean(log_scale, f) if mean else self.draw(key, log_scale, f)
+    def sample(self, key: Key, log_scale: LogScale, f: Array, means: bool) -> Batch:
+        """{"x": draws from p(x | f) [B, ...]}, and if wanted their means beside them."""
+        x = {"x": self.draw(key, log_scale, f)}
+        return {**x, MEAN: self.mean(log_scale, f)} if means else x
 
 
 def make(
