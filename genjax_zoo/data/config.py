@@ -19,7 +19,7 @@ TAKES: Mapping[str, tuple[str, ...]] = {
     "captions": IMAGES,
     "clip": ("resize", "channels", "background"),
     "table": ("standardise",),
-    "series": ("standardise",),
+    "series": ("standardise", "columns", "header"),
     "density": (),
     "text": (),
     "strings": (),
@@ -48,6 +48,9 @@ class Data:
       dequantise: adds uniform noise of one level, so that a density is one.
       standardise: of a table or a series: each column minus the mean of its training part, over
         its standard deviation.
+      columns: names of the columns of a series to learn from, in this order; () takes all.
+      header: what the first line of a series holds: the names of its columns, numbers, or (auto)
+        what it looks like.
       length: characters in an example of a text, symbols in a string.
     """
 
@@ -61,6 +64,8 @@ class Data:
     binarise: Literal["none", "threshold", "dynamic"] = "none"
     dequantise: bool = False
     standardise: bool = False
+    columns: tuple[str, ...] = ()
+    header: Literal["auto", "names", "numbers"] = "auto"
     length: int = number(64, least=1)
 
     @property
@@ -99,4 +104,6 @@ _DEFAULTS = {
 _MEANT = dict.fromkeys(IMAGES, "images") | {
     "standardise": "tables and series",
     "background": "image files",
+    "columns": "series",
+    "header": "series",
 }

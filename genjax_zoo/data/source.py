@@ -225,15 +225,15 @@ def class_notes(
       train, held_out: the labels of each part; None where they are not known.
     """
     if train is None or held_out is None:
-        return (f"classes: {_some(classes)}",) if classes else ()
+        return (f"classes: {listed(classes)}",) if classes else ()
     count = 1 + int(max(train.max(), held_out.max(), len(classes) - 1))
     names = classes or [str(label) for label in range(count)]
     counts = (np.bincount(part, minlength=count) for part in (train, held_out))
     each = zip(names, *counts, strict=True)
-    return ("classes: " + _some([f"{name} {some}+{other}" for name, some, other in each]),)
+    return ("classes: " + listed([f"{name} {some}+{other}" for name, some, other in each]),)
 
 
-def _some(words: Sequence[str], most: int = 10) -> str:
+def listed(words: Sequence[str], most: int = 10) -> str:
     """The first words, and how many there are where these are not all."""
     rest = f", ... ({len(words)} in all)" if len(words) > most else ""
     return ", ".join(words[:most]) + rest
