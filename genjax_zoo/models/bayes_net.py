@@ -148,10 +148,12 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
     def begin(key: Key, batch: Batch) -> tuple[Params, Statistics]:
         """Tables of equal probabilities, nearly so where a node is hidden.
 
-        Raises DataError for numbers that are no states of their nodes, as far as they can be seen
-        (not traced).
+        Raises DataError where the label is missing and, as far as they can be seen (not traced),
+        for numbers that are no states of their nodes.
         """
         net = net_of(config, batch["x"].shape[1:])
+        if config.label:
+            label_of(batch)
         evidence = evidence_of(net, batch, label=True)
         check(net, evidence)
         params = learning.start(key, net, evidence, config.least_variance)
@@ -188,8 +190,9 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
     def label_of(batch: Batch) -> Array:
         if "label" not in batch:
             raise DataError(
-                f"bayes_net: the label is the node {config.label}, and this batch has no label to "
-                "measure by; give it one, or ask for log_prob, which needs none."
+                f"bayes_net: the label is the node {config.label}, and this batch has no label; "
+                "give it one, or learn with that node in model.hidden and model.label=''. log_prob "
+                "needs none."
             )
         return jnp.asarray(batch["label"])
 
