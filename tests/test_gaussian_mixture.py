@@ -17,6 +17,9 @@ from sklearn.mixture import GaussianMixture
 
 from genjax_zoo.contract import ConfigError, DataError, Exactness
 from genjax_zoo.data import densities
+from genjax_zoo.maths.inference import gaussians
+from genjax_zoo.maths.inference.clustering import k_means_of_classes
+from genjax_zoo.maths.probability.scales import varies
 from genjax_zoo.models import gaussian_mixture
 
 KEY = jax.random.key(0)
@@ -331,3 +334,35 @@ def test_bad_labels_and_bad_numbers_are_told():
     for wrong in ({"keep": 1.5}, {"ridge": 0.0}, {"pseudo_counts": -1.0}, {"components": 0}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
             gaussian_mixture.Config(**wrong)
+
+
+@pytest.mark.parametrize("constant", [0.1, 7.0, 255.0, 1e6])
+def test_a_constant_column_weighs_as_much_whatever_it_is(constant):
+    """Rounding left it 1e-13 where 0 was asked for, and in some steps no floor: 11 to 18 nats."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 3)).astype(np.float32)
+    r = rng.dirichlet((1, 1), 200).astype(np.float32)
+
+    def scales(value, off):
+        """σ of all, about points `off` units in the last place of the constant away."""
+        x[:, 1] = value
+        centres, variance = k_means_of_classes(KEY, x, np.ones((200, 1)), 2, 0)
+        np.testing.assert_array_equal(centres[0, :, 1], np.float32(value))
+        shift = np.array(centres[0])
+        shift[:, 1] += off * np.spacing(np.float32(value))
+        g = gaussians.alike("diagonal", jnp.asarray(shift), variance)
+        sums = gaussians.moments(g, x, r, jnp.asarray(shift))
+        return gaussians.estimate("diagonal", sums, 1.0, 1e-5).factor
+
+    of_zero = scales(0.0, 0)
+    for off in (0, 1, -1):
+        np.testing.assert_allclose(scales(constant, off), of_zero, rtol=0.01)
+
+
+def test_what_varies_is_told_from_what_is_rounded():
+    for mean in (0.1, 7.0, 255.0, 1e6):
+        mean = np.float32(mean)
+        unit = np.spacing(mean)
+        assert not varies(jnp.float32(unit**2), mean)
+        assert varies(jnp.float32((4 * unit) ** 2), mean)
+    assert varies(jnp.float32(1e-30), jnp.float32(0)) and not varies(jnp.zeros(()), jnp.zeros(()))

@@ -58,6 +58,7 @@ from genjax_zoo.maths.mcmc import ais as annealing
 from genjax_zoo.maths.mcmc import chains, langevin
 from genjax_zoo.maths.mcmc.langevin import half_square
 from genjax_zoo.maths.probability.given import Labels, known_part, part_of, read_given
+from genjax_zoo.maths.probability.scales import varies
 from genjax_zoo.typed import number
 
 VERB = "contrast"
@@ -210,9 +211,10 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         key_f, key_buffer = jax.random.split(key)
         x = batch["x"]
         mean = jnp.mean(x, axis=0)
-        std = jnp.sqrt(jnp.mean((x - mean) ** 2))
+        variance = jnp.mean((x - mean) ** 2)
+        std = jnp.where(varies(variance, jnp.max(jnp.abs(mean))), jnp.sqrt(variance), 1.0)
         f, _ = net.init(key_f, x[:1])
-        params = Params(f, jnp.zeros(()), mean, jnp.where(std > 0, std, 1.0))
+        params = Params(f, jnp.zeros(()), mean, std)
         if not persistent:
             return params, ()
         return params, base(key_buffer, objective.buffer, params)

@@ -58,6 +58,7 @@ from genjax_zoo.maths.inference.matrices import exactly
 from genjax_zoo.maths.probability import distributions
 from genjax_zoo.maths.probability.distributions import flat
 from genjax_zoo.maths.probability.given import Labels, known_part, part_of, read_given
+from genjax_zoo.maths.probability.scales import varies
 from genjax_zoo.typed import number
 
 VERB = "em"
@@ -216,6 +217,7 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         offset = s.sums / jnp.maximum(n, 1)
         mean = s.shift + offset
         variance = jnp.maximum(s.squares / jnp.maximum(n, 1) - offset**2, 0)
+        variance = jnp.where(varies(variance, mean), variance, 0)
         # ε = var_smoothing · max_d Var[x_d],  Var[x_d] = Σ_y n_yd / n_d (σ²_y + (μ_y - μ)²)
         weight = n / jnp.maximum(n.sum(0), 1)
         overall = jnp.sum(weight * mean, 0)
