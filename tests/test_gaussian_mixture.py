@@ -348,6 +348,7 @@ def test_a_constant_column_weighs_as_much_whatever_it_is(constant):
         x[:, 1] = value
         centres, variance = k_means_of_classes(KEY, x, np.ones((200, 1)), 2, 0)
         np.testing.assert_array_equal(centres[0, :, 1], np.float32(value))
+        np.testing.assert_allclose(variance[1], 1e-3)
         shift = np.array(centres[0])
         shift[:, 1] += off * np.spacing(np.float32(value))
         g = gaussians.alike("diagonal", jnp.asarray(shift), variance)

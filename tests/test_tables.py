@@ -90,8 +90,12 @@ def test_what_is_for_other_data_is_refused():
         Data(standardise=True)
     with pytest.raises(ConfigError, match="binarise='threshold' is for images"):
         Data(source="table:iris", binarise="threshold")
-    with pytest.raises(ConfigError, match=r"unknown table 'irish'\. Did you mean 'iris'"):
-        open_source(Data(source="table:irish"), seed=0)
+    # A name that there is not comes first, whatever else does not fit.
+    for fields in ({}, {"binarise": "dynamic"}):
+        with pytest.raises(ConfigError, match=r"unknown table 'irish'\. Did you mean 'iris'"):
+            Data(source="table:irish", **fields)
+        with pytest.raises(ConfigError, match=r"unknown density 'rings'\. Did you mean 'ring'"):
+            Data(source="density:rings", **fields)
 
 
 def test_bars_and_stripes_are_drawn_as_often_as_their_probability_says():

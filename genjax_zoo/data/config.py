@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from genjax_zoo import typed
 from genjax_zoo.contract import ConfigError
-from genjax_zoo.typed import number
+from genjax_zoo.data.densities import DENSITIES
+from genjax_zoo.typed import choose, number
+
+TABLES = ("breast_cancer", "iris", "wine")
+"""scikit-learn's embedded tables."""
+NAMED: Mapping[str, Mapping[str, Any]] = {
+    "density": DENSITIES,
+    "table": dict.fromkeys(TABLES),
+}
+"""The names that there are of a kind of source which has no others."""
 
 IMAGES = ("scale", "resize", "channels", "stack", "binarise", "dequantise")
 """What is done to images."""
@@ -74,6 +83,10 @@ class Data:
         return "scale" in TAKES.get(self.source.partition(":")[0], ())
 
     def __post_init__(self):
+        kind, _, name = self.source.partition(":")
+        if name and kind in NAMED:
+            # Before what is done to it: a name that is none has no fields.
+            choose(name, NAMED[kind], kind)
         if self.source.startswith("captions:") and (
             self.stack > 1 or self.dequantise or self.binarise != "none" or self.scale == "raw"
         ):
@@ -81,7 +94,6 @@ class Data:
                 "config.data.source=captions:NAME draws scenes of its own; leave stack, dequantise "
                 "and binarise as they are, and scale at 'unit' or 'symmetric'."
             )
-        kind = self.source.partition(":")[0]
         # What the kind of a source is, data/sources.py knows; one that is none is refused there.
         foreign = {*_DEFAULTS} - {*TAKES.get(kind, _DEFAULTS)}
         for field in sorted(f for f in foreign if getattr(self, f) != _DEFAULTS[f]):

@@ -13,13 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from genjax_zoo.contract import DataError
-from genjax_zoo.data.config import Data
+from genjax_zoo.data.config import TABLES, Data
 from genjax_zoo.data.files import columns as files
 from genjax_zoo.data.files.columns import Header
 from genjax_zoo.data.source import Examples, Source, listed, resident, space_of
 from genjax_zoo.typed import choose
-
-TABLES = ("breast_cancer", "iris", "wine")
 
 
 class Table(NamedTuple):
