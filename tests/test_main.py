@@ -168,6 +168,15 @@ def test_samples_honour_what_is_given(call, tmp_path):
         assert told in err
 
 
+def test_what_is_given_twice_or_is_no_file_of_an_array_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="--given=label=2: label is given twice"):
+        given(["label=1", "label=2"], {})
+    for content in (b"", b"PK\x03\x04", b"no array"):
+        (tmp_path / "x.npy").write_bytes(content)
+        with pytest.raises(ConfigError, match=r"--given=x=.*x\.npy: expected NAME=VALUE"):
+            given([f"x={tmp_path / 'x.npy'}"], {})
+
+
 def test_a_label_can_be_given_by_its_name():
     symbols = {"label": ["t-shirt/top", "trouser", "ankle boot"]}
     assert given(["label=ankle boot"], symbols)["label"] == 2

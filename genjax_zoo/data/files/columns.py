@@ -257,8 +257,9 @@ def _numbers(
 
 def _no_number(asked: str, line: int, name: str, cell: str) -> str:
     what = f"{asked}, line {line}, column {name!r}: expected a number, got {cell[:40]!r}; "
-    if re.fullmatch(r"[-+]?\d+(\.\d{3})*,\d+", cell):
-        return what + "write the decimal comma as a point."
+    if re.fullmatch(r"[-+]?[\d., '\u00a0\u202f]*\d", cell):
+        # 1,234 is two numbers, in two countries.
+        return what + "write it without marks of thousands, and with a decimal point: 1234.5."
     return what + (
         "a missing one is empty, nan or NA; name in config.data.columns those to learn from."
     )
