@@ -131,6 +131,14 @@ def test_what_numbers_are_taken_for(tmp_path, x, fields, space, note):
         np.testing.assert_allclose(made, kept.reshape(made.shape) / kept.max(), atol=1e-6)
 
 
+def test_numbers_far_from_zero_keep_what_they_vary_by(tmp_path):
+    seconds = 1.6e9 + np.arange(40.0)
+    assert "rounded by up to" in opened(saved(tmp_path, x=seconds)).preprocessing
+    made = both(opened(saved(tmp_path, x=seconds), standardise=True))[0]["x"][:, 0]
+    kept = np.delete(np.arange(40.0), np.arange(9, 40, 10))
+    np.testing.assert_allclose(made, (kept - kept.mean()) / kept.std(), atol=1e-6)
+
+
 def test_resized_images_in_the_unit_interval_stay_fine(tmp_path):
     smooth = np.linspace(0, 1, 40)[:, None, None] * np.ones((40, 6, 6))
     made = both(opened(saved(tmp_path, x=smooth), resize=3))[0]["x"]

@@ -160,12 +160,21 @@ def test_samples_honour_what_is_given(call, tmp_path):
         "lable=7": "unknown given 'lable'. Did you mean 'label'",
         "label=?": "expected NAME=VALUE with a number, a list or a .npy file",
         "label=none.npy": "No such file",
-        "label=11": "labels should lie in 0 .. 9, got 11",
+        "label=11": "label should be integers 0 .. 9, one for all or one for each of 3 examples",
         "text=a seven": "--text expects a model that learnt from captions",
     }.items():
         status, _, err = ask(f"--given={asked}")
         assert status == 2
         assert told in err
+
+
+def test_what_is_given_twice_or_is_no_file_of_an_array_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="--given=label=2: label is given twice"):
+        given(["label=1", "label=2"], {})
+    for content in (b"", b"PK\x03\x04", b"no array"):
+        (tmp_path / "x.npy").write_bytes(content)
+        with pytest.raises(ConfigError, match=r"--given=x=.*x\.npy: expected NAME=VALUE"):
+            given([f"x={tmp_path / 'x.npy'}"], {})
 
 
 def test_a_label_can_be_given_by_its_name():

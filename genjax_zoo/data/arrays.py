@@ -115,7 +115,7 @@ def _plain(
 ) -> Source:
     """Numbers that are no images, as they are."""
     _check_plain(data, parts[0].x)
-    first, second = (np.asarray(part.x, np.float32) for part in parts)
+    first, second = (np.asarray(part.x, np.float64) for part in parts)
     x, deviated = standardised(data, first, first)
     held, _ = standardised(data, second, first)
     shape = "x".join(map(str, x.shape[1:]))

@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 from genjax_zoo import typed
 from genjax_zoo.contract import ConfigError
 from genjax_zoo.data.densities import DENSITIES
 from genjax_zoo.typed import choose, number
+
+TABLES = ("breast_cancer", "iris", "wine")
+"""scikit-learn's embedded tables."""
+NAMED: Mapping[str, Mapping[str, Any]] = {
+    "density": DENSITIES,
+    "table": dict.fromkeys(TABLES),
+}
+"""The names that there are of a kind of source which has no others."""
 
 IMAGES = ("scale", "crop", "resize", "channels", "stack", "binarise", "dequantise")
 """What is done to images."""
@@ -22,7 +30,7 @@ TAKES: Mapping[str, tuple[str, ...]] = {
     "parquet": (*IMAGES, "background", "standardise"),
     "clip": ("crop", "resize", "channels", "background"),
     "table": ("standardise",),
-    "series": ("standardise",),
+    "series": ("standardise", "columns", "header"),
     "density": (),
     "text": (),
     "strings": (),
@@ -52,6 +60,9 @@ class Data:
       dequantise: adds uniform noise of one level, so that a density is one.
       standardise: of a table or a series: each column minus the mean of its training part, over
         its standard deviation.
+      columns: names of the columns of a series to learn from, in this order; () takes all.
+      header: what the first line of a series holds: the names of its columns, numbers, or (auto)
+        what it looks like.
       length: characters in an example of a text, symbols in a string.
     """
 
@@ -66,6 +77,8 @@ class Data:
     binarise: Literal["none", "threshold", "dynamic"] = "none"
     dequantise: bool = False
     standardise: bool = False
+    columns: tuple[str, ...] = ()
+    header: Literal["auto", "names", "numbers"] = "auto"
     length: int = number(64, least=1)
 
     @property
@@ -74,6 +87,10 @@ class Data:
         return "scale" in TAKES.get(self.source.partition(":")[0], ())
 
     def __post_init__(self):
+        kind, _, name = self.source.partition(":")
+        if name and kind in NAMED:
+            # Before what is done to it: a name that is none has no fields.
+            choose(name, NAMED[kind], kind)
         if self.source.startswith("captions:") and (
             self.stack > 1 or self.dequantise or self.binarise != "none" or self.scale == "raw"
         ):
@@ -81,10 +98,7 @@ class Data:
                 "config.data.source=captions:NAME draws scenes of its own; leave stack, dequantise "
                 "and binarise as they are, and scale at 'unit' or 'symmetric'."
             )
-        kind, _, name = self.source.partition(":")
-        # What kinds of sources there are, data/sources.py knows; one that is none is refused there.
-        if kind == "density" and name:
-            choose(name, DENSITIES, "density")
+        # What the kind of a source is, data/sources.py knows; one that is none is refused there.
         foreign = {*_DEFAULTS} - {*TAKES.get(kind, _DEFAULTS)}
         for field in sorted(f for f in foreign if getattr(self, f) != _DEFAULTS[f]):
             raise ConfigError(
@@ -106,4 +120,6 @@ _DEFAULTS = {
 _MEANT = dict.fromkeys(IMAGES, "images") | {
     "standardise": "tables and series",
     "background": "image files",
+    "columns": "series",
+    "header": "series",
 }

@@ -65,7 +65,7 @@ def open_source(data: Data, seed: int, data_dir: str | None = None) -> Source:
         "digits": lambda: images.digits(data, seed),
         "density": lambda: _density(data, name),
         "table": lambda: tables.labelled(data, seed, name),
-        "series": lambda: tables.single(data, tables.series(name)),
+        "series": lambda: tables.of_times(data, name),
         "clip": lambda: clips.opened(data, name),
         "tfds": lambda: tfds.opened(data, seed, name, data_dir),
         "folder": lambda: folders.folder(data, seed, name),
