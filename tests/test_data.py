@@ -10,12 +10,12 @@ from jax.sharding import NamedSharding
 from sklearn.datasets import load_digits
 
 from genjax_zoo.contract import ConfigError, DataError
-from genjax_zoo.data import images
-from genjax_zoo.data.config import Data
+from genjax_zoo.data import clips, images, tables
+from genjax_zoo.data.config import PATHS, Data, located
 from genjax_zoo.data.densities import DENSITIES
 from genjax_zoo.data.pixels import preprocess, resized
 from genjax_zoo.data.source import digest_of, feeds, order
-from genjax_zoo.data.sources import located, open_source
+from genjax_zoo.data.sources import open_source
 from genjax_zoo.run.devices.sharding import Devices, make_mesh, own_rows
 
 TFDS = pathlib.Path(__file__).resolve().parents[2] / "shared" / "tensorflow_datasets"
@@ -224,6 +224,7 @@ def test_a_batch_larger_than_the_data_is_refused():
 def test_a_path_in_the_config_is_kept_as_it_was_meant(source, meant, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert located(source) == meant.format(here=tmp_path, home=pathlib.Path.home())
+    assert PATHS["series"] == tuple(tables.SERIES) and PATHS["clip"] == tuple(clips.CLIPS)
 
 
 def test_a_digest_is_of_the_data_and_of_nothing_else():

@@ -17,7 +17,7 @@ from ml_collections import ConfigDict, config_flags
 
 from genjax_zoo.commands.flags import Call
 from genjax_zoo.contract import ConfigError, ZooError
-from genjax_zoo.data import sources
+from genjax_zoo.data.config import located as absolute
 from genjax_zoo.run import config
 from genjax_zoo.run.record.workdir import Workdir
 from genjax_zoo.typed import nearest
@@ -92,9 +92,10 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
 
 def located(config: ConfigDict) -> ConfigDict:
     """The config, whose data are the same from whatever folder it is read."""
-    if "data" in config and isinstance(config.data.get("source"), str):
+    data = config.get("data")
+    if isinstance(data, ConfigDict) and isinstance(data.get("source"), str):
         config = config.copy_and_resolve_references()
-        config.data.source = sources.located(config.data.source)
+        config.data.source = absolute(config.data.source)
     return config
 
 

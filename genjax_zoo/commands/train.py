@@ -10,7 +10,8 @@ import jax
 from genjax_zoo.commands import configs
 from genjax_zoo.commands.flags import QUICKSTART, Call
 from genjax_zoo.contract import ConfigError
-from genjax_zoo.data import sources, summary
+from genjax_zoo.data import summary
+from genjax_zoo.data.config import is_read
 from genjax_zoo.measure.results import describe
 from genjax_zoo.run import begin, config, train
 from genjax_zoo.run.record.progress import log
@@ -29,7 +30,7 @@ def run(call: Call) -> None:
     data_dir = configs.data_dir_of(call, workdir)
     own_run = config.read(fields)
     begun = begin.read(call.flags.begin, own_run, workdir)
-    if sources.is_read(own_run.data.source) and jax.process_index() == 0:
+    if is_read(own_run.data.source) and jax.process_index() == 0:
         log(f"data: reading {own_run.data.source}")
     setup = set_up(own_run, data_dir, begun=begun)
     workdir.create()

@@ -6,8 +6,10 @@ Floor 4. A clip is one example, which there is no other of to hold out.
 from __future__ import annotations
 
 import collections
+import itertools
 import pathlib
 import posixpath
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -113,9 +115,24 @@ def _in_folder(data: Data, files: tree.Tree) -> tuple[list[image.Image], list[st
             "clip is one; name one of them."
         )
     others = [path for path in files.files if path not in paths]
-    return [
+    notes = [f"left out {tree.endings(others)}"] if others else []
+    read = [
         image.read(files.files[path], f"{files.where}/{path}", data.background) for path in paths
-    ], ([f"left out {tree.endings(others)}"] if others else [])
+    ]
+    return read, [*notes, *_gaps(paths)]
+
+
+def _gaps(paths: list[str]) -> list[str]:
+    """A note where the numbers of frames leave some out, at which time closes up."""
+    numbers = [int(found[-1]) for path in paths if (found := re.findall(r"\d+", path))]
+    steps = [after - before for before, after in itertools.pairwise(numbers)]
+    if len(numbers) < len(paths) or not steps or min(steps) == max(steps) or min(steps) < 1:
+        return []
+    gap = next(i for i, step in enumerate(steps) if step > min(steps))
+    return [
+        f"frames are missing after {paths[gap]}, the first of {sum(s > min(steps) for s in steps)} "
+        "gaps, and time closes up there"
+    ]
 
 
 def _joined(data: Data, frames: list[np.ndarray]) -> np.ndarray:

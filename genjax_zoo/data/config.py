@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -18,6 +19,16 @@ NAMED: Mapping[str, Mapping[str, Any]] = {
     "table": dict.fromkeys(TABLES),
 }
 """The names that there are of a kind of source which has no others."""
+
+PATHS: Mapping[str, tuple[str, ...]] = {
+    "folder": (),
+    "array": (),
+    "parquet": (),
+    "text": (),
+    "series": ("nile",),
+    "clip": ("waves",),
+}
+"""The kinds of sources whose name is a path, and what it may be besides."""
 
 IMAGES = ("scale", "crop", "resize", "channels", "stack", "binarise", "dequantise")
 """What is done to images."""
@@ -123,3 +134,24 @@ _MEANT = dict.fromkeys(IMAGES, "images") | {
     "columns": "series",
     "header": "series",
 }
+
+
+def is_read(source: str) -> bool:
+    """Whether data are read from files of one's own or from a prepared set: it may take a while."""
+    kind, _, name = source.partition(":")
+    if kind == "captions":
+        return is_read(name)
+    return kind == "tfds" or (kind in PATHS and name not in PATHS[kind])
+
+
+def located(source: str) -> str:
+    """`config.data.source` with the path in it made absolute, so that it means the same anywhere.
+
+    What names no path, or something of the zoo, is left as it is.
+    """
+    kind, _, name = source.partition(":")
+    if kind == "captions":
+        return f"captions:{located(name)}"
+    if kind not in PATHS or not name or name in PATHS[kind]:
+        return source
+    return f"{kind}:{pathlib.Path(name).expanduser().absolute()}"

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import pathlib
 import types
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -37,15 +37,6 @@ from genjax_zoo.data.source import Source
 from genjax_zoo.typed import choose
 
 HELD_OUT_DRAWS = 10_000
-PATHS: Mapping[str, Collection[str]] = {
-    "folder": (),
-    "array": (),
-    "parquet": (),
-    "text": (),
-    "series": tables.SERIES,
-    "clip": clips.CLIPS,
-}
-"""The kinds whose name is a path, and what it may be besides."""
 SUFFIXES = {
     **{".npy": "array", ".npz": "array", ".parquet": "parquet", ".csv": "series", ".txt": "text"},
     **{".zip": "folder", ".tar": "folder", ".tgz": "folder", ".gif": "clip"},
@@ -97,27 +88,6 @@ def _hint(data: Data) -> str:
         return ""
     kind = "folder" if path.is_dir() else SUFFIXES.get(path.suffix.lower())
     return f" Did you mean {kind}:{data.source}?" if kind else ""
-
-
-def is_read(source: str) -> bool:
-    """Whether data are read from files of one's own or from a prepared set: it may take a while."""
-    kind, _, name = source.partition(":")
-    if kind == "captions":
-        return is_read(name)
-    return kind == "tfds" or (kind in PATHS and name not in PATHS[kind])
-
-
-def located(source: str) -> str:
-    """`config.data.source` with the path in it made absolute, so that it means the same anywhere.
-
-    What names no path, or something of the zoo, is left as it is.
-    """
-    kind, _, name = source.partition(":")
-    if kind == "captions":
-        return f"captions:{located(name)}"
-    if kind not in PATHS or not name or name in PATHS[kind]:
-        return source
-    return f"{kind}:{pathlib.Path(name).expanduser().absolute()}"
 
 
 def tokeniser(
