@@ -256,6 +256,11 @@ def test_a_class_may_be_called_train_where_nothing_is_held_out_beside_it():
     assert found.notes == ("train/ is taken for a class: nothing is held out beside it",)
 
 
+def test_a_class_that_is_written_in_two_ways_is_one():
+    found = parts(["train/caf\u00e9/1", "train/bar/2", "test/cafe\u0301/3", "test/bar/4"], "here")
+    assert found.classes == ("bar", "caf\u00e9")
+
+
 def test_classes_are_the_first_folders_and_count_naturally():
     found = parts([f"{c}/x.png" for c in ("0", "1", "10", "2", "9/b")], "digits")
     assert found.classes == ("0", "1", "2", "9", "10")

@@ -17,6 +17,7 @@ import csv
 import io
 import json
 import posixpath
+import unicodedata
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -125,7 +126,7 @@ def _both(label: Mapping[str, str], text: Mapping[str, str]) -> str:
 
 def _word(value: Any, column: str, where: str) -> str:
     if isinstance(value, str | int):
-        return str(value).strip()
+        return unicodedata.normalize("NFC", str(value).strip())
     if value is None:
         return ""
     raise DataError(f"{where}: expected a word or a number as {column}, got {value!r}.")
