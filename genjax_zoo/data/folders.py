@@ -26,8 +26,7 @@ def folder(data: Data, seed: int, name: str) -> Source:
     files = tree.read(name, data.source)
     found = [path for path in files.files if _ending(path) in image.ENDINGS]
     said = metadata.read(files, found)
-    used = {*found} | (said.files if said is not None else set())
-    others = [path for path in files.files if path not in used]
+    others = sorted(files.files.keys() - said.files - {*found})
     left_out = [tree.endings(others)] if others else []
     if files.hidden:
         left_out.append(f"{files.hidden} hidden")
@@ -36,25 +35,21 @@ def folder(data: Data, seed: int, name: str) -> Source:
             f"{files.where} holds no image (looked for {' '.join(sorted(image.ENDINGS))}, in all "
             f"folders below it); it holds {', '.join(left_out) or 'no file'}."
         )
-    if said is not None:
-        spoken = [path for path in found if path in said.paths]
-        if not spoken:
-            raise DataError(f"{files.where}: {said.notes[0]}, of none of the images there.")
-        if len(spoken) < len(found):
-            left_out.append(f"{counted(len(found) - len(spoken), 'image')} without a line")
-        found = spoken
-    parts = splits.parts(found, files.where, files.folders)
-    labels = dict((*parts.train, *parts.held_out)) if said is None or not said.label else said.label
-    named = parts.classes
-    if said is not None and said.label:
-        named = tuple(sorted(set(said.label.values()), key=tree.natural))
-    notes = [*parts.notes, *(said.notes if said is not None else ())]
+    spoken = [path for path in found if path in said.paths]
+    if not spoken:
+        raise DataError(f"{files.where}: {said.notes[0]}, of none of the images there.")
+    if len(spoken) < len(found):
+        left_out.append(f"{counted(len(found) - len(spoken), 'image')} without a line")
+    parts = splits.parts(spoken, files.where, files.folders)
+    labels, classes = dict((*parts.train, *parts.held_out)), parts.classes
+    if said.label:
+        labels, classes = {**said.label}, tuple(sorted({*said.label.values()}, key=tree.natural))
+    notes = [*parts.notes, *said.notes]
     notes += [f"left out {', '.join(left_out)}"] if left_out else []
     paths = [[path for path, _ in part] for part in (parts.train, parts.held_out)]
-    text = said.text if said is not None else {}
-    captions = words.captions(*([text.get(path, "") for path in part] for part in paths))
+    captions = words.captions(*([said.text.get(path, "") for path in part] for part in paths))
     train, held = (
-        _records(data, files, part, labels, named, tokens, captions.words)
+        _records(data, files, part, labels, classes, tokens, captions.words)
         for part, tokens in zip(paths, captions[:2], strict=True)
     )
     notes += captions.notes

@@ -46,8 +46,8 @@ class Metadata(NamedTuple):
     files: frozenset[str] = frozenset()
 
 
-def read(tree: Tree, images: Sequence[str]) -> Metadata | None:
-    """What all tables of a tree say of its images, or else small files beside each; None if none.
+def read(tree: Tree, images: Sequence[str]) -> Metadata:
+    """What all tables of a tree say of its images, or else small files beside each, or nothing.
 
     Raises DataError for a file that cannot be read, or that says two things of one image.
     """
@@ -55,8 +55,8 @@ def read(tree: Tree, images: Sequence[str]) -> Metadata | None:
     return _in_tables(tree, tables) if tables else _beside(tree, images)
 
 
-def _beside(tree: Tree, images: Sequence[str]) -> Metadata | None:
-    """What small files beside each image say; None where there are none of them."""
+def _beside(tree: Tree, images: Sequence[str]) -> Metadata:
+    """What small files beside each image say; nothing where there are none of them."""
     found: dict[str, dict[str, str]] = {"cls": {}, "txt": {}}
     files = set[str]()
     for path in images:
@@ -68,7 +68,7 @@ def _beside(tree: Tree, images: Sequence[str]) -> Metadata | None:
                 found[kind][path] = _content(tree, at)
     label, text = found["cls"], found["txt"]
     if not files:
-        return None
+        return Metadata(frozenset(images), {}, {})
     bare = next((path for path in images if label and not label.get(path)), None)
     if bare is not None:
         raise DataError(f"{tree.where}: {bare} has no .cls beside it and others do; give it one.")
