@@ -63,7 +63,7 @@ def call(toy, tmp_path, monkeypatch, capsys):
         if status:
             assert status == 2 and out == ""
             # A run that has begun says first what it learns from.
-            message = re.sub(r"\Adata: .*\n", "", err)
+            message = re.sub(r"\A(data: .*\n)*", "", err)
             assert err.count("genjax-zoo: ") == 1 and message.startswith("genjax-zoo: ")
             assert "Traceback" not in err
         return status, out, err
@@ -160,12 +160,21 @@ def test_samples_honour_what_is_given(call, tmp_path):
         "lable=7": "unknown given 'lable'. Did you mean 'label'",
         "label=?": "expected NAME=VALUE with a number, a list or a .npy file",
         "label=none.npy": "No such file",
-        "label=11": "labels should lie in 0 .. 9, got 11",
+        "label=11": "label should be integers 0 .. 9, one for all or one for each of 3 examples",
         "text=a seven": "--text expects a model that learnt from captions",
     }.items():
         status, _, err = ask(f"--given={asked}")
         assert status == 2
         assert told in err
+
+
+def test_what_is_given_twice_or_is_no_file_of_an_array_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="--given=label=2: label is given twice"):
+        given(["label=1", "label=2"], {})
+    for content in (b"", b"PK\x03\x04", b"no array"):
+        (tmp_path / "x.npy").write_bytes(content)
+        with pytest.raises(ConfigError, match=r"--given=x=.*x\.npy: expected NAME=VALUE"):
+            given([f"x={tmp_path / 'x.npy'}"], {})
 
 
 def test_a_label_can_be_given_by_its_name():
@@ -517,6 +526,24 @@ def test_a_checkpoint_that_is_not_there(trained):
 def test_an_unknown_measure(trained):
     status, _, err = trained("evaluate", "--workdir=run", "--measures=logprob")
     assert status == 2 and "unknown measure 'logprob'. Did you mean 'log_prob'?" in err
+
+
+def test_a_relative_path_means_the_same_from_another_folder(call, tmp_path, monkeypatch):
+    np.save(tmp_path / "mine.npy", np.random.default_rng(0).random((40, 8, 8)))
+    words = ["--config.data.source=array:mine.npy", "--config.data.batch_size=20"]
+    status, _, err = train(call, *words)
+    assert status == 0 and err.startswith(f"data: reading array:{tmp_path}/mine.npy\n")
+    fields = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert fields["data"]["source"] == f"array:{tmp_path}/mine.npy"
+    assert train(call, *words)[0] == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for command in ("train", "evaluate"):
+        assert call(command, f"--workdir={tmp_path}/run")[0] == 0
+    status, _, err = call(
+        "train", f"--config={tmp_path}/toy.py", f"--workdir={tmp_path}/run", *words
+    )
+    assert status == 2 and "there is no such file" in err
 
 
 def test_a_place_that_cannot_be_written(call):

@@ -280,18 +280,22 @@ def test_a_prompt_is_kept_and_gone_on_with():
 
 
 @pytest.mark.parametrize(
-    "given",
+    ("x", "mask", "words"),
     [
-        {"x": jnp.zeros(T), "mask": jnp.array([0, 1, 0, 0])},
-        {"x": jnp.array([1.5, 0, 0, 0]), "mask": jnp.array([1, 0, 0, 0])},
-        {"x": jnp.array([V, 0, 0, 0]), "mask": jnp.array([1, 0, 0, 0])},
-        {"x": jnp.array([-1, 0, 0, 0]), "mask": jnp.array([1, 0, 0, 0])},
+        ([0, 0, 0, 0], [0, 1, 0, 0], "what is known of x should come before"),
+        ([1.5, 0, 0, 0], [1, 0, 0, 0], r"counts 0 \.\. 2, .*and 1.5 is none"),
+        ([V, 0, 0, 0], [1, 0, 0, 0], r"counts 0 \.\. 2, .*and 3 is none"),
+        ([-1, 0, 0, 0], [1, 0, 0, 0], r"counts 0 \.\. 2, .*and -1 is none"),
     ],
 )
-def test_what_is_no_prompt_is_refused(given):
+def test_what_is_no_prompt_is_refused(x, mask, words):
     model, state = untrained()
-    with pytest.raises(DataError, match=r"each one of 0 \.\. 2"):
+    given = {"x": jnp.array(x), "mask": jnp.array(mask)}
+    with pytest.raises(DataError, match=words):
         model.sample(KEY, state, 2, given)
+    # Under jit too, where what jax computes of it has no value.
+    with pytest.raises(DataError, match=words):
+        jax.eval_shape(lambda state: model.sample(KEY, state, 2, given), state)
     with pytest.raises(DataError, match="cannot be told that"):
         model.sample(KEY, state, 2, {"label": 1})
 

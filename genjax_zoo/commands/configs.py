@@ -17,6 +17,7 @@ from ml_collections import ConfigDict, config_flags
 
 from genjax_zoo.commands.flags import Call
 from genjax_zoo.contract import ConfigError, ZooError
+from genjax_zoo.data.config import located as absolute
 from genjax_zoo.run import config
 from genjax_zoo.run.record.workdir import Workdir
 from genjax_zoo.typed import nearest
@@ -89,6 +90,15 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
     return config
 
 
+def located(config: ConfigDict) -> ConfigDict:
+    """The config, whose data are the same from whatever folder it is read."""
+    data = config.get("data")
+    if isinstance(data, ConfigDict) and isinstance(data.get("source"), str):
+        config = config.copy_and_resolve_references()
+        config.data.source = absolute(config.data.source)
+    return config
+
+
 def workdir_of(call: Call) -> Workdir:
     """The workdir of a command; raises ZooError where none is named, or an older version's is."""
     if not call.flags.workdir:
@@ -106,7 +116,7 @@ def data_dir_of(call: Call, workdir: Workdir) -> str | None:
 
 def of_trained(call: Call, workdir: Workdir) -> config.Run:
     """The config of a workdir that was trained, with the overrides of the command line."""
-    return config.read(override(unjson(workdir.read_config()), call.overrides))
+    return config.read(located(override(unjson(workdir.read_config()), call.overrides)))
 
 
 def unjson(tree: Any) -> Any:

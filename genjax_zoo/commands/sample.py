@@ -8,6 +8,7 @@ from __future__ import annotations
 import ast
 import io
 import re
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -67,6 +68,8 @@ def given(
     asked: dict[str, Any] = {}
     for word in words:
         name, _, value = word.partition("=")
+        if name in asked:
+            raise ConfigError(f"--given={word}: {name} is given twice; give it once.")
         is_file = value.endswith(".npy")
         if name == "text" and not is_file:
             if tokeniser is None:
@@ -82,7 +85,7 @@ def given(
             continue
         try:
             asked[name] = np.asarray(np.load(value) if is_file else ast.literal_eval(value))
-        except (ValueError, SyntaxError, OSError) as error:
+        except (ValueError, SyntaxError, OSError, EOFError, zipfile.BadZipFile) as error:
             if called and re.fullmatch(r"[^\W\d][\w -]*", value):
                 raise ConfigError(f"--given={word}: {nearest(value, called, name)}") from error
             raise ConfigError(

@@ -48,7 +48,7 @@ from genjax_zoo.maths.inference import kalman, regressions, subspaces
 from genjax_zoo.maths.inference.kalman import System
 from genjax_zoo.maths.inference.matrices import at_least, exactly, spectral_radius
 from genjax_zoo.maths.inference.regressions import Regression, coefficients, residual
-from genjax_zoo.maths.probability.given import check_names, known_part
+from genjax_zoo.maths.probability.given import known_part, part_of, read_given
 from genjax_zoo.typed import nearest, number
 
 VERB = "em"
@@ -315,23 +315,21 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         `given` may hold x, a series [T, ...] of any length to go on from, or one for each sample
         [n, T, ...], and a mask (1 where it is known); what is NaN is missing.
         """
-        check_names(given, ("x", "mask"), "linear_dynamical_system")
         keys, times = jax.random.split(key, n), config.sample_length or params.shape[0]
-        past = past_of(params, given, n)
+        can = part_of(REAL, (None, *params.shape[1:]))
+        past = past_of(read_given(given, can, n, "linear_dynamical_system"))
         ahead = lambda y: kalman.ahead(params.system, y)
         start = None if past is None else jax.vmap(ahead)(past)
         draw = lambda key, start: kalman.simulate(key, params.system, times, start)[0]
         y = jax.vmap(draw)(keys, start)
         return {"x": y.reshape(n, times, *params.shape[1:])}
 
-    def past_of(params: Params, given: Batch, n: int) -> Array | None:
-        """The series [n, T, p] to go on from, NaN where it is missing; None if none is given."""
-        shape = params.shape
-        if "x" in given:
-            shape = (*jnp.shape(given["x"])[-len(shape) :][:1], *shape[1:])
+    def past_of(told: Batch) -> Array | None:
+        """The series [n, T, p] to go on from, NaN where it is missing; None if none was told."""
+        if "x" in told:
             # All of it may be known, for it is not what is drawn.
-            given = {"mask": jnp.ones(shape), **given}
-        part = known_part(given, shape, "linear_dynamical_system", n)
+            told = {"mask": jnp.ones(told["x"].shape), **told}
+        part = known_part(told, "linear_dynamical_system")
         return None if part is None else series(jnp.where(part[1], part[0], jnp.nan))
 
     def encode(key: Key, params: Params, batch: Batch) -> Array:
