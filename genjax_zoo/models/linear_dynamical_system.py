@@ -315,9 +315,9 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         `given` may hold x, a series [T, ...] of any length to go on from, or one for each sample
         [n, T, ...], and a mask (1 where it is known); what is NaN is missing.
         """
-        keys, times = jax.random.split(key, n), config.sample_length or params.shape[0]
         can = part_of(REAL, (None, *params.shape[1:]))
         past = past_of(read_given(given, can, n, "linear_dynamical_system"))
+        keys, times = jax.random.split(key, n), config.sample_length or params.shape[0]
         ahead = lambda y: kalman.ahead(params.system, y)
         start = None if past is None else jax.vmap(ahead)(past)
         draw = lambda key, start: kalman.simulate(key, params.system, times, start)[0]
