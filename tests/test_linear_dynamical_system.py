@@ -201,6 +201,8 @@ def test_a_past_with_gaps_is_gone_on_from():
     ):
         with pytest.raises(DataError, match=why):
             later.sample(KEY, state, 2, given)
+    with pytest.raises(DataError, match="steps should be 1 or more, got -1"):
+        lds.forecast(eval_params(state), jnp.asarray(holes)[None], -1)
 
 
 def test_what_makes_no_sense_is_refused():

@@ -48,7 +48,7 @@ from genjax_zoo.maths.inference import kalman, regressions, subspaces
 from genjax_zoo.maths.inference.kalman import System
 from genjax_zoo.maths.inference.matrices import at_least, exactly, spectral_radius
 from genjax_zoo.maths.inference.regressions import Regression, coefficients, residual
-from genjax_zoo.maths.probability.given import known_part, part_of, read_given
+from genjax_zoo.maths.probability.given import check_count, known_part, part_of, read_given
 from genjax_zoo.typed import nearest, number
 
 VERB = "em"
@@ -315,9 +315,9 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         `given` may hold x, a series [T, ...] of any length to go on from, or one for each sample
         [n, T, ...], and a mask (1 where it is known); what is NaN is missing.
         """
-        keys, times = jax.random.split(key, n), config.sample_length or params.shape[0]
         can = part_of(REAL, (None, *params.shape[1:]))
         past = past_of(read_given(given, can, n, "linear_dynamical_system"))
+        keys, times = jax.random.split(key, n), config.sample_length or params.shape[0]
         ahead = lambda y: kalman.ahead(params.system, y)
         start = None if past is None else jax.vmap(ahead)(past)
         draw = lambda key, start: kalman.simulate(key, params.system, times, start)[0]
@@ -356,8 +356,10 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
 def forecast(params: Params, x: Array, steps: int) -> kalman.Forecast:
     """What may follow each series x [B, T, ...]: means, deviations, states; [B, steps, ...] each.
 
-    Of the mean and the deviation, the numbers of a time lie in a row: [B, steps, p].
+    Of the mean and the deviation, the numbers of a time lie in a row: [B, steps, p]. Raises
+    DataError for less than one step.
     """
+    check_count("steps", steps, "linear_dynamical_system")
     return jax.vmap(lambda y: kalman.forecast(params.system, y, steps))(series(x))
 
 
