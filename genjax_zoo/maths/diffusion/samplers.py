@@ -27,6 +27,8 @@ from genjax_zoo.maths.diffusion.sde import Process
 from genjax_zoo.typed import choose, number
 
 Sampler = Callable[..., Array]
+Variance = Literal["small", "large"]
+"""Of an ancestral step: β̃, which is that of q(x_s | x_t, x), or β, that of q(x_t | x_s)."""
 
 
 # ----------------------------------------------------------------------------------------- grids
@@ -71,7 +73,7 @@ def ancestral(
     predict: Predict,
     x: Array,
     times: Array,
-    variance: Literal["small", "large"] = "small",
+    variance: Variance = "small",
 ) -> Array:
     """x_s ~ q(x_s | x_t, x̂): Ho et al. 2020, equations 6, 7 and 11.
 
@@ -337,7 +339,7 @@ class Config:
     grid: str = "even"
     steps: int = number(200, least=1)
     eta: float = number(0.0, least=0, most=1)
-    variance: Literal["small", "large"] = "small"
+    variance: Variance = "small"
     rate: float = number(2e-5, above=0)
     snr: float = number(0.16, above=0)
     corrector_steps: int = number(1, least=1)
