@@ -557,13 +557,23 @@ run()
     assert "genjax-zoo: a file cannot be written: No space left" in done.stderr
 
 
-def test_a_fault_of_ours_keeps_its_traceback(call, monkeypatch):
+def test_what_nobody_foresaw_is_one_sentence_and_a_file_and_debug_shows_it(
+    trained, tmp_path, monkeypatch, capsys
+):
     def fault(*_, **__):
         raise FileNotFoundError(errno.ENOENT, "No such file")
 
     monkeypatch.setattr(training, "train", fault)
+    assert main(["genjax-zoo", "train", "--workdir=run"]) == 1
+    (told,) = capsys.readouterr().err.splitlines()
+    assert "nobody foresaw: FileNotFoundError: [Errno 2] No such file. The details are in" in told
+    assert "please report it" in told and "--debug" in told
+    (file,) = (tmp_path / "run").glob("error-*.txt")
+    details = file.read_text()
+    assert str(file) in told and "Traceback" in details and "in fault" in details
+    assert '"jax": ' in details and '"command": ' in details
     with pytest.raises(FileNotFoundError):
-        train(call)
+        trained("train", "--workdir=run", "--debug")
 
 
 def test_ctrl_c_is_no_traceback(toy, tmp_path, monkeypatch, capsys):

@@ -185,6 +185,13 @@ FLAGS = (
         SEEDS,
     ),
     Flag(
+        "debug",
+        list(COMMANDS),
+        "Raise an error as it is, with its traceback, and not as one sentence.",
+        flags.DEFINE_boolean,
+        False,
+    ),
+    Flag(
         "help",
         list(COMMANDS),
         "This page; with a command, the command's.",

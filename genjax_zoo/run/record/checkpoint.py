@@ -291,16 +291,24 @@ class Checkpoints:
         if about["family"] == self.family and arrays == expected:
             return
         differing = sorted(k for k in arrays | expected if arrays.get(k) != expected.get(k))
-        detail = ""
-        if differing:
-            name = differing[0]
-            detail = (
-                f" {len(differing)} arrays differ, the first is {name}: "
-                f"{arrays.get(name, 'absent')} there, {expected.get(name, 'absent')} here."
+        where = self.folder / str(step)
+        if about["family"] != self.family:
+            raise CheckpointError(
+                f"the checkpoint {where} is of a {about['family']!r}, and this run's model is a "
+                f"{self.family!r}. Use another workdir."
             )
+        wide, narrow = ("64[" in str(side.get(differing[0])) for side in (arrays, expected))
+        if wide != narrow:
+            raise CheckpointError(
+                f"the checkpoint {where} holds numbers of {'64' if wide else '32'} bits, and this "
+                f"process works with {'32' if wide else '64'}: "
+                f"{'set JAX_ENABLE_X64=1' if wide else 'unset JAX_ENABLE_X64'} to go on with it."
+            )
+        name = differing[0]
         raise CheckpointError(
-            f"the checkpoint {self.folder / str(step)} is of another model (a "
-            f"{about['family']!r}; this run's is {self.family!r}).{detail} Use another workdir."
+            f"the checkpoint {where} is of another model than this run's {self.family!r}: "
+            f"{len(differing)} arrays differ, the first is {name}: {arrays.get(name, 'absent')} "
+            f"there, {expected.get(name, 'absent')} here. Use another workdir."
         )
 
     def restore_latest(self, like: Any) -> tuple[int, Any] | None:
