@@ -324,7 +324,7 @@ def test_nan_names_the_step_and_the_array_and_keeps_the_last_good_checkpoint(tmp
 
 def test_damaged_checkpoint_is_said_so_kept_and_the_one_before_used(tmp_path, toy, capsys):
     whole = run_in(tmp_path / "whole", toy())
-    for damage in (truncate, flip, remove_description, tear_score):
+    for damage in (truncate, flip, remove_description, empty_description, tear_score, other_score):
         folder = tmp_path / damage.__name__
         run_in(folder, toy())
         damage(folder / "checkpoints" / "60")
@@ -356,8 +356,24 @@ def remove_description(folder):
     (folder / "about" / "metadata").write_text("{")
 
 
+def empty_description(folder):
+    (folder / "about" / "metadata").write_text("{}")
+
+
 def tear_score(folder):
     (folder / "metrics" / "metrics").write_text('{"score": -1')
+
+
+def other_score(folder):
+    (folder / "metrics" / "metrics").write_text('{"score": "high"}')
+
+
+def test_numbers_that_are_damaged_are_found_before_the_steps(tmp_path, toy):
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval" / "metrics.json").write_text('{"log_prob": 3}')
+    with pytest.raises(ZooError, match=r"metrics.json is damaged: it should be a list, got"):
+        run_in(tmp_path, toy())
+    assert not (tmp_path / "metrics.jsonl").exists()
 
 
 def test_what_cannot_be_read_at_present_is_no_damage(tmp_path, toy, monkeypatch):

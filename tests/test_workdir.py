@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import json
 import os
 import subprocess
 
@@ -9,7 +10,7 @@ import jax.numpy as jnp
 import pytest
 
 from genjax_zoo.contract import CheckpointError, ConfigError, ZooError
-from genjax_zoo.run.record import files
+from genjax_zoo.run.record import files, schema
 from genjax_zoo.run.record.checkpoint import Checkpoints
 from genjax_zoo.run.record.workdir import Workdir, write_json
 
@@ -130,6 +131,64 @@ def test_rewinding_forgets_later_lines_and_a_torn_one(workdir):
         file.write('{"step": 30, "lo')
     workdir.rewind_metrics(30)
     assert workdir.metrics.read_text() == "".join(whole[:2])
+
+
+def test_a_damaged_line_of_metrics_takes_no_other_with_it(workdir, capsys):
+    whole = ['{"step": 10, "loss": 1.0}', '{"step": 30, "loss": 1.0}', '{"step": 40, "loss": 1.0}']
+    for damage in ("{", "3", "[]", '{"loss": 1}', '{"step": "x"}'):
+        workdir.metrics.write_text("\n".join([whole[0], damage, *whole[1:], "torn"]))
+        workdir.rewind_metrics(30)
+        assert workdir.metrics.read_text().splitlines() == whole[:2]
+        assert capsys.readouterr().err.count("cannot be read, and is left out") == 1
+
+
+NOT_JSON = ("", "{", "\x00\xff", "[" * 100_000)
+ORIGIN = {"workdir": "a", "asked": "last", "step": 1, "sha256": "", "config": {}, "arrays": {}}
+GOOD = {
+    "config.json": {"model": {"name": "toy"}},
+    "run.json": [{"genjax_zoo": None, "begun": {"params": ORIGIN | {"begun": {"x": ORIGIN}}}}],
+    "example.json": {"arrays": {"x": ["float32", [2, 3]]}, "interval": [0, 1.0], "symbols": {}},
+    "metrics.json": [{"name": "log_prob", "value": float("nan")}],
+}
+DAMAGED = {
+    "config.json": [None, 3, "x", [], {}, {"model": 3}, {"model": {"name": 3}}],
+    "run.json": [
+        *(None, 3, {}, [1], [{"commit": 3}], [{"begun": 3}], [{"begun": {"x": {}}}]),
+        *([{"begun": {"x": ORIGIN | {"step": "1"}}}], [{"begun": {"x": ORIGIN | {"step": True}}}]),
+        [{"begun": {"params": ORIGIN | {"begun": {"x": ORIGIN | {"arrays": {"x": 3}}}}}}],
+    ],
+    "example.json": [
+        *(None, [], {}, GOOD["example.json"] | {"interval": [0]}),
+        *(GOOD["example.json"] | {"arrays": {"x": a}} for a in (3, ["float99", [1]], ["int8", 1])),
+        *(GOOD["example.json"] | {"arrays": {"x": ["int8", s]}} for s in ([-1], [1.5], [2**80])),
+        *(GOOD["example.json"] | {"symbols": s} for s in (3, {"label": 3}, {"label": [3]})),
+    ],
+    "metrics.json": [None, {}, [3], [{}], [{"name": 3}], [{"name": "a", "protocol": 3}]],
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_file_is_one_sentence_with_its_own_advice(workdir, name):
+    path = workdir.root / name
+    write_json(path, GOOD[name])
+    workdir.read(path)
+    for text in (*NOT_JSON, *map(json.dumps, DAMAGED[name])):
+        path.write_bytes(text.encode("latin1"))
+        with pytest.raises(ZooError) as caught:
+            workdir.read(path)
+        told = str(caught.value)
+        assert told.startswith((f"{path} is damaged: ", f"{path} cannot be read: "))
+        assert told.endswith(schema.FILES[name].advice) and len(told) < 400 and "\n" not in told
+
+
+def test_what_is_damaged_is_said_by_its_place():
+    shape = schema.FILES["run.json"].shape
+    told = schema.problem([{}, {"begun": {"params": ORIGIN | {"arrays": {"x": 3}}}}], shape)
+    assert told.startswith("[1].begun.params.arrays.x should be a dtype and a shape, such as ")
+    assert told.endswith(", got 3")
+    assert (
+        schema.problem([{"begun": {"params": {}}}], shape) == "[0].begun.params.workdir is missing"
+    )
 
 
 # ------------------------------------------------------------------------ disks that do not take it

@@ -52,6 +52,8 @@ def train(
     with contextlib.ExitStack() as stack:
         if is_primary:
             stack.enter_context(workdir.lock())
+            # What is damaged is found before the steps, and not when there are numbers to add.
+            workdir.read_numbers()
         checkpoints = trained.checkpoints(setup, workdir)
         latest = lambda: checkpoints.restore_latest(setup.like) or (0, setup.init())
         first, start = latest()

@@ -24,6 +24,7 @@ from orbax.checkpoint import checkpoint_managers, multihost
 
 from genjax_zoo.contract import CheckpointError
 from genjax_zoo.learn.state import settle
+from genjax_zoo.run.record import schema
 from genjax_zoo.run.record.progress import log
 
 BARRIER_SECONDS = int(os.environ.get("GENJAX_ZOO_BARRIER_SECONDS", "300"))
@@ -136,16 +137,14 @@ class Checkpoints:
                 for torn in sorted(self.folder.glob("*.orbax-checkpoint-tmp*")):
                     log(f"the save {torn.name} was cut off before it was whole; it is removed")
             for scores in sorted(self.folder.glob("*/metrics/metrics")):
-                try:
-                    json.loads(scores.read_text())
-                except ValueError as error:
-                    step = int(scores.parents[1].name)
+                step = scores.parents[1].name
+                if step.isdecimal() and not _is_score(scores):
                     if read_only:
                         raise CheckpointError(
                             f"the score of the checkpoint of step {step} in {self.folder} is "
                             "damaged; train on in this workdir, which sets it aside."
-                        ) from error
-                    self._set_aside(step, "its score cannot be read")
+                        )
+                    self._set_aside(int(step), "its score cannot be read")
         barrier("checkpoints looked over")
 
     def _set_aside(self, step: int, why: str) -> None:
@@ -261,6 +260,9 @@ class Checkpoints:
         except Exception as error:
             self._not_now(error, step)
             raise Damaged(f"its description cannot be read ({_first_line(error)})") from error
+        wrong = schema.problem(about, schema.ABOUT)
+        if wrong:
+            raise Damaged(f"its description cannot be read ({wrong})")
         # What a state has put down until that step was not saved.
         like = settle(like, step)
         self._same_model(about, like, step)
@@ -271,9 +273,10 @@ class Checkpoints:
             self._not_now(error, step)
             raise Damaged(f"it cannot be read ({_first_line(error)})") from error
         now = fingerprint(state)
-        wrong = [name for name, value in about["fingerprint"].items() if now.get(name) != value]
-        if wrong:
-            raise Damaged(f"{wrong[0]} is not what was saved")
+        prints = about["fingerprint"]
+        changed = [name for name, value in now.items() if prints.get(name) != value]
+        if changed:
+            raise Damaged(f"{changed[0]} is not what was saved")
         return state
 
     def _not_now(self, error: BaseException, step: int) -> None:
@@ -348,6 +351,14 @@ def _everywhere(ok: bool, name: str) -> bool:
         return ok
     barrier(name)
     return bool(np.all(multihost_utils.process_allgather(np.asarray(ok))))
+
+
+def _is_score(path: pathlib.Path) -> bool:
+    """Whether a file holds what the best checkpoint is judged by."""
+    try:
+        return schema.problem(json.loads(path.read_text()), schema.SCORE) is None
+    except ValueError:
+        return False
 
 
 def _first_line(error: BaseException) -> str:

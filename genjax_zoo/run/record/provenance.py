@@ -72,6 +72,11 @@ class Origin(NamedTuple):
     arrays: Mapping[str, Any]
     begun: Mapping[str, Any] = {}
 
+    @classmethod
+    def read(cls, entry: Mapping[str, Any]) -> Origin:
+        """Of an entry of run.json; what a later version wrote besides is left."""
+        return cls(**{name: entry[name] for name in cls._fields if name in entry})
+
 
 def start(
     first_step: int, data_dir: str | None = None, begun: Mapping[str, Origin] | None = None
