@@ -6,6 +6,7 @@ Floor 8.
 from __future__ import annotations
 
 import importlib.metadata
+import json
 import pathlib
 import re
 import traceback
@@ -18,6 +19,7 @@ from ml_collections import ConfigDict, config_flags
 from genjax_zoo.commands.flags import Call
 from genjax_zoo.contract import ConfigError, ZooError
 from genjax_zoo.run import config
+from genjax_zoo.run.record import files, schema
 from genjax_zoo.run.record.workdir import Workdir
 from genjax_zoo.typed import nearest
 
@@ -36,9 +38,19 @@ CONFIGS = _folder()
 
 
 def load(name: str) -> ConfigDict:
-    """The config that `PATH:VARIANT` names; configs/ is found from any folder."""
-    name, _, variant = name.partition(":")
-    path = pathlib.Path(name)
+    """The config that `PATH:VARIANT` names, or the config.json of a run, as it was run.
+
+    configs/ is found from any folder.
+    """
+    if not name.strip():
+        raise ConfigError(
+            "--config= names no file; expected configs/FAMILY.py:VARIANT, or the config.json of a "
+            "run."
+        )
+    whole, (name, _, variant) = files.place(name, "--config"), name.partition(":")
+    if whole.suffix == ".json":
+        return unjson(read_run(whole)).lock()
+    path = files.place(name, "--config")
     if not path.exists() and path.parent.name == "configs":
         path = CONFIGS / path.name
     if not path.is_file():
@@ -48,6 +60,19 @@ def load(name: str) -> ConfigDict:
     if get_config is None:
         raise ConfigError(f"{path} has no get_config(variant); see configs/ for examples.")
     return ConfigDict(get_config(variant) if variant else get_config()).lock()
+
+
+def read_run(path: pathlib.Path) -> dict[str, Any]:
+    """The fields of a config.json; raises ConfigError where that is none."""
+    try:
+        fields = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"--config={path} cannot be read: {why}.") from error
+    wrong = schema.problem(fields, schema.FILES["config.json"].shape)
+    if wrong:
+        raise ConfigError(f"--config={path} is no config of a run: {wrong}.")
+    return fields
 
 
 def names_of(path: pathlib.Path) -> dict[str, Any]:

@@ -54,7 +54,7 @@ def opened(data: Data, seed: int, name: str, data_dir: str | None) -> Source:
             texts = {s: read(s) for s in names}
         held_text = "".join(texts[s] for s in names[1:])
         parts = text.Parts(texts["train"], held_text, "+".join(names[1:]))
-        return text.windows(data, seed, parts)
+        return _of_version(text.windows(data, seed, parts), builder)
     if "image" not in features or features["image"].np_dtype != np.uint8:
         raise DataError(
             f"tfds:{name} has the features {', '.join(features)}; expected an 'image' of bytes "
@@ -65,7 +65,12 @@ def opened(data: Data, seed: int, name: str, data_dir: str | None) -> Source:
         train, test = (
             _records(builder.as_data_source(split=split), classes) for split in ("train", held)
         )
-    return images.records(data, seed, train, test, held)
+    return _of_version(images.records(data, seed, train, test, held), builder)
+
+
+def _of_version(source: Source, builder: Any) -> Source:
+    """A source that says which version of the data set it has read."""
+    return source._replace(notes=(f"version {builder.version}", *source.notes))
 
 
 def _records(source: Any, classes: Sequence[str]) -> images.Records:

@@ -64,7 +64,16 @@ FILES: Mapping[str, File] = {
         "Mend it, or move it away and train on with --config=FILE:VARIANT.",
     ),
     "run.json": File(
-        [{"genjax_zoo?": TEXT, "commit?": TEXT, "data_dir?": TEXT, "begun?": BEGUN}],
+        [
+            {
+                "genjax_zoo?": TEXT,
+                "commit?": TEXT,
+                "data_dir?": TEXT,
+                "begun?": BEGUN,
+                "data?": {"sha256?": str},
+                "first_step?": int,
+            }
+        ],
         "Mend it, or move it away: then the run no longer knows its earlier starts, nor what it "
         "was begun from.",
     ),

@@ -1,7 +1,7 @@
 """A workdir: everything a run leaves behind, and nothing else. It can be deleted without regret.
 
     config.json  run.json  example.json  metrics.jsonl  events/  checkpoints/  damaged/
-    samples/  eval/  explore/  report.html  error-*.txt
+    samples/  eval/  explore/  report.html  again/  error-*.txt
 
 Floor 6.
 """
