@@ -5,12 +5,13 @@ Floor 8.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import pathlib
 import re
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -59,7 +60,13 @@ def load(name: str) -> ConfigDict:
     get_config = names_of(path).get("get_config")
     if get_config is None:
         raise ConfigError(f"{path} has no get_config(variant); see configs/ for examples.")
-    return ConfigDict(get_config(variant) if variant else get_config()).lock()
+    with _told_by_line(path):
+        fields = get_config(variant) if variant else get_config()
+    if not isinstance(fields, ConfigDict | Mapping):
+        raise ConfigError(
+            f"get_config of {path} should return a ConfigDict, got {type(fields).__name__}."
+        )
+    return ConfigDict(fields).lock()
 
 
 def read_run(path: pathlib.Path) -> dict[str, Any]:
@@ -78,18 +85,25 @@ def read_run(path: pathlib.Path) -> dict[str, Any]:
 def names_of(path: pathlib.Path) -> dict[str, Any]:
     """The names that a config file defines; raises ConfigError where it cannot be run."""
     names: dict[str, Any] = {"__name__": f"genjax_zoo.configs.{path.stem}", "__file__": str(path)}
-    try:
+    with _told_by_line(path):
         exec(compile(path.read_text(), str(path), "exec"), names)
+    return names
+
+
+@contextlib.contextmanager
+def _told_by_line(path: pathlib.Path) -> Iterator[None]:
+    """Tells of what a config file raises, with its line, while the block lasts."""
+    try:
+        yield
     except ZooError:
         raise
     except Exception as error:
-        line = (
-            getattr(error, "lineno", None) or traceback.extract_tb(error.__traceback__)[-1].lineno
-        )
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+        line = getattr(error, "lineno", None) or (frames[-1].lineno if frames else None)
         raise ConfigError(
-            f"{path}, line {line}, cannot be run: {type(error).__name__}: {error}."
+            f"{path}{f', line {line},' if line else ''} cannot be run: "
+            f"{type(error).__name__}: {error}."
         ) from error
-    return names
 
 
 def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
@@ -121,6 +135,16 @@ def workdir_of(call: Call) -> Workdir:
     workdir = Workdir(call.flags.workdir)
     workdir.check_version()
     return workdir
+
+
+def out_of(call: Call, within: pathlib.Path) -> pathlib.Path:
+    """The folder that a command writes to: --out, or a folder within the workdir.
+
+    Raises ZooError, before anything is computed, where it cannot be written.
+    """
+    folder = within if call.flags.out is None else files.place(call.flags.out, "--out")
+    files.make_writable(folder, "--out")
+    return folder
 
 
 def data_dir_of(call: Call, workdir: Workdir) -> str | None:

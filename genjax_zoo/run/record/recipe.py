@@ -9,6 +9,7 @@ is named by its content, so that starts which share it share the file.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib.metadata
 import json
@@ -74,6 +75,7 @@ def _environ(environ: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in (own | {"XLA_FLAGS": flags}).items() if value}
 
 
+@functools.cache
 def packages() -> str:
     """All that is installed, as `pip install -r` reads it."""
     found = {
