@@ -214,15 +214,25 @@ def test_measuring_says_how_far_it_is_and_what_will_be_long_with_the_field_that_
         for done in (500, 1000, 1500, 2000):
             clock(1)
             measuring("log_prob", done, 2000)
+        measuring("iwae", 0, 10_000)
         for done in range(500, 10_001, 500):
-            clock(30)
+            clock(25)
             measuring("iwae", done, 10_000)
     told = capsys.readouterr().err.splitlines()
-    assert told[0] == "measuring log_prob: first what all 2000 have in common"
+    assert told[:2] == ["measuring log_prob: 0 of 2000", "measuring iwae: 0 of 10000"]
     # The first batch is compiled for, and promises nothing.
-    assert told[1:3] == ["measuring iwae: 1000 of 10000  9 min left", told[2]]
-    assert told[2] == "measuring iwae takes 9 min more; x; config.final_examples=1000 takes fewer."
-    assert told[-1] == "measuring iwae: 9500 of 10000  30 s left" and len(told) == 1 + 18 + 1
+    assert told[2:4] == [
+        "measuring iwae: 500 of 10000",
+        "measuring iwae: 1000 of 10000  8 min left",
+    ]
+    long = "measuring iwae takes some 8 min more; x; config.final_examples=1000 takes fewer."
+    assert told[4] == long and told[-1] == "measuring iwae: 9500 of 10000  25 s left"
+    assert len(told) == 2 + 19 + 1
+    # One that takes that long is told of at once.
+    measuring("iwae", 0, 10_000)
+    clock(60)
+    measuring("iwae", 500, 10_000)
+    assert "takes some 19 min more; x; config.final_examples=500" in capsys.readouterr().err
 
 
 def test_measuring_is_a_bar_on_a_terminal_and_nothing_where_it_should_be_quiet(monkeypatch, capsys):
