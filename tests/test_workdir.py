@@ -2,6 +2,7 @@
 
 import contextlib
 import errno
+import fcntl
 import json
 import os
 import subprocess
@@ -50,6 +51,24 @@ def test_one_run_at_a_time(workdir):
         pass
     with workdir.lock():
         pass
+
+
+def test_a_file_system_without_locks_is_said_so_and_trained_on(workdir, monkeypatch, capsys):
+    def none(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with workdir.lock():
+        pass
+    told = capsys.readouterr().err
+    assert "without locks (No locks available): see to it that no second process" in told
+
+
+def test_a_link_to_nothing_is_said_so(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    for place in (tmp_path / "link", tmp_path / "link" / "below"):
+        with pytest.raises(ZooError, match=r"cannot be written: .*link is a link to nothing\. "):
+            Workdir(place).create()
 
 
 def test_the_same_config_claims_again(workdir):

@@ -39,6 +39,9 @@ INSTEAD = {
 READER_GONE = 141
 """128 + SIGPIPE: what a shell says of a program that the signal ends."""
 
+WAKE = signal.SIGURG
+"""What a thread that has failed sends the main one; nothing else means anything by it."""
+
 _failed: list[OSError] = []
 
 
@@ -208,12 +211,14 @@ def watch() -> None:
     """
 
     def failed(args: threading.ExceptHookArgs) -> None:
-        if not isinstance(args.exc_value, OSError) or args.exc_value.errno not in DISK:
-            threading.__excepthook__(args)
+        error = args.exc_value
+        if isinstance(error, OSError) and error.errno in (*UNWRITABLE, errno.EACCES):
+            _failed.append(error)
+            signal.pthread_kill(threading.main_thread().ident or 0, WAKE)
         else:
-            _failed.append(args.exc_value)
-            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+            threading.__excepthook__(args)
 
+    signal.signal(WAKE, signal.default_int_handler)
     # tensorstore prints this for each array of a save or a restore that failed; that is raised too.
     closed = "Event loop is closed"
 

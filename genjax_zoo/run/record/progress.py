@@ -27,8 +27,8 @@ LONG = 30.0
 
 
 def log(text: str) -> None:
-    """One line of news on stderr; a run whose reader has gone needs none, and goes on."""
-    with contextlib.suppress(BrokenPipeError):
+    """One line of news on stderr; where the reader or the terminal has gone, the run goes on."""
+    with contextlib.suppress(OSError):
         print(text, file=sys.stderr, flush=True)
 
 

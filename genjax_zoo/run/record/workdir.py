@@ -78,6 +78,12 @@ class Workdir:
                     f"another process is training in {self.root}; stop it, or choose another "
                     "--workdir."
                 ) from error
+            except OSError as error:
+                # Some network file systems have none (ENOLCK, EOPNOTSUPP, 524).
+                log(
+                    f"{self.root} lies on a file system without locks ({error.strerror or error}): "
+                    "see to it that no second process trains there."
+                )
             yield
 
     def has_begun(self) -> bool:
