@@ -8,6 +8,7 @@ import os
 import subprocess
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from genjax_zoo.contract import CheckpointError, ConfigError, ZooError
@@ -299,6 +300,16 @@ def test_a_full_disk_is_found_before_the_run_begins(tmp_path):
         with pytest.raises(ZooError, match="cannot be written: No space left"):
             Workdir(disk / "run").create()
         assert not any((disk / "run").glob("*"))
+
+
+def test_a_disk_that_is_full_of_the_checkpoint_is_said_so(tmp_path):
+    with mounted(tmp_path / "disk", "size=256k") as disk:
+        saved = Checkpoints(disk / "checkpoints", "toy")
+        state = {"mean": jnp.asarray(np.random.default_rng(0).normal(size=200_000))}
+        with pytest.raises(CheckpointError) as caught:
+            saved.save(1, state)
+            saved.wait()
+        assert ": No space left on device. There is none yet; free some room" in str(caught.value)
 
 
 def test_a_read_only_disk_is_found_before_the_run_begins(tmp_path):

@@ -126,7 +126,9 @@ def of_devices(error: Exception) -> str | None:
 
 def of_memory(error: Exception) -> str | None:
     """The message of too little memory, of the machine or a device; None of any other error."""
-    if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
+    said = str(error)
+    exhausted = "RESOURCE_EXHAUSTED" in said and "os_error_code" not in said
+    if not isinstance(error, MemoryError) and not exhausted:
         return None
     return (
         f"there is not enough memory: {_first_line(error)}. Ask for less at once: a smaller "

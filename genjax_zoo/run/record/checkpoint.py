@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import pathlib
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -376,4 +377,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _reason(error: BaseException) -> str:
     """What the operating system said, if it lies beneath; else the error's first line."""
     said = [c.strerror for c in _causes(error) if isinstance(c, OSError) and c.strerror]
+    # tensorstore spells it out at the end of a long line.
+    spelt = re.search(r"os_error_code='(\d+)'", str(error))
+    if not said and spelt:
+        said = [os.strerror(int(spelt[1]))]
     return said[0] if said else _first_line(error)
