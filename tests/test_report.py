@@ -23,7 +23,7 @@ from genjax_zoo.data.sources import open_source
 from genjax_zoo.models import ZOO
 from genjax_zoo.run.config import assemble
 from genjax_zoo.run.observers import Samples
-from genjax_zoo.run.record import files, page, pictures, provenance, report
+from genjax_zoo.run.record import checkout, files, page, pictures, provenance, report
 
 FAMILY = next(iter(ZOO))
 
@@ -291,7 +291,7 @@ def test_no_git_and_no_checkout_are_no_failure(monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         patch.setattr(subprocess, "run", absent)
         assert provenance.record()["commit"] is None
-    monkeypatch.setattr(genjax_zoo, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(checkout, "PACKAGE", tmp_path)
     record = provenance.record()
     assert (record["commit"], record["dirty"]) == (None, None)
 
@@ -303,7 +303,7 @@ def test_an_installed_copy_in_a_foreign_checkout_is_not_that_commit(monkeypatch,
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "theirs"], check=True)
     (package / "__init__.py").write_text("")
-    monkeypatch.setattr(genjax_zoo, "__file__", str(package / "__init__.py"))
+    monkeypatch.setattr(checkout, "PACKAGE", package)
     assert provenance.record()["commit"] is None
     subprocess.run([*git, "add", "."], check=True)
     subprocess.run([*git, "commit", "-q", "-m", "ours"], check=True)

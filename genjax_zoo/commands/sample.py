@@ -6,6 +6,7 @@ Floor 8. From the workdir alone: neither the data nor the devices of the trainin
 from __future__ import annotations
 
 import ast
+import hashlib
 import io
 import re
 import zipfile
@@ -32,21 +33,34 @@ def run(call: Call) -> None:
     words = [*known.given, *([f"text={known.text}"] if known.text is not None else [])]
     tokeniser = sources.tokeniser(parts.run.data, parts.symbols, parts.arrays)
     asked = given(words, parts.symbols, tokeniser)
+    folder = configs.out_of(call, workdir.samples)
     step, state = trained.restore(parts, workdir, known.checkpoint)
     # A stream of its own, apart from the keys of the run's steps.
     key = jax.random.fold_in(jax.random.key(parts.run.seed), SAMPLE)
     key = jax.random.fold_in(key, known.sample_seed)
     draw = jax.jit(lambda key, state: parts.model.sample(key, state, known.n, asked))
     batch = jax.tree.map(np.asarray, draw(key, state))
-    honoured = "".join(f"_{re.sub('[^A-Za-z0-9-]+', '_', word)}" for word in words)
-    name = f"sample_step_{step:08d}_seed_{known.sample_seed}_n_{known.n}{honoured}"
-    stem = workdir.samples / name[:200]
+    name = f"sample_step_{step:08d}_seed_{known.sample_seed}_n_{known.n}"
+    stem = folder / (name + told_apart([*words, *call.overrides]))
     packed = io.BytesIO()
     np.savez(packed, **batch)
     arrays = files.write(f"{stem}.npz", packed.getvalue())
     for path in shown.write(stem, batch, parts.symbols, interval=parts.interval).paths:
         print(path)
     print(f"{arrays}: " + ", ".join(f"{name} {value.shape}" for name, value in batch.items()))
+
+
+def told_apart(words: Sequence[str], most: int = 120) -> str:
+    """The end of a file's name by which samples that were asked for otherwise have other files.
+
+    Words that are long, or that a name cannot hold as they are, are told apart by a hash.
+    """
+    shown = [re.sub(r"^--?config\.(model\.)?", "", word) for word in words]
+    plain = "".join(f"_{re.sub('[^A-Za-z0-9-]+', '_', word)}" for word in shown)
+    simple = all(re.fullmatch(r"[A-Za-z0-9_-]+=[A-Za-z0-9-]+", word) for word in shown)
+    if simple and len(plain) <= most:
+        return plain
+    return f"{plain[:most]}_{hashlib.sha256(repr(shown).encode()).hexdigest()[:8]}"
 
 
 def given(

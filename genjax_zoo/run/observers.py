@@ -27,7 +27,9 @@ from genjax_zoo.run.config import Run
 from genjax_zoo.run.record import shown
 from genjax_zoo.run.record.checkpoint import Checkpoints
 from genjax_zoo.run.record.journal import Journal
+from genjax_zoo.run.record.progress import log
 from genjax_zoo.run.setup import EVALUATE, EXAMPLE, SAMPLE, Setup
+from genjax_zoo.run.stop import Stopped
 
 Line = dict[str, float]
 """The numbers of one step, by name: each observer adds its own."""
@@ -76,7 +78,11 @@ class Measurements:
 
         def act(step: int, state: State, info: Info, line: Line) -> None:
             asked = {"examples": run.eval_examples, "only": only, "progress": self._progress}
-            results = list(self._ask(examples.one_by_one, step, state, **asked))
+            try:
+                results = list(self._ask(examples.one_by_one, step, state, **asked))
+            except Stopped:
+                log(f"stopped while measuring: the numbers of step {step} are left out")
+                return
             self._newest = step, results
             line |= {f"test/{_with_kind(r)}": r.value for r in results}
 

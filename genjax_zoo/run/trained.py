@@ -88,14 +88,14 @@ def read(workdir: Workdir, run: Run, layout: Layout | None = None) -> Trained:
 
 def begun_of(workdir: Workdir) -> Begun:
     """What a run began from, by run.json alone: the other workdirs may be gone."""
-    origins = {name: Origin(**entry) for name, entry in workdir.origins().items()}
+    origins = {name: Origin.read(entry) for name, entry in workdir.origins().items()}
     return Begun(origins, {name: params_like(origin) for name, origin in origins.items()})
 
 
 def params_like(origin: Origin) -> Any:
     """The shapes and dtypes of what was taken from another run."""
     run = config.read(origin.config)
-    begun = {name: params_like(Origin(**entry)) for name, entry in origin.begun.items()}
+    begun = {name: params_like(Origin.read(entry)) for name, entry in origin.begun.items()}
     example = _example(origin.arrays)
     return jax.eval_shape(
         eval_params, state_like(run, make_model(run), lay_out(Devices()), example, begun)

@@ -21,7 +21,7 @@ from genjax_zoo.measure.results import of_what
 from genjax_zoo.measure.weighed import in_words
 from genjax_zoo.models import ZOO
 from genjax_zoo.run.config import assemble
-from genjax_zoo.run.record import files
+from genjax_zoo.run.record import files, recipe
 from genjax_zoo.run.record.page import Html, Series, chart, document, number, tag, void
 
 PICTURES, TEXTS, TEXT_LINES = 8, 3, 16
@@ -51,7 +51,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
         _exploration(workdir / "explore"),
         _section("Config", _config(config)),
         _section("What ran, on what", _facts(config, starts)),
-        _section("How to run it again", _again(starts)),
+        _section("How to run it again", _again(starts, workdir)),
     )
     return files.write(workdir / "report.html", page)
 
@@ -421,7 +421,10 @@ def _duration(seconds: Any) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def _again(starts: Sequence[Mapping]) -> Html:
+def _again(starts: Sequence[Mapping], workdir: pathlib.Path) -> Html:
+    told = recipe.again(starts, workdir)
+    if told is not None:
+        return tag("div", tag("pre", "\n".join(told.lines)), *map(_quiet, told.remarks))
     command = _command(starts)
     if not command:
         return _quiet("The command was not recorded.")
