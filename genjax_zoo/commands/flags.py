@@ -203,8 +203,8 @@ def usage(command: str = "") -> str:
     for flag in own:
         # Where all commands are told of, those that know a flag are named before it.
         whose = "" if command or len(flag.of) >= len(COMMANDS) - 1 else f"{', '.join(flag.of)}: "
-        indents = {"initial_indent": f"  {'--' + flag.name:22} ", "subsequent_indent": " " * 25}
-        rows += textwrap.wrap(whose + flag.help, 79, **indents)
+        first, *more = textwrap.wrap(whose + flag.help, 54)
+        rows += [f"  {'--' + flag.name:22} {first}", *(" " * 25 + line for line in more)]
     return "\n".join(rows)
 
 

@@ -37,12 +37,12 @@ class Data:
     source: str = "digits"
     batch_size: int = number(100, least=1)
     scale: Literal["unit", "symmetric", "raw"] = "unit"
-    resize: int = number(0, least=0)
+    resize: int = number(0, least=0, most=4096)
     stack: int = number(1, least=1, most=9)
     binarise: Literal["none", "threshold", "dynamic"] = "none"
     dequantise: bool = False
     standardise: bool = False
-    length: int = number(64, least=1)
+    length: int = number(64, least=1, most=10**6)
 
     def __post_init__(self):
         if self.source.startswith("captions:") and (

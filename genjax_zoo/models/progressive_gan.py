@@ -71,7 +71,7 @@ class Config:
     """
 
     widths: tuple[int, ...] = number((64, 32), least=1)
-    first: int = 4
+    first: int = number(4, least=1)
     stage_steps: tuple[int, ...] = number((2000,), least=1)
     fade: float = number(0.5, least=0, most=1)
     latents: int = number(32, least=1)

@@ -49,7 +49,8 @@ class Run:
     """
 
     model: dict
-    seed: int = 0
+    # jax would drop the upper half of a longer one, and two seeds would be the same.
+    seed: int = number(0, least=0, below=2**32)
     steps: int = number(1000, least=1)
     data: Data = dataclasses.field(default_factory=Data)
     optimizer: optimizers.Config = dataclasses.field(default_factory=optimizers.Config)
@@ -59,15 +60,10 @@ class Run:
     eval_every: int = number(1000, least=0)
     eval_examples: int = number(1000, least=1)
     final_examples: int = number(0, least=0)
-    samples: int = number(64, least=1)
+    samples: int = number(64, least=1, most=10**5)
     keep_last: int = number(2, least=1)
     steps_per_call: int = number(20, least=1)
     devices: Devices = dataclasses.field(default_factory=Devices)
-
-    def __post_init__(self):
-        if not 0 <= self.seed < 2**32:
-            # jax would drop the upper half of a longer one, and two seeds would be the same.
-            raise ConfigError(f"config: seed should lie in 0 .. 2**32 - 1, got {self.seed}.")
 
 
 def family_of(model: Mapping[str, Any]) -> Family:
