@@ -12,6 +12,7 @@ from genjax_zoo.contract import Exactness, Measure, Model, Once, categorical
 from genjax_zoo.data.config import Data
 from genjax_zoo.data.source import Source
 from genjax_zoo.data.sources import open_source
+from genjax_zoo.maths.inference import bounds, importance
 from genjax_zoo.measure import examples, samples
 from genjax_zoo.measure.results import Result, bits_per_dim, describe
 
@@ -80,6 +81,37 @@ def test_the_error_of_a_ratio_is_what_other_examples_give():
     np.testing.assert_allclose(same, np.array(examples.ratio(LOSS)) / 8, rtol=1e-12)
 
 
+def test_one_example_has_no_standard_error_and_none_is_printed():
+    assert examples.ratio(np.array([3.0])) == (3.0, None)
+    (found,) = measured(reading(), texts(), examples=1)
+    assert found.standard_error is None and found.n == 1
+    assert "±" not in describe(found) and "nats/token" in describe(found)
+    bits = bits_per_dim(found, 4, 0.5)
+    assert bits.standard_error is None and "±" not in describe(bits)
+    # What all examples share may err all the same.
+    once = lambda key, state: Once((), error=0.5)
+    (found,) = measured(reading(once=once, per=None), texts(), examples=1)
+    assert found.standard_error == 0.5
+
+
+def test_what_is_printed_keeps_to_short_lines_and_a_number_to_its_unit():
+    (found,) = measured(reading(), texts())
+    long = found._replace(detail="a sample is of high quality within 3 sigma; 200 resamples" * 2)
+    lines = describe(long).splitlines()
+    assert max(map(len, lines)) <= 110 and len(lines) > 1
+    assert lines[0].startswith(found.name) and all(line.startswith("    ") for line in lines[1:])
+    assert " ".join(line.strip() for line in lines) == describe(long).replace("\n    ", " ")
+    assert any(f"n={N} of {LENGTH.sum()} tokens" in line for line in lines)
+
+
+def test_what_was_asked_for_is_no_split():
+    (found,) = measured(reading(), texts())
+    assert "test split" in describe(found)
+    asked = found._replace(split="10 labels", protocol={"asked": "10 labels"})
+    assert "of 10 labels," in describe(asked) and "split" not in describe(asked)
+    assert "split" not in describe(found._replace(split="the training series itself"))
+
+
 @pytest.mark.parametrize("per", [True, False])
 def test_what_the_examples_share_is_shared_by_what_they_hold(per):
     """An error of log Z moves every example alike: the ratio by the error over the mean per."""
@@ -146,3 +178,35 @@ def test_a_result_of_old_is_read_without_per():
     entry = Result("a", 1.0, 0.1, "exact", "nats", "test", 3, "", 1, "higher")._asdict()
     del entry["per"]
     assert Result(**entry).per is None
+
+
+# Estimates by importance weights
+
+
+def test_an_estimate_says_how_far_its_weights_can_be_trusted():
+    """Weights of N(0, 1) by N(0, 1/4), whose tail index is 3/4: no K makes them reliable."""
+
+    def iwae(key, state, batch, draws):
+        def log_weights(key, n):
+            z = 0.5 * jax.random.normal(key, (n, len(batch["text"])))
+            return -0.5 * z**2 + 2 * z**2 + jnp.log(0.5)
+
+        return importance.estimate(key, log_weights, draws)
+
+    measures = bounds.estimates(iwae, 100, levels=2)
+    model = reading()._replace(log_prob=None, measures=measures)
+    source = texts(20)._replace(
+        held_out=lambda key, first, last: {
+            "text": jnp.zeros((last - first, 1)),
+            "x": jnp.zeros((last - first, 3)),
+        }
+    )
+    nats, bits = measured(model, source)
+    assert nats.trust.keys() == bits.trust.keys()
+    assert nats.trust["draws"] == 100 and 1 < nats.trust["effective"] < 100
+    assert nats.trust["untrusted"] > 10
+    assert "NOT TO BE TRUSTED for" in describe(nats) and "NOT TO BE TRUSTED" in describe(bits)
+    np.testing.assert_allclose(bits.value, -nats.value / 3 / math.log(2), atol=0.3)
+    (more,) = measured(model, source, only=("iwae",), importance_samples=1600)
+    assert more.trust["draws"] == 1600 and more.trust["untrusted"] > 0
+    assert abs(more.value) < abs(nats.value)

@@ -7,16 +7,22 @@ import math
 import os
 import subprocess
 import sys
+import types
 import warnings
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
 
 import genjax_zoo
-from genjax_zoo.contract import DataError
+from genjax_zoo.contract import DataError, Model
+from genjax_zoo.data.config import Data
+from genjax_zoo.data.sources import open_source
 from genjax_zoo.models import ZOO
 from genjax_zoo.run.config import assemble
+from genjax_zoo.run.observers import Samples
 from genjax_zoo.run.record import files, page, pictures, provenance, report
 
 FAMILY = next(iter(ZOO))
@@ -236,6 +242,33 @@ def test_a_file_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
         files.write(path, "new")
     assert path.read_text() == "old"
     assert os.listdir(tmp_path) == ["a"]
+
+
+def test_pictures_show_the_means_and_what_is_measured_are_the_draws(tmp_path):
+    """Grey means of binary digits are near one another: they tell nothing of the draws."""
+    source = open_source(Data(source="digits", batch_size=50, binarise="threshold"), seed=0)
+    x = np.asarray(source.held_out(jax.random.key(0), 0, 50)["x"])
+
+    def sample(key, state, n):
+        return {"x": jnp.asarray(x[:n]), "mean": 0.4 + 0.2 * jnp.asarray(x[:n])}
+
+    setup = types.SimpleNamespace(
+        model=Model(lambda *_: None, lambda *_: None, sample),
+        run=types.SimpleNamespace(samples=50),
+        layout=types.SimpleNamespace(everywhere=None),
+        root=jax.random.key(0),
+        source=source,
+        example={"x": x},
+    )
+    shown_pictures = []
+    journal = types.SimpleNamespace(
+        workdir=types.SimpleNamespace(sample_stem=lambda step: tmp_path / f"step_{step}"),
+        picture=lambda step, pixels: shown_pictures.append(pixels),
+    )
+    watching = Samples(setup, journal)
+    told = watching.draw(0, None)
+    assert told["diversity"] == pytest.approx(1, abs=0.05) and not watching.warning
+    np.testing.assert_array_equal(shown_pictures[0], pictures.grid(0.4 + 0.2 * x))
 
 
 # ------------------------------------------------------------------------------- provenance

@@ -140,6 +140,14 @@ FLAGS = (
         how={"lower_bound": 1},
     ),
     Flag(
+        "importance_samples",
+        ["evaluate"],
+        "Up to how many draws an example takes of an estimate by importance weights, such as iwae, "
+        "while those say that it cannot be trusted; the config's if not given.",
+        flags.DEFINE_integer,
+        how={"lower_bound": 1},
+    ),
+    Flag(
         "measures",
         ["evaluate"],
         "Names, with commas; all that apply if not given.",

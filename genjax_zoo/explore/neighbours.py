@@ -7,7 +7,7 @@ from collections.abc import Iterator
 import jax
 import numpy as np
 
-from genjax_zoo.contract import BINARY, ZooError
+from genjax_zoo.contract import ZooError
 from genjax_zoo.explore.pictures import Shown, picture, write
 from genjax_zoo.explore.subject import Subject
 from genjax_zoo.measure import samples
@@ -68,12 +68,6 @@ def show(subject: Subject) -> Iterator[Shown]:
     held_out = subject.pool["x"]
     fake = samples.draw(subject.model, subject.state, key_sample, min(SIZE, len(held_out)))
     check_shape(fake, held_out.shape[1:])
-    drawn = ""
-    if subject.model.spaces["x"] == BINARY and not np.isin(fake, (0, 1)).all():
-        # Means of binary numbers lie between the data, and nearer to each than a draw does.
-        key_draw = jax.random.fold_in(key_sample, 2**31)
-        fake = np.asarray(jax.random.bernoulli(key_draw, fake), fake.dtype)
-        drawn = ", drawn from their means as the data are binary"
     size = min(source.size, TRAINING)
 
     def blocks() -> Iterator[np.ndarray]:
@@ -103,7 +97,7 @@ def show(subject: Subject) -> Iterator[Shown]:
             write(subject, "neighbours", picture(subject, fake[shown, None], found[shown])),
             write(subject, "distances", compared),
         ],
-        f"Samples{drawn} (left), each beside its {NEAREST} nearest of {size} training examples, "
+        f"Samples (left), each beside its {NEAREST} nearest of {size} training examples, "
         f"by {measure}. To the nearest, from the top: {distances}. Median over "
         f"{len(fake)} samples {median:.3f}, over {len(apart)} held-out examples {of_held_out:.3f}; "
         f"a sample is nearer than a held-out example with probability {nearer:.2f} (fresh ones .5, "

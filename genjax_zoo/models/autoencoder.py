@@ -69,8 +69,8 @@ class Config:
       walkback: K further steps of the chain from every example, from each of which the example is
         to be found again; 0 is the ordinary denoising loss.
       chain_steps: of corruption and reconstruction behind each sample.
-      sample_means: `sample` returns the last reconstruction's mean, and not the draw from it. The
-        chain itself always draws.
+      sample_means: `sample` gives the last reconstruction's mean beside the draw from it, for
+        looking at.
       average: decay of the moving average of the parameters; 0 keeps none.
     """
 
@@ -192,9 +192,9 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
         keys = jax.random.split(key_chain, config.chain_steps)
         x, _ = jax.lax.scan(step, x, keys[:-1])
-        if config.sample_means:
-            return {"x": reconstruction(config, params, corrupt(keys[-1], x))}
-        return {"x": step(x, keys[-1])[0]}
+        key_corrupt, key_draw = jax.random.split(keys[-1])
+        f = outputs(config, params, corrupt(key_corrupt, x))
+        return likelihood.sample(key_draw, params.log_std, f, config.sample_means)
 
     def denoising(key: Key, params: Params, batch: Batch) -> Array:
         x = batch["x"]

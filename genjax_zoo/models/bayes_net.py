@@ -164,7 +164,7 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         # What `em` keeps of the old centre and this make one centre.
         statistics = Statistics(sums, (1 - config.keep) * params.centre, net)
         outside = jnp.where(jnp.all(inside(net, evidence)), 0.0, jnp.nan)
-        return statistics, {"log_likelihood": nats / evidence.x.shape[0], "outside": outside}
+        return statistics, {"log_prob": nats / evidence.x.shape[0], "outside": outside}
 
     def maximise(s: Statistics) -> Params:
         tables = learning.best(s.net, s.sums, config.alpha, config.least_variance)
@@ -244,10 +244,9 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
 
 
 def _space(states: Sequence[int], missing: bool) -> Space:
-    """What columns of so many states each hold; a NaN for a missing number is a real one."""
-    if missing or not all(states):
-        return REAL
-    return BINARY if set(states) == {2} else COUNTS
+    """What columns of so many states each hold."""
+    of_states = BINARY if set(states) == {2} else COUNTS.of(max(states))
+    return (of_states if all(states) else REAL)._replace(missing=missing)
 
 
 def net_of(config: Config, shape: Sequence[int]) -> Net:

@@ -49,6 +49,7 @@ import optax
 from genjax_zoo import typed
 from genjax_zoo.contract import (
     BINARY,
+    MEAN,
     NOTHING,
     Array,
     Batch,
@@ -94,8 +95,8 @@ class Config:
       chain_steps: Gibbs steps of the persistent chains in a step of learning.
       chains: how many persistent chains.
       sample_steps: Gibbs steps from the base rates to a sample.
-      sample_means: `sample` returns p(v = 1 | h¹), which is how images are usually shown; False
-        returns draws, which is what a distribution is judged by.
+      sample_means: `sample` gives p(v = 1 | h¹) beside its draws, which is how images are usually
+        shown.
       ais: how log Z is estimated, unless the odd layers have 20 units at most and it is exact.
     """
 
@@ -206,7 +207,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     # ------------------------------------------------------------------------------ generating
 
     def sample(key: Key, state: Staged, n: int, given: Batch = NOTHING) -> Batch:
-        """`sample_steps` of Gibbs sampling of all layers; the last v drawn, or its mean.
+        """`sample_steps` of Gibbs sampling of all layers; the last v, with its mean if wanted.
 
         The known part of x, if one is given, stays as it is, and the rest is drawn given it.
         """
@@ -217,8 +218,10 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         key_start, key_chain = jax.random.split(key)
         h = deep.start(key_start, params, n, hold)
         h = deep.gibbs(key_chain, params, h, config.sample_steps, hold)
-        v = gibbs.clamp(deep.mean(params, h, 0), hold) if config.sample_means else h[0]
-        return {"x": v.reshape(n, *params.shape)}
+        drawn = {"x": h[0]}
+        if config.sample_means:
+            drawn[MEAN] = gibbs.clamp(deep.mean(params, h, 0), hold)
+        return {name: v.reshape(n, *params.shape) for name, v in drawn.items()}
 
     def encode(key: Key, state: Staged, batch: Batch) -> Layers:
         """The mean field (μ¹, ..., μᴸ) of all hidden layers."""

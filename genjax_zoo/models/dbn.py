@@ -36,6 +36,7 @@ from flax import struct
 from genjax_zoo import typed
 from genjax_zoo.contract import (
     BINARY,
+    MEAN,
     NOTHING,
     Array,
     Batch,
@@ -294,10 +295,14 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         part = known_part(given, top.shape, "dbn", n)
         hold = gibbs.hold(math.prod(top.shape), part, labels.given(given, n), config.classes)
         h = gibbs.start(keys[1], keys[0], top, n, hold)
-        means, steps = config.machine.sample_means, config.machine.sample_steps
-        v = gibbs.visible(keys[2], top, h, steps, means and L == 1, hold)
-        x = sleep(keys[3], params.generate, boltzmann.x_part(top, v), means)[0]
-        drawn = {"x": x.reshape(n, *shape(params))}
+        v, mean = gibbs.visible(keys[2], top, h, config.machine.sample_steps, hold)
+        x, *above = sleep(keys[3], params.generate, boltzmann.x_part(top, v))
+        drawn = {"x": x}
+        if config.machine.sample_means:
+            # Given the layer above it, which is the top pair's upper one where no arrows are.
+            alone = boltzmann.x_part(top, mean)
+            drawn[MEAN] = boltzmann.visible_mean(params.generate[0], above[0]) if above else alone
+        drawn = {name: value.reshape(n, *shape(params)) for name, value in drawn.items()}
         if config.classes:
             y = boltzmann.label_part(top, v)
             drawn["label"] = jnp.argmax(y, axis=-1).astype(jnp.int32)
@@ -379,14 +384,11 @@ def wake(key: Key, recognise: tuple[Machine, ...], x: Array) -> list[Array]:
     return h
 
 
-def sleep(key: Key, generate: tuple[Machine, ...], h: Array, means: bool = False) -> list[Array]:
-    """(v, h¹, ..., hᴸ⁻¹), each drawn from p(hˡ | hˡ⁺¹), down from hᴸ⁻¹; v its mean if wanted."""
+def sleep(key: Key, generate: tuple[Machine, ...], h: Array) -> list[Array]:
+    """(v, h¹, ..., hᴸ⁻¹), each drawn from p(hˡ | hˡ⁺¹), down from hᴸ⁻¹."""
     layers = [h]
     for layer, p in reversed(list(enumerate(generate))):
-        if means and layer == 0:
-            low = boltzmann.visible_mean(p, layers[0])
-        else:
-            low = boltzmann.draw_visible(jax.random.fold_in(key, layer), p, layers[0])
+        low = boltzmann.draw_visible(jax.random.fold_in(key, layer), p, layers[0])
         layers.insert(0, low)
     return layers
 

@@ -33,11 +33,12 @@ from genjax_zoo.contract import (
     Latents,
     Measure,
     Model,
+    Weighed,
     categorical,
 )
 from genjax_zoo.learn.state import of_params
 from genjax_zoo.learn.verbs import descend
-from genjax_zoo.maths.inference import bounds
+from genjax_zoo.maths.inference import bounds, importance
 from genjax_zoo.maths.inference.codebooks import gumbel_softmax, kl_to_uniform, perplexity
 from genjax_zoo.maths.probability import likelihoods
 from genjax_zoo.maths.probability.given import check_names
@@ -66,7 +67,7 @@ class Config:
       kl_steps: over so many steps that weight rises from zero in a straight line.
       importance_samples: of the estimate `iwae`.
       decoder, mean, variance, noise_std, levels: p(x | z), as likelihoods.make has them.
-      sample_means: `sample` returns the decoder's means; False returns draws from p(x).
+      sample_means: `sample` gives the decoder's means too, for looking at.
       average: decay of the moving average of the parameters; 0 keeps none.
     """
 
@@ -176,7 +177,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         z = jax.random.categorical(key, log_q)
         return log_likelihood(params, batch["x"], params.codebook[z]) - kl_to_uniform(log_q)
 
-    def iwae(key: Key, params: Params, batch: Batch) -> Array:
+    def iwae(key: Key, params: Params, batch: Batch, draws: int) -> Weighed:
         """log 1/S Σ_s p(x, z_s) / q(z_s | x), z_s ~ q(z | x), in nats: [B]."""
         log_q = log_posterior(params, batch["x"])
 
@@ -187,7 +188,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             each = jnp.take_along_axis(log_q[None], z[..., None], -1) + math.log(config.codes)
             return log_p - jnp.sum(each, axis=(2, 3, 4))
 
-        return bounds.importance(key, log_weights, config.importance_samples, chunk=1)
+        return importance.estimate(key, log_weights, draws, chunk=1)
 
     def kl_of(key: Key, params: Params, batch: Batch) -> Array:
         return kl_to_uniform(log_posterior(params, batch["x"]))
@@ -198,11 +199,11 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         return jax.random.randint(key, (n, *grid), 0, config.codes)
 
     def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
-        """z ~ p(z), then the mean of p(x | z), or without `sample_means` a draw from it."""
+        """z ~ p(z), then x ~ p(x | z), with its mean if `sample_means` is set."""
         check_names(given, (), "discrete_vae")
         key_z, key_x = jax.random.split(key)
         f = outputs(params, params.codebook[prior(key_z, params, n)])
-        return {"x": likelihood.sample(key_x, params.log_std, f, config.sample_means)}
+        return likelihood.sample(key_x, params.log_std, f, config.sample_means)
 
     def decode(key: Key, params: Params, codes: Array) -> Batch:
         """The mean of p(x | z), of z [B, h, w]."""

@@ -37,6 +37,7 @@ from genjax_zoo import typed
 from genjax_zoo.contract import (
     BINARY,
     COUNTS,
+    MEAN,
     NOTHING,
     REAL,
     Array,
@@ -77,8 +78,7 @@ class Config:
       alpha: pseudo-counts: a Bernoulli's examples of each value, for each class (Laplace is 1); a
         multinomial's counts of each feature (a Dirichlet prior of α + 1). At 0 a value that was
         never seen would have no probability at all.
-      sample_means: `sample` returns the mean of p(x | y), the picture of a class; False returns
-        draws from it, which is what a density is judged by.
+      sample_means: `sample` gives the mean of p(x | y), the picture of a class, beside its draws.
     """
 
     kind: Literal["gaussian", "bernoulli", "multinomial"] = "gaussian"
@@ -295,7 +295,7 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         return params.mean * (jnp.round(params.total)[:, None] if multinomial else 1)
 
     def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
-        """y ~ p(y), or a label given; then x ~ p(x | y), or with `sample_means` its mean.
+        """y ~ p(y), or a label given; then x ~ p(x | y), with its mean if `sample_means` is set.
 
         Counts sum to their class's mean total, rounded. Where a part of x is given, y is drawn from
         its posterior, and of x only the rest; no part of counts can be given, for one would have to
@@ -310,20 +310,19 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
             log_y = joint(params, flat(jnp.where(part[1], part[0], jnp.nan)))
         if y is None:
             y = jax.random.categorical(key_y, log_y).astype(jnp.int32)
-        x = expected(params)[y]
-        if config.sample_means:
-            pass
-        elif gaussian:
-            x = x + jnp.sqrt(params.variance[y]) * jax.random.normal(key_x, x.shape)
+        mean = expected(params)[y]
+        if gaussian:
+            x = mean + jnp.sqrt(params.variance[y]) * jax.random.normal(key_x, mean.shape)
         elif multinomial:
             total = jnp.round(params.total)[y]
-            x = jax.random.multinomial(key_x, total, params.mean[y]).astype(x.dtype)
+            x = jax.random.multinomial(key_x, total, params.mean[y]).astype(mean.dtype)
         else:
-            x = jax.random.bernoulli(key_x, x).astype(x.dtype)
-        x = x.reshape(n, *params.shape)
-        if part is not None:
-            x = jnp.where(part[1], part[0], x)
-        return {"x": x, **({"label": y} if config.classes else {})}
+            x = jax.random.bernoulli(key_x, mean).astype(mean.dtype)
+        drawn = {"x": x, **({MEAN: mean} if config.sample_means else {})}
+        for name, value in drawn.items():
+            value = value.reshape(n, *params.shape)
+            drawn[name] = value if part is None else jnp.where(part[1], part[0], value)
+        return {**drawn, **({"label": y} if config.classes else {})}
 
     def encode(key: Key, params: Params, batch: Batch) -> Array:
         """p(y | x): [B, C]."""
@@ -337,6 +336,7 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
     detail = "given the sum of the counts" if multinomial else ""
     measures = classification.measures(of_params(by_class), labels.of, detail)
     space = {"gaussian": REAL, "bernoulli": BINARY, "multinomial": COUNTS}[config.kind]
+    space = space._replace(missing=not multinomial)
     return Model(
         *em(begin, expect, maximise),
         sample=of_params(sample),

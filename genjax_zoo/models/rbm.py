@@ -38,6 +38,7 @@ import optax
 from genjax_zoo import typed
 from genjax_zoo.contract import (
     BINARY,
+    MEAN,
     NOTHING,
     Array,
     Batch,
@@ -95,8 +96,8 @@ class Config:
       target: q, how often a hidden unit should be on.
       discriminative: weight of -log p(y | x) in the objective (Larochelle & Bengio 2008, hybrid).
       sample_steps: Gibbs steps from the base rate to a sample.
-      sample_means: the last step of `sample` returns the mean of p(v | h), which is how images are
-        usually shown; False returns draws, which is what a distribution is judged by.
+      sample_means: `sample` gives the mean of p(v | h) beside its draws, which is how images are
+        usually shown.
       ais: how log Z is estimated where both sides are too large to enumerate.
     """
 
@@ -276,12 +277,12 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         if h is None:
             h = gibbs.start(key_v, key_h, params, n)
         h = h[jnp.arange(n) % h.shape[0]]
-        return key_ais, gibbs.visible(key_chain, params, h, config.sample_steps)
+        return key_ais, gibbs.visible(key_chain, params, h, config.sample_steps)[0]
 
     # ----------------------------------------------------------------------------- generating
 
     def sample(key: Key, params: Machine, n: int, given: Batch = NOTHING) -> Batch:
-        """`sample_steps` of Gibbs sampling from the base rate; the last v drawn, or its mean.
+        """`sample_steps` of Gibbs sampling from the base rate; the last v, with its mean if wanted.
 
         What is given, the label or a part of x, stays as it is, and the rest is drawn given it.
         """
@@ -290,8 +291,9 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         hold = gibbs.hold(math.prod(params.shape), part, label, config.classes)
         key_v, key_h, key_chain = jax.random.split(key, 3)
         h = gibbs.start(key_v, key_h, params, n, hold)
-        v = gibbs.visible(key_chain, params, h, config.sample_steps, config.sample_means, hold)
-        drawn = {"x": boltzmann.x_part(params, v).reshape(n, *params.shape)}
+        v, mean = gibbs.visible(key_chain, params, h, config.sample_steps, hold)
+        x_part = lambda v: boltzmann.x_part(params, v).reshape(n, *params.shape)
+        drawn = {"x": x_part(v), **({MEAN: x_part(mean)} if config.sample_means else {})}
         if config.classes:
             y = boltzmann.label_part(params, v)
             drawn["label"] = jnp.argmax(y, axis=-1).astype(jnp.int32)

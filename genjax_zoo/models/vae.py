@@ -32,10 +32,11 @@ from genjax_zoo.contract import (
     Latents,
     Measure,
     Model,
+    Weighed,
 )
 from genjax_zoo.learn.state import of_params
 from genjax_zoo.learn.verbs import descend
-from genjax_zoo.maths.inference import bounds
+from genjax_zoo.maths.inference import bounds, importance
 from genjax_zoo.maths.probability import bijections, couplings, distributions, likelihoods
 from genjax_zoo.maths.probability.given import Labels, check_names
 from genjax_zoo.nets import Net
@@ -67,8 +68,8 @@ class Config:
       free_bits: λ, nats of KL that each latent dimension has for nothing, on average over a batch;
         with a flow the L dimensions have λ L together.
       importance_samples: K of the estimate `iwae`.
-      sample_means: `sample` returns the decoder's means, which is how images are usually shown;
-        False returns draws from p(x), which is what a density is judged by.
+      sample_means: beside its draws from p(x), which is what a density is judged by, `sample` gives
+        the decoder's means, which is how images are usually shown.
       encode_means: `latents.encode` returns means of q(z | x); False returns draws from it.
       average: decay of the moving average of the parameters; 0 keeps none.
     """
@@ -104,6 +105,10 @@ class Config:
                 "has only that of its own draws; set flow_steps to 0 or objective to 'iwae'."
             )
 
+    def likelihood(self) -> likelihoods.Likelihood:
+        """p(x | f), f the decoder's outputs."""
+        return likelihoods.make(self.decoder, self.mean, self.variance, self.noise_std, self.levels)
+
 
 @struct.dataclass
 class Params:
@@ -137,17 +142,11 @@ class Posterior(NamedTuple):
 
 def make(config: Config, tx: optax.GradientTransformation) -> Model:
     """A variational auto-encoder that learns by stochastic gradients on its bound."""
-    likelihood = likelihoods.make(
-        config.decoder, config.mean, config.variance, config.noise_std, config.levels
-    )
+    likelihood = config.likelihood()
     labels = Labels(config.classes, "vae")
     flow = posterior_flow(config.flow_steps, config.flow_width) if config.flow_steps else None
     size = 2 * config.latents + (config.flow_width if flow else 0)
     encoder = nets.vector_encoder(config.network, config.widths, size, config.activation)
-
-    def decoder(shape: tuple[int, ...]) -> Net:
-        shape = likelihood.shape(shape)
-        return nets.vector_decoder(config.network, config.widths, shape, config.activation)
 
     def init(key: Key, batch: Batch) -> tuple[Params, Any]:
         """Raises ConfigError for data that do not fit the network, DataError where y is missing."""
@@ -159,7 +158,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         h = jnp.zeros((1, config.flow_width))
         params = Params(
             encoder=encoder.init(key_encoder, with_y(batch)),
-            decoder=decoder(shape).init(key_decoder, jnp.concatenate([z, y], axis=1)),
+            decoder=_decoder(config, shape).init(key_decoder, jnp.concatenate([z, y], axis=1)),
             log_std=likelihood.init(shape),
             shape=shape,
             flow=flow.init(jax.random.fold_in(key, 2), z, h) if flow else None,
@@ -198,7 +197,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         """z [..., B, L] made of ε [..., B, L], and log q(z | x) [..., B]."""
         # z = μ + σ ⊙ ε
         z = q.mean + jnp.exp(q.log_std) * noise
-        log_q = distributions.gaussian(z, q.mean, q.log_std)
+        log_q = distributions.gaussian_of_noise(noise, q.log_std)
         if flow is None:
             return z, log_q
         # log q(z_T) = log q(z_0) - Σ_t log|det dz_t / dz_{t-1}|: Rezende & Mohamed 2015, eq. 7
@@ -207,13 +206,9 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         end, log_det = flow.forward(params.flow, *start)
         return end.reshape(z.shape), log_q - log_det.reshape(log_q.shape)
 
-    def outputs(params: Params, z_and_y: Array) -> Array:
-        """f_θ(z, y), what p(x | z, y) is made of: [..., B, L + classes] -> [..., B, *of one f]."""
-        return decoder(params.shape).apply(params.decoder, z_and_y)
-
     def log_likelihood(params: Params, batch: Batch, z: Array) -> Array:
         """log p(x | z, y) in nats, z [..., B, L] -> [..., B]."""
-        f = outputs(params, z_with_y(z, batch))
+        f = outputs_of(config, params, z_with_y(z, batch))
         return likelihood.log_prob(params.log_std, f, batch["x"])
 
     # ------------------------------------------------------------------------- the objectives
@@ -253,7 +248,8 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     def negative_iwae(key: Key, params: Params, beta: Array | float, batch: Batch):
         """-log 1/K Σ_k w_k: Burda et al. 2016, equation 8."""
         q = posterior(params, batch)
-        z, log_q = draw(params, q, noise_of(key, q, config.training_samples))
+        noise = noise_of(key, q, config.training_samples)
+        z, log_q = draw(params, q, noise)
         log_w = log_weights(params, batch, z, log_q, beta)
         bound, share = bounds.log_mean(log_w), bounds.shares(log_w)
         if config.objective == "dreg":
@@ -261,7 +257,8 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             # (Tucker et al. 2019, equations 7 and 8); φ within log q(z | x) itself is held still.
             still = jax.lax.stop_gradient
             of_theta = log_weights(params, batch, still(z), still(log_q), beta)
-            held = distributions.gaussian(z, *still((q.mean, q.log_std)))
+            moved = noise + (z - still(z)) * distributions.inverse(still(q.log_std))
+            held = distributions.gaussian_of_noise(moved, still(q.log_std))
             of_phi = log_weights(still(params), batch, z, held, beta)
             climb = jnp.sum(share * of_theta + share**2 * of_phi, axis=0)
             bound = still(bound) + climb - still(climb)
@@ -273,19 +270,19 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         kl, reconstruction = terms(key, params, batch)
         return reconstruction - jnp.sum(kl, axis=1)
 
-    def iwae(key: Key, params: Params, batch: Batch) -> Array:
+    def iwae(key: Key, params: Params, batch: Batch, draws: int) -> Weighed:
         """log 1/K Σ_k p(x, z_k) / q(z_k | x),  z_k ~ q(z | x): Burda et al. 2016, equation 8."""
         q = posterior(params, batch)
 
         def of_chunk(key: Key, draws: int) -> Array:
             return log_weights(params, batch, *draw(params, q, noise_of(key, q, draws)))
 
-        return bounds.importance(key, of_chunk, config.importance_samples)
+        return importance.estimate(key, of_chunk, draws)
 
     # ---------------------------------------------------------------------------- the samples
 
     def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
-        """z ~ p(z), then the mean of p(x | z, y), or without `sample_means` a draw from it.
+        """z ~ p(z), then x ~ p(x | z, y), with its mean if `sample_means` is set.
 
         Labels are drawn evenly where none are given.
         """
@@ -293,12 +290,11 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         key_z, key_x = jax.random.split(key)
         z = jax.random.normal(key_z, (n, config.latents))
         y = labels.draw(jax.random.fold_in(key, 2), given, n)
-        f = outputs(params, z_with_y(z, y))
-        return {"x": likelihood.sample(key_x, params.log_std, f, config.sample_means), **y}
+        return {**drawn_from(config, key_x, params, z_with_y(z, y)), **y}
 
     def decode(key: Key, params: Params, z_and_y: Array) -> Batch:
         """The mean of p(x | z, y), of z [B, L] and y at its end."""
-        return {"x": likelihood.mean(params.log_std, outputs(params, z_and_y))}
+        return {"x": likelihood.mean(params.log_std, outputs_of(config, params, z_and_y))}
 
     def encode(key: Key, params: Params, batch: Batch) -> Array:
         """μ_φ(x), or where a flow takes it, or without `encode_means` z ~ q(z | x, y).
@@ -325,6 +321,22 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         spaces=labels.spaces(likelihood.space),
         latents=Latents(of_params(decode), of_params(encode), of_params(prior)),
     )
+
+
+def _decoder(config: Config, shape: tuple[int, ...]) -> Net:
+    shape = config.likelihood().shape(shape)
+    return nets.vector_decoder(config.network, config.widths, shape, config.activation)
+
+
+def outputs_of(config: Config, params: Params, z_and_y: Array) -> Array:
+    """f_θ(z, y), what p(x | z, y) is made of: [..., B, L + classes] -> [..., B, *of one f]."""
+    return _decoder(config, params.shape).apply(params.decoder, z_and_y)
+
+
+def drawn_from(config: Config, key: Key, params: Params, z_and_y: Array) -> Batch:
+    """x ~ p(x | z, y), and its mean with `sample_means`, of z [B, L] and y at its end."""
+    f = outputs_of(config, params, z_and_y)
+    return config.likelihood().sample(key, params.log_std, f, config.sample_means)
 
 
 def posterior_flow(steps: int, width: int) -> bijections.Bijection:

@@ -154,16 +154,18 @@ def restore(
       which: last, best, or a number of steps.
       asked: how a user asks for it, for messages.
     """
-    if not workdir.checkpoints.is_dir():
+    saved, steps = None, list[int]()
+    if workdir.checkpoints.is_dir():
+        saved = checkpoints(parts, workdir, read_only=True)
+        steps = saved.steps()
+    if saved is None or not steps:
         raise ZooError(
-            f"{workdir.root} holds no checkpoint; train there first, for longer than "
-            "config.checkpoint_every steps."
+            f"{workdir.root} holds no checkpoint yet; train there first: genjax-zoo train "
+            f"--workdir={workdir.root} (it saves every {parts.run.checkpoint_every} steps, "
+            "config.checkpoint_every, when it is stopped by SIGTERM, and at the end)."
         )
-    saved = checkpoints(parts, workdir, read_only=True)
-    steps = saved.steps()
-    step = {"last": steps[-1] if steps else None, "best": saved.best_step()}.get(which)
-    if step is None and which.isdecimal() and int(which) in steps:
-        step = int(which)
+    known = {str(step): step for step in steps}
+    step = (known | {"last": steps[-1], "best": saved.best_step()}).get(which)
     if step is None:
         raise ZooError(
             f"{asked.format(which)} is not in {workdir.root}; expected last, best (where held-out "

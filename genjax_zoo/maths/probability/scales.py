@@ -60,7 +60,7 @@ def expect(key: Key, scale: Scale, batch: Batch) -> tuple[Sums, Info]:
     z = batch["x"].reshape(-1, batch["x"].shape[-1])
     sums = Sums(jnp.full((), len(z), z.dtype), jnp.sum(z, 0), jnp.sum(z**2, 0))
     nats = distributions.gaussian(z, scale.mean, jnp.log(scale.std))
-    return sums, {"loss": -jnp.mean(nats)}
+    return sums, {"log_prob": jnp.mean(nats)}
 
 
 def maximise(sums: Sums) -> Scale:

@@ -17,6 +17,8 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from genjax_zoo.contract import ConfigError
+from genjax_zoo.measure.results import of_what
+from genjax_zoo.measure.weighed import in_words
 from genjax_zoo.models import ZOO
 from genjax_zoo.run.config import assemble
 from genjax_zoo.run.record import files
@@ -192,11 +194,12 @@ def _measurement(entry: Mapping) -> Html:
     else:
         shown, within = _value(value, error)
     facts = [
-        f"{split} split" if split else None,
+        of_what(str(split), _mapping(entry.get("protocol"))) if split else None,
         f"n = {n:,}" if isinstance(n, int) else None,
         f"step {step:,}" if isinstance(step, int) else None,
         f"{entry['better']} is better" if entry.get("better") in ("higher", "lower") else None,
         str(entry["detail"]) if entry.get("detail") else None,
+        in_words(entry.get("trust") or {}, n if isinstance(n, int) else 0),
     ]
     return tag(
         "div",

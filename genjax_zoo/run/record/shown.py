@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from genjax_zoo.contract import MEAN
 from genjax_zoo.run.record import files, pictures
 
 Symbols = Mapping[str, Sequence[str]]
@@ -26,13 +27,14 @@ def is_text(name: str, array: Any, symbols: Symbols) -> bool:
 
 
 def drawn(batch: Mapping[str, Any], symbols: Symbols | None = None) -> str | None:
-    """The name of the array that is drawn: `x`, else the first that can be; None if none can."""
+    """The name of the array that is drawn: the means of x if they are there, else `x`, else the
+    first that can be; None if none can."""
     can = [
         name
         for name, array in batch.items()
         if np.ndim(array) >= 2 and not is_text(name, array, symbols or {})
     ]
-    return "x" if "x" in can else next(iter(can), None)
+    return next((name for name in (MEAN, "x") if name in can), next(iter(can), None))
 
 
 def texts(batch: Mapping[str, Any], symbols: Symbols) -> dict[str, list[str]]:
@@ -81,7 +83,7 @@ def write(
     name, picture = drawn(batch, symbols), None
     paths: list[Path] = []
     if name is not None:
-        under = (reference or {}).get(name)
+        under = (reference or {}).get("x" if name == MEAN else name)
         picture, paths = pictures.write(Path(f"{stem}.png"), batch[name], under, *interval)
     said = texts(batch, symbols or {})
     if said:
