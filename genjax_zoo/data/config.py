@@ -52,7 +52,7 @@ class Data:
     """
 
     source: str = "digits"
-    batch_size: int = number(100, least=1)
+    batch_size: int = number(100, least=1, most=10**6)
     scale: Literal["unit", "symmetric", "raw"] = "unit"
     resize: int = number(0, least=0, most=4096)
     channels: Literal[0, 1, 3] = 0

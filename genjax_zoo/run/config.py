@@ -77,10 +77,24 @@ def make_model(run: Run) -> Model:
     """The model that a run's config describes."""
     family = family_of(run.model)
     fields = {k: v for k, v in run.model.items() if k != "name"}
+    _check_owner(family, fields)
     return family.make(
         typed.typed(family.Config, fields, "config.model"),
         optimizers.make(run.optimizer, run.steps),
     )
+
+
+def _check_owner(family: Family, fields: Mapping[str, Any]) -> None:
+    """Raises ConfigError where the fields are all those of another family."""
+    own = lambda of: {field.name for field in dataclasses.fields(of.Config)}
+    if not set(fields) <= own(family):
+        for other in ZOO.values():
+            if set(fields) == own(other):
+                raise ConfigError(
+                    f"config.model.name={family.name!r}, but its other fields are those of a "
+                    f"{other.name}; choose that family's own: "
+                    f"--config=configs/{family.name}.py:VARIANT."
+                )
 
 
 def read(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Run:
