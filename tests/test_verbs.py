@@ -41,7 +41,7 @@ def quadratic(key, params, memory, batch):
     ("batch", "telling"),
     [
         (np.zeros((3, 2), np.float32), r"got ndarray \[3, 2\]; put it under its name: {\"x\": x}"),
-        ([[0.0, 1.0]], r"got list; put it under"),
+        ([[0.0, 1.0]], "got list; put it under"),
         ({"x": [[0.0, 1.0]]}, "'x' is list; make an array of all examples of it"),
         ({"x": jnp.zeros(())}, "'x' is ArrayImpl; make an array of all examples"),
         ({"x": np.zeros((3, 2), np.uint8)}, "'x' is uint8; make it float32 .* such as x / 255"),

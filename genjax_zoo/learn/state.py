@@ -120,11 +120,8 @@ def check_batch(batch: Any) -> None:
     """
     expected = 'a batch should be {"x": an array [B, ...], ...}, B examples of float32 each'
     if not isinstance(batch, Mapping):
-        shape = list(getattr(batch, "shape", ()))
-        raise DataError(
-            f"{expected}, got {type(batch).__name__}{f' {shape}' if shape else ''}; put it under "
-            'its name: {"x": x}.'
-        )
+        came = type(batch).__name__ + (f" {list(batch.shape)}" if hasattr(batch, "shape") else "")
+        raise DataError(f'{expected}, got {came}; put it under its name: {{"x": x}}.')
     sizes = {}
     for name, array in batch.items():
         shape, dtype = getattr(array, "shape", ()), getattr(array, "dtype", None)

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 
@@ -89,7 +90,8 @@ class Params:
 
 def make(config: Config, tx: optax.GradientTransformation) -> Model:
     """A continuous flow that follows the gradient of its likelihood."""
-    forwards = jnp.linspace(0.0, 1.0, config.steps + 1)
+    # Of numpy, for a model is made without a device.
+    forwards: Any = np.linspace(0.0, 1.0, config.steps + 1, dtype=np.float32)
     solver = (config.method, config.tolerance)
 
     def network(shape: tuple[int, ...]) -> nets.Net:

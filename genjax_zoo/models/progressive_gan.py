@@ -20,6 +20,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from genjax_zoo import typed
@@ -127,7 +128,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             for model, side, steps in zip(models, config.sides, config.steps, strict=True)
         ]
     )
-    ends = jnp.cumsum(jnp.array(config.steps))
+    ends = np.cumsum(config.steps)
 
     @functools.wraps(init)
     def start(key: Key, batch: Batch, **begun: Params) -> Staged:

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from genjax_zoo import typed
@@ -158,23 +159,23 @@ def rectified_flow(start: float = 1e-3, end: float = 0.999) -> Process:
     return Process(lambda t: 1 - t, lambda t: t, start, end)
 
 
-def discrete(beta: Array) -> Process:
+def discrete(beta: np.ndarray) -> Process:
     """The chain of T steps with variances β_1 .. β_T, read at times i / T: Ho et al. 2020.
 
     Between those times log SNR is interpolated; the first step, from data without noise, has none.
     """
     # log ᾱ_i = Σ_{j ≤ i} log(1 - β_j)
-    log_alpha = 0.5 * jnp.cumsum(jnp.log1p(-beta))
-    at = (1 + jnp.arange(len(beta))) / len(beta)
-    log_snr = 2 * log_alpha - jnp.log(-jnp.expm1(2 * log_alpha))
-    snr = lambda t: jnp.interp(t, at, log_snr)
+    log_alpha = 0.5 * np.cumsum(np.log1p(-np.asarray(beta, np.float64)))
+    at = (1 + np.arange(len(beta))) / len(beta)
+    log_snr = 2 * log_alpha - np.log(-np.expm1(2 * log_alpha))
+    snr = lambda t: jnp.interp(t, *(jnp.asarray(each, float) for each in (at, log_snr)))
     alpha = lambda t: jnp.sqrt(jax.nn.sigmoid(snr(t)))
     return Process(alpha, lambda t: jnp.sqrt(jax.nn.sigmoid(-snr(t))), 1 / len(beta), 1.0)
 
 
-def linear_betas(steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> Array:
+def linear_betas(steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> np.ndarray:
     """β_1 .. β_T of Ho et al. 2020, section 4."""
-    return jnp.linspace(first, last, steps)
+    return np.linspace(first, last, steps)
 
 
 def of_log_snr(log_snr: Schedule, start: float = 0.0, end: float = 1.0) -> Process:
