@@ -10,6 +10,7 @@ import difflib
 import functools
 import math
 import numbers
+import struct
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -68,13 +69,14 @@ class Range(NamedTuple):
     below: float | None = None
 
     def holds(self, value: float) -> bool:
-        """Whether the value lies there; NaN and the infinite never do."""
+        """Whether the value lies there, and its float32 too; NaN and the infinite never do."""
+        held = in_float32(value)
         return (
-            (isinstance(value, int) or math.isfinite(value))
+            (isinstance(value, int) or math.isfinite(held))
             and (self.least is None or value >= self.least)
             and (self.most is None or value <= self.most)
-            and (self.above is None or value > self.above)
-            and (self.below is None or value < self.below)
+            and (self.above is None or min(value, held) > self.above)
+            and (self.below is None or max(value, held) < self.below)
         )
 
     def __str__(self) -> str:
@@ -93,6 +95,22 @@ class Range(NamedTuple):
         return f"in {left}{low:.16g}, {high:.16g}{right}"
 
 
+def in_float32(value: float) -> float:
+    """A number as jax computes with it: 1e39 is infinite there, 1e-39 is 0, .99999999999 is 1.
+
+    Integers stay what they are.
+    """
+    if isinstance(value, int) or not math.isfinite(value):
+        return value
+    try:
+        (held,) = struct.unpack("f", struct.pack("f", value))
+    except OverflowError:
+        return math.copysign(math.inf, value)
+    return held if abs(held) >= SMALLEST else 0.0
+
+
+SMALLEST = 2.0**-126
+"""The smallest positive number that every device tells from 0 in float32."""
 LARGEST = 10**9
 """What an integer field may be at most where it declares no end: jax counts in 32 bits."""
 FINITE = Range()
@@ -154,7 +172,16 @@ def check(made: Any) -> None:
         allowed = field.metadata.get(RANGE, FINITE)
         for one in _numbers(value):
             if not allowed.holds(one):
-                raise ConfigError(f"{who}: {field.name} should be {allowed}, got {one}.")
+                held = in_float32(one)
+                lost = held != one and held in (
+                    0,
+                    math.inf,
+                    -math.inf,
+                    allowed.above,
+                    allowed.below,
+                )
+                came = f"{one}{f', which is {held:g} in float32' if lost else ''}"
+                raise ConfigError(f"{who}: {field.name} should be {allowed}, got {came}.")
             if isinstance(one, int) and allowed.most is allowed.below is None and one > LARGEST:
                 raise ConfigError(f"{who}: {field.name} should be at most {LARGEST}, got {one}.")
 

@@ -166,6 +166,7 @@ class Ranged:
         {"least": 1, "above": 1e-9, "both": 0.999, "closed": 0.0, "most": -5, "below": 2.9},
         {"closed": 1.0, "maybe": None, "widths": ()},
         {"maybe": 0, "widths": (1,), "free": -100},
+        {"closed": 1e-300, "both": 1e-37, "above": 3e38},
         {"seed": 2**32 - 1, "least": 10**9, "kind": "conv"},
     ],
 )
@@ -194,6 +195,17 @@ def test_numbers_within_their_ranges(fields):
         ({"above": float("inf")}, "above should be positive, got inf."),
         ({"below": float("-inf")}, "below should be below 3, got -inf."),
         ({"below": 10**400}, "below should be below 3, got inf."),
+        # Nor does what is lost in float32.
+        ({"above": 1e300}, "above should be positive, got 1e+300, which is inf in float32."),
+        ({"above": 1e-300}, "above should be positive, got 1e-300, which is 0 in float32."),
+        (
+            {"both": 0.99999999999},
+            "both should be in (0, 1), got 0.99999999999, which is 1 in float32.",
+        ),
+        (
+            {"pair": (0.0, -1e39)},
+            "pair should be a finite number, got -1e+39, which is -inf in float32.",
+        ),
         ({"pair": (float("nan"), 1.0)}, "pair should be a finite number, got nan."),
         ({"pair": (0.0, float("inf"))}, "pair should be a finite number, got inf."),
         # jax counts in 32 bits.
