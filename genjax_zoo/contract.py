@@ -238,7 +238,8 @@ class Init(Protocol):
           begun: what the run starts from: the learnt parameters of other runs, under the names
             that this function's own signature declares. None where it starts from nothing.
 
-        Raises ConfigError for data, or for something begun, that do not fit the config.
+        Raises ConfigError for data, or for something begun, that do not fit the config, and
+        DataError for what is no batch.
         """
 
 

@@ -118,6 +118,11 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
                 known = node.keys() if isinstance(node, ConfigDict) else ()
                 raise ConfigError(nearest(name, known, f"field of {where}:"))
             where, node = f"{where}.{name}", node[name]
+        if isinstance(node, ConfigDict):
+            example = f"--{where}.{min(node)}={node[min(node)]}"
+            raise ConfigError(f"{flag}: {where} is a group of fields; set each, as {example}.")
+        if type(node) is int:
+            flag = _whole(flag)
         values, argv = flags.FlagValues(), ["genjax-zoo", flag]
         try:
             config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
@@ -136,6 +141,15 @@ def located(config: ConfigDict) -> ConfigDict:
         config = config.copy_and_resolve_references()
         config.data.source = absolute(config.data.source)
     return config
+
+
+def _whole(flag: str) -> str:
+    """The flag, 1e4 written out as the integer that it is."""
+    name, equals, value = flag.partition("=")
+    with contextlib.suppress(ValueError):
+        if "e" in value.lower() and (number := float(value)).is_integer():
+            return f"{name}{equals}{int(number)}"
+    return flag
 
 
 def workdir_of(call: Call) -> Workdir:

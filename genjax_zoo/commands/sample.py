@@ -21,6 +21,7 @@ from genjax_zoo.commands.flags import Call
 from genjax_zoo.contract import ConfigError
 from genjax_zoo.data import sources
 from genjax_zoo.run import trained
+from genjax_zoo.run.devices import memory
 from genjax_zoo.run.record import files, shown
 from genjax_zoo.run.setup import SAMPLE
 from genjax_zoo.typed import nearest
@@ -30,6 +31,7 @@ def run(call: Call) -> None:
     """Writes samples/sample_step_..., and prints where."""
     known, workdir = call.flags, configs.workdir_of(call)
     parts = trained.read(workdir, configs.of_trained(call, workdir))
+    memory.check_samples("n", known.n, trained.example_of(parts.arrays))
     words = [*known.given, *([f"text={known.text}"] if known.text is not None else [])]
     tokeniser = sources.tokeniser(parts.run.data, parts.symbols, parts.arrays)
     asked = given(words, parts.symbols, tokeniser)
@@ -39,7 +41,9 @@ def run(call: Call) -> None:
     key = jax.random.fold_in(jax.random.key(parts.run.seed), SAMPLE)
     key = jax.random.fold_in(key, known.sample_seed)
     draw = jax.jit(lambda key, state: parts.model.sample(key, state, known.n, asked))
-    batch = jax.tree.map(np.asarray, draw(key, state))
+    compiled = draw.lower(key, state).compile()
+    memory.check_compiled(f"drawing --n={known.n}", compiled, memory.FEWER)
+    batch = jax.tree.map(np.asarray, compiled(key, state))
     name = f"sample_step_{step:08d}_seed_{known.sample_seed}_n_{known.n}"
     stem = folder / (name + told_apart([*words, *call.overrides]))
     packed = io.BytesIO()

@@ -18,7 +18,6 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -138,6 +137,9 @@ def feeds(
     def load(chunk: tuple[int, int]) -> Any:
         each = [source.feed(step, rows) for step in range(*chunk)]
         return jax.tree.map(lambda *xs: np.stack(xs), *each)
+
+    # Not at the top of the file, for whoever draws samples reads no data.
+    import grain
 
     ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     return iter(grain.MapDataset.source(list(chunks)).map(load).to_iter_dataset(ahead))

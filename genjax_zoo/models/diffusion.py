@@ -45,7 +45,7 @@ from genjax_zoo.maths.diffusion import denoising, guidance, likelihood, ode, sam
 from genjax_zoo.maths.diffusion.denoising import PARAMETRISATIONS, WEIGHTINGS, Predict
 from genjax_zoo.maths.diffusion.sde import Process, like
 from genjax_zoo.maths.probability.given import Labels, Texts, known_part, part_of, read_given
-from genjax_zoo.typed import choose, number
+from genjax_zoo.typed import MOST_STEPS, choose, number
 
 VERB = "descend"
 
@@ -89,7 +89,7 @@ class Config:
     parametrisation: str = "noise"
     weighting: str = "simple"
     sampling: samplers.Config = dataclasses.field(default_factory=samplers.Config)
-    data_std: float = number(0.5, above=0)
+    data_std: float = number(0.5, least=1e-6, most=1e6)
     network: nets.Denoiser = dataclasses.field(default_factory=nets.Denoiser)
     classes: int = number(0, least=0)
     text: nets.Text = dataclasses.field(default_factory=nets.Text)
@@ -97,12 +97,12 @@ class Config:
     guide: Literal["free", "classifier"] = "free"
     guidance: float = number(0.0, least=-1)
     classifier: nets.Denoiser = dataclasses.field(default_factory=nets.Denoiser)
-    bound_samples: int = number(16, least=1)
-    bound_steps: int = number(0, least=0)
+    bound_samples: int = number(16, least=1, most=MOST_STEPS)
+    bound_steps: int = number(0, least=0, most=MOST_STEPS)
     ode: str = "rk4"
-    ode_steps: int = number(25, least=1)
-    tolerance: float = number(1e-4, above=0)
-    probes: int = number(1, least=0)
+    ode_steps: int = number(25, least=1, most=MOST_STEPS)
+    tolerance: float = number(1e-4, least=1e-12, most=0.1)
+    probes: int = number(1, least=0, most=MOST_STEPS)
     average: float = number(0.999, least=0, below=1)
 
     def __post_init__(self):

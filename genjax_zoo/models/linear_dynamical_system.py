@@ -49,7 +49,7 @@ from genjax_zoo.maths.inference.kalman import System
 from genjax_zoo.maths.inference.matrices import at_least, exactly, spectral_radius
 from genjax_zoo.maths.inference.regressions import Regression, coefficients, residual
 from genjax_zoo.maths.probability.given import check_count, known_part, part_of, read_given
-from genjax_zoo.typed import nearest, number
+from genjax_zoo.typed import MOST_LAYERS, MOST_STEPS, nearest, number
 
 VERB = "em"
 
@@ -93,7 +93,7 @@ class Config:
 
     structure: Literal["free", "local_level", "autoregressive"] = "free"
     states: int = number(8, least=1)
-    ar: int = number(1, least=1)
+    ar: int = number(1, least=1, most=MOST_LAYERS)
     noise: Literal["diagonal", "isotropic", "full"] = "diagonal"
     start: Literal["subspace", "random"] = "subspace"
     fixed: tuple[str, ...] = ()
@@ -106,7 +106,7 @@ class Config:
     ridge: float = number(1e-6, least=1e-9, most=1)
     keep: float = number(0.0, least=0, most=1)
     parallel: bool = False
-    sample_length: int = number(0, least=0)
+    sample_length: int = number(0, least=0, most=MOST_STEPS)
 
     def __post_init__(self):
         for part in self.fixed:

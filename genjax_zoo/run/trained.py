@@ -81,7 +81,7 @@ def read(workdir: Workdir, run: Run, layout: Layout | None = None) -> Trained:
     about = workdir.read(workdir.example, "train in this workdir first.")
     model, layout = make_model(run), layout or lay_out(Devices())
     begun = begun_of(workdir).like
-    like = state_like(run, model, layout, _example(about["arrays"]), begun)
+    like = state_like(run, model, layout, example_of(about["arrays"]), begun)
     low, high = about["interval"]
     return Trained(run, model, like, (low, high), about["symbols"], about["arrays"])
 
@@ -96,13 +96,14 @@ def params_like(origin: Origin) -> Any:
     """The shapes and dtypes of what was taken from another run."""
     run = config.read(origin.config)
     begun = {name: params_like(Origin.read(entry)) for name, entry in origin.begun.items()}
-    example = _example(origin.arrays)
+    example = example_of(origin.arrays)
     return jax.eval_shape(
         eval_params, state_like(run, make_model(run), lay_out(Devices()), example, begun)
     )
 
 
-def _example(arrays: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
+def example_of(arrays: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
+    """A batch's shapes and dtypes, by what `Trained.arrays` says of each."""
     return {
         name: jax.ShapeDtypeStruct(tuple(shape), dtype) for name, (dtype, shape) in arrays.items()
     }
