@@ -23,7 +23,7 @@ from genjax_zoo.data.sources import open_source
 from genjax_zoo.models import ZOO
 from genjax_zoo.run.config import assemble
 from genjax_zoo.run.observers import Samples
-from genjax_zoo.run.record import files, page, pictures, provenance, report
+from genjax_zoo.run.record import files, page, pictures, plots, provenance, report
 
 FAMILY = next(iter(ZOO))
 
@@ -61,8 +61,8 @@ def test_pictures_beside_one_another_are_parted_by_white():
 
 @pytest.mark.parametrize("values", [[0.1, 0.5, np.nan, np.inf], [2.0, 2.0], []])
 def test_histograms_of_whatever_numbers(values):
-    drawn = pictures.histograms({"samples": np.array(values), "data": np.ones(3)}, "distance")
-    assert drawn.shape == (320, 640, 3) and drawn.min() < 128
+    drawn = plots.histograms({"samples": np.array(values), "data": np.ones(3)}, "distance")
+    assert drawn.shape == (640, 1280, 3) and drawn.min() < 128
 
 
 def test_small_images_are_enlarged_by_a_whole_factor():
@@ -96,13 +96,15 @@ def test_a_grid_is_of_images(shape):
 
 def test_points_lie_where_they_should():
     corner = np.array([[-1.0, -1.0], [1.0, 1.0]])
-    picture = pictures.scatter(np.array([[0.5, 0.5]] * 9), reference=corner, size=200)
-    assert picture.shape == (200, 200, 3)
+    picture = plots.scatter(np.array([[0.5, 0.5]] * 9), reference=corner, size=600)
+    assert picture.shape == (600, 600, 3)
+    picture = picture[50:]  # beneath the legend
     blue = np.argwhere((picture[..., 2].astype(int) - picture[..., 0]) > 80)
     # The frame is 1.2 times the data's: (0.5, 0.5) lies at (0.5 / 1.2 + 1) / 2 of it.
-    across, up = blue[:, 1].mean(), 199 - blue[:, 0].mean()
-    assert across == pytest.approx(200 * (0.5 / 1.2 + 1) / 2, abs=2)
-    assert up == pytest.approx(200 * (0.5 / 1.2 + 1) / 2, abs=2)
+    across, up = blue[:, 1].mean(), 549 - blue[:, 0].mean()
+    share = (0.5 / 1.2 + 1) / 2
+    assert across == pytest.approx(600 * (plots.LEFT + plots.SIDE * share), abs=2)
+    assert up == pytest.approx(600 * (plots.BOTTOM + plots.SIDE * share), abs=2)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e308, -1e308, 0.0])
@@ -136,10 +138,10 @@ def test_the_shape_chooses_the_picture():
     same = np.testing.assert_array_equal
     images, points, text = x.random((4, 8, 8, 1)), x.random((9, 2)), x.integers(0, 65, (3, 20))
     same(pictures.picture(images, low=-1), pictures.grid(images, low=-1))
-    same(pictures.picture(points, points), pictures.scatter(points, points))
+    same(pictures.picture(points, points), plots.scatter(points, points))
     same(pictures.picture(text), pictures.heat(text))
     series, clips = x.random((3, 9, 2)), x.random((3, 5, 8, 8, 3))
-    same(pictures.picture(series, series), pictures.lines(series, series))
+    same(pictures.picture(series, series), plots.lines(series, series))
     same(pictures.picture(clips, high=2), pictures.film(clips, high=2))
 
 
@@ -150,20 +152,21 @@ def bluish(picture):
 def test_a_line_lies_where_its_series_does_and_ends_at_the_edge():
     step = np.where(np.arange(100) < 50, 1.0, 9e9)[None, :, None]
     data = np.where(np.arange(100) < 50, 0.0, 1.0)[None, :, None]
-    rows, columns = np.nonzero(bluish(pictures.lines(step, data)))
-    early, late = (rows[columns < columns.mean()], rows[columns > columns.mean() + 9])
+    plot = lambda x: plots.lines(x, data)[80:]  # beneath the legend
+    rows, columns = np.nonzero(bluish(plot(step)))
+    early, late = (rows[columns < columns.mean()], rows[columns > columns.mean() + 30])
     # The frame is 1.3 times the data's, [0, 1], and what is beyond it lies on its upper edge.
-    assert late.min() == late.max() or np.ptp(late) <= 3
+    assert late.min() == late.max() or np.ptp(late) <= 6
     assert late.max() < early.max()
-    grey = np.argwhere(np.ptp(pictures.lines(step, data), -1) == 12)
-    assert abs(grey[:, 0].min() - np.median(early)) <= 3
+    grey = np.argwhere((plot(step) == (0xB8, 0xBC, 0xC4)).all(-1))
+    assert abs(grey[:, 0].min() - np.median(early)) <= 6
 
 
 def test_a_number_that_is_none_leaves_a_gap_and_is_counted():
     whole = np.zeros((1, 101, 1))
     gap = whole.copy()
     gap[0, 40:61] = np.nan
-    whole, gap = pictures.lines(whole), pictures.lines(gap)
+    whole, gap = plots.lines(whole), plots.lines(gap)
     across = np.flatnonzero(bluish(whole).any(0))
     left, right = across.min(), across.max()
     middle = (left + right) // 2

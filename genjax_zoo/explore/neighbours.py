@@ -12,7 +12,7 @@ from genjax_zoo.explore.pictures import Shown, picture, write
 from genjax_zoo.explore.subject import Subject
 from genjax_zoo.measure import samples
 from genjax_zoo.measure.probes import check_shape
-from genjax_zoo.run.record import pictures
+from genjax_zoo.run.record import plots
 
 NEAREST, SIZE, BLOCK = 5, 500, 2000
 """Neighbours shown; samples compared, at most; training examples that are held at once."""
@@ -91,7 +91,7 @@ def show(subject: Subject) -> Iterator[Shown]:
     integers = np.issubdtype(fake.dtype, np.integer)
     measure = "the places that differ" if integers else "Euclid's distance of their numbers"
     lines = {"samples": near[:, 0], "held-out examples": apart}
-    compared = pictures.histograms(lines, "distance to the nearest training example")
+    compared = plots.histograms(lines, "distance to the nearest training example")
     yield Shown(
         [
             write(subject, "neighbours", picture(subject, fake[shown, None], found[shown])),
