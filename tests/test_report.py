@@ -152,7 +152,7 @@ def bluish(picture):
 def test_a_line_lies_where_its_series_does_and_ends_at_the_edge():
     step = np.where(np.arange(100) < 50, 1.0, 9e9)[None, :, None]
     data = np.where(np.arange(100) < 50, 0.0, 1.0)[None, :, None]
-    plot = lambda x: plots.lines(x, data)[80:]  # beneath the legend
+    plot = lambda x: plots.lines(x, data)[int(plots.MARGIN * plots.DOTS) :]  # beneath the legend
     rows, columns = np.nonzero(bluish(plot(step)))
     early, late = (rows[columns < columns.mean()], rows[columns > columns.mean() + 30])
     # The frame is 1.3 times the data's, [0, 1], and what is beyond it lies on its upper edge.

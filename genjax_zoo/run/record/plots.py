@@ -27,6 +27,8 @@ DOTS = 200
 LEFT, BOTTOM, SIDE = 0.1, 0.05, 0.88
 """Where the axes of a plane lie in its picture, and how wide and high they are; the legend is
 above them, where it hides no point."""
+MARGIN = 0.3
+"""Inches above and below the panels of series: for the legend, and for the times."""
 BEYOND = 0.985
 """Where on the frame, which spans [-1, 1], lies what is beyond it."""
 
@@ -214,8 +216,8 @@ def lines(x: Any, reference: Any = None, size: int = 1280) -> np.ndarray:
         )
         if i == 0:
             _legend(axes)
-    edge = 0.35 / rows
-    figure.subplots_adjust(0.6 / 6.4, edge * 0.5, 0.97, 1 - edge * 0.6, wspace=0.25, hspace=0.3)
+    edge = MARGIN / (rows * height)
+    figure.subplots_adjust(0.6 / 6.4, edge, 0.97, 1 - edge, wspace=0.25, hspace=0.3)
     return _drawn(figure)
 
 
