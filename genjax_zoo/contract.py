@@ -1,7 +1,8 @@
 """The contract: what every model of the zoo is, and nothing about how it learns or runs.
 
-Floor 0. Nothing here imports anything of genjax_zoo. Throughout, B counts the examples of a batch,
-a key comes first and a state second, and what a function says of the data it says in a batch:
+Floor 0. Of genjax_zoo nothing but the errors is imported here. Throughout, B counts the examples of
+a batch, a key comes first and a state second, and what a function says of the data it says in a
+batch:
 
     Space           what an array of a batch may hold
     Measure         a number per example, with what kind of number it is
@@ -14,11 +15,54 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 import types
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import numpy as np
+
+from genjax_zoo.errors import CheckpointError, ConfigError, DataError, DivergedError, ZooError
+
+__all__ = [
+    "BINARY",
+    "COUNTS",
+    "NOTHING",
+    "REAL",
+    "SIGNED",
+    "UNIT",
+    "Array",
+    "Autoregression",
+    "Batch",
+    "CheckpointError",
+    "ConfigError",
+    "DataError",
+    "Decode",
+    "DivergedError",
+    "Encode",
+    "Exactness",
+    "Extend",
+    "Info",
+    "Init",
+    "Key",
+    "Kind",
+    "Latents",
+    "Measure",
+    "Model",
+    "Net",
+    "Once",
+    "Prior",
+    "Sample",
+    "Sometimes",
+    "Space",
+    "Start",
+    "State",
+    "Step",
+    "Value",
+    "ZooError",
+    "categorical",
+]
 
 Key = jax.Array
 Array = jax.Array
@@ -79,23 +123,67 @@ class Space(NamedTuple):
 
     Attributes:
       kind: real, unit, signed, binary, counts or categorical.
-      size: of a categorical one, how many values there are: 10 labels, 256 levels, a vocabulary
-        of 50257. 0 where that is not known.
+      size: how many values there are: 10 labels, a vocabulary of 50257, counts 0 .. 16, or of a
+        unit or signed space 256 grey levels, evenly spaced from end to end. 0 where that is not
+        known, or every number between the ends is one.
+      missing: whether a number may be missing, which is NaN.
     """
 
     kind: Kind
     size: int = 0
+    missing: bool = False
+
+    def of(self, size: int) -> Space:
+        """The same kind of so many values: UNIT.of(256) are the levels of 8 bits."""
+        return self._replace(size=size)
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The least number and the largest."""
+        low, high = _ENDS[self.kind]
+        return low, self.size - 1 if self.size and high == math.inf else high
+
+    @property
+    def step(self) -> float:
+        """How far its numbers are apart; 0 where there is no gap between them."""
+        low, high = self.ends
+        if self.kind in (Kind.UNIT, Kind.SIGNED):
+            return (high - low) / (self.size - 1) if self.size else 0
+        return 0 if self.kind is Kind.REAL else 1
+
+    def has(self, x: Any) -> Any:
+        """Which numbers of an array, numpy's or jax's, are values of the space: bool, like x."""
+        low, high = self.ends
+        found = (x >= low) & (x <= high)
+        if high == math.inf:
+            found &= abs(x) < high
+        if self.step == 1:
+            found &= x == x.round()
+        elif self.step:
+            # float32 divides and multiplies a level back to within a millionth of it.
+            place = (x - low) / self.step
+            found &= abs(place - place.round()) < 1e-3
+        return found | (x != x) if self.missing else found
 
     def holds(self, other: Space) -> bool:
         """Whether every array of the space `other` is one of this space too."""
+        if other.missing > self.missing or other.kind not in _WITHIN[self.kind]:
+            return False
         if self.kind is Kind.CATEGORICAL:
-            fits = not (self.size and other.size) or other.size <= self.size
-            return other.kind is Kind.CATEGORICAL and fits
-        return other.kind in _WITHIN[self.kind]
+            return not (self.size and other.size) or other.size <= self.size
+        if not self.size:
+            return True
+        size = 2 if other.kind is Kind.BINARY else other.size
+        return size > 0 and bool(self.has(np.linspace(*other.ends, size)).all())
 
     def __str__(self) -> str:
         """The space in words."""
-        return _IN_WORDS[self.kind] + (f" of {self.size} values" if self.size else "")
+        words = _IN_WORDS[self.kind]
+        if self.size and self.kind in (Kind.COUNTS, Kind.CATEGORICAL):
+            words = f"{words.split()[0]} 0 .. {self.size - 1}"
+        elif self.size:
+            words += f" of {self.size} levels"
+        return words + (", or NaN where they are missing" if self.missing else "")
 
 
 REAL, UNIT, SIGNED, BINARY, COUNTS = (
@@ -114,6 +202,15 @@ _WITHIN: Mapping[Kind, frozenset[Kind]] = {
     Kind.SIGNED: frozenset({Kind.SIGNED, Kind.UNIT, Kind.BINARY}),
     Kind.BINARY: frozenset({Kind.BINARY}),
     Kind.COUNTS: frozenset({Kind.COUNTS, Kind.BINARY}),
+    Kind.CATEGORICAL: frozenset({Kind.CATEGORICAL}),
+}
+_ENDS: Mapping[Kind, tuple[float, float]] = {
+    Kind.REAL: (-math.inf, math.inf),
+    Kind.UNIT: (0, 1),
+    Kind.SIGNED: (-1, 1),
+    Kind.BINARY: (0, 1),
+    Kind.COUNTS: (0, math.inf),
+    Kind.CATEGORICAL: (0, math.inf),
 }
 _IN_WORDS: Mapping[Kind, str] = {
     Kind.REAL: "real numbers",
@@ -196,6 +293,21 @@ class Once(NamedTuple):
     notes: Mapping[str, Array] = {}
 
 
+class Weighed(NamedTuple):
+    """A mean over importance weights, and how far it can be trusted, of each example.
+
+    Attributes:
+      value: what is made of the mean [B], in the measure's unit.
+      effective: (Σ w)² / Σ w² [B], how many of the draws carry it.
+      tail: k̂ [B], the index of the Pareto tail of the largest weights: above .7 the mean cannot be
+        trusted. NaN where there are too few draws to tell.
+    """
+
+    value: Array
+    effective: Array
+    tail: Array
+
+
 @dataclasses.dataclass(frozen=True, eq=False)
 class Measure:
     """A number per example that a model can say of data, with what it is.
@@ -216,6 +328,9 @@ class Measure:
       once: (key, state) -> Once, computed once for a whole measurement; None if nothing is.
       density: whether it is a log-density of x, of which bits per dimension can be said.
       per: batch -> [B], how much of it each example holds: tokens, bytes, dimensions.
+      weighed: (key, state, batch, K) -> Weighed, of what is a mean over K importance weights; its
+        `value` with K = `draws` is the measure's. None of any other.
+      draws: K.
     """
 
     value: Value | Callable[..., Array]
@@ -226,6 +341,8 @@ class Measure:
     once: Callable[[Key, State], Once] | None = None
     density: bool = False
     per: Callable[[Batch], Array] | None = None
+    weighed: Callable[[Key, State, Batch, int], Weighed] | None = None
+    draws: int = 0
 
     def __call__(self, key: Key, state: State, batch: Batch) -> Array:
         """The numbers [B] of one batch alone."""
@@ -361,26 +478,3 @@ class Net(NamedTuple):
 
     init: Callable[..., Any]
     apply: Callable[..., Any]
-
-
-# ------------------------------------------------------------------------------------- the errors
-
-
-class ZooError(Exception):
-    """Something the user can mend. The message says what was expected, what came, what to do."""
-
-
-class ConfigError(ZooError):
-    """A config holds a field, a value or a name that does not exist."""
-
-
-class DataError(ZooError):
-    """The data are missing, unreadable or of the wrong shape."""
-
-
-class CheckpointError(ZooError):
-    """A checkpoint is damaged, belongs to another model, or could not be written."""
-
-
-class DivergedError(ZooError):
-    """A number became NaN or infinite."""

@@ -8,28 +8,29 @@ from __future__ import annotations
 import importlib
 import os
 import sys
-from collections.abc import Sequence
-
-from absl import flags
+from collections.abc import Callable, Sequence
 
 from genjax_zoo.commands import failures
 from genjax_zoo.commands.flags import parse, usage
-from genjax_zoo.contract import ConfigError, ZooError
-from genjax_zoo.run.devices import startup
+from genjax_zoo.errors import ZooError
 
 
-def main(argv: Sequence[str]) -> int:
+def main(argv: Sequence[str], prepare: Callable[[], None] = lambda: None) -> int:
     """Runs the command that the command line names; returns the exit status.
 
     An error that the user can mend is one message and status 2, not a traceback.
+
+    Args:
+      argv: the program and its words.
+      prepare: what has to be settled before a command starts; help needs none of it.
     """
     several = any(arg.lstrip("-").startswith("coordinator") for arg in argv)
     try:
         call = parse(argv)
         if call.flags.help:
-            print(usage())
+            print(usage(call.command))
         else:
-            _join(call.flags)
+            prepare()
             importlib.import_module(f"genjax_zoo.commands.{call.command}").run(call)
         return 0
     except ZooError as error:
@@ -51,27 +52,18 @@ def main(argv: Sequence[str]) -> int:
     return 2
 
 
-def _join(known: flags.FlagValues) -> None:
-    """Makes this process one of several, where the flags say so: before jax finds its devices."""
-    place = [known.coordinator, known.processes, known.process]
-    if all(flag is None for flag in place):
-        return
-    if any(flag is None for flag in place) or known.process >= known.processes:
-        raise ConfigError(
-            "several processes need all of --coordinator=HOST:PORT, --processes=N and "
-            f"--process=0 .. N-1, got {place[0]}, {place[1]} and {place[2]}."
-        )
-    import jax
+def prepare() -> None:
+    """Settles what jax reads when it starts. It is imported here, for help is shown without it."""
+    from genjax_zoo.run.devices import startup
 
-    jax.distributed.initialize(*place)
+    startup.prepare()
+    startup.keep_compiled()
 
 
 def run() -> None:
     """The entry point."""
-    startup.prepare()
-    startup.keep_compiled()
     failures.watch()
-    sys.exit(main(sys.argv))
+    sys.exit(main(sys.argv, prepare))
 
 
 if __name__ == "__main__":

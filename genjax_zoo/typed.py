@@ -12,7 +12,7 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from genjax_zoo.contract import ConfigError
+from genjax_zoo.errors import ConfigError
 
 T = TypeVar("T")
 

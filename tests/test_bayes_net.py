@@ -168,10 +168,10 @@ def test_bad_data_are_refused_where_they_are_seen():
 
 def test_the_support_is_that_of_the_columns():
     assert make(Config()).spaces["x"] == BINARY
-    assert make(Config(states="A=3")).spaces["x"] == COUNTS
+    assert make(Config(states="A=3")).spaces["x"] == COUNTS.of(3)
     assert make(Config(states="A=3", hidden=("A",))).spaces["x"] == BINARY
     assert make(Config(net="P(X)", states="X=real")).spaces["x"] == REAL
-    assert make(Config(missing=True)).spaces["x"] == REAL
+    assert make(Config(missing=True)).spaces["x"] == BINARY._replace(missing=True)
     assert make(Config()).latents is None
     assert make(Config()).log_prob.exactness is Exactness.EXACT
 

@@ -12,6 +12,7 @@ from genjax_zoo.contract import Exactness, Measure, Model, Once, categorical
 from genjax_zoo.data.config import Data
 from genjax_zoo.data.source import Source
 from genjax_zoo.data.sources import open_source
+from genjax_zoo.maths.inference import bounds, importance
 from genjax_zoo.measure import examples, samples
 from genjax_zoo.measure.results import Result, bits_per_dim, describe
 
@@ -177,3 +178,35 @@ def test_a_result_of_old_is_read_without_per():
     entry = Result("a", 1.0, 0.1, "exact", "nats", "test", 3, "", 1, "higher")._asdict()
     del entry["per"]
     assert Result(**entry).per is None
+
+
+# Estimates by importance weights
+
+
+def test_an_estimate_says_how_far_its_weights_can_be_trusted():
+    """Weights of N(0, 1) by N(0, 1/4), whose tail index is 3/4: no K makes them reliable."""
+
+    def iwae(key, state, batch, draws):
+        def log_weights(key, n):
+            z = 0.5 * jax.random.normal(key, (n, len(batch["text"])))
+            return -0.5 * z**2 + 2 * z**2 + jnp.log(0.5)
+
+        return importance.estimate(key, log_weights, draws)
+
+    measures = bounds.estimates(iwae, 100, levels=2)
+    model = reading()._replace(log_prob=None, measures=measures)
+    source = texts(20)._replace(
+        held_out=lambda key, first, last: {
+            "text": jnp.zeros((last - first, 1)),
+            "x": jnp.zeros((last - first, 3)),
+        }
+    )
+    nats, bits = measured(model, source)
+    assert nats.trust.keys() == bits.trust.keys()
+    assert nats.trust["draws"] == 100 and 1 < nats.trust["effective"] < 100
+    assert nats.trust["untrusted"] > 10
+    assert "NOT TO BE TRUSTED for" in describe(nats) and "NOT TO BE TRUSTED" in describe(bits)
+    np.testing.assert_allclose(bits.value, -nats.value / 3 / math.log(2), atol=0.3)
+    (more,) = measured(model, source, only=("iwae",), importance_samples=1600)
+    assert more.trust["draws"] == 1600 and more.trust["untrusted"] > 0
+    assert abs(more.value) < abs(nats.value)

@@ -202,17 +202,6 @@ def test_three_layers_and_several_samples_keep_shapes():
 # The parts of bounds.py
 
 
-@pytest.mark.parametrize("draws", [1, 6, 7])
-def test_chunks_of_weights_add_up(draws):
-    log_w = lambda key, n: 3 * jax.random.normal(key, (n, 4))
-    chunked = bounds.importance(KEY, log_w, draws, chunk=3)
-    chunks = -(-draws // 3)
-    size = -(-draws // chunks)
-    all_of_them = jnp.concatenate([log_w(jax.random.fold_in(KEY, i), size) for i in range(chunks)])
-    stupid = np.log(np.mean(np.exp(np.asarray(all_of_them[:draws], np.float64)), axis=0))
-    np.testing.assert_allclose(chunked, stupid, rtol=1e-5)
-
-
 def test_effective_samples():
     assert float(bounds.effective_samples(bounds.shares(jnp.zeros((5, 2))))) == pytest.approx(5)
     one = jnp.zeros((5, 2)).at[0].set(100.0)

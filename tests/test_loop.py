@@ -1,5 +1,7 @@
 """The loop: resuming, stopping, diverging, and what a killed run must not change, bit for bit."""
 
+import errno
+import io
 import itertools
 import json
 import os
@@ -12,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from rich.console import Console
 
 from genjax_zoo.contract import (
     NOTHING,
@@ -34,8 +37,8 @@ from genjax_zoo.measure import distances, modes, samples
 from genjax_zoo.models import ZOO, Family
 from genjax_zoo.run import setup as setups
 from genjax_zoo.run import trained
-from genjax_zoo.run.record import checkpoint, shown
-from genjax_zoo.run.record.progress import Progress
+from genjax_zoo.run.record import checkpoint, progress, shown
+from genjax_zoo.run.record.progress import Measuring, Progress
 from genjax_zoo.run.record.workdir import Workdir
 from genjax_zoo.run.setup import set_up
 from genjax_zoo.run.steps import chunks, compile_steps
@@ -82,6 +85,15 @@ def test_run_leaves_what_it_promises(tmp_path, toy):
     (number,) = json.loads((tmp_path / "eval" / "metrics.json").read_text())
     assert number["kind"] == "exact" and number["unit"] == "nats" and number["n"] == 359
     assert "digits" in number["preprocessing"] and number["step"] == 60
+    (start,) = json.loads((tmp_path / "run.json").read_text())
+    assert (start["data"]["size"], start["data"]["held_out_size"]) == (1438, 359)
+    assert start["data"]["notes"][0].startswith("classes: 0 151+27, 1 161+21")
+
+
+def test_what_was_understood_of_the_data_is_said_before_the_first_step(tmp_path, toy, capsys):
+    run_in(tmp_path, toy(steps=1))
+    said = capsys.readouterr().err
+    assert "data: digits, 8x8x1" in said and "1438 for training, 359 held out" in said
 
 
 @pytest.mark.parametrize(("final", "measured"), [(0, 359), (50, 50), (1000, 359)])
@@ -155,12 +167,110 @@ def test_a_collapsed_sampler_is_called_so(toy, source):
 
 
 def test_news_stand_before_the_numbers_and_silence_is_no_news(capsys):
-    with Progress(10) as progress:
-        progress.update(5, {"loss": 1.0}, "collapsing: 1 of 8 modes")
-        progress.update(6, {}, "collapsing: 1 of 8 modes")
-        progress.update(10, {"loss": 1.0})
+    with Progress(10) as shown:
+        shown.update(5, {"loss": 1.0}, "collapsing: 1 of 8 modes")
+        shown.update(6, {}, "collapsing: 1 of 8 modes")
+        shown.update(10, {"loss": 1.0})
     first, second = capsys.readouterr().err.splitlines()
     assert "collapsing: 1 of 8 modes  loss 1" in first and "collapsing" not in second
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """A clock that stands still until it is told to go on, of all that says how long it takes."""
+    now = [1000.0]
+    monkeypatch.setattr(progress.time, "time", lambda: now[0])
+
+    def go_on(seconds):
+        now[0] += seconds
+
+    return go_on
+
+
+def test_slow_steps_are_seconds_a_step(clock, capsys):
+    with Progress(100) as shown:
+        for step, seconds in {1: 4, 2: 2.5, 8: 5, 38: 3, 98: 1}.items():
+            clock(seconds)
+            shown.update(step, {"loss": 1.0})
+    told = [line.split("  ")[1:3] for line in capsys.readouterr().err.splitlines()]
+    assert told[0] == ["4 s/step", "7 min left"]
+    assert (
+        told[1][0] == "3.25 s/step" and told[2][0] == "1.2 steps/s" and told[4][0] == "60 steps/s"
+    )
+    assert [progress.duration(s) for s in (0.2, 40, 754, 12000)] == [
+        *("0 s", "40 s", "13 min", "3 h 20 min")
+    ]
+
+
+def test_measuring_says_how_far_it_is_and_what_will_be_long_with_the_field_that_shortens_it(
+    clock, capsys
+):
+    with Progress(300) as shown:
+        clock(40)
+        measuring = Measuring(
+            shown, "config.final_examples={} takes fewer.", shown.seconds(), "; x"
+        )
+        measuring("log_prob", 0, 2000)
+        for done in (500, 1000, 1500, 2000):
+            clock(1)
+            measuring("log_prob", done, 2000)
+        for done in range(500, 10_001, 500):
+            clock(30)
+            measuring("iwae", done, 10_000)
+    told = capsys.readouterr().err.splitlines()
+    assert told[0] == "measuring log_prob: first what all 2000 have in common"
+    # The first batch is compiled for, and promises nothing.
+    assert told[1:3] == ["measuring iwae: 1000 of 10000  9 min left", told[2]]
+    assert told[2] == "measuring iwae takes 9 min more; x; config.final_examples=1000 takes fewer."
+    assert told[-1] == "measuring iwae: 9500 of 10000  30 s left" and len(told) == 1 + 18 + 1
+
+
+def test_measuring_is_a_bar_on_a_terminal_and_nothing_where_it_should_be_quiet(monkeypatch, capsys):
+    screen = io.StringIO()
+    terminal = Console(file=screen, force_terminal=True, width=100)
+    monkeypatch.setattr(progress, "Console", lambda **_: terminal)
+    for steps in (10, 0):
+        with Progress(steps) as shown:
+            measuring = Measuring(shown)
+            for done in (0, 5):
+                measuring("iwae", done, 10)
+            shown.bar.refresh()
+            measuring("iwae", 10, 10)
+    assert "measuring iwae" in screen.getvalue() and " 5/10" in screen.getvalue()
+    with Progress(10, quiet=True) as shown:
+        Measuring(shown, "{}")("iwae", 0, 10)
+    assert capsys.readouterr().err == ""
+
+
+def make_slow(config, tx):
+    """The toy, with a second number, in whose computation SIGTERM arrives."""
+    model = make_toy(config, tx)
+
+    def slow(key, state, batch):
+        jax.debug.callback(lambda: os.kill(os.getpid(), signal.SIGTERM))
+        return model.log_prob.value(key, state, batch)
+
+    return model._replace(measures={"slow": Measure(slow, Exactness.EXACT)})
+
+
+def test_whoever_stops_the_measuring_keeps_the_numbers_so_far(tmp_path, toy, monkeypatch, capsys):
+    family = Family("slow", "descend", "Slow.", lambda: (ToyConfig, make_slow))
+    monkeypatch.setitem(ZOO, "slow", family)
+    assert run_in(tmp_path, toy(model={"name": "slow"}, sample_every=0))[1] == 60
+    (number,) = json.loads((tmp_path / "eval" / "metrics.json").read_text())
+    assert number["name"] == "log_prob" and number["step"] == 60
+    assert "stopped by SIGTERM while measuring the end of 60" in capsys.readouterr().err
+
+
+def test_a_run_whose_reader_has_gone_goes_on(monkeypatch):
+    class Gone:
+        def write(self, text):
+            raise BrokenPipeError(errno.EPIPE, "Broken pipe")
+
+        flush = write
+
+    monkeypatch.setattr(sys, "stderr", Gone())
+    progress.log("nobody reads this")
 
 
 def test_another_seed_ends_elsewhere(tmp_path, toy):
@@ -317,8 +427,19 @@ def test_best_and_last_are_kept_and_can_be_asked_for(tmp_path, toy):
     assert {50, 60, best} == kept
     setup = set_up(run)
     assert trained.restore(setup, Workdir(tmp_path), "best")[0] == best
-    with pytest.raises(ZooError, match="expected last, best"):
-        trained.restore(setup, Workdir(tmp_path), "1234")
+    for wrong in ("1234", "²", "-1", "", "9" * 5000):
+        with pytest.raises(ZooError, match="expected last, best"):
+            trained.restore(setup, Workdir(tmp_path), wrong)
+
+
+def test_a_workdir_without_a_checkpoint_says_train_first(tmp_path, toy):
+    setup = set_up(toy())
+    for folder in (tmp_path, tmp_path / "checkpoints"):
+        folder.mkdir(exist_ok=True)
+        message = r"holds no checkpoint yet; train there first: genjax-zoo train --workdir=.* \(it "
+        with pytest.raises(ZooError, match=message) as caught:
+            trained.restore(setup, Workdir(tmp_path))
+        assert "--checkpoint" not in str(caught.value)
 
 
 def test_parameters_are_donated(toy):
@@ -385,7 +506,9 @@ def test_labels_that_the_model_does_not_know_are_refused_before_anything_is_writ
         setups.check_spaces(of(classes), setup.source, seen, run)
     # A batch of threes alone: the source knows of all ten.
     seen = {**seen, "label": np.full_like(seen["label"], 3)}
-    message = r"knows the values 0 .. 6 of 'label', and digits has 0 .. 9; .*model.classes=10"
+    message = (
+        r"'label' as integers 0 \.\. 6, but digits gives integers 0 \.\. 9; .*model.classes=10"
+    )
     with pytest.raises(DataError, match=message):
         setups.check_spaces(of(7), setup.source, seen, run)
     unsized = setup.source._replace(spaces={"x": REAL, "label": categorical()})

@@ -4,6 +4,7 @@ import errno
 import functools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,8 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import genjax_zoo
 from genjax_zoo.commands.configs import load, override, unjson
-from genjax_zoo.commands.flags import parse, usage
+from genjax_zoo.commands.flags import COMMANDS, FLAGS, parse, usage
 from genjax_zoo.commands.sample import given
 from genjax_zoo.contract import ConfigError, ZooError
 from genjax_zoo.main import main
@@ -60,7 +62,9 @@ def call(toy, tmp_path, monkeypatch, capsys):
         out, err = capsys.readouterr()
         if status:
             assert status == 2 and out == ""
-            assert err.count("genjax-zoo: ") == 1 and err.startswith("genjax-zoo: ")
+            # A run that has begun says first what it learns from.
+            message = re.sub(r"\Adata: .*\n", "", err)
+            assert err.count("genjax-zoo: ") == 1 and message.startswith("genjax-zoo: ")
             assert "Traceback" not in err
         return status, out, err
 
@@ -114,6 +118,18 @@ def test_train_sample_evaluate(trained, tmp_path):
     number, older = json.loads((run / "eval" / "metrics.json").read_text())
     assert (number["n"], older["n"]) == (10, 359)
     assert {"value", "kind", "unit", "split", "n", "preprocessing"} <= set(number)
+
+
+def test_a_library_loads_what_a_run_has_learnt_in_a_line(trained, tmp_path):
+    model, state, run = genjax_zoo.load("run")
+    assert (run.steps, run.model["name"]) == (6, "toy")
+    assert model.sample(jax.random.key(0), state, 3)["x"].shape == (3, 8, 8, 1)
+    earlier = genjax_zoo.load(tmp_path / "run", checkpoint=3)[1]
+    assert not np.array_equal(earlier.params["mean"], state.params["mean"])
+    with pytest.raises(ZooError, match=r"checkpoint='4' is not in run; .* one of \[3, 6\]"):
+        genjax_zoo.load("run", checkpoint=4)
+    with pytest.raises(ZooError, match="train a model in it first"):
+        genjax_zoo.load("nowhere")
 
 
 VAE = (
@@ -261,23 +277,30 @@ def test_list_fits_eighty_columns_and_names_all(call, monkeypatch):
 
 
 def test_help_names_every_command_and_flag(call):
-    for words in (["--help"], ["-h"], ["train", "--help"]):
+    for words in (["--help"], ["-h"]):
         assert call(*words)[1].strip() == usage()
-    for word in (
-        "train",
-        "sample",
-        "evaluate",
-        "list",
-        "--workdir",
-        "--config.FIELD",
-        "--measures",
-        "--num_samples",
-        "--extractor",
-        "--given",
-        "--begin",
-    ):
+    for word in (*COMMANDS, "--config.FIELD", *(f"--{flag.name}" for flag in FLAGS)):
         assert word in usage()
     assert max(map(len, usage().splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_is_of_its_own_flags_alone(call, command):
+    for words in ([command, "--help"], ["-h", command]):
+        assert call(*words)[1].strip() == usage(command)
+    told = set(re.findall(r"^  --([\w.]+)", usage(command), re.MULTILINE))
+    assert told - {"config.FIELD"} == {flag.name for flag in FLAGS if command in flag.of}
+    assert ("config.FIELD" in told) == (command != "list")
+
+
+def test_help_waits_for_nothing_that_it_does_not_need(tmp_path):
+    """Neither jax nor anything else that takes longer to load than to say it."""
+    code = "import sys; from genjax_zoo.main import main; sys.argv = ['genjax-zoo', '--help']; "
+    code += "main(sys.argv); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == usage()
+    brought = {name.partition(".")[0] for name in done.stderr.split()}
+    assert not brought & {"jax", "jaxlib", "numpy", "scipy", "flax", "optax", "matplotlib", "rich"}
 
 
 def test_config_files_are_found_from_any_folder(call, tmp_path, monkeypatch):
@@ -343,7 +366,31 @@ def test_configs_read_back_from_a_workdir_can_be_overridden(trained, tmp_path):
         ([], "expected one command, got none:\n  train "),
         (["trian"], "got 'trian':\n  train "),
         (["train", "sample"], "got 'train sample'"),
-        (["train", "--wrkdir=x"], "unknown flag 'wrkdir'. Did you mean 'workdir'?"),
+        (["train", "--wrkdir=x"], "unknown flag of train: '--wrkdir'. Did you mean '--workdir=x'"),
+        (["train", "--seed=5"], "Did you mean '--config.seed=5'?"),
+        (["train", "--seed", "5"], "Did you mean '--config.seed'?"),
+        (["train", "--learning_rate=1"], "Did you mean '--config.optimizer.learning_rate=1'?"),
+        (["train", "--latents=8"], "Did you mean '--config.model.latents=8'?"),
+        (["train", "--codez=8", "--config=configs/vq_vae.py"], "'--config.model.codes=8'?"),
+        (["train", "--n=5"], "unknown flag of train: '--n'. It is a flag of sample. Known: --al"),
+        (["train", "--fake=5"], "unknown flag of train: '--fake'. Known: --al"),
+        (
+            ["sample", "--seed=5"],
+            "unknown flag of sample: '--seed'. Did you mean '--sample_seed=5'",
+        ),
+        (["sample", "--what=walk"], "unknown flag of sample: '--what'. It is a flag of explore."),
+        (["sample", "--sample_means"], "Did you mean '--config.model.sample_means'?"),
+        (["sample", "--data_dir=x"], "'--data_dir'. It is a flag of train, evaluate, explore."),
+        # Another seed would hold out other examples: the config's own is not proposed.
+        (["evaluate", "--seed=5"], "unknown flag of evaluate: '--seed'. It is a flag of explore."),
+        (["explore", "--sample_seed=5"], "Did you mean '--seed=5'?"),
+        (["list", "--workdir=x"], "unknown flag of list: '--workdir'. It is a flag of train, sam"),
+        (
+            ["list", "--config.steps=5"],
+            "list reads all configs as they are; leave --config.steps=5",
+        ),
+        (["sample", "--workdir=x", f"--sample_seed={2**40}"], "in the range [0, 4294967295]"),
+        (["explore", "--workdir=x", f"--seed={2**32}"], "in the range [0, 4294967295]"),
         (["train"], "--workdir is missing"),
         (["sample"], "--workdir is missing"),
         (["sample", "--workdir=x", "--n=0"], "--n=0"),
@@ -442,21 +489,29 @@ def test_the_run_of_an_older_version_is_one_sentence(trained, tmp_path):
 
 
 def test_what_was_renamed_is_refused_with_its_new_name(trained):
-    for flag, now in {"--condition=label=3": "given", "--fake=30": "num_samples"}.items():
-        status, _, err = trained("sample", "--workdir=run", flag)
+    for command, flag, now in [
+        ("sample", "--condition=label=3", "given"),
+        ("evaluate", "--fake=30", "num_samples"),
+    ]:
+        status, _, err = trained(command, "--workdir=run", flag)
         assert status == 2 and f"Since version 0.2.0 it is called {now!r}." in err
 
 
 def test_sample_and_evaluate_take_no_config_file(trained):
     for command in ("sample", "evaluate"):
         status, _, err = trained(command, "--workdir=run", "--config=toy.py:digits")
-        assert status == 2 and "leave --config out" in err
+        assert status == 2 and "'--config'. It is a flag of train." in err
+        assert "--config.FIELD=VALUE" in err
 
 
 def test_a_checkpoint_that_is_not_there(trained):
     for command in ("sample", "evaluate"):
         status, _, err = trained(command, "--workdir=run", "--checkpoint=4")
         assert status == 2 and "--checkpoint=4" in err and "[3, 6]" in err
+        # A digit, and no number.
+        assert (
+            "--checkpoint=² is not in run" in trained(command, "--workdir=run", "--checkpoint=²")[2]
+        )
 
 
 def test_an_unknown_measure(trained):

@@ -100,7 +100,7 @@ def test_bernoulli_sums_to_one():
     ]
     np.testing.assert_allclose(joint, [0.5, 0.5], rtol=1e-5)
     grey = model.log_prob(KEY, state, {"x": jnp.array([[0.0, 0.5, 1.0]])})
-    assert grey[0] == -jnp.inf and model.spaces["x"] == contract.BINARY
+    assert grey[0] == -jnp.inf and model.spaces["x"] == contract.BINARY._replace(missing=True)
 
 
 @pytest.mark.parametrize("alpha", [1.0, 1e-3])

@@ -12,9 +12,10 @@ import pytest
 from scipy import stats
 from sklearn.datasets import load_digits
 
+from genjax_zoo import contract
 from genjax_zoo.contract import ConfigError, DataError, Exactness
 from genjax_zoo.learn.state import eval_params
-from genjax_zoo.maths.inference import bounds
+from genjax_zoo.maths.inference import bounds, importance
 from genjax_zoo.maths.probability import distributions
 from genjax_zoo.models import vae
 
@@ -181,7 +182,7 @@ def test_chunks_of_draws_add_up_to_the_stupid_sum(monkeypatch):
 
     σ is wide, so that no one weight outweighs the rest.
     """
-    monkeypatch.setattr(bounds, "importance", functools.partial(bounds.importance, chunk=3))
+    monkeypatch.setattr(importance, "estimate", functools.partial(importance.estimate, chunk=3))
     x = SCALED[:5]
     model = vae.make(linear(3, 7, noise_std=4.0), optax.adam(1e-3))
     state = model.init(KEY, {"x": x})
@@ -193,6 +194,28 @@ def test_chunks_of_draws_add_up_to_the_stupid_sum(monkeypatch):
     log_w += stats.norm.logpdf(z).sum(-1) - stats.norm.logpdf(z, mean, np.exp(log_std)).sum(-1)
     stupid = np.log(np.exp(log_w - log_w.max(0)).mean(0)) + log_w.max(0)
     np.testing.assert_allclose(model.measures["iwae"](KEY, state, {"x": x}), stupid, rtol=1e-5)
+
+
+@pytest.mark.parametrize("log_std", [-20.0, -100.0])
+def test_a_posterior_of_almost_no_width_has_an_estimate(log_std):
+    """log w = log p(x, μ) + Σ_j [½ ε_j² + log σ + ½ log 2π], and nothing of it is NaN."""
+    x, draws = SCALED[:5], 7
+    model = vae.make(linear(3, draws, noise_std=4.0), optax.adam(1e-3))
+    state = model.init(KEY, {"x": x})
+    enc, dec = state.params.encoder["Dense_0"], state.params.decoder["Dense_0"]
+    narrow = {
+        "kernel": enc["kernel"].at[:, 3:].set(0),
+        "bias": enc["bias"].at[3:].set(log_std),
+    }
+    state = state.replace(params=state.params.replace(encoder={"Dense_0": narrow}))
+    mean = x @ enc["kernel"][:, :3] + enc["bias"][:3]
+    noise = np.asarray(jax.random.normal(jax.random.fold_in(KEY, 0), (draws, 5, 3)))
+    log_w = 0.5 * (noise**2).sum(-1) + 3 * (log_std + 0.5 * np.log(2 * np.pi))
+    at_mean = stats.norm.logpdf(x, mean @ dec["kernel"] + dec["bias"], 4.0).sum(-1)
+    at_mean += stats.norm.logpdf(mean).sum(-1)
+    stupid = np.log(np.exp(log_w).mean(0) / np.exp(log_w[0])) + log_w[0] + at_mean
+    np.testing.assert_allclose(model.measures["iwae"](KEY, state, {"x": x}), stupid, rtol=1e-5)
+    assert np.all(np.isfinite(model.log_prob(KEY, state, {"x": x})))
 
 
 # The objectives
@@ -425,7 +448,7 @@ def test_every_decoder_and_network_learns_and_keeps_shapes(name):
         if config.decoder == "bernoulli" or (name == "mean" and config.mean == "sigmoid"):
             assert drawn.min() >= 0 and drawn.max() <= 1
     if config.levels == 17:
-        assert jnp.all(distributions.is_level(both["x"].reshape(7, -1), 17))
+        assert jnp.all(contract.UNIT.of(17).has(both["x"]))
     if config.decoder == "bernoulli":
         assert set(np.unique(both["x"])) <= {0.0, 1.0} and len(np.unique(both["mean"])) > 2
 

@@ -5,10 +5,12 @@ import errno
 import os
 import subprocess
 
+import jax.numpy as jnp
 import pytest
 
-from genjax_zoo.contract import ConfigError, ZooError
+from genjax_zoo.contract import CheckpointError, ConfigError, ZooError
 from genjax_zoo.run.record import files
+from genjax_zoo.run.record.checkpoint import Checkpoints
 from genjax_zoo.run.record.workdir import Workdir, write_json
 
 CONFIG = {"seed": 0, "model": {"name": "toy", "widths": (3, 4)}}
@@ -151,6 +153,46 @@ def test_a_write_that_fails_leaves_what_was_there(workdir, monkeypatch):
         files.write(target, "new")
     assert target.read_text() == "old"
     assert list(workdir.root.iterdir()) == [target]
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("a\0b", "embedded null byte"),
+        ("x" * 300, "File name too long"),
+        ("y/" * 3000, r"\(6002 characters\) is no path: File name too long"),
+        ("a\udcff", "its name is not UTF-8"),
+        ("~nobody_of_this_name/a", "home directory"),
+    ],
+)
+def test_what_can_be_no_path_is_said_so(path, why):
+    with pytest.raises(ZooError, match=why) as caught:
+        Workdir(path)
+    assert len(str(caught.value)) < 250 and str(caught.value).endswith(". Choose another.")
+
+
+@pytest.mark.parametrize("name", ["a[1]", "b\\c", "d*", "e?", "[f]/g"])
+def test_a_path_that_the_saver_reads_as_a_pattern_is_refused_before_training(tmp_path, name):
+    with pytest.raises(ZooError, match="the checkpoints would be lost; choose a path without any"):
+        Workdir(tmp_path / name).create()
+    assert list(tmp_path.iterdir()) == []
+    Workdir(tmp_path / "]{1}, ü'#% ~!").create()
+
+
+def test_a_checkpoint_that_cannot_be_found_again_is_no_success(tmp_path):
+    """Nobody looked: orbax returns, says nothing, and has lost what it was given."""
+    state = {"mean": jnp.arange(3.0), "count": jnp.zeros((), jnp.int32)}
+    whole = Checkpoints(tmp_path / "whole", "toy")
+    whole.save(1, state)
+    whole.save(2, state, score=1.0)
+    whole.wait()
+    lost = Checkpoints(tmp_path / "lost[1]", "toy")
+    lost.save(1, state)
+    with pytest.raises(CheckpointError, match=r"was written, but cannot be read .* none yet"):
+        lost.wait()
+    with pytest.raises(CheckpointError, match="was written, but cannot be read"):
+        lost.save(2, state)
+    assert not (tmp_path / "lost[1]" / "2").exists()
 
 
 @contextlib.contextmanager

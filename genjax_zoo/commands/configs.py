@@ -106,11 +106,6 @@ def data_dir_of(call: Call, workdir: Workdir) -> str | None:
 
 def of_trained(call: Call, workdir: Workdir) -> config.Run:
     """The config of a workdir that was trained, with the overrides of the command line."""
-    if call.flags.config:
-        raise ConfigError(
-            f"{call.command} takes the config from --workdir; leave --config out, or override "
-            "single fields by --config.FIELD=VALUE."
-        )
     return config.read(override(unjson(workdir.read_config()), call.overrides))
 
 

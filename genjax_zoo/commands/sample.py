@@ -29,7 +29,8 @@ def run(call: Call) -> None:
     known, workdir = call.flags, configs.workdir_of(call)
     parts = trained.read(workdir, configs.of_trained(call, workdir))
     words = [*known.given, *([f"text={known.text}"] if known.text is not None else [])]
-    asked = given(words, parts.symbols, sources.tokeniser(parts.run.data))
+    tokeniser = sources.tokeniser(parts.run.data, parts.symbols, parts.arrays)
+    asked = given(words, parts.symbols, tokeniser)
     step, state = trained.restore(parts, workdir, known.checkpoint)
     # A stream of its own, apart from the keys of the run's steps.
     key = jax.random.fold_in(jax.random.key(parts.run.seed), SAMPLE)

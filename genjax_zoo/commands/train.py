@@ -9,6 +9,7 @@ import jax
 
 from genjax_zoo.commands import configs
 from genjax_zoo.commands.flags import QUICKSTART, Call
+from genjax_zoo.contract import ConfigError
 from genjax_zoo.measure.results import describe
 from genjax_zoo.run import begin, config, train
 from genjax_zoo.run.setup import set_up
@@ -16,6 +17,7 @@ from genjax_zoo.run.setup import set_up
 
 def run(call: Call) -> None:
     """The workdir is touched last: a config or data that do not fit leave nothing behind."""
+    _join(call)
     workdir = configs.workdir_of(call)
     if call.flags.config or not workdir.config.exists():
         fields = configs.load(call.flags.config or QUICKSTART)
@@ -33,3 +35,17 @@ def run(call: Call) -> None:
         for result in results:
             print(describe(result))
         print(f"report: {workdir.root / 'report.html'}")
+
+
+def _join(call: Call) -> None:
+    """Makes this process one of several, where the flags say so: before jax finds its devices."""
+    known = call.flags
+    place = [known.coordinator, known.processes, known.process]
+    if all(flag is None for flag in place):
+        return
+    if any(flag is None for flag in place) or known.process >= known.processes:
+        raise ConfigError(
+            "several processes need all of --coordinator=HOST:PORT, --processes=N and "
+            f"--process=0 .. N-1, got {place[0]}, {place[1]} and {place[2]}."
+        )
+    jax.distributed.initialize(*place)

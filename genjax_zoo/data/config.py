@@ -2,14 +2,29 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping
 from typing import Literal
 
 from genjax_zoo import typed
 from genjax_zoo.contract import ConfigError
 from genjax_zoo.typed import number
 
-_NO_IMAGES = ("density:", "text:", "table:", "series:", "clip:", "strings:")
-_OF_IMAGES = {"scale": "unit", "resize": 0, "stack": 1, "binarise": "none", "dequantise": False}
+IMAGES = ("scale", "resize", "channels", "stack", "binarise", "dequantise")
+"""What is done to images."""
+TAKES: Mapping[str, tuple[str, ...]] = {
+    "digits": IMAGES,
+    "tfds": IMAGES,
+    "folder": (*IMAGES, "background"),
+    "captions": IMAGES,
+    "clip": ("resize", "channels", "background"),
+    "table": ("standardise",),
+    "series": ("standardise",),
+    "density": (),
+    "text": (),
+    "strings": (),
+}
+"""Which fields each kind of source takes, of those that are not for all."""
 
 
 @typed.config
@@ -24,6 +39,8 @@ class Data:
       batch_size: examples in a step, over all devices and processes.
       scale: range of pixel values: unit [0, 1], symmetric [-1, 1], raw (0 to the highest level).
       resize: side in pixels that images are resized to (bilinear, squared); 0 leaves them alone.
+      channels: 1 makes grey of colour, 3 makes colour of grey; 0 leaves both alone.
+      background: what is seen where an image file is transparent.
       stack: images in an example, drawn independently and laid along its channels; their labels
         are the decimal digits of its label, Σ_k label_k 10^k. 3 makes MNIST the stacked MNIST of
         Metz et al. 2017: 1000 classes.
@@ -38,11 +55,18 @@ class Data:
     batch_size: int = number(100, least=1)
     scale: Literal["unit", "symmetric", "raw"] = "unit"
     resize: int = number(0, least=0)
+    channels: Literal[0, 1, 3] = 0
+    background: Literal["white", "grey", "black"] = "white"
     stack: int = number(1, least=1, most=9)
     binarise: Literal["none", "threshold", "dynamic"] = "none"
     dequantise: bool = False
     standardise: bool = False
     length: int = number(64, least=1)
+
+    @property
+    def of_images(self) -> bool:
+        """Whether the source is one of images."""
+        return "scale" in TAKES.get(self.source.partition(":")[0], ())
 
     def __post_init__(self):
         if self.source.startswith("captions:") and (
@@ -52,21 +76,27 @@ class Data:
                 "config.data.source=captions:NAME draws scenes of its own; leave stack, dequantise "
                 "and binarise as they are, and scale at 'unit' or 'symmetric'."
             )
-        changed = [f for f, default in _OF_IMAGES.items() if getattr(self, f) != default]
-        if self.source.startswith("clip:"):
-            changed = [f for f in changed if f != "resize"]
-        if changed and self.source.startswith(_NO_IMAGES):
+        kind = self.source.partition(":")[0]
+        # What the kind of a source is, data/sources.py knows; one that is none is refused there.
+        foreign = {*_DEFAULTS} - {*TAKES.get(kind, _DEFAULTS)}
+        for field in sorted(f for f in foreign if getattr(self, f) != _DEFAULTS[f]):
             raise ConfigError(
-                f"config.data.{changed[0]}={getattr(self, changed[0])!r} is for images, and "
-                f"{self.source} is none; leave it at {_OF_IMAGES[changed[0]]!r}."
-            )
-        if self.standardise and not self.source.startswith(("table:", "series:")):
-            raise ConfigError(
-                f"config.data.standardise is for tables and series, and {self.source} is neither; "
-                "set it to False."
+                f"config.data.{field}={getattr(self, field)!r} is for {_MEANT[field]}, "
+                f"and {self.source} is none; leave it at {_DEFAULTS[field]!r}."
             )
         if self.binarise != "none" and (self.dequantise or self.scale != "unit"):
             raise ConfigError(
                 f"config.data.binarise={self.binarise!r} works on [0, 1] and leaves nothing to "
                 "dequantise; set scale='unit' and dequantise=False."
             )
+
+
+_DEFAULTS = {
+    field.name: field.default
+    for field in dataclasses.fields(Data)
+    if any(field.name in fields for fields in TAKES.values())
+}
+_MEANT = dict.fromkeys(IMAGES, "images") | {
+    "standardise": "tables and series",
+    "background": "image files",
+}

@@ -179,7 +179,7 @@ def table(p: np.ndarray) -> Density:
 
     # H = -Σ p log p, over what can happen.
     can = joint[joint > 0]
-    space = BINARY if max(joint.shape) <= 2 else COUNTS
+    space = BINARY if max(joint.shape) <= 2 else COUNTS.of(max(joint.shape))
     return Density(sample, log_prob, float(-np.sum(can * np.log(can))), space=space)
 
 

@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax_zoo.contract import BINARY, COUNTS, REAL, SIGNED, UNIT, Key, Space
+from genjax_zoo.contract import BINARY, COUNTS, REAL, SIGNED, UNIT, DataError, Key, Space
 from genjax_zoo.data.config import Data
 
 
@@ -33,6 +33,9 @@ def preprocess(data: Data, levels: int) -> Callable[[Key, Any], jax.Array]:
             return jnp.asarray(unit > 0.5, jnp.float32)
         if data.binarise == "dynamic":
             return jnp.asarray(jax.random.uniform(key, x.shape) < unit, jnp.float32)
+        if data.scale == "raw" and not data.dequantise:
+            # Divided and multiplied again, most levels would be no whole numbers.
+            return x
         low, high = interval(data, levels)
         return low + (high - low) * unit
 
@@ -51,19 +54,22 @@ def level(data: Data, levels: int) -> float:
     return (high - low) / levels if data.dequantise else 0.0
 
 
-def space(data: Data) -> Space:
-    """What `scale` and `binarise` make of an image's values."""
+def space(data: Data, levels: int = 0) -> Space:
+    """What `scale`, `binarise` and `dequantise` make of so many levels; of any number with 0."""
     if data.binarise != "none":
         return BINARY
     raw = REAL if data.dequantise else COUNTS
-    return {"unit": UNIT, "symmetric": SIGNED, "raw": raw}[data.scale]
+    found = {"unit": UNIT, "symmetric": SIGNED, "raw": raw}[data.scale]
+    return found if data.dequantise else found.of(levels)
 
 
 def describe(data: Data, levels: int, shape: Sequence[int]) -> str:
     """The preprocessing in words."""
     *image, channels = shape
     size = "x".join(map(str, [*image, data.stack * channels]))
-    size += " (resized)" if data.resize else ""
+    done = ["resized"] * bool(data.resize)
+    done += [{1: "made grey", 3: "made colour"}[data.channels]] if data.channels else []
+    size += f" ({', '.join(done)})" if done else ""
     if data.stack > 1:
         size += f", {data.stack} independently drawn images stacked along the channels"
     if data.binarise == "threshold":
@@ -76,6 +82,24 @@ def describe(data: Data, levels: int, shape: Sequence[int]) -> str:
         if data.dequantise:
             values += f", dequantised uniformly ({levels} levels)"
     return f"{data.source}, {size}, {values}"
+
+
+def recoloured(x: np.ndarray, channels: int) -> np.ndarray:
+    """Integer images [..., H, W, 1 or 3] with 1 channel or with 3; as they are where that is 0.
+
+    Grey is the luma of ITU-R BT.601, as Pillow has it.
+    """
+    if not channels or x.shape[-1] == channels:
+        return x
+    if channels == 3 and x.shape[-1] == 1:
+        return np.repeat(x, 3, axis=-1)
+    if channels == 1 and x.shape[-1] == 3:
+        luma = x.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+        return np.rint(luma).astype(x.dtype)[..., None]
+    raise DataError(
+        f"config.data.channels={channels} makes grey of colour or colour of grey, and the images "
+        f"have {x.shape[-1]} channels; set it to 0."
+    )
 
 
 def resized(x: np.ndarray, side: int) -> np.ndarray:

@@ -51,6 +51,9 @@ class Source(NamedTuple):
         stay on disk, have no size, for that is not known before all of them are read.
       symbols: what the values 0, 1, ... of a categorical array are called, by the array's name: the
         classes that labels count, the words of captions, the characters of a text.
+      notes: what else was understood of the data, a phrase each: its classes and how many there
+        are of each, the columns of a table, what is missing, what was left out and why. A run says
+        them in one line before it trains, and keeps them (data/summary.py).
     """
 
     resident: Any
@@ -68,6 +71,7 @@ class Source(NamedTuple):
     density: Density | None = None
     spaces: Mapping[str, Space] = {"x": REAL}
     symbols: Mapping[str, tuple[str, ...]] = {}
+    notes: tuple[str, ...] = ()
 
 
 def order(seed: int, size: int, batch_size: int, step: int) -> np.ndarray:
@@ -127,10 +131,20 @@ def feeds(
 
 
 class Examples(NamedTuple):
-    """Examples as they rest or are read: x [N, ...], and label [N] or None."""
+    """Examples as they rest or are read: x [N, ...], and label [N] and text [N, T], or None."""
 
     x: Any
-    label: Any
+    label: Any = None
+    text: Any = None
+
+
+def batch_of(
+    process: Callable[[Key, Any], jax.Array], key: Key, examples: Examples
+) -> dict[str, jax.Array]:
+    """The batch that examples make: x as `process` has it, and what else there is, int32."""
+    told = {"label": examples.label, "text": examples.text}
+    made = {"x": process(key, examples.x)}
+    return made | {n: jnp.asarray(a, jnp.int32) for n, a in told.items() if a is not None}
 
 
 def stacked(data: Data, images: Examples) -> Examples:
@@ -154,6 +168,8 @@ def resident(
     interval: tuple[float, float] = (0.0, 1.0),
     level: float = 0.0,
     classes: Sequence[str] = (),
+    words: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> Source:
     """Examples, for training and held out, that rest on the device, whatever they are.
 
@@ -166,55 +182,96 @@ def resident(
       preprocessing, interval, level: fields of the `Source`.
       space: of x.
       classes: the names of the labels, in order; () where they have none.
+      words: what the tokens of the texts are called, in order; () where there are no texts.
+      notes: what else was understood of them; their classes are counted here.
     """
     train, test = parts
-    size, spaces = len(train.x), {"x": space}
-    if train.label is not None:
-        known = len(classes) or 1 + int(max(part.label.max() for part in parts))
-        spaces["label"] = label_space(data, known)
+    size, known = len(train.x), len(classes)
+    if train.label is not None and not known:
+        known = 1 + int(max(part.label.max() for part in parts))
 
-    def batch_of(key: Key, x: Any, label: Any) -> Batch:
-        made = {"x": process(key, x)}
-        return made if label is None else {**made, "label": jnp.asarray(label, jnp.int32)}
+    def take(key: Key, images: Examples, rows: Any) -> Batch:
+        taken = Examples(*(None if array is None else array[rows] for array in images))
+        return batch_of(process, key, stacked(data, taken))
 
-    def take(images: Examples, rows: Any) -> Examples:
-        label = None if images.label is None else images.label[rows]
-        return stacked(data, Examples(images.x[rows], label))
-
-    def part(images: Examples, first: int, last: int) -> Examples:
-        return take(images, fixed(data, len(images.x))[first:last])
+    def part(key: Key, images: Examples, first: int, last: int) -> Batch:
+        return take(key, images, fixed(data, len(images.x))[first:last])
 
     return Source(
         resident=train,
         feed=lambda step, rows: drawn(data, seed, size, step)[rows],
-        batch=lambda key, resident, rows: batch_of(key, *take(resident, rows)),
-        held_out=lambda key, first, last: batch_of(key, *part(test, first, last)),
+        batch=take,
+        held_out=lambda key, first, last: part(key, test, first, last),
         held_out_split=split,
         held_out_size=len(test.x),
         size=size,
         preprocessing=preprocessing,
         interval=interval,
         level=level,
-        training=lambda key, first, last: batch_of(key, *part(train, first, last)),
-        spaces=spaces,
-        symbols=label_symbols(data, classes),
+        training=lambda key, first, last: part(key, train, first, last),
+        spaces={"x": space} | told_spaces(data, train, known, len(words)),
+        symbols=told_symbols(data, classes, words),
+        notes=(*class_notes(classes, *(part.label for part in parts)), *notes),
     )
 
 
-def label_space(data: Data, classes: int) -> Space:
-    """The space of the labels 0 .. classes - 1, or of their stacks; 0 is not known how many."""
-    return categorical(classes**data.stack)
+def class_notes(
+    classes: Sequence[str], train: np.ndarray | None, held_out: np.ndarray | None
+) -> tuple[str, ...]:
+    """How many examples each class has, as a note of a `Source`; none where there are no labels.
+
+    Args:
+      classes: the names of the labels 0, 1, ...; () where they have none.
+      train, held_out: the labels of each part; None where they are not known.
+    """
+    if train is None or held_out is None:
+        return (f"classes: {_some(classes)}",) if classes else ()
+    count = 1 + int(max(train.max(), held_out.max(), len(classes) - 1))
+    names = classes or [str(label) for label in range(count)]
+    counts = (np.bincount(part, minlength=count) for part in (train, held_out))
+    each = zip(names, *counts, strict=True)
+    return ("classes: " + _some([f"{name} {some}+{other}" for name, some, other in each]),)
 
 
-def label_symbols(data: Data, classes: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """What `Source.symbols` holds of labels; a stack's, which are numbers, have no names."""
-    return {"label": tuple(classes)} if classes and data.stack == 1 else {}
+def _some(words: Sequence[str], most: int = 10) -> str:
+    """The first words, and how many there are where these are not all."""
+    rest = f", ... ({len(words)} in all)" if len(words) > most else ""
+    return ", ".join(words[:most]) + rest
+
+
+def told_spaces(data: Data, first: Examples, classes: int, words: int) -> dict[str, Space]:
+    """The spaces of what examples have besides x.
+
+    Args:
+      data: what the config says.
+      first: an example or more, of which only what they have matters.
+      classes: how many labels there are, before they are stacked; 0 where that is not known.
+      words: how many tokens.
+    """
+    found = {}
+    if first.label is not None:
+        found["label"] = categorical(classes**data.stack)
+    if first.text is not None:
+        found["text"] = categorical(words)
+    return found
+
+
+def told_symbols(
+    data: Data, classes: Sequence[str], words: Sequence[str]
+) -> dict[str, tuple[str, ...]]:
+    """What `Source.symbols` holds of examples; labels of stacks are numbers, and have no names."""
+    found = {"label": tuple(classes) if data.stack == 1 else (), "text": tuple(words)}
+    return {name: called for name, called in found.items() if called}
 
 
 def space_of(x: np.ndarray) -> Space:
-    """The narrowest space that holds all numbers of an array."""
-    if not np.isfinite(x).all() or x.min() < 0:
-        return REAL
-    if np.array_equal(x, np.rint(x)):
-        return BINARY if x.max() <= 1 else COUNTS
-    return UNIT if x.max() <= 1 else REAL
+    """The narrowest space that holds all numbers of an array, of which NaN are missing."""
+    there = x[~np.isnan(x)]
+    low, high = there.min(initial=0), there.max(initial=0)
+    if low < 0 or high == np.inf:
+        found = REAL
+    elif np.array_equal(there, np.rint(there)):
+        found = BINARY if high <= 1 else COUNTS.of(int(high) + 1)
+    else:
+        found = UNIT if high <= 1 else REAL
+    return found._replace(missing=len(there) < x.size)

@@ -6,20 +6,35 @@ Floor 4. What a source is, and in what order it is read, stands in data/source.p
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from genjax_zoo.contract import ConfigError, DataError
-from genjax_zoo.data import captions, images, scenes, strings, tables, text, tfds
+from genjax_zoo.data import (
+    captions,
+    clips,
+    folders,
+    images,
+    scenes,
+    strings,
+    tables,
+    text,
+    tfds,
+    words,
+)
 from genjax_zoo.data.config import Data
 from genjax_zoo.data.densities import DENSITIES
+from genjax_zoo.data.files.tree import counted
 from genjax_zoo.data.source import Source
 from genjax_zoo.typed import choose
 
 HELD_OUT_DRAWS = 10_000
+NONE: Mapping[str, Any] = types.MappingProxyType({})
 KINDS = (
     "digits, density:NAME, table:NAME, series:PATH, clip:PATH, tfds:NAME, folder:PATH, text:PATH, "
     "captions:digits, captions:tfds:NAME, strings:NAME:SYMBOLS"
@@ -34,9 +49,9 @@ def open_source(data: Data, seed: int, data_dir: str | None = None) -> Source:
         "density": lambda: _density(data, name),
         "table": lambda: tables.labelled(data, seed, name),
         "series": lambda: tables.single(data, tables.series(name)),
-        "clip": lambda: tables.single(data, tables.clip(name, data.resize)),
+        "clip": lambda: clips.opened(data, name),
         "tfds": lambda: tfds.opened(data, seed, name, data_dir),
-        "folder": lambda: images.folder(data, seed, name),
+        "folder": lambda: folders.folder(data, seed, name),
         "text": lambda: text.windows(data, seed, text.read(name)),
         "captions": lambda: captions.captioned(
             data, seed, open_source(captions.of_digits(data), seed, data_dir)
@@ -49,15 +64,29 @@ def open_source(data: Data, seed: int, data_dir: str | None = None) -> Source:
     source = source._replace(name=name if kind in ("tfds", "density", "table") else data.source)
     if source.size is not None and source.size < data.batch_size:
         raise DataError(
-            f"config.data.batch_size={data.batch_size} is more than the {source.size} training "
-            f"examples of {data.source}; choose a smaller batch."
+            f"{data.source} has {counted(source.size, 'example')} for training, fewer than "
+            f"config.data.batch_size={data.batch_size}: set --config.data.batch_size={source.size} "
+            "for all of them at once, or to less."
         )
     return source
 
 
-def tokeniser(data: Data) -> Callable[[str], np.ndarray] | None:
-    """What makes tokens [T] of words where the data have captions, or None."""
-    return scenes.tokenise if data.source.startswith("captions:") else None
+def tokeniser(
+    data: Data, symbols: Mapping[str, Sequence[str]] = NONE, arrays: Mapping[str, Any] = NONE
+) -> Callable[[str], np.ndarray] | None:
+    """What makes tokens [T] of words where the data have captions, or None.
+
+    Args:
+      data: what the config says.
+      symbols: of the source.
+      arrays: (dtype, shape) of each array of a batch, by its name.
+    """
+    if data.source.startswith("captions:"):
+        return scenes.tokenise
+    if "text" not in symbols or "text" not in arrays:
+        return None
+    length = arrays["text"][1][-1]
+    return functools.partial(words.tokenise, words=tuple(symbols["text"]), length=length)
 
 
 def _density(data: Data, name: str) -> Source:

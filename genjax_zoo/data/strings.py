@@ -26,7 +26,7 @@ HELD_OUT = 2000
 def opened(name: str, length: int, batch_size: int) -> Source:
     """Strings drawn inside the step; `name` is that of their rule and V, such as uniform:3."""
     rule, _, size = name.partition(":")
-    if not size.isdigit() or not 2 <= int(size) <= len(LETTERS):
+    if not size.isdecimal() or not 2 <= int(size) <= len(LETTERS):
         raise ConfigError(
             f"strings:{name} should say how many symbols there are, 2 to {len(LETTERS)}, such as "
             "strings:uniform:3."

@@ -1,4 +1,4 @@
-"""Small data that are no images: tables with labels, series over time, clips of frames.
+"""Small data that are no images: tables with labels, series over time.
 
 Floor 4. They are read or made as arrays of numpy; what turns these into sources stands at the end.
 """
@@ -6,12 +6,11 @@ Floor 4. They are read or made as arrays of numpy; what turns these into sources
 from __future__ import annotations
 
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
-from PIL import Image, ImageSequence
 
 from genjax_zoo.contract import DataError
 from genjax_zoo.data.config import Data
@@ -19,7 +18,6 @@ from genjax_zoo.data.source import Examples, Source, resident, space_of
 from genjax_zoo.typed import choose
 
 TABLES = ("breast_cancer", "iris", "wine")
-FRAME_ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".webp", ".tif", ".tiff"}
 
 
 class Table(NamedTuple):
@@ -65,36 +63,7 @@ def nile() -> np.ndarray:
     return np.array(flow.split(), np.float32)[:, None]
 
 
-def waves(length: int = 160, side: int = 24, count: int = 4) -> np.ndarray:
-    """A texture that moves: plane waves that travel over a field and slowly lose their phase.
-
-        frame_t(r) = Σ_j Re[a_j(t) exp(i k_j·r)],   a_j(t) = ρ exp(i ω_j) a_j(t - 1) + noise
-
-    so that the clip is a linear dynamical system of 2 `count` states, seen through side² pixels.
-
-    Returns:
-      [length, side, side, 1] float32 in [0, 1], the same at every call.
-    """
-    rng = np.random.default_rng(0)
-    rho = 0.995
-    turns = np.exp(1j * rng.uniform(0.15, 0.7, count))
-    angle, waves_across = rng.uniform(0, 2 * np.pi, count), rng.uniform(1, 3, count)
-    k = 2 * np.pi * waves_across / side * np.exp(1j * angle)
-    row, column = np.mgrid[:side, :side]
-    field = np.exp(1j * (k.real[:, None, None] * row + k.imag[:, None, None] * column))
-    noise = rng.normal(size=(length, count, 2)) @ [1, 1j] * np.sqrt((1 - rho**2) / 2)
-    a = np.exp(2j * np.pi * rng.uniform(size=count))
-    frames = np.empty((length, side, side))
-    for t in range(length):
-        a = rho * turns * a + noise[t]
-        frames[t] = np.einsum("j,jrc->rc", a, field).real
-    # Grey in the middle; three standard deviations fill the range.
-    frames = 0.5 + frames / (6 * frames.std()) + 0.02 * rng.normal(size=frames.shape)
-    return np.clip(frames, 0, 1)[..., None].astype(np.float32)
-
-
 SERIES: dict[str, Callable[[], np.ndarray]] = {"nile": nile}
-CLIPS: dict[str, Callable[[], np.ndarray]] = {"waves": waves}
 
 
 def series(name: str) -> np.ndarray:
@@ -144,56 +113,6 @@ def _numbers(row: list[str]) -> list[float] | None:
     return None if np.isinf(numbers).any() else numbers
 
 
-def clip(name: str, side: int = 0) -> np.ndarray:
-    """A procedural clip, a folder of frames in the order of their names, or one animated image.
-
-    Args:
-      name: of the clip, or a path.
-      side: frames are resized to side x side; 0 leaves them as they are.
-
-    Returns:
-      [T, H, W, 1 or 3] float32 in [0, 1].
-
-    Raises DataError where there are no frames, or they differ in size.
-    """
-    if name in CLIPS:
-        frames = [Image.fromarray(np.uint8(np.rint(255 * f[..., 0]))) for f in CLIPS[name]()]
-        if not side:
-            return CLIPS[name]()
-        return _stack(frames, side, name)
-    path = pathlib.Path(name).expanduser()
-    try:
-        if path.is_dir():
-            files = sorted(p for p in path.iterdir() if p.suffix.lower() in FRAME_ENDINGS)
-            frames = [Image.open(p) for p in files]
-        else:
-            with Image.open(path) as moving:
-                frames = [frame.copy() for frame in ImageSequence.Iterator(moving)]
-        return _stack(frames, side, name)
-    except OSError as error:
-        raise DataError(
-            f"clip:{name} is neither a clip of the zoo ({', '.join(CLIPS)}), a folder of images "
-            f"nor an animated image: {error}."
-        ) from error
-
-
-def _stack(frames: list[Image.Image], side: int, name: str) -> np.ndarray:
-    if len(frames) < 2:
-        raise DataError(f"clip:{name} has {len(frames)} frames; expected 2 or more.")
-    images = [f.convert("RGB") for f in frames]
-    if side:
-        images = [f.resize((side, side), Image.Resampling.BILINEAR) for f in images]
-    sizes = {f.size for f in images}
-    if len(sizes) > 1:
-        raise DataError(
-            f"clip:{name}: the frames differ in size ({', '.join(map(str, sorted(sizes)))}); set "
-            "config.data.resize to a side in pixels."
-        )
-    x = np.stack([np.asarray(f, np.float32) for f in images]) / 255
-    grey = np.all(x[..., :1] == x)
-    return x[..., :1] if grey else x
-
-
 # ---------------------------------------------------------------------------- the sources
 
 
@@ -215,8 +134,14 @@ def labelled(data: Data, seed: int, name: str) -> Source:
     )
 
 
-def single(data: Data, x: np.ndarray) -> Source:
-    """One example x [T, ...], which there is no other of to hold out."""
+ONE_EXAMPLE = (
+    "all of it is one example of {} numbers: a model that has no times learns to repeat it"
+)
+"""The note of a series or a clip."""
+
+
+def single(data: Data, x: np.ndarray, notes: Sequence[str] = ()) -> Source:
+    """One example x [T, ...], which there is no other of to hold out; notes: of its `Source`."""
     x, standardised = _standardised(data, x, x)
     whole = Examples(x[None], None)
     shape = "x".join(map(str, x.shape[1:]))
@@ -229,6 +154,7 @@ def single(data: Data, x: np.ndarray) -> Source:
         lambda key, x: jnp.asarray(x),
         preprocessing=f"{data.source}, {len(x)} times of {shape}{standardised}{missing}",
         space=space_of(x),
+        notes=(ONE_EXAMPLE.format(x.size), *notes),
     )
 
 

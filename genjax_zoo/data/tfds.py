@@ -69,9 +69,9 @@ def opened(data: Data, seed: int, name: str, data_dir: str | None) -> Source:
 
 
 def _records(source: Any, classes: Sequence[str]) -> images.Records:
-    def read(rows: Sequence[int] | np.ndarray) -> list[tuple[np.ndarray, int | None]]:
+    def read(rows: Sequence[int] | np.ndarray) -> list[images.Record]:
         found = source.__getitems__([int(r) for r in rows])
-        return [(r["image"], int(r["label"]) if "label" in r else None) for r in found]
+        return [images.Record(r["image"], int(r["label"]) if "label" in r else None) for r in found]
 
     return images.Records(len(source), read, classes)
 

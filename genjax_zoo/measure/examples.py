@@ -13,8 +13,9 @@ from typing import Any, cast
 import jax
 import numpy as np
 
-from genjax_zoo.contract import Batch, Key, Measure, Model
+from genjax_zoo.contract import Batch, Key, Measure, Model, Weighed
 from genjax_zoo.data.source import Source
+from genjax_zoo.measure import weighed
 from genjax_zoo.measure.results import Result, bits_per_dim
 
 BATCH = 500
@@ -44,8 +45,26 @@ def evaluate(
     only: tuple[str, ...] | None = None,
     where: jax.sharding.Sharding | None = None,
     progress: Progress = silent,
+    importance_samples: int = 0,
 ) -> list[Result]:
-    """Measures the held-out data.
+    """Measures the held-out data: all of `one_by_one` at once, whose arguments these are."""
+    how = (examples, only, where, progress, importance_samples)
+    return list(one_by_one(model, state, source, key, step, *how))
+
+
+def one_by_one(
+    model: Model,
+    state: Any,
+    source: Source,
+    key: Key,
+    step: int,
+    examples: int | None = None,
+    only: tuple[str, ...] | None = None,
+    where: jax.sharding.Sharding | None = None,
+    progress: Progress = silent,
+    importance_samples: int = 0,
+) -> Iterator[Result]:
+    """Measures the held-out data, and gives each number when it is known.
 
     Args:
       model: what to measure.
@@ -57,13 +76,17 @@ def evaluate(
       only: names of the measures wanted; None takes all.
       where: where the values are put; replicated, if the state is on several processes.
       progress: is called after every batch.
+      importance_samples: up to how many an example gets of a measure that is `weighed`, where its
+        weights say that fewer cannot be trusted; at least the measure's own `draws`.
     """
     size = min(examples or source.held_out_size, source.held_out_size)
-    results = []
+    batches = functools.partial(held_out, source, key, size)
     for index, (name, measure) in enumerate(measures_of(model).items()):
         if only is not None and name not in only:
             continue
         value = _compiled(cast(Hashable, measure.value), where)
+        if measure.weighed is not None:
+            value = _compiled(cast(Hashable, measure.weighed), where, measure.draws)
         shared: tuple[Any, ...] = ()
         error, detail = 0.0, measure.detail
         if measure.once is not None:
@@ -74,38 +97,49 @@ def evaluate(
             shared, error = (once.value,), float(once.error)
             notes = [f"{what} {float(number):.6g}" for what, number in once.notes.items()]
             detail = ", ".join([detail, *notes] if detail else notes)
+        own = jax.random.fold_in(key, index + 1)
         values, amounts = [], []
-        for first, batch in held_out(source, key, size):
-            key_value = jax.random.fold_in(jax.random.fold_in(key, index + 1), first)
-            found = np.asarray(value(key_value, state, batch, *shared), np.float64)
-            values.append(found)
+        for first, batch in batches():
+            found = value(jax.random.fold_in(own, first), state, batch, *shared)
+            values.append(jax.tree.map(lambda a: np.asarray(a, np.float64), found))
             if measure.per is not None:
                 amounts.append(np.asarray(measure.per(batch), np.float64))
-            progress(name, first + len(found), size)
+            progress(name, min(first + BATCH, size), size)
         per = np.concatenate(amounts) if amounts else None
-        mean, spread = ratio(np.concatenate(values), per)
+        each: Any = jax.tree.map(lambda *parts: np.concatenate(parts), *values)
+        trust: dict[str, float] = {}
+        if measure.weighed is not None:
+            each, taken = weighed.raised(
+                jax.random.fold_in(own, 2**31),
+                functools.partial(_weigh, measure.weighed, where, state),
+                batches,
+                each,
+                (measure.draws, importance_samples),
+                functools.partial(_progress_of_draws, progress, name),
+            )
+            trust, each = weighed.diagnostics(each, taken), each.value
+        mean, spread = ratio(each, per)
         error /= 1.0 if per is None else float(per.mean())
         # Of one example alone nothing tells how others differ: what they share may still err.
         spread = math.hypot(spread or 0.0, error) if spread is not None or error else None
-        results.append(
-            Result(
-                name=name,
-                value=mean,
-                standard_error=spread,
-                kind=str(measure.exactness),
-                unit=measure.unit,
-                split=source.held_out_split,
-                n=size,
-                preprocessing=source.preprocessing,
-                step=step,
-                better=measure.better,
-                detail=detail,
-                per=None if per is None else float(per.sum()),
-            )
+        result = Result(
+            name=name,
+            value=mean,
+            standard_error=spread,
+            kind=str(measure.exactness),
+            unit=measure.unit,
+            split=source.held_out_split,
+            n=size,
+            preprocessing=source.preprocessing,
+            step=step,
+            better=measure.better,
+            detail=detail,
+            per=None if per is None else float(per.sum()),
+            trust=trust,
         )
+        yield result
         if measure.density and per is None and source.level and only is None:
-            results.append(bits_per_dim(results[-1], batch["x"][0].size, source.level))
-    return results
+            yield bits_per_dim(result, batch["x"][0].size, source.level)
 
 
 def ratio(values: np.ndarray, per: np.ndarray | None = None) -> tuple[float, float | None]:
@@ -140,11 +174,19 @@ def held_out(source: Source, key: Key, size: int) -> Iterator[tuple[int, Batch]]
         yield first, jax.tree.map(np.asarray, batch)
 
 
+def _weigh(of: Any, where: Any, state: Any, key: Key, batch: Batch, draws: int) -> Weighed:
+    return _compiled(of, where, draws)(key, state, batch)
+
+
+def _progress_of_draws(progress: Progress, name: str, draws: int, done: int, of: int) -> None:
+    progress(f"{name}, K = {draws}", done, of)
+
+
 @functools.lru_cache(maxsize=64)
-def _compiled(value: Any, where: jax.sharding.Sharding | None) -> Callable:
-    def precisely(*args: Any) -> jax.Array:
+def _compiled(value: Any, where: jax.sharding.Sharding | None, *last: int) -> Callable:
+    def precisely(*args: Any) -> Any:
         # What is printed as exact is not to be rounded to bfloat16 on a TPU, or TF32 on a GPU.
         with jax.default_matmul_precision("highest"):
-            return value(*args)
+            return value(*args, *last)
 
     return jax.jit(precisely, out_shardings=where)

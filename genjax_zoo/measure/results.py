@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from genjax_zoo.contract import Exactness
+from genjax_zoo.measure.weighed import in_words
 
 WIDTH = 99
 """Characters of a line that is printed."""
@@ -34,6 +35,8 @@ class Result(NamedTuple):
         a number of examples. scores.compare takes results as they are.
       per: Σ per, how much the n examples hold of what the unit divides by (tokens, dimensions);
         None for a mean over examples.
+      trust: how far an estimate by importance weights can be trusted (weighed.diagnostics); empty
+        for any other number.
     """
 
     name: str
@@ -51,6 +54,7 @@ class Result(NamedTuple):
     high: float | None = None
     protocol: Mapping[str, Any] = {}
     per: float | None = None
+    trust: Mapping[str, float] = {}
 
 
 def bits_per_dim(nats: Result, dims: int, level: float) -> Result:
@@ -96,12 +100,12 @@ def describe(result: Result) -> str:
     elif result.standard_error is not None:
         within = f"± {result.standard_error:.4f} "
     where = of_what(result.split, result.protocol)
-    what = "samples" if of_samples else ""
+    what, trust = "samples" if of_samples else "", in_words(result.trust, result.n)
     if result.per is not None:
         what = f"of {result.per:.0f} {result.unit.partition('/')[2] or 'unit'}s"
     sentence = (
         f"{f'{result.name} = {result.value:.4f} {within}{result.unit}'.rstrip()},{kind} "
-        f"{result.detail + ', ' if result.detail else ''}"
+        f"{result.detail + ', ' if result.detail else ''}{f'{trust}, ' if trust else ''}"
         f"{where + ', ' if result.split else ''}"
         f"n={f'{result.n} {what}'.rstrip()}, {result.preprocessing}, step {result.step}"
     )

@@ -244,10 +244,9 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
 
 
 def _space(states: Sequence[int], missing: bool) -> Space:
-    """What columns of so many states each hold; a NaN for a missing number is a real one."""
-    if missing or not all(states):
-        return REAL
-    return BINARY if set(states) == {2} else COUNTS
+    """What columns of so many states each hold."""
+    of_states = BINARY if set(states) == {2} else COUNTS.of(max(states))
+    return (of_states if all(states) else REAL)._replace(missing=missing)
 
 
 def net_of(config: Config, shape: Sequence[int]) -> Net:

@@ -33,11 +33,12 @@ from genjax_zoo.contract import (
     Latents,
     Measure,
     Model,
+    Weighed,
     categorical,
 )
 from genjax_zoo.learn.state import of_params
 from genjax_zoo.learn.verbs import descend
-from genjax_zoo.maths.inference import bounds
+from genjax_zoo.maths.inference import bounds, importance
 from genjax_zoo.maths.inference.codebooks import gumbel_softmax, kl_to_uniform, perplexity
 from genjax_zoo.maths.probability import likelihoods
 from genjax_zoo.maths.probability.given import check_names
@@ -176,7 +177,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         z = jax.random.categorical(key, log_q)
         return log_likelihood(params, batch["x"], params.codebook[z]) - kl_to_uniform(log_q)
 
-    def iwae(key: Key, params: Params, batch: Batch) -> Array:
+    def iwae(key: Key, params: Params, batch: Batch, draws: int) -> Weighed:
         """log 1/S Σ_s p(x, z_s) / q(z_s | x), z_s ~ q(z | x), in nats: [B]."""
         log_q = log_posterior(params, batch["x"])
 
@@ -187,7 +188,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             each = jnp.take_along_axis(log_q[None], z[..., None], -1) + math.log(config.codes)
             return log_p - jnp.sum(each, axis=(2, 3, 4))
 
-        return bounds.importance(key, log_weights, config.importance_samples, chunk=1)
+        return importance.estimate(key, log_weights, draws, chunk=1)
 
     def kl_of(key: Key, params: Params, batch: Batch) -> Array:
         return kl_to_uniform(log_posterior(params, batch["x"]))

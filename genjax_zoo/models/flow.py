@@ -208,6 +208,7 @@ class Params:
 def make(config: Config, tx: optax.GradientTransformation) -> Model:
     """A flow that follows the gradient of its likelihood, or of a bound on it."""
     labels = Labels(config.classes, "flow")
+    space = UNIT.of(config.levels) if config.levels or config.alpha else REAL
 
     def noise_of(shape: tuple[int, ...]) -> Bijection:
         """ε -> logit u, of q(u | x): affine couplings that see x."""
@@ -264,13 +265,14 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     def log_prob(key: Key, params: Params, batch: Batch) -> Array:
         """log p(x) [B] nats, or for discrete data log p(x + u) - log q(u | x), u ~ q: a bound."""
         x, condition = batch["x"], condition_of(batch)
+        inside = jnp.all(space.has(flat(x)), axis=-1)
         if not config.levels:
-            return density(params, x, condition)
+            return jnp.where(inside, density(params, x, condition), -jnp.inf)
         u, log_q = dequantise(key, params, x)
         # Of y = k + u, k = 0 .. levels - 1: the density of x in [0, 1], less D log levels.
         nats = density(params, continuous(x, u), condition)
         bound = nats - x[0].size * math.log(config.levels) - log_q
-        return jnp.where(distributions.is_level(flat(x), config.levels), bound, -jnp.inf)
+        return jnp.where(inside, bound, -jnp.inf)
 
     def loss(key: Key, params: Params, memory: tuple[()], batch: Batch):
         return -jnp.mean(log_prob(key, params, batch)), (memory, {})
@@ -335,7 +337,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         sample=of_params(sample),
         log_prob=nats,
         measures={"bits_per_dim": bounds.bits(nats, config.levels)} if config.levels else {},
-        spaces=labels.spaces(UNIT if config.levels or config.alpha else REAL),
+        spaces=labels.spaces(space),
         latents=Latents(of_params(decode), of_params(encode), of_params(prior)),
     )
 

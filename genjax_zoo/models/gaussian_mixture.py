@@ -248,7 +248,7 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         sample=of_params(sample),
         log_prob=Measure(of_params(log_prob), Exactness.EXACT, density=True),
         measures=measures if config.classes > 1 else {},
-        spaces=labels.spaces(REAL),
+        spaces=labels.spaces(REAL._replace(missing=True)),
         latents=Latents(decode=of_params(decode), encode=of_params(encode), space=categorical()),
     )
 

@@ -34,10 +34,11 @@ from genjax_zoo.contract import (
     Latents,
     Measure,
     Model,
+    Weighed,
 )
 from genjax_zoo.learn.state import of_params
 from genjax_zoo.learn.verbs import descend
-from genjax_zoo.maths.inference import bounds
+from genjax_zoo.maths.inference import bounds, importance
 from genjax_zoo.maths.probability import distributions, likelihoods
 from genjax_zoo.maths.probability.given import check_names
 from genjax_zoo.nets import ACTIVATIONS, Net
@@ -131,23 +132,23 @@ class Normal(NamedTuple):
         """z = μ + σ ⊙ ε."""
         return self.mean + jnp.exp(self.log_std) * noise
 
-    def log_prob(self, z: Array) -> Array:
-        """By dimension: [..., B, L_l] nats."""
-        return distributions.gaussian(z[..., None], *(jnp.asarray(a)[..., None] for a in self))
-
 
 class Layer(NamedTuple):
     """One stochastic layer of a draw of z ~ q(z | x).
 
     Attributes:
       z: [..., B, L_l].
+      noise: ε that it was drawn by.
       q: what it was drawn from.
       p: N(z_l; ...) of the generative model, given the layer above.
+      gap: μ of q less μ of p, which both may be large beside their σ.
     """
 
     z: Array
+    noise: Array
     q: Normal
     p: Normal
+    gap: Array
 
 
 def combine(one: Normal, other: Normal) -> Normal:
@@ -230,7 +231,8 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             below = q.draw(noise[l])
             drawn.append((below, q))
         above = [z for z, _ in drawn[1:]] + [None]
-        return [Layer(z, q, prior(params, l, above[l])) for l, (z, q) in enumerate(drawn)]
+        p = [prior(params, l, above[l]) for l in layers]
+        return [Layer(z, noise[l], q, p[l], q.mean - p[l].mean) for l, (z, q) in enumerate(drawn)]
 
     def top_down(params: Params, x: Array, noise: list[Array]) -> list[Layer]:
         # d_l = MLP(d_{l-1}),  d_0 = x;  (μ̂_l, log σ̂_l) = Linear(d_l)
@@ -243,8 +245,10 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         for l in reversed(layers):
             p = prior(params, l, above)
             q = messages[l] if above is None else combine(messages[l], p)
+            # μ - μ_p = σ² / σ̂² (μ̂ - μ_p), of equation 18
+            share = jnp.exp(2 * (q.log_std - messages[l].log_std))
             above = q.draw(noise[l])
-            found.append(Layer(above, q, p))
+            found.append(Layer(above, noise[l], q, p, share * (messages[l].mean - p.mean)))
         return found[::-1]
 
     def infer(params: Params, batch: Batch, noise: list[Array]) -> list[Layer]:
@@ -265,10 +269,12 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
         In closed form where q is given what p is given, and by the draw elsewhere.
         """
+        each = (layer.gap, layer.noise, layer.q.log_std, layer.p.log_std)
+        gap, noise, q, p = (jnp.asarray(a)[..., None] for a in each)
         if exact:
-            spread = (jnp.asarray(a)[..., None] for a in (*layer.q, *layer.p))
-            return distributions.gaussian_kl(*spread)
-        return layer.q.log_prob(layer.z) - layer.p.log_prob(layer.z)
+            return distributions.gaussian_kl(gap, q, 0.0, p)
+        log_q = distributions.gaussian_of_noise(noise, q)
+        return log_q - distributions.gaussian(gap + jnp.exp(q) * noise, 0.0, p)
 
     def over_draws(nats: Array, axes: int) -> Array:
         """The mean over the draws, if `nats` has an axis of them beside its other `axes`."""
@@ -311,10 +317,10 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         kl, reconstruction = terms(key, params, batch)
         return reconstruction - sum(jnp.sum(of_layer, axis=1) for of_layer in kl)
 
-    def iwae(key: Key, params: Params, batch: Batch) -> Array:
+    def iwae(key: Key, params: Params, batch: Batch, draws: int) -> Weighed:
         """log 1/K Σ_k p(x, z_k) / q(z_k | x),  z_k ~ q(z | x)."""
         of_chunk = lambda key, draws: log_weights(key, params, batch, draws)
-        return bounds.importance(key, of_chunk, config.importance_samples)
+        return importance.estimate(key, of_chunk, draws)
 
     def lowest(key: Key, params: Params, n: int) -> Array:
         """z_1 ~ p(z_1), by way of all layers above: [n, L_1]."""

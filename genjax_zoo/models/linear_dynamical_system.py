@@ -30,6 +30,7 @@ from flax import struct
 from genjax_zoo import typed
 from genjax_zoo.contract import (
     NOTHING,
+    REAL,
     Array,
     Batch,
     ConfigError,
@@ -349,6 +350,7 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         sample=of_params(sample),
         log_prob=Measure(of_params(log_prob), Exactness.EXACT, density=True),
         measures={"one_step": error},
+        spaces={"x": REAL._replace(missing=True)},
         latents=Latents(decode=of_params(decode), encode=of_params(encode)),
     )
 

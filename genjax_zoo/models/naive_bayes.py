@@ -336,6 +336,7 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
     detail = "given the sum of the counts" if multinomial else ""
     measures = classification.measures(of_params(by_class), labels.of, detail)
     space = {"gaussian": REAL, "bernoulli": BINARY, "multinomial": COUNTS}[config.kind]
+    space = space._replace(missing=not multinomial)
     return Model(
         *em(begin, expect, maximise),
         sample=of_params(sample),

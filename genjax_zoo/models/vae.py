@@ -32,10 +32,11 @@ from genjax_zoo.contract import (
     Latents,
     Measure,
     Model,
+    Weighed,
 )
 from genjax_zoo.learn.state import of_params
 from genjax_zoo.learn.verbs import descend
-from genjax_zoo.maths.inference import bounds
+from genjax_zoo.maths.inference import bounds, importance
 from genjax_zoo.maths.probability import bijections, couplings, distributions, likelihoods
 from genjax_zoo.maths.probability.given import Labels, check_names
 from genjax_zoo.nets import Net
@@ -196,7 +197,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         """z [..., B, L] made of ε [..., B, L], and log q(z | x) [..., B]."""
         # z = μ + σ ⊙ ε
         z = q.mean + jnp.exp(q.log_std) * noise
-        log_q = distributions.gaussian(z, q.mean, q.log_std)
+        log_q = distributions.gaussian_of_noise(noise, q.log_std)
         if flow is None:
             return z, log_q
         # log q(z_T) = log q(z_0) - Σ_t log|det dz_t / dz_{t-1}|: Rezende & Mohamed 2015, eq. 7
@@ -247,7 +248,8 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     def negative_iwae(key: Key, params: Params, beta: Array | float, batch: Batch):
         """-log 1/K Σ_k w_k: Burda et al. 2016, equation 8."""
         q = posterior(params, batch)
-        z, log_q = draw(params, q, noise_of(key, q, config.training_samples))
+        noise = noise_of(key, q, config.training_samples)
+        z, log_q = draw(params, q, noise)
         log_w = log_weights(params, batch, z, log_q, beta)
         bound, share = bounds.log_mean(log_w), bounds.shares(log_w)
         if config.objective == "dreg":
@@ -255,7 +257,8 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             # (Tucker et al. 2019, equations 7 and 8); φ within log q(z | x) itself is held still.
             still = jax.lax.stop_gradient
             of_theta = log_weights(params, batch, still(z), still(log_q), beta)
-            held = distributions.gaussian(z, *still((q.mean, q.log_std)))
+            moved = noise + (z - still(z)) * distributions.inverse(still(q.log_std))
+            held = distributions.gaussian_of_noise(moved, still(q.log_std))
             of_phi = log_weights(still(params), batch, z, held, beta)
             climb = jnp.sum(share * of_theta + share**2 * of_phi, axis=0)
             bound = still(bound) + climb - still(climb)
@@ -267,14 +270,14 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         kl, reconstruction = terms(key, params, batch)
         return reconstruction - jnp.sum(kl, axis=1)
 
-    def iwae(key: Key, params: Params, batch: Batch) -> Array:
+    def iwae(key: Key, params: Params, batch: Batch, draws: int) -> Weighed:
         """log 1/K Σ_k p(x, z_k) / q(z_k | x),  z_k ~ q(z | x): Burda et al. 2016, equation 8."""
         q = posterior(params, batch)
 
         def of_chunk(key: Key, draws: int) -> Array:
             return log_weights(params, batch, *draw(params, q, noise_of(key, q, draws)))
 
-        return bounds.importance(key, of_chunk, config.importance_samples)
+        return importance.estimate(key, of_chunk, draws)
 
     # ---------------------------------------------------------------------------- the samples
 

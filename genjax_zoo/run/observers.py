@@ -13,7 +13,7 @@ done again by the run that resumes.
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -62,8 +62,9 @@ def training(run: Run) -> Observer:
 class Measurements:
     """Numbers of held-out data, while a run lasts and at its end."""
 
-    def __init__(self, setup: Setup):
+    def __init__(self, setup: Setup, progress: examples.Progress = examples.silent):
         self._setup, self._newest = setup, (0, list[Result]())
+        self._progress = progress
         self._key = jax.random.fold_in(setup.root, EVALUATE)
 
     def observer(self) -> Observer:
@@ -74,8 +75,8 @@ class Measurements:
         only = ("log_prob",) if aimed else tuple(own)
 
         def act(step: int, state: State, info: Info, line: Line) -> None:
-            asked = {"examples": run.eval_examples, "only": only}
-            results = self._ask(examples.evaluate, step, state, **asked)
+            asked = {"examples": run.eval_examples, "only": only, "progress": self._progress}
+            results = list(self._ask(examples.one_by_one, step, state, **asked))
             self._newest = step, results
             line |= {f"test/{_with_kind(r)}": r.value for r in results}
 
@@ -91,20 +92,19 @@ class Measurements:
                 return result.value
         return None
 
-    def final(
-        self, step: int, state: State, progress: Callable[..., None]
-    ) -> Iterator[list[Result]]:
+    def final(self, step: int, state: State, progress: examples.Progress) -> Iterator[Result]:
         """The numbers of the end; where data have modes, then what samples of them are worth.
 
         Other measures of samples are dear, and asked for by `genjax-zoo evaluate`.
         """
         n = self._setup.run.final_examples or None
-        yield self._ask(examples.evaluate, step, state, examples=n, progress=progress)
-        yield self._ask(measured.evaluate, step, state, only=modes.OF_MODES, progress=progress)
+        yield from self._ask(examples.one_by_one, step, state, examples=n, progress=progress)
+        of_modes = {"only": modes.OF_MODES, "progress": progress}
+        yield from self._ask(measured.evaluate, step, state, **of_modes)
 
     def _ask(
-        self, ask: Callable[..., list[Result]], step: int, state: State, **how: Any
-    ) -> list[Result]:
+        self, ask: Callable[..., Iterable[Result]], step: int, state: State, **how: Any
+    ) -> Iterable[Result]:
         setup = self._setup
         where = setup.layout.everywhere
         return ask(setup.model, state, setup.source, self._key, step, where=where, **how)

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from genjax_zoo.contract import Batch, DataError, Kind, Model, State, categorical
+from genjax_zoo.contract import Batch, DataError, Kind, Model, Space, State, categorical
 from genjax_zoo.data.source import Source
 from genjax_zoo.data.sources import open_source
 from genjax_zoo.run.config import Run, make_model
@@ -136,19 +136,31 @@ def check_spaces(model: Model, source: Source, batch: Batch, run: Run) -> None:
             offered = categorical(int(np.max(batch[name], initial=-1)) + 1)
         if wanted.holds(offered):
             continue
-        if wanted.kind is offered.kind is Kind.CATEGORICAL:
-            raise DataError(
-                f"{who} knows the values 0 .. {wanted.size - 1} of {name!r}, and "
-                f"{run.data.source} has 0 .. {offered.size - 1}; set config.model to as many "
-                f"(model.classes={offered.size}, of labels), or choose other data."
-            )
         raise DataError(
             f"{who} models {name!r} as {wanted}, but {run.data.source} gives {offered}; "
-            f"{_ADVICE[wanted.kind]}"
+            f"{_advice(wanted, offered, run.data.of_images)}"
         )
 
 
-_ADVICE = {
+def _advice(wanted: Space, offered: Space, images: bool) -> str:
+    """What to do about data that are not in the space of a model."""
+    if offered.missing and not wanted.missing:
+        return (
+            "fill in what is missing (NaN) or leave it out, or choose a model that learns from "
+            "incomplete examples (of a Bayes net: model.missing=True)."
+        )
+    if wanted.kind is Kind.CATEGORICAL and wanted.of(0).holds(offered):
+        return f"set config.model to as many (model.classes={offered.size}, of labels)."
+    if not images:
+        return "choose other data, or a model of such numbers."
+    if wanted.size and wanted.of(0).holds(offered):
+        if not offered.size:
+            return "set config.data.dequantise=False, for numbers between the levels have none."
+        return f"set config.model.levels={offered.size}: between its levels a model has nothing."
+    return _OF_IMAGES[wanted.kind]
+
+
+_OF_IMAGES = {
     Kind.REAL: "choose a source of images or of points.",
     Kind.UNIT: "set config.data.scale='unit'.",
     Kind.SIGNED: "set config.data.scale='symmetric'.",

@@ -17,13 +17,14 @@ import numpy as np
 from jax.experimental import multihost_utils
 
 from genjax_zoo.contract import ConfigError
+from genjax_zoo.data import summary
 from genjax_zoo.measure.results import Result
 from genjax_zoo.run import replay, trained
 from genjax_zoo.run.observers import Line, Measurements, Samples, lines, saves, training
 from genjax_zoo.run.record import provenance, results
 from genjax_zoo.run.record.checkpoint import barrier
 from genjax_zoo.run.record.journal import Journal
-from genjax_zoo.run.record.progress import Progress, log
+from genjax_zoo.run.record.progress import Measuring, Progress, log
 from genjax_zoo.run.record.workdir import Workdir
 from genjax_zoo.run.setup import Setup
 from genjax_zoo.run.steps import Calls, NotFinite, steps
@@ -67,12 +68,14 @@ def train(
                 workdir.write_config(config)
             trained.describe(setup, workdir)
             entry = provenance.start(first, data_dir, setup.begun.origins)
+            entry["data"] = summary.record(setup.source)
             stack.enter_context(provenance.recorded(workdir, entry))
         journal = stack.enter_context(Journal(workdir if is_primary else None, first))
         progress = stack.enter_context(Progress(run.steps, first, quiet or not is_primary))
         stop = stack.enter_context(_until_sigterm())
 
-        measurements, samples = Measurements(setup), Samples(setup, journal)
+        measurements = Measurements(setup, Measuring(progress))
+        samples = Samples(setup, journal)
         tellers = [training(run), measurements.observer(), samples.observer()]
         saving = saves(run, checkpoints, journal, measurements.score)
         observers = [*tellers, lines(journal, tellers), saving]
@@ -105,11 +108,15 @@ def train(
         measured: list[Result] = []
         if step == run.steps:
             samples.draw(step, state)
+            than = f", longer than the {step - first} steps took"
+            measuring = Measuring(
+                progress, SHORTER, progress.seconds(), than if step > first else ""
+            )
             with contextlib.suppress(_Stopped):
-                for found in measurements.final(step, state, _watching(stop)):
-                    measured += found
-        if is_primary and measured:
-            results.write(workdir, measured)
+                for result in measurements.final(step, state, _watching(stop, measuring)):
+                    measured.append(result)
+                    if is_primary:
+                        results.write(workdir, measured)
         if is_primary and stop.is_set():
             when = "while measuring the end" if step == run.steps else f"after step {step}"
             log(
@@ -127,14 +134,23 @@ def _sources(setup: Setup, workdir: Workdir, first: int) -> Iterator[str]:
         yield f"going on from step {first} in {workdir.root}"
     for name, origin in setup.begun.origins.items() if not first else ():
         yield f"{name} begins from {origin.workdir}, step {origin.step}"
+    yield summary.line(setup.source)
 
 
 class _Stopped(Exception):
     """SIGTERM came while something long was measured."""
 
 
-def _watching(stop: threading.Event) -> Callable[[str, int, int], None]:
+SHORTER = (
+    "config.final_examples={} takes fewer, and evaluate can measure the rest at any time. Whoever "
+    "stops it keeps the checkpoint and the numbers so far."
+)
+"""What is said of measuring that takes longer than the training."""
+
+
+def _watching(stop: threading.Event, then: Measuring) -> Callable[[str, int, int], None]:
     def look(name: str, done: int, of: int) -> None:
+        then(name, done, of)
         if stop.is_set() and jax.process_count() == 1:
             raise _Stopped
 

@@ -5,6 +5,7 @@ Floor 6.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -107,6 +108,28 @@ def _example(arrays: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
     }
 
 
+def load(workdir: str | os.PathLike, checkpoint: str | int = "last") -> tuple[Model, State, Run]:
+    """What a run has learnt, for a program that goes on with it: (model, state, run).
+
+        model, state, run = genjax_zoo.load("runs/vae")
+        model.sample(jax.random.key(0), state, 64)["x"]
+
+    Args:
+      workdir: the folder of the run.
+      checkpoint: "last", "best" or a number of steps.
+
+    Returns:
+      The bundle of pure functions, what they take as state, and the typed config.
+
+    Raises ZooError where nothing was trained there.
+    """
+    where = Workdir(workdir)
+    run = config.read(where.read_config())
+    parts = read(where, run)
+    _, state = restore(parts, where, str(checkpoint), asked="checkpoint={!r}")
+    return parts.model, state, run
+
+
 def checkpoints(parts: Parts, workdir: Workdir, read_only: bool = False) -> Checkpoints:
     """The checkpoints of a run; the best is judged by the first measure that has a better side."""
     sided = (m for m in measures_of(parts.model).values() if m.better != "neither")
@@ -131,16 +154,18 @@ def restore(
       which: last, best, or a number of steps.
       asked: how a user asks for it, for messages.
     """
-    if not workdir.checkpoints.is_dir():
+    saved, steps = None, list[int]()
+    if workdir.checkpoints.is_dir():
+        saved = checkpoints(parts, workdir, read_only=True)
+        steps = saved.steps()
+    if saved is None or not steps:
         raise ZooError(
-            f"{workdir.root} holds no checkpoint; train there first, for longer than "
-            "config.checkpoint_every steps."
+            f"{workdir.root} holds no checkpoint yet; train there first: genjax-zoo train "
+            f"--workdir={workdir.root} (it saves every {parts.run.checkpoint_every} steps, "
+            "config.checkpoint_every, when it is stopped by SIGTERM, and at the end)."
         )
-    saved = checkpoints(parts, workdir, read_only=True)
-    steps = saved.steps()
-    step = {"last": steps[-1] if steps else None, "best": saved.best_step()}.get(which)
-    if step is None and which.isdigit() and int(which) in steps:
-        step = int(which)
+    known = {str(step): step for step in steps}
+    step = (known | {"last": steps[-1], "best": saved.best_step()}).get(which)
     if step is None:
         raise ZooError(
             f"{asked.format(which)} is not in {workdir.root}; expected last, best (where held-out "

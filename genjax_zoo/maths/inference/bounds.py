@@ -15,7 +15,16 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from genjax_zoo.contract import Array, Batch, ConfigError, Exactness, Key, Measure, State, Value
+from genjax_zoo.contract import (
+    Array,
+    Batch,
+    ConfigError,
+    Exactness,
+    Key,
+    Measure,
+    State,
+    Weighed,
+)
 
 
 def log_mean(log_w: Array) -> Array:
@@ -33,57 +42,50 @@ def effective_samples(share: Array) -> Array:
     return jnp.mean(1 / jnp.sum(share**2, axis=0))
 
 
-def importance(
-    key: Key, log_weights: Callable[[Key, int], Array], draws: int, chunk: int = 50
-) -> Array:
-    """log 1/K Σ_k w_k over chunks of the K draws, so that any K fits the memory: [B] nats.
-
-    Args:
-      key: split among the chunks.
-      log_weights: (key, n) -> log w of n draws, [n, B].
-      draws: K.
-      chunk: the most draws at once.
-    """
-    chunks = -(-draws // chunk)
-    size = -(-draws // chunks)
-
-    def add(log_sum: Array, i: Array) -> tuple[Array, None]:
-        log_w = log_weights(jax.random.fold_in(key, i), size)
-        # Nothing from beyond the K-th draw
-        counts = (i * size + jnp.arange(size) < draws)[:, None]
-        log_w = jnp.where(counts, log_w, -jnp.inf)
-        return jnp.logaddexp(log_sum, jax.nn.logsumexp(log_w, axis=0)), None
-
-    examples = jax.eval_shape(lambda: log_weights(key, size)).shape[1]
-    log_sum, _ = jax.lax.scan(add, jnp.full(examples, -jnp.inf), jnp.arange(chunks))
-    return log_sum - math.log(draws)
-
-
-def estimates(iwae: Value, draws: int, levels: int = 0) -> dict[str, Measure]:
+def estimates(
+    iwae: Callable[[Key, State, Batch, int], Weighed], draws: int, levels: int = 0
+) -> dict[str, Measure]:
     """The measures of an importance-weighted estimate.
 
     Args:
-      iwae: (key, state, batch) -> log 1/K Σ_k w_k, [B] nats.
+      iwae: (key, state, batch, K) -> log 1/K Σ_k w_k in nats, as importance.estimate has it.
       draws: K.
       levels: of what is a probability of so many grey levels, which has `bits` too; else 0.
     """
+    value = lambda key, state, batch: iwae(key, state, batch, draws).value
     detail = f"K = {draws} importance samples"
-    nats = Measure(iwae, Exactness.ESTIMATE, "nats", detail=detail)
+    nats = Measure(value, Exactness.ESTIMATE, detail=detail, weighed=iwae, draws=draws)
     return {"iwae": nats, **({"bits": bits(nats, levels)} if levels else {})}
 
 
 def bits(nats: Measure, levels: int) -> Measure:
     """-log₂ P(x) per dimension of x, of a probability of grey levels, in place of its nats."""
 
+    in_bits = lambda log_p: -log_p / math.log(2)
+
     def value(key: Key, state: State, batch: Batch) -> Array:
-        return -nats(key, state, batch) / math.log(2)
+        return in_bits(nats(key, state, batch))
+
+    def weighed(key: Key, state: State, batch: Batch, draws: int) -> Weighed:
+        assert nats.weighed is not None
+        found = nats.weighed(key, state, batch, draws)
+        return found._replace(value=in_bits(found.value))
 
     def dimensions(batch: Batch) -> Array:
         x = batch["x"]
         return jnp.full(len(x), math.prod(x.shape[1:]), jnp.float32)
 
     detail = f"{nats.detail}, {levels} levels" if nats.detail else f"{levels} levels"
-    return Measure(value, nats.exactness, "bits/dim", "lower", detail, per=dimensions)
+    return Measure(
+        value,
+        nats.exactness,
+        "bits/dim",
+        "lower",
+        detail,
+        per=dimensions,
+        weighed=weighed if nats.weighed else None,
+        draws=nats.draws,
+    )
 
 
 # ------------------------------------------------------------------------- the weight of the KL

@@ -104,7 +104,7 @@ def nodes_of(text: str, states: str = "") -> tuple[Node, ...]:
         name, _, value = (part.strip() for part in item.partition("="))
         if name not in size:
             raise ConfigError(f"bayes_net: states: {nearest(name, size, 'node')}")
-        if value != "real" and not (value.isdigit() and int(value) >= 2):
+        if value != "real" and not (value.isdecimal() and int(value) >= 2):
             raise ConfigError(
                 f"bayes_net: states: {item!r} should be NAME=NUMBER of at least 2, or NAME=real."
             )

@@ -21,6 +21,7 @@ import jax.numpy as jnp
 import optax
 
 from genjax_zoo.contract import Array, Key
+from genjax_zoo.maths.probability.distributions import inverse
 from genjax_zoo.typed import choose
 
 Variational = Any
@@ -53,7 +54,7 @@ def mean_field(latents: int) -> Approximation:
     """q(z) = Π_j N(z_j; μ_j, σ_j²): no latent knows of another."""
 
     def log_prob(psi: Variational, z: Array) -> Array:
-        noise = (z - psi["mean"]) * jnp.exp(-psi["log_std"])
+        noise = (z - psi["mean"]) * inverse(psi["log_std"])
         return -0.5 * jnp.sum(noise**2 + 2 * psi["log_std"] + _LOG_2PI)
 
     def kl(psi: Variational) -> Array:

@@ -10,7 +10,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from genjax_zoo.contract import Array
+from genjax_zoo.contract import BINARY, Array
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -32,7 +32,17 @@ def bernoulli(x: Array, logits: Array) -> Array:
 
 def is_binary(x: Array) -> Array:
     """Whether x lies in {0, 1}^D, the support of `bernoulli`: [..., D] -> bool [...]."""
-    return jnp.all((x == 0) | (x == 1), axis=-1)
+    return jnp.all(BINARY.has(x), axis=-1)
+
+
+def inverse(log_std: Array | float) -> Array:
+    """1 / σ, or that of the least σ that a float holds, log σ = -87 in float32: never infinite.
+
+    What lies within such a σ of the mean is the mean itself, and 0 / σ is to be 0.
+    """
+    log_std = jnp.asarray(log_std)
+    least = math.log(jnp.finfo(jnp.result_type(log_std, float)).tiny)
+    return jnp.exp(-jnp.maximum(log_std, least))
 
 
 def gaussian(x: Array, mean: Array | float, log_std: Array | float) -> Array:
@@ -40,8 +50,16 @@ def gaussian(x: Array, mean: Array | float, log_std: Array | float) -> Array:
 
     log p = -½ Σ_d [((x_d - μ_d) / σ_d)² + 2 log σ_d + log 2π]
     """
-    z = (x - mean) * jnp.exp(-jnp.asarray(log_std))
+    z = (x - mean) * inverse(log_std)
     return -0.5 * jnp.sum(z**2 + 2 * log_std + _LOG_2PI, axis=-1)
+
+
+def gaussian_of_noise(noise: Array, log_std: Array) -> Array:
+    """log N(μ + σ ε; μ, σ²) of the noise ε that it was drawn by, in nats per unit volume.
+
+    Of x itself the ε could not be had back where σ is small beside μ: (x - μ) / σ is rounded.
+    """
+    return gaussian(noise, 0.0, 0.0) - jnp.sum(log_std, axis=-1)
 
 
 def gaussian_kl(
@@ -55,7 +73,7 @@ def gaussian_kl(
     """
     prior_log_std = jnp.asarray(prior_log_std)
     spread = jnp.exp(2 * (log_std - prior_log_std))
-    shift = ((mean - prior_mean) * jnp.exp(-prior_log_std)) ** 2
+    shift = ((mean - prior_mean) * inverse(prior_log_std)) ** 2
     return 0.5 * jnp.sum(spread + shift - 1 + 2 * (prior_log_std - log_std), axis=-1)
 
 
@@ -70,7 +88,7 @@ def discretised_logistic(x: Array, mean: Array, log_scale: Array, levels: int) -
         log P(x) = log σ(a) + log σ(-b) + log(1 - exp(b - a)),    a - b = 2δ / s
 
     is that difference without a cancellation; at 0 only its first term is left, at 1 its second.
-    For x off the grid this is the logarithm of no probability: see `is_level`.
+    For x off the grid, which is UNIT.of(levels), this is the logarithm of no probability.
     """
     half = 0.5 / (levels - 1)
     rate = jnp.exp(-log_scale)
@@ -111,12 +129,4 @@ def logit_laplace(x: Array, location: Array, log_scale: Array | float) -> Array:
     log_scale = jnp.asarray(log_scale)
     logit = jnp.log(u) - jnp.log1p(-u)
     volume = jnp.log(2 * u * (1 - u)) + log_scale - math.log(1 - 2 * MARGIN)
-    return jnp.sum(-jnp.abs(logit - location) * jnp.exp(-log_scale) - volume, axis=-1)
-
-
-def is_level(x: Array, levels: int) -> Array:
-    """Whether x lies on {0, 1, ..., levels - 1}^D / (levels - 1): [..., D] -> bool [...]."""
-    k = x * (levels - 1)
-    # float32 divides and multiplies a level back to within a millionth of it.
-    on = (jnp.abs(k - jnp.round(k)) < 1e-3) & (k > -0.5) & (k < levels - 0.5)
-    return jnp.all(on, axis=-1)
+    return jnp.sum(-jnp.abs(logit - location) * inverse(log_scale) - volume, axis=-1)

@@ -49,8 +49,7 @@ class Likelihood(NamedTuple):
         the support.
       mean: (log_scale, f [B, ..., C n]) -> the x [B, ..., C] to show: E[x | f], or a median.
       draw: (key, log_scale, f) -> x ~ p(x | f), likewise.
-      inside: x [B, D] -> bool [B], whether x has a probability or density at all.
-      space: the same, for a run to refuse data by.
+      space: where x has a probability or density at all, which a run refuses other data by.
       levels: K of a probability of grey levels, 0 for any other.
     """
 
@@ -59,7 +58,6 @@ class Likelihood(NamedTuple):
     of_flat: Callable[[LogScale, Array, Array], Array]
     mean: Callable[[LogScale, Array], Array]
     draw: Callable[[Key, LogScale, Array], Array]
-    inside: Callable[[Array], Array]
     space: Space
     levels: int = 0
 
@@ -82,6 +80,10 @@ class Likelihood(NamedTuple):
         lead = f.shape[: f.ndim - x.ndim + 1]
         log_scale = jax.tree.map(jnp.ravel, log_scale)
         return self.of_flat(log_scale, f.reshape(*lead, -1), distributions.flat(x))
+
+    def inside(self, x: Array) -> Array:
+        """Whether x [B, D] lies in the support: bool [B]."""
+        return jnp.all(self.space.has(x), axis=-1)
 
     def log_prob(self, log_scale: LogScale, f: Array, x: Array) -> Array:
         """The same for any x: -inf where it lies outside the support."""
@@ -136,7 +138,6 @@ def bernoulli() -> Likelihood:
         of_flat=lambda log_scale, f, x: distributions.bernoulli(x, f),
         mean=lambda log_scale, f: jax.nn.sigmoid(f),
         draw=lambda key, log_scale, f: jax.random.bernoulli(key, jax.nn.sigmoid(f)).astype(f.dtype),
-        inside=distributions.is_binary,
         space=BINARY,
     )
 
@@ -160,7 +161,6 @@ def gaussian(mean: Mean, variance: Variance, noise_std: float) -> Likelihood:
         of_flat=lambda log_scale, f, x: distributions.gaussian(x, *moments(log_scale, f)),
         mean=lambda log_scale, f: moments(log_scale, f)[0],
         draw=draw,
-        inside=lambda x: jnp.ones(x.shape[:-1], bool),
         space=REAL,
     )
 
@@ -186,7 +186,6 @@ def logit_laplace(variance: Variance, scale: float) -> Likelihood:
         of_flat=lambda log_scale, f, x: distributions.logit_laplace(x, *split(log_scale, f)),
         mean=lambda log_scale, f: back(split(log_scale, f)[0]),
         draw=draw,
-        inside=lambda x: jnp.all((x >= 0) & (x <= 1), axis=-1),
         space=UNIT,
     )
 
@@ -222,8 +221,7 @@ def discretised_logistic(levels: int, noise_std: float) -> Likelihood:
         of_flat=lambda log_scale, f, x: distributions.discretised_logistic(x, *parts(f), levels),
         mean=mean,
         draw=draw,
-        inside=lambda x: distributions.is_level(x, levels),
-        space=UNIT,
+        space=UNIT.of(levels),
         levels=levels,
     )
 
@@ -238,8 +236,7 @@ def categorical(levels: int) -> Likelihood:
         of_flat=lambda log_scale, f, x: distributions.categorical(x, logits(f)),
         mean=lambda log_scale, f: jax.nn.softmax(logits(f)) @ grey,
         draw=lambda key, log_scale, f: grey[jax.random.categorical(key, logits(f))],
-        inside=lambda x: distributions.is_level(x, levels),
-        space=UNIT,
+        space=UNIT.of(levels),
         levels=levels,
     )
 

@@ -1,7 +1,8 @@
 """Checkpoints: written behind the run's back by orbax, read back only if every bit is as it was.
 
-Floor 6. Each checkpoint carries a fingerprint of every array, so damage that a file format lets
-through is still found. A damaged one is moved aside, never deleted, and the one before it is used.
+Floor 6. Each checkpoint is opened again once it is written: a save that left nothing to read is no
+success. It carries a fingerprint of every array, so damage that a file format lets through is still
+found. A damaged one is moved aside, never deleted, and the one before it is used.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers, multihost
 
@@ -106,6 +108,7 @@ class Checkpoints:
                 ),
             ]
         )
+        self._unseen: dict[int, dict[str, str]] = {}
         processes = set(range(jax.process_count())) if jax.process_count() > 1 else None
         options = ocp.CheckpointManagerOptions(
             preservation_policy=keep,
@@ -168,7 +171,7 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         self.check()
-        about = {
+        about: dict[str, Any] = {
             "family": self.family,
             "arrays": _describe(state),
             "fingerprint": fingerprint(state),
@@ -178,33 +181,62 @@ class Checkpoints:
             state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)
         )
         try:
+            # Otherwise the older ones would go before this one's predecessor has been looked at.
+            self.wait()
             self._manager.save(step, args=items, metrics=metrics, force=True)
+        except CheckpointError:
+            raise
         except Exception as error:
             raise self._failed(error) from error
+        self._unseen[step] = about["arrays"]
 
     def check(self) -> None:
-        """Raises CheckpointError if a save in the background has failed."""
+        """Raises CheckpointError if a save in the background has failed, or left nothing."""
         try:
             self._manager.check_for_errors()
         except Exception as error:
             raise self._failed(error) from error
+        if self._unseen and not self._manager.is_saving_in_progress():
+            # Over, but perhaps by an error that came since.
+            self.wait()
 
     def wait(self) -> None:
-        """Waits until the last save is on disk; raises CheckpointError if it failed."""
+        """Waits until the last save is on disk; raises CheckpointError if it is not there then."""
         try:
             self._manager.wait_until_finished()
         except Exception as error:
             raise self._failed(error) from error
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """Opens what was saved since the last look, array by array, but for the numbers in it."""
+        for step, arrays in self._unseen.items():
+            if jax.process_index() == 0:
+                try:
+                    found = ocp.StandardCheckpointHandler().metadata(
+                        epath.Path(self.folder) / str(step) / "state"
+                    )
+                    there = _describe(found)
+                except Exception as error:
+                    raise self._failed(error, step) from error
+                if there != arrays:
+                    wrong = sorted(n for n in arrays if there.get(n) != arrays[n])
+                    raise self._failed(
+                        ValueError(f"{(wrong or ['an array'])[0]} cannot be found again"), step
+                    )
+        self._unseen.clear()
 
     def close(self) -> None:
         """Waits, then lets go."""
         self.wait()
         self._manager.close()
 
-    def _failed(self, error: BaseException) -> CheckpointError:
-        kept = self.steps()
+    def _failed(self, error: BaseException, hollow: int | None = None) -> CheckpointError:
+        """The error of a save that failed, or of one that left a step which cannot be read."""
+        kept = [step for step in self.steps() if step != hollow]
+        what = "could not be written to" if hollow is None else "was written, but cannot be read in"
         return CheckpointError(
-            f"a checkpoint could not be written to {self.folder}: {_reason(error)}. "
+            f"a checkpoint {what} {self.folder}: {_reason(error).rstrip('.')}. "
             + (f"The last whole one is step {kept[-1]}; " if kept else "There is none yet; ")
             + "free some room or mend the disk, and run the same command again."
         )

@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 
 import jax
 
-import genjax_zoo
 from genjax_zoo.run.record import report
 from genjax_zoo.run.record.workdir import Workdir, write_json
+from genjax_zoo.version import __version__
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
 
@@ -34,7 +34,7 @@ def record() -> dict[str, Any]:
     """
     commit, dirty = _commit()
     return {
-        "genjax_zoo": genjax_zoo.__version__,
+        "genjax_zoo": __version__,
         "commit": commit,
         "dirty": dirty,
         "python": platform.python_version(),
@@ -121,7 +121,7 @@ def _version(package: str) -> str | None:
 
 def _commit() -> tuple[str | None, bool | None]:
     """The commit of the checkout that this package was imported from, and if it was changed."""
-    package = pathlib.Path(genjax_zoo.__file__).resolve().parent
+    package = pathlib.Path(__file__).resolve().parents[2]
     # An installed copy may lie inside a checkout that is not ours (a venv in somebody's project).
     if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
         return None, None

@@ -18,6 +18,7 @@ from typing import Any
 
 from genjax_zoo.contract import ConfigError
 from genjax_zoo.measure.results import of_what
+from genjax_zoo.measure.weighed import in_words
 from genjax_zoo.models import ZOO
 from genjax_zoo.run.config import assemble
 from genjax_zoo.run.record import files
@@ -198,6 +199,7 @@ def _measurement(entry: Mapping) -> Html:
         f"step {step:,}" if isinstance(step, int) else None,
         f"{entry['better']} is better" if entry.get("better") in ("higher", "lower") else None,
         str(entry["detail"]) if entry.get("detail") else None,
+        in_words(entry.get("trust") or {}, n if isinstance(n, int) else 0),
     ]
     return tag(
         "div",

@@ -17,19 +17,39 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-import genjax_zoo
 from genjax_zoo.contract import ConfigError, ZooError
 from genjax_zoo.run.record import files
+from genjax_zoo.version import __version__
 
 OLDEST = (0, 2)
 """The oldest version whose workdirs this one reads."""
+
+
+PATTERN = "*?[\\"
+"""What the saver of checkpoints reads as a pattern in the path that it is given."""
+
+
+def checkpoint_path(folder: pathlib.Path) -> None:
+    """Raises ZooError for a folder in which orbax would not find again what it has written.
+
+    It looks for the parts of a save by a glob whose pattern holds the path: with `[` or a backslash
+    it finds none of them, with `*` or `?` perhaps those of another run.
+    """
+    path = str(folder.absolute())
+    found = [character for character in PATTERN if character in path]
+    if found:
+        raise ZooError(
+            f"--workdir={folder}: its whole path, {path}, holds {' and '.join(found)}, which the "
+            "library that saves checkpoints takes for a pattern, and the checkpoints would be "
+            f"lost; choose a path without any of {' '.join(PATTERN)}."
+        )
 
 
 class Workdir:
     """Paths of one run, and its small files, each written whole or not at all."""
 
     def __init__(self, root: str | os.PathLike):
-        self.root = pathlib.Path(root).expanduser()
+        self.root = files.place(root)
         self.config = self.root / "config.json"
         self.runs = self.root / "run.json"
         self.metrics = self.root / "metrics.jsonl"
@@ -41,20 +61,9 @@ class Workdir:
         self.example = self.root / "example.json"
 
     def create(self) -> None:
-        """Makes the folder; raises ZooError where it cannot be written."""
-        probe = self.root / f".writable.{os.getpid()}"
-        try:
-            self.root.mkdir(parents=True, exist_ok=True)
-            # Not empty: a full disk still takes names.
-            probe.write_bytes(bytes(4096))
-        except OSError as error:
-            raise ZooError(
-                f"--workdir={self.root} cannot be written: {error.strerror or error}. "
-                "Choose another folder, or free some room."
-            ) from error
-        finally:
-            with contextlib.suppress(OSError):
-                probe.unlink(missing_ok=True)
+        """Makes the folder; raises ZooError where it, or what will be saved in it, cannot be."""
+        checkpoint_path(self.root)
+        files.make_writable(self.root)
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -76,7 +85,7 @@ class Workdir:
 
     def has_checkpoint(self) -> bool:
         """Whether a run that goes on here has something to go on from."""
-        return any(path.name.isdigit() for path in self.checkpoints.glob("*"))
+        return any(path.name.isdecimal() for path in self.checkpoints.glob("*"))
 
     def check_version(self) -> None:
         """Raises ZooError where an older version trained here, which this one cannot read."""
@@ -86,7 +95,7 @@ class Workdir:
                 with_it = f"check out commit {commit[:10]}" if commit else f"use version {made}"
                 raise ZooError(
                     f"{self.root} was made by genjax_zoo {made}, whose models this version "
-                    f"({genjax_zoo.__version__}) does not read: {with_it} to work with it, or "
+                    f"({__version__}) does not read: {with_it} to work with it, or "
                     "train again in another --workdir."
                 )
 
