@@ -19,7 +19,8 @@ def first_batch(source):
 
 @pytest.mark.parametrize("name", tables.TABLES)
 def test_a_table_is_split_and_standardised_by_its_training_part(name):
-    x, label, classes = tables.table(name)
+    x, label, classes, columns = tables.table(name)
+    assert len(columns) == x.shape[1] and all(columns)
     source = open_source(Data(source=f"table:{name}", batch_size=7, standardise=True), seed=0)
     assert source.size + source.held_out_size == len(x)
     train = source.training(KEY, 0, source.size)

@@ -27,11 +27,13 @@ class Table(NamedTuple):
       x: [N, D] float32.
       label: [N] int32.
       classes: the names of the labels, in order.
+      columns: the names of the features, in order.
     """
 
     x: np.ndarray
     label: np.ndarray
     classes: tuple[str, ...]
+    columns: tuple[str, ...] = ()
 
 
 def table(name: str) -> Table:
@@ -45,7 +47,8 @@ def table(name: str) -> Table:
     choose(name, dict.fromkeys(TABLES, True), "table")
     bunch = getattr(datasets, f"load_{name}")()
     classes = tuple(map(str, bunch.target_names))
-    return Table(bunch.data.astype(np.float32), bunch.target.astype(np.int32), classes)
+    columns = tuple(map(str, bunch.feature_names))
+    return Table(bunch.data.astype(np.float32), bunch.target.astype(np.int32), classes, columns)
 
 
 def nile() -> np.ndarray:
@@ -118,11 +121,11 @@ def _numbers(row: list[str]) -> list[float] | None:
 
 def labelled(data: Data, seed: int, name: str) -> Source:
     """The rows of a table and their labels; every fifth is held out."""
-    x, label, classes = table(name)
+    x, label, classes, columns = table(name)
     test = np.arange(len(x)) % 5 == 4
     x, standardised = _standardised(data, x, x[~test])
     train, held = (Examples(x[rows], label[rows]) for rows in (~test, test))
-    return resident(
+    source = resident(
         data,
         seed,
         (train, held),
@@ -132,6 +135,7 @@ def labelled(data: Data, seed: int, name: str) -> Source:
         space=space_of(x),
         classes=classes,
     )
+    return source._replace(columns=columns)
 
 
 ONE_EXAMPLE = (

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from genjax_zoo.contract import DataError
 from genjax_zoo.run.record import files, plots
@@ -143,6 +144,7 @@ def write(
     low: float = 0.0,
     high: float = 1.0,
     plane: Plane | None = None,
+    title: str = "",
 ) -> tuple[np.ndarray, list[pathlib.Path]]:
     """Writes a batch's picture to a PNG file and, of clips, an animated GIF beside it.
 
@@ -150,16 +152,22 @@ def write(
       (the still picture, the files).
     """
     path, still = pathlib.Path(path), picture(x, reference, low, high, plane)
-    written = [write_png(path, still)]
+    written = [write_png(path, still, title)]
     if is_clips(np.asarray(x)):
         written.append(write_gif(path.with_suffix(".gif"), movie(x, low, high)))
     return still, written
 
 
-def write_png(path: pathlib.Path | str, pixels: np.ndarray) -> pathlib.Path:
-    """Writes [H, W, 3] bytes to a PNG file, whole or not at all; makes the folder."""
-    png = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(png, format="PNG", optimize=True)
+def write_png(path: pathlib.Path | str, pixels: np.ndarray, title: str = "") -> pathlib.Path:
+    """Writes [H, W, 3] bytes to a PNG file, whole or not at all; makes the folder.
+
+    The title, what of a batch it is, stands in the file as PNG's own keyword.
+    """
+    png, about = io.BytesIO(), PngInfo()
+    if title:
+        about.add_text("Title", title)
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    image.save(png, format="PNG", optimize=True, pnginfo=about)
     return files.write(path, png.getvalue())
 
 

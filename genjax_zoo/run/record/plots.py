@@ -334,7 +334,9 @@ def _ticks(set_ticks: Any, low: float, high: float, at: Any) -> None:
 
 def _legend(axes: Any) -> None:
     place: dict[str, Any] = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 7}
-    axes.legend(**place, fontsize=7, frameon=False, borderpad=0.2, columnspacing=1.2)
+    axes.legend(
+        **place, fontsize=7, frameon=False, borderpad=0.2, columnspacing=1.2, markerscale=1.5
+    )
 
 
 def _line(axes: Any, y: np.ndarray, span: _Span, **style: Any) -> None:
