@@ -63,7 +63,11 @@ def show(subject: Subject) -> Iterator[Shown]:
     """Samples beside the training examples nearest to them, and how near held-out ones are."""
     source, training = subject.source, subject.source.training
     if training is None or source.size is None:
-        raise ZooError(f"{source.name or 'these data'} have no end of training examples.")
+        raise ZooError(
+            "it looks among all training examples, and these data are drawn without end."
+        )
+    if source.size < 2:
+        raise ZooError("it looks among training examples, and these data hold one.")
     key_sample, key_data = jax.random.split(jax.random.fold_in(subject.key, 1))
     held_out = subject.pool["x"]
     fake = samples.draw(subject.model, subject.state, key_sample, min(SIZE, len(held_out)))
