@@ -176,6 +176,22 @@ def test_a_line_lies_where_its_series_does_and_ends_at_the_edge():
     assert abs(grey[:, 0].min() - np.median(early)) <= 6
 
 
+def test_a_series_off_the_frame_has_its_own_and_the_data_a_panel_before_it():
+    """In the data's frame it would be a line on the edge, of which nothing is seen."""
+    data = np.sin(np.arange(50.0))[None, :, None]
+    far = 1e6 + 1e3 * np.cos(np.arange(50.0))[None, :, None]
+    near, off = plots.lines(data, data), plots.lines(np.concatenate([data, far]), data)
+    red = lambda picture: np.sum((picture[..., 0].astype(int) - picture[..., 2]) > 150)
+    assert red(near) == 0 and red(off) > 50
+    # Three panels in two columns: the data, a sample over them, and the far one by itself.
+    upper, lower = np.array_split(off[60:], 2)
+    blue = lambda picture: int(bluish(picture).sum())
+    left, right = np.array_split(upper, 2, axis=1)
+    assert blue(left) == 0 and blue(right) > 500
+    rows = np.nonzero(bluish(lower).any(1))[0]
+    assert np.ptp(rows) > 0.3 * len(lower), "it is seen whole"
+
+
 def test_a_number_that_is_none_leaves_a_gap_and_is_counted():
     whole = np.zeros((1, 101, 1))
     gap = whole.copy()

@@ -170,50 +170,38 @@ def lines(x: Any, reference: Any = None, size: int = 1280) -> np.ndarray:
         Numbers that are not finite leave a gap, and are counted in red.
       reference: [M, U, D] series of the data, drawn in grey underneath, one a panel in turn. They
         set the frame, which panels share; samples beyond it are drawn on its edge. A series that
-        lies off it for the greater part has a frame of its own, and says so.
+        lies off it for the greater part has a frame of its own, and says so; then a panel of the
+        data alone comes first.
       size: pixels of the width.
 
     Returns:
       [H, size, 3] bytes.
     """
     x = np.asarray(x, np.float64)[:PANELS]
-    n, T, D = x.shape
+    _, T, D = x.shape
     data = None if reference is None else np.asarray(reference, np.float64)
     if data is None or data.ndim != 3 or data.shape[-1] != D or 0 in data.shape:
         data = None
     shared = _span((x if data is None else data)[..., : len(LINES)])
+    panels = []
+    for i, series in enumerate(x):
+        if data is not None and _is_off(series[:, : len(LINES)], shared):
+            panels.append(_Panel(series, None, _span(series[:, : len(LINES)]), own=True))
+        else:
+            panels.append(_Panel(series, None if data is None else data[i % len(data)], shared))
+    if data is not None and any(panel.own for panel in panels):
+        panels = [_Panel(x[0, :0], data[0], shared), *panels][:PANELS]
     last = max(T, 2 if data is None else data.shape[1], 2) - 1
-    columns = 1 if n == 1 else 2 if n <= 4 else 3
-    rows = math.ceil(n / columns)
+    columns = 1 if len(panels) == 1 else 2 if len(panels) <= 4 else 3
+    rows = math.ceil(len(panels) / columns)
     inches = size / DOTS
     height = max(1.4, 2.4 / columns + 0.6) * inches / 6.4
     figure = _figure((inches, rows * height))
-    for i, series in enumerate(x):
+    for i, panel in enumerate(panels):
         axes = figure.add_subplot(rows, columns, i + 1)
-        drawn = series[:, : len(LINES)]
-        finite = drawn[np.isfinite(drawn)]
-        outside = np.abs(np.clip(finite, -1e300, 1e300) - shared.centre) > shared.half
-        own = data is not None and 2 * outside.sum() > outside.size
-        span = _span(drawn) if own else shared
-        axes.set(xlim=(0, last), ylim=(-1, 1))
-        axes.spines[["top", "right"]].set_visible(False)
-        _ticks(axes.set_yticks, span.low, span.high, lambda v, s=span: (v - s.centre) / s.half)
         _ticks(axes.set_xticks, 0, last, lambda v: v)
-        axes.tick_params(labelsize=7, length=2)
-        if data is not None and not own:
-            for d, line in enumerate(data[i % len(data)].T[: len(LINES)]):
-                style = {"color": GREY, "linewidth": 1.2, "label": "data" if d == 0 else None}
-                _line(axes, line, span, **style)
-        for d, (line, colour) in enumerate(zip(series.T, LINES, strict=False)):
-            name = "sample" if D == 1 else f"sample, x{d + 1}"
-            _line(axes, line, span, color=colour, linewidth=1, label=name)
-        lost = np.sum(~np.isfinite(series))
-        notes = [f"{lost} of {series.size} not finite"] if lost else []
-        notes += ["off the data's frame: a frame of its own"] if own else []
-        axes.text(
-            *(0.02, 0.98, "\n".join(notes)),
-            **{"color": RED / 255, "va": "top", "fontsize": 7, "transform": axes.transAxes},
-        )
+        axes.set(xlim=(0, last), ylim=(-1, 1))
+        _draw_panel(axes, panel)
         if i == 0:
             _legend(axes)
     edge = MARGIN / (rows * height)
@@ -267,6 +255,39 @@ def _span(x: np.ndarray) -> _Span:
     x = x[np.isfinite(x)]
     low, high = np.clip([x.min(), x.max()], -1e30, 1e30).tolist() if len(x) else (0.0, 1.0)
     return _Span(low, high, (low + high) / 2, max((high - low) * 0.65, 1e-3))
+
+
+class _Panel(NamedTuple):
+    """A series [T, D] over another of the data, in a frame; `own` where that is not the data's."""
+
+    series: np.ndarray
+    data: np.ndarray | None
+    span: _Span
+    own: bool = False
+
+
+def _is_off(x: np.ndarray, span: _Span) -> bool:
+    """Whether the greater part of what is finite lies off a frame."""
+    x = np.clip(x[np.isfinite(x)], -1e300, 1e300)
+    return 2 * int(np.sum(np.abs(x - span.centre) > span.half)) > x.size
+
+
+def _draw_panel(axes: Any, panel: _Panel) -> None:
+    series, span = panel.series, panel.span
+    axes.spines[["top", "right"]].set_visible(False)
+    _ticks(axes.set_yticks, span.low, span.high, lambda v: (v - span.centre) / span.half)
+    axes.tick_params(labelsize=7, length=2)
+    for d, line in enumerate([] if panel.data is None else panel.data.T[: len(LINES)]):
+        _line(axes, line, span, color=GREY, linewidth=1.2, label="data" if d == 0 else None)
+    D = series.shape[1]
+    for d, (line, colour) in enumerate(zip(series.T, LINES, strict=False)):
+        name = "sample" if D == 1 else f"sample, x{d + 1}"
+        _line(axes, line, span, color=colour, linewidth=1, label=name)
+    lost = int(np.sum(~np.isfinite(series)))
+    notes = [f"{lost} of {series.size} not finite"] if lost else []
+    notes += ["off the data's frame: a frame of its own"] if panel.own else []
+    style = {"color": RED / 255, "va": "top", "fontsize": 7, "transform": axes.transAxes}
+    axes.text(0.02, 0.98, "\n".join(notes), **style)
 
 
 def _points(x: Any) -> np.ndarray:
