@@ -431,7 +431,7 @@ def test_a_command_line_that_makes_no_sense(call, tmp_path, words, telling):
         ("data.source=tfds:mnist", "Without any download: digits, density:ring"),
         ("data.source=folder:nowhere", "there is no such folder"),
         ("data.source=text:toy.py", "too few for config.data.length=64"),
-        ("data.batch_size=2000", "is more than the 1438 training examples"),
+        ("data.batch_size=2000", "digits has 1438 examples for training, fewer than"),
     ],
 )
 def test_a_config_that_cannot_be_run_blocks_nothing(call, tmp_path, field, telling):
