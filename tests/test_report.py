@@ -206,6 +206,31 @@ def test_a_number_that_is_none_leaves_a_gap_and_is_counted():
     assert red(gap) > 50 and red(whole) == 0
 
 
+@pytest.mark.parametrize("channels", [2, 4])
+def test_images_of_any_number_of_channels_are_images(channels):
+    """Two digits in two channels were one row of a heat map, 1568 pixels wide."""
+    x = np.zeros((4, 28, 28, channels))
+    x[1, :, :, 1] = 1
+    picture = pictures.picture(x)
+    wide = 2 * (28 * channels + channels - 1) + 3 * pictures.SPACE
+    assert picture.shape == (2 * 28 + 3 * pictures.SPACE, wide, 3)
+    inside = picture[pictures.SPACE : pictures.SPACE + 28, :, 0]
+    # The second image, beside the first, is white in its second channel alone.
+    second = 2 * pictures.SPACE + 28 * channels + channels - 1
+    assert (inside[:, second : second + 28] == 0).all()
+    assert (inside[:, second + 29 : second + 57] == 255).all()
+
+
+def test_a_page_of_large_pictures_can_be_opened(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (300, 1600, 3)).astype(np.uint8)
+    for step in range(4):
+        pictures.write_png(tmp_path / f"samples/step_{step:08d}.png", noise)
+    size = (tmp_path / "samples/step_00000000.png").stat().st_size
+    page = report.write(tmp_path)
+    assert page.stat().st_size < 1.7 * size, "four of them, of which three are in the strip"
+    assert outline(tmp_path).tags.count("img") == 4
+
+
 def test_a_film_shows_some_frames_from_first_to_last():
     x = np.linspace(0, 1, 46)[None, :, None, None, None] * np.ones((2, 1, 50, 50, 1))
     picture = pictures.film(x)
@@ -656,6 +681,19 @@ def test_a_line_of_many_points_keeps_its_extremes():
     assert "band" in drawn
     heights = [float(p.split(",")[1]) for p in drawn.split('points="')[1].split('"')[0].split()]
     assert min(heights) == pytest.approx(charts.TOP + 0.06 / 1.12 * 138, abs=0.1)
+
+
+def test_a_start_that_dwarfs_the_rest_leaves_the_frame_and_is_told():
+    """log p(x) of a first step may be thousands of nats below all others."""
+    line = [(1, -9e4), *((s, -90.0 - 5 * math.cos(s)) for s in range(20, 400, 10))]
+    drawn = charts.chart({"": line})
+    assert "from −90,000, off the frame" in drawn and "−90,000" in drawn.split("<title>")[1]
+    heights = [float(p.split(",")[1]) for p in drawn.split('points="')[1].split('"')[0].split()]
+    assert heights[0] == charts.HEIGHT - charts.BOTTOM == max(heights)
+    assert max(heights[1:]) - min(heights[1:]) > 100
+    # A fall that goes on is no start; what is positive has a logarithmic axis.
+    for other in ([(s, -1e4 + s) for s in range(1, 400)], [(1, 1e6), (2, 3.0), (3, 2.0)]):
+        assert "off the frame" not in charts.chart({"": other})
 
 
 def test_a_gap_cuts_the_line():

@@ -145,12 +145,13 @@ class Samples:
             return {}
         self._newest = step
         batch = jax.tree.map(np.asarray, self._sample(self._key, state))
+        name = shown.drawn(batch, self._look.symbols)
+        # On all processes, for all of them hold a part of the state.
+        plane = self._plane(state) if name == "x" and batch["x"].shape[1:] == (2,) else None
         if self._journal.workdir is None:
             return {}
         source, stem = self._setup.source, self._journal.workdir.sample_stem(step)
         self._write_data(self._journal.workdir.data)
-        name = shown.drawn(batch, source.symbols)
-        plane = self._plane(state) if name == "x" and batch["x"].shape[1:] == (2,) else None
         written = shown.write(stem, batch, self._look, plane)
         if written.picture is not None:
             self._journal.picture(step, written.picture)

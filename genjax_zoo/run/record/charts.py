@@ -16,6 +16,8 @@ Series = Sequence[tuple[float, float]]
 
 WIDTH, HEIGHT = 320, 168
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 8, 22
+DWARFS = 8
+"""A start that makes the axis so many times as long as what follows leaves the frame."""
 POINTS, TOLD = 200, 50
 """A line shows at most as many points; more are averaged, with a band from least to largest. Of so
 many it tells the value where one points at them."""
@@ -44,7 +46,8 @@ def charts(curves: Mapping[str, Series]) -> Html:
 def chart(lines: Mapping[str, Series]) -> Html:
     """A small line chart of one quantity over the steps, as inline SVG in the page's colours.
 
-    The axis is logarithmic where all values are positive and span a factor of more than fifty.
+    The axis is logarithmic where all values are positive and span a factor of more than fifty. A
+    start that dwarfs all that follows lies on the frame's edge, and says what it is.
     """
     drawn = {n: [(s, v) for s, v in line if math.isfinite(v)] for n, line in lines.items()}
     values = [v for line in drawn.values() for _, v in line]
@@ -52,6 +55,7 @@ def chart(lines: Mapping[str, Series]) -> Html:
     if not values:
         return tag("p", "No finite value yet.", class_="quiet")
     log = min(values) > 0 and max(values) / min(values) > 50
+    whole, values = values, values if log else _settled(drawn, values, max(steps))
     scale = math.log10 if log else float
     low, high = scale(min(values)), scale(max(values))
     margin = (high - low) * 0.06 or abs(high) * 0.05 or 1.0
@@ -62,7 +66,8 @@ def chart(lines: Mapping[str, Series]) -> Html:
         return LEFT + (step - first) / (last - first) * (WIDTH - LEFT - RIGHT)
 
     def y(value: float) -> float:
-        return TOP + (high - scale(value)) / (high - low) * (HEIGHT - TOP - BOTTOM)
+        at = TOP + (high - scale(value)) / (high - low) * (HEIGHT - TOP - BOTTOM)
+        return min(max(at, TOP), HEIGHT - BOTTOM)
 
     parts = []
     for tick in _decades(low, high) if log else _ticks(low, high):
@@ -77,6 +82,11 @@ def chart(lines: Mapping[str, Series]) -> Html:
         for piece in _pieces(line):
             parts.append(_line(piece, x, y, f"s{i % 4}"))
         parts += _points(drawn[name], x, y, f"s{i % 4}", name)
+    if values is not whole:
+        least, most = min(whole), max(whole)
+        beyond = f"from {number(least if least < low else most)}, off the frame"
+        beside = HEIGHT - BOTTOM - 4 if least < low else TOP + 9
+        parts.append(tag("text", beyond, x=LEFT + 12, y=beside))
     lasts = ", ".join(f"{n or 'training'} {number(line[-1][1])}" for n, line in lines.items())
     return tag(
         "svg",
@@ -85,6 +95,14 @@ def chart(lines: Mapping[str, Series]) -> Html:
         role="img",
         aria_label=f"Curve; last values: {lasts}{'; logarithmic axis' if log else ''}",
     )
+
+
+def _settled(lines: Mapping[str, Series], of: list[float], last: float) -> list[float]:
+    """All values, without those of the first tenth of the steps where these dwarf the rest."""
+    rest = [v for line in lines.values() for s, v in line if s > last / 10]
+    span = lambda some: max(some) - min(some)
+    dwarfed = len(rest) >= 8 and span(rest) > 0 and span(of) > DWARFS * span(rest)
+    return rest if dwarfed else of
 
 
 def _pieces(line: Series) -> list[list[tuple[float, float]]]:

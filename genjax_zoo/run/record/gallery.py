@@ -21,8 +21,10 @@ PICTURES, TEXTS, TEXT_LINES, ROWS = 8, 3, 16, 8
 table."""
 GIF = b"GIF8"
 """How such a file begins."""
-LARGE, SMALL = 500, 200
-"""Pixels across of a picture at the top of the page, and in the strip, about."""
+LARGE, SMALL, SHARP, BYTES = 500, 200, 3, 200_000
+"""Pixels across of a picture at the top of the page, and in the strip, about. One of more bytes and
+of more than `SHARP` times these pixels is made smaller: a page of hundreds of megabytes opens in no
+browser, and the files are in samples/."""
 
 Step = tuple[int, bytes]
 """(step, content of its file)."""
@@ -63,12 +65,22 @@ def embedded(content: bytes, caption: str, width: int) -> Html:
     """A picture within the page. What is smaller than its place keeps its pixels' edges; what is
     larger is made smaller smoothly, or plots and images would be ragged."""
     kind = "gif" if content.startswith(GIF) else "png"
-    source = f"data:image/{kind};base64," + base64.b64encode(content).decode()
     across = 0
     with contextlib.suppress(OSError, ValueError), Image.open(io.BytesIO(content)) as image:
         across = image.width
+        if kind == "png" and len(content) > BYTES and across > SHARP * width:
+            content = _smaller(image, SHARP * width)
+    source = f"data:image/{kind};base64," + base64.b64encode(content).decode()
     edges = "pixels" if 0 < across < width else None
     return void("img", src=source, alt=caption, loading="lazy", class_=edges)
+
+
+def _smaller(image: Image.Image, width: int) -> bytes:
+    """A picture of so many pixels across, as PNG."""
+    size = width, max(1, round(image.height * width / image.width))
+    png = io.BytesIO()
+    image.convert("RGB").resize(size, Image.Resampling.LANCZOS).save(png, "PNG", optimize=True)
+    return png.getvalue()
 
 
 def _picture(content: bytes, caption: str, width: int) -> Html:

@@ -116,20 +116,30 @@ def picture(
 ) -> np.ndarray:
     """The picture that the shape of a batch asks for.
 
-    [N, h, w, 1 or 3] is a grid of images, [N, T, h, w, 1 or 3] are clips and strips of film, [N, 2]
-    points of the plane (over what a model says of it) and [N, T, D] series over time (both over the
-    `reference`, if given), anything else a heat map with an example a row.
+    [N, h, w, 1 or 3] is a grid of images (of other numbers of channels each channel is a grey one,
+    from the left), [N, T, h, w, 1 or 3] are clips and strips of film, [N, 2] points of the plane
+    (over what a model says of it) and [N, T, D] series over time (both over the `reference`, if
+    given), anything else a heat map with an example a row.
     """
     x = np.asarray(x)
     if is_clips(x):
         return film(x, low, high)
-    if x.ndim == 4 and x.shape[-1] in (1, 3) and x.size:
-        return grid(x, low=low, high=high)
+    if x.ndim == 4 and x.size:
+        return grid(x if x.shape[-1] in (1, 3) else _by_channel(x), low=low, high=high)
     if x.ndim == 2 and x.shape[1] == 2:
         return plots.scatter(x, reference, plane)
     if x.ndim == 3 and x.size:
         return plots.lines(x, reference)
     return heat(x)
+
+
+def _by_channel(x: np.ndarray) -> np.ndarray:
+    """Images [N, h, w, C] of any number of channels as grey ones [N, h, C w + C - 1, 1]: channel
+    after channel, parted by a black line."""
+    n, h, w, channels = x.shape
+    apart = np.zeros((n, h, w + 1, channels), x.dtype)
+    apart[:, :, :w] = x
+    return np.moveaxis(apart, -1, 2).reshape(n, h, -1, 1)[:, :, :-1]
 
 
 def is_clips(x: np.ndarray) -> bool:

@@ -56,7 +56,7 @@ def of_model(
     def plane(key: Key, state: State, frame: Frame) -> Plane:
         log_density, components = None, list[Component]()
         if density is not None:
-            grid = jnp.asarray(frame.grid(SIDE), jnp.float32)
+            grid = frame.grid(SIDE).astype(np.float32)
             # One may want more of an example than its x, such as its label.
             with contextlib.suppress(ZooError):
                 log_density = np.asarray(density(key, state, {"x": grid})).reshape(SIDE, SIDE)
