@@ -18,7 +18,7 @@ from genjax_zoo.explore.entries import explore
 from genjax_zoo.explore.explorations import EXPLORATIONS
 from genjax_zoo.explore.latents import encode, flat, invert
 from genjax_zoo.explore.neighbours import neighbours
-from genjax_zoo.explore.subject import begin
+from genjax_zoo.explore.subject import begin, named
 from genjax_zoo.main import main
 from genjax_zoo.maths.probability.given import check_names, known_part
 from genjax_zoo.models import ZOO, Family
@@ -259,6 +259,14 @@ def test_a_model_with_prior_and_decode_is_inverted(digits, tmp_path, monkeypatch
     exact = linear_model().latents.encode(None, (), {"x": subject.pool["x"][:12]})
     np.testing.assert_allclose(codes.z, exact, atol=0.05)
     assert codes.of_cloud == "the prior" and abs(codes.cloud.std() - 1) < 0.05
+
+
+def test_examples_are_named_by_their_class(digits, tmp_path):
+    named_digits = digits._replace(symbols={"label": tuple(f"digit {i}" for i in range(9))})
+    subject = begin(linear_model(), (), named_digits, jax.random.key(1), tmp_path)
+    of = {int(label): i for i, label in enumerate(subject.pool["label"][:10])}
+    assert named(subject, of[3]) == f"{subject.number[of[3]]} (digit 3)"
+    assert "(label 9)" in named(subject, of[9]), "which has no name"
 
 
 def test_data_without_x_are_refused(digits, tmp_path):

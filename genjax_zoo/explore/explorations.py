@@ -22,7 +22,7 @@ from genjax_zoo.explore.pictures import (
     picture,
     write,
 )
-from genjax_zoo.explore.subject import Subject, named
+from genjax_zoo.explore.subject import Subject, called, named
 
 SHOWN, FRAMES, TURN = 6, 9, 16
 """Rows of a picture; images of a path in a row; frames of an animation between two examples."""
@@ -41,8 +41,8 @@ def reconstructions(subject: Subject, codes: Encoded) -> Iterator[Shown]:
     rows = pairs.reshape(-1, 8, *x.shape[1:]) if n % 4 == 0 else pairs
     yield Shown(
         [write(subject, "reconstructions", picture(subject, *pairs_of_columns(rows)))],
-        f"Held-out examples, each beside the decoding of its latents, {codes.how}. Mean squared "
-        f"error {error:.4g} a number, over {len(x)} examples.",
+        f"Examples of {subject.source.held_out_split}, each beside the decoding of its latents, "
+        f"{codes.how}. Mean squared error {error:.4g} a number, n = {len(x)}.",
         {"squared error a number": float(error)},
     )
 
@@ -185,7 +185,8 @@ def algebra(subject: Subject, codes: Encoded) -> Iterator[Shown]:
         z = [mean(plus), mean(minus), codes.z[first[0]], moved[0], codes.z[first[1]], moved[1]]
         rows.append(codes.decode(np.stack(z)))
         examples = " and ".join(named(subject, i) for i in first)
-        words.append(f"{plus} - {minus}, added to {examples}")
+        moving = f"{called(subject, plus)} - {called(subject, minus)}"
+        words.append(f"{moving}, added to {examples}")
     yield Shown(
         [write(subject, "algebra", picture(subject, *pairs_of_columns(np.stack(rows))))],
         "Algebra of labels: the decodings of the mean latents of two labels; of an example of the "
