@@ -21,7 +21,9 @@ import genjax_zoo
 from genjax_zoo.contract import DataError, Exactness, Latents, Measure, Model, categorical
 from genjax_zoo.data.config import Data
 from genjax_zoo.data.sources import open_source
+from genjax_zoo.learn.state import TrainState
 from genjax_zoo.models import ZOO
+from genjax_zoo.run import trained
 from genjax_zoo.run.config import assemble
 from genjax_zoo.run.observers import Samples
 from genjax_zoo.run.record import (
@@ -327,6 +329,30 @@ def test_pictures_show_the_means_and_what_is_measured_are_the_draws(tmp_path):
     told = watching.draw(0, None)
     assert told["diversity"] == pytest.approx(1, abs=0.05) and not watching.warning
     np.testing.assert_array_equal(shown_pictures[0], pictures.grid(0.4 + 0.2 * x))
+
+
+def test_a_workdir_keeps_some_of_the_data_for_its_pictures(tmp_path, monkeypatch):
+    """So that samples are drawn in the frame of training, where the data are no more."""
+    x = np.arange(40.0, dtype=np.float32).reshape(20, 2)
+    setup = types.SimpleNamespace(
+        source=types.SimpleNamespace(
+            symbols={"label": ("no", "yes")}, interval=(0.0, 1.0), columns=("a", "b")
+        ),
+        example={"x": x, "label": np.zeros(20, np.int32)},
+        run=types.SimpleNamespace(samples=8, data=types.SimpleNamespace(batch_size=20)),
+        like=TrainState({"w": np.zeros((3, 4)), "b": np.zeros(4)}, (), (), None),
+    )
+    workdir = Workdir(tmp_path)
+    trained.describe(setup, workdir)
+    assert json.loads(workdir.example.read_text())["parameters"] == 16
+    with np.load(workdir.data) as kept:
+        np.testing.assert_array_equal(kept["x"], x[:8])
+    # Of large examples fewer, and one at least.
+    for size, n in ((12 * 3 + 1, 3), (1, 1)):
+        monkeypatch.setattr(trained, "DATA_BYTES", size)
+        trained.describe(setup, workdir)
+        with np.load(workdir.data) as kept:
+            assert len(kept["x"]) == len(kept["label"]) == n
 
 
 MEANS, STDS = np.array([[-2.0, 0.0], [2.0, 1.0]]), np.array([0.5, 1.0])
