@@ -709,6 +709,17 @@ def test_a_line_of_many_points_keeps_its_extremes():
     assert min(heights) == pytest.approx(charts.TOP + 0.06 / 1.12 * 138, abs=0.1)
 
 
+@pytest.mark.parametrize("values", [(230_016.5, 230_018.5), (-0.0003755, -0.000377)])
+def test_long_labels_have_room(values):
+    """They were cut off: "30.018k" of 230.018k."""
+    drawn = charts.chart({"": list(enumerate(np.linspace(*values, 9)))})
+    for part in drawn.split('<text x="')[1:]:
+        place, _, rest = part.partition('"')
+        label = rest.partition(">")[2].partition("<")[0]
+        if 'class="y"' in rest.partition(">")[0]:
+            assert float(place) >= charts.LETTER * len(label), label
+
+
 def test_a_start_that_dwarfs_the_rest_leaves_the_frame_and_is_told():
     """log p(x) of a first step may be thousands of nats below all others."""
     line = [(1, -9e4), *((s, -90.0 - 5 * math.cos(s)) for s in range(20, 400, 10))]

@@ -16,6 +16,8 @@ Series = Sequence[tuple[float, float]]
 
 WIDTH, HEIGHT = 320, 168
 LEFT, RIGHT, TOP, BOTTOM = 46, 10, 8, 22
+LETTER = 6
+"""Pixels of a letter of a label, about: long ones move the frame."""
 DWARFS = 8
 """A start that makes the axis so many times as long as what follows leaves the frame."""
 POINTS, TOLD = 200, 50
@@ -61,19 +63,21 @@ def chart(lines: Mapping[str, Series]) -> Html:
     margin = (high - low) * 0.06 or abs(high) * 0.05 or 1.0
     low, high = low - margin, high + margin
     first, last = 0, max(1, *steps)
+    ticks = _decades(low, high) if log else _ticks(low, high)
+    left = max(LEFT, 10 + LETTER * max((len(_short(tick)) for tick in ticks), default=0))
 
     def x(step: float) -> float:
-        return LEFT + (step - first) / (last - first) * (WIDTH - LEFT - RIGHT)
+        return left + (step - first) / (last - first) * (WIDTH - left - RIGHT)
 
     def y(value: float) -> float:
         at = TOP + (high - scale(value)) / (high - low) * (HEIGHT - TOP - BOTTOM)
         return min(max(at, TOP), HEIGHT - BOTTOM)
 
     parts = []
-    for tick in _decades(low, high) if log else _ticks(low, high):
+    for tick in ticks:
         at = f"{y(tick):.1f}"
-        parts.append(tag("line", x1=LEFT, x2=WIDTH - RIGHT, y1=at, y2=at, class_="rule"))
-        parts.append(tag("text", _short(tick), x=LEFT - 6, y=at, class_="y"))
+        parts.append(tag("line", x1=left, x2=WIDTH - RIGHT, y1=at, y2=at, class_="rule"))
+        parts.append(tag("text", _short(tick), x=left - 6, y=at, class_="y"))
     for tick in _ticks(first, last, 3):
         # The last label ends where the frame does.
         edge = "x end" if x(tick) > WIDTH - RIGHT - 12 else "x"
@@ -86,7 +90,7 @@ def chart(lines: Mapping[str, Series]) -> Html:
         least, most = min(whole), max(whole)
         beyond = f"from {number(least if least < low else most)}, off the frame"
         beside = HEIGHT - BOTTOM - 4 if least < low else TOP + 9
-        parts.append(tag("text", beyond, x=LEFT + 12, y=beside))
+        parts.append(tag("text", beyond, x=left + 12, y=beside))
     lasts = ", ".join(f"{n or 'training'} {number(line[-1][1])}" for n, line in lines.items())
     return tag(
         "svg",
