@@ -355,6 +355,16 @@ def test_a_workdir_keeps_some_of_the_data_for_its_pictures(tmp_path, monkeypatch
             assert len(kept["x"]) == len(kept["label"]) == n
 
 
+@pytest.mark.parametrize("content", [None, b"", b"PK", b"no zip at all", b"\x93NUMPY"])
+def test_without_the_data_samples_are_drawn_all_the_same(tmp_path, capsys, content):
+    workdir = Workdir(tmp_path)
+    if content is not None:
+        files.write(workdir.data, content)
+    assert trained._kept(workdir) == {}
+    said = "".join(capsys.readouterr())
+    assert ("data.npz cannot be read" in said) == (content is not None)
+
+
 MEANS, STDS = np.array([[-2.0, 0.0], [2.0, 1.0]]), np.array([0.5, 1.0])
 """A mixture of two Gaussians, evenly."""
 

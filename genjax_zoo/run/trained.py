@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import io
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
@@ -22,6 +23,7 @@ from genjax_zoo.run.devices import Devices
 from genjax_zoo.run.devices.sharding import Layout, lay_out
 from genjax_zoo.run.record import files
 from genjax_zoo.run.record.checkpoint import Checkpoints, Damaged
+from genjax_zoo.run.record.progress import log
 from genjax_zoo.run.record.provenance import Origin
 from genjax_zoo.run.record.shown import Look
 from genjax_zoo.run.record.workdir import Workdir, write_json
@@ -109,9 +111,20 @@ def read(workdir: Workdir, run: Run, layout: Layout | None = None) -> Trained:
     begun = begun_of(workdir).like
     like = state_like(run, model, layout, _example(about["arrays"]), begun)
     low, high = about["interval"]
-    reference = dict(np.load(workdir.data)) if workdir.data.exists() else {}
-    look = Look(about["symbols"], (low, high), about.get("columns", ()), reference)
+    look = Look(about["symbols"], (low, high), about.get("columns", ()), _kept(workdir))
     return Trained(run, model, like, about["arrays"], look)
+
+
+def _kept(workdir: Workdir) -> dict[str, np.ndarray]:
+    """Some of the data, for pictures; without them these have a frame of their own."""
+    try:
+        with np.load(workdir.data) as kept:
+            return dict(kept)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        log(f"{workdir.data} cannot be read: pictures are drawn without the data.")
+        return {}
 
 
 def begun_of(workdir: Workdir) -> Begun:
