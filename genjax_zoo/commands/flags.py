@@ -170,8 +170,8 @@ FLAGS = (
     Flag(
         "what",
         ["explore"],
-        "Reconstructions, interpolation, walk, sweep, traversal, algebra, neighbours, with "
-        "commas; or all.",
+        "Reconstructions, interpolation, walk, sweep, traversal, algebra, completions, "
+        "neighbours, with commas; or all.",
         flags.DEFINE_list,
         ["all"],
     ),

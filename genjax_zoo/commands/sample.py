@@ -22,7 +22,8 @@ from genjax_zoo.contract import ConfigError
 from genjax_zoo.data import sources
 from genjax_zoo.run import trained
 from genjax_zoo.run.devices import memory
-from genjax_zoo.run.record import files, shown
+from genjax_zoo.run.record import files, planes, shown
+from genjax_zoo.run.record.plots import frame_of
 from genjax_zoo.run.setup import SAMPLE
 from genjax_zoo.typed import nearest
 
@@ -49,8 +50,15 @@ def run(call: Call) -> None:
     packed = io.BytesIO()
     np.savez(packed, **batch)
     arrays = files.write(f"{stem}.npz", packed.getvalue())
-    for path in shown.write(stem, batch, parts.symbols, interval=parts.interval).paths:
+    plane = None
+    if not asked and parts.look.reference and np.shape(batch.get("x"))[1:] == (2,):
+        frame = frame_of(parts.look.reference["x"])
+        plane = planes.of_model(parts.model)(key, state, frame)
+    for path in shown.write(stem, batch, parts.look, plane).paths:
         print(path)
+    for path in sorted(workdir.samples.glob("data.*")):
+        if path != workdir.data:
+            print(f"{path}: the data, shown alike")
     print(f"{arrays}: " + ", ".join(f"{name} {value.shape}" for name, value in batch.items()))
 
 

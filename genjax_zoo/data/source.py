@@ -51,6 +51,8 @@ class Source(NamedTuple):
         stay on disk, have no size, for that is not known before all of them are read.
       symbols: what the values 0, 1, ... of a categorical array are called, by the array's name: the
         classes that labels count, the words of captions, the characters of a text.
+      columns: what the numbers of a flat x are called, in their order; empty where they have no
+        names.
       digest: () -> sha256 of the examples, or of the names of files that stay on disk; "" of what
         is drawn.
       notes: what else was understood of the data, a phrase each: its classes and how many there
@@ -73,6 +75,7 @@ class Source(NamedTuple):
     density: Density | None = None
     spaces: Mapping[str, Space] = {"x": REAL}
     symbols: Mapping[str, tuple[str, ...]] = {}
+    columns: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     digest: Callable[[], str] = str
 

@@ -127,4 +127,5 @@ def _density(data: Data, name: str) -> Source:
         preprocessing=f"{data.source}, as drawn",
         density=density,
         spaces={"x": density.space},
+        columns=density.columns,
     )

@@ -215,6 +215,11 @@ class Workdir:
         with self.metrics.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
 
+    @property
+    def data(self) -> pathlib.Path:
+        """Some of the data: what pictures of samples are drawn over, and shown beside."""
+        return self.samples / "data.npz"
+
     def sample_stem(self, step: int) -> pathlib.Path:
         """Where the samples after `step` steps go, but for the files' ends."""
         return self.samples / f"step_{step:08d}"
