@@ -61,10 +61,10 @@ def is_number(value):
 def numbers_of(family):
     """The paths of a config that hold a number, or a tuple whose first is one."""
     for path, value in fields_of(variant(family)):
-        if is_number(value) or (isinstance(value, tuple | list) and value and is_number(value[0])):
-            # The outer fields are those of all families.
-            if path[0] == "model" or family == "vae":
-                yield path
+        one = value[0] if isinstance(value, tuple | list) and value else value
+        # The outer fields are those of all families.
+        if is_number(one) and (path[0] == "model" or family == "vae"):
+            yield path
 
 
 def variant(family):
@@ -101,7 +101,21 @@ def test_a_number_that_nobody_means_is_refused_in_a_sentence(family, path):
 # ------------------------------------------------------------------------------------ every flag
 
 
-WORDS = ("", "-1", "nan", "1e99", "9" * 40, "²", "[x]*", "\\", "a\0b", "é" * 300, "None", "{}", "x=y")
+WORDS = (
+    "",
+    "-1",
+    "nan",
+    "1e99",
+    "9" * 40,
+    "²",
+    "[x]*",
+    "\\",
+    "a\0b",
+    "é" * 300,
+    "None",
+    "{}",
+    "x=y",
+)
 # One that tells of other processes ends the process when it fails, for they would wait for it.
 FLAGGED = [(c, f.name) for f in FLAGS for c in f.of if f.name != "coordinator"]
 
