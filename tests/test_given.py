@@ -10,6 +10,7 @@ from genjax_zoo.maths.probability.given import (
     Labels,
     Texts,
     Told,
+    check_count,
     known_part,
     part_of,
     prompt,
@@ -234,6 +235,15 @@ def test_a_prompt_is_a_beginning():
     assert x.tolist() == [[0, 1, 0]] * 2 and known.tolist() == [[True, True, False]] * 2
     with refused("an order of its own"):
         prompt(told(1, 1, 0), "nade", order=(2, 0, 1))
+
+
+@pytest.mark.parametrize("count", [0, -3, 5])
+def test_counts_that_there_cannot_be_are_refused(count):
+    with refused(r"^nade: length should be 1 \.\. 4, got", str(count)):
+        check_count("length", count, "nade", 4)
+    if count < 1:
+        with refused("^vae: n should be 1 or more, got", str(count)):
+            read_given({}, TEN.told, count, "vae")
 
 
 def test_texts_and_pasts_are_of_any_length():

@@ -417,6 +417,11 @@ def test_what_is_no_value_of_its_space_is_refused(case):
         assert array in refusal(case, {array: value}), (array, value)
     for value in (3.7, True, -1, [0, 1], 10**6, 2**70, {}, 1j, []):
         assert "label" in refusal(case, {"label": value}), value
+    with pytest.raises(DataError, match="n should be 1 or more, got -3"):
+        case.model.sample(KEY, case.start, -3)
+    if case.model.autoregression is not None:
+        with pytest.raises(DataError, match=r"length should be 1 \.\. .*, got -3"):
+            case.model.autoregression.start(case.start, 2, -3)
     for array in ("length", "steps"):
         assert "cannot be told that" in refusal(case, {array: -3})
     x = np.zeros(case.batch["x"].shape[1:])

@@ -110,6 +110,24 @@ def test_a_family_comes_alone():
     assert not [n for n in new if re.match(r"genjax_zoo\.(data|measure|run|explore|commands)", n)]
 
 
+def test_the_list_is_made_without_a_device():
+    """A family's model computes nothing before it is begun: `list` makes a hundred of them.
+
+    Nor does a command load the statistics of probes, a second alone, before there is a probe.
+    """
+    code = """
+import sys
+import genjax_zoo.commands.list as command
+from jax._src import xla_bridge
+command.run(None)
+assert not xla_bridge.backends_are_initialized()
+import genjax_zoo.commands.train
+assert "scipy.stats" not in sys.modules
+"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_family_is_made_by_the_core_alone():
     made = run(
         """

@@ -22,10 +22,12 @@ def run(call: Call) -> None:
     """The workdir is touched last: a config or data that do not fit leave nothing behind."""
     _join(call)
     workdir = configs.workdir_of(call)
-    if call.flags.config or not workdir.config.exists():
-        fields = configs.load(call.flags.config or QUICKSTART)
-    else:
+    if call.flags.config is not None:
+        fields = configs.load(call.flags.config)
+    elif workdir.config.exists() or workdir.has_begun():
         fields = configs.unjson(workdir.read_config())
+    else:
+        fields = configs.load(QUICKSTART)
     fields = configs.located(configs.override(fields, call.overrides))
     data_dir = configs.data_dir_of(call, workdir)
     own_run = config.read(fields)

@@ -78,10 +78,10 @@ class Data:
     """
 
     source: str = "digits"
-    batch_size: int = number(100, least=1)
+    batch_size: int = number(100, least=1, most=10**6)
     scale: Literal["unit", "symmetric", "raw"] = "unit"
     crop: bool = False
-    resize: int = number(0, least=0)
+    resize: int = number(0, least=0, most=4096)
     channels: Literal[0, 1, 3] = 0
     background: Literal["white", "grey", "black"] = "white"
     stack: int = number(1, least=1, most=9)
@@ -90,7 +90,7 @@ class Data:
     standardise: bool = False
     columns: tuple[str, ...] = ()
     header: Literal["auto", "names", "numbers"] = "auto"
-    length: int = number(64, least=1)
+    length: int = number(64, least=1, most=10**6)
 
     @property
     def of_images(self) -> bool:

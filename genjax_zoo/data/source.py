@@ -18,7 +18,6 @@ import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -52,6 +51,8 @@ class Source(NamedTuple):
         stay on disk, have no size, for that is not known before all of them are read.
       symbols: what the values 0, 1, ... of a categorical array are called, by the array's name: the
         classes that labels count, the words of captions, the characters of a text.
+      columns: what the numbers of a flat x are called, in their order; empty where they have no
+        names.
       digest: () -> sha256 of the examples, or of the names of files that stay on disk; "" of what
         is drawn.
       notes: what else was understood of the data, a phrase each: its classes and how many there
@@ -74,6 +75,7 @@ class Source(NamedTuple):
     density: Density | None = None
     spaces: Mapping[str, Space] = {"x": REAL}
     symbols: Mapping[str, tuple[str, ...]] = {}
+    columns: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     digest: Callable[[], str] = str
 
@@ -138,6 +140,9 @@ def feeds(
     def load(chunk: tuple[int, int]) -> Any:
         each = [source.feed(step, rows) for step in range(*chunk)]
         return jax.tree.map(lambda *xs: np.stack(xs), *each)
+
+    # Not at the top of the file, for whoever draws samples reads no data.
+    import grain
 
     ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     return iter(grain.MapDataset.source(list(chunks)).map(load).to_iter_dataset(ahead))

@@ -118,7 +118,7 @@ def _density(data: Data, name: str) -> Source:
 
     return Source(
         resident=(),
-        feed=lambda step, rows: np.zeros(data.batch_size, np.int8)[rows],
+        feed=lambda step, rows: np.broadcast_to(np.int8(0), (data.batch_size,))[rows],
         batch=lambda key, resident, feed: {"x": density.sample(key, feed.shape[0])},
         held_out=lambda key, first, last: {"x": jnp.asarray(held()[first:last])},
         held_out_split="held-out draws",
@@ -127,4 +127,5 @@ def _density(data: Data, name: str) -> Source:
         preprocessing=f"{data.source}, as drawn",
         density=density,
         spaces={"x": density.space},
+        columns=density.columns,
     )

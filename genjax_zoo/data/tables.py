@@ -27,13 +27,13 @@ class Table(NamedTuple):
       x: [N, D] float32.
       label: [N] int32.
       classes: the names of the labels, in order.
-      names: of the columns.
+      columns: the names of the features, in order.
     """
 
     x: np.ndarray
     label: np.ndarray
     classes: tuple[str, ...]
-    names: tuple[str, ...]
+    columns: tuple[str, ...]
 
 
 def table(name: str) -> Table:
@@ -47,8 +47,8 @@ def table(name: str) -> Table:
     choose(name, dict.fromkeys(TABLES, True), "table")
     bunch = getattr(datasets, f"load_{name}")()
     classes = tuple(map(str, bunch.target_names))
-    names = tuple(map(str, bunch.feature_names))
-    return Table(bunch.data.astype(np.float32), bunch.target.astype(np.int32), classes, names)
+    columns = tuple(map(str, bunch.feature_names))
+    return Table(bunch.data.astype(np.float32), bunch.target.astype(np.int32), classes, columns)
 
 
 def nile() -> np.ndarray:
@@ -101,11 +101,11 @@ def series(
 
 def labelled(data: Data, seed: int, name: str) -> Source:
     """The rows of a table and their labels; every fifth is held out."""
-    x, label, classes, names = table(name)
+    x, label, classes, columns = table(name)
     test = np.arange(len(x)) % 5 == 4
     x, scaled = standardised(data, x, x[~test])
     train, held = (Examples(x[rows], label[rows]) for rows in (~test, test))
-    return resident(
+    source = resident(
         data,
         seed,
         (train, held),
@@ -114,8 +114,9 @@ def labelled(data: Data, seed: int, name: str) -> Source:
         preprocessing=f"{data.source}, {x.shape[1]} features{scaled}",
         space=space_of(x),
         classes=classes,
-        notes=(f"columns: {listed(names)}",),
+        notes=(f"columns: {listed(columns)}",),
     )
+    return source._replace(columns=columns)
 
 
 ONE_EXAMPLE = (

@@ -23,7 +23,6 @@ from genjax_zoo.contract import (
     Array,
     Autoregression,
     Batch,
-    DataError,
     Exactness,
     Info,
     Key,
@@ -34,7 +33,7 @@ from genjax_zoo.learn.state import TrainState, eval_params, of_params
 from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.probability import distributions
 from genjax_zoo.maths.probability.distributions import flat
-from genjax_zoo.maths.probability.given import part_of, prompt, read_given
+from genjax_zoo.maths.probability.given import check_count, part_of, prompt, read_given
 from genjax_zoo.typed import number
 
 VERB = "descend"
@@ -137,10 +136,7 @@ def start(state: TrainState, n: int, length: int, given: Batch = NOTHING) -> tup
     """The logits [n, 2] of the first pixel, and a cache of n strings; contract.Start."""
     read_given(given, {}, n, "fvsbn")
     params = eval_params(state)
-    if length > params.bias.size:
-        raise DataError(
-            f"fvsbn: an example has {params.bias.size} pixels, and {length} were asked for."
-        )
+    check_count("length", length, "fvsbn", params.bias.size)
     cache = Cache(jnp.zeros((n, params.bias.size)), jnp.zeros((), jnp.int32))
     return _of_two(jnp.broadcast_to(params.bias[0], (n,))), cache
 

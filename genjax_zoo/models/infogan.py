@@ -38,7 +38,7 @@ from genjax_zoo.contract import (
 from genjax_zoo.learn.state import TrainState, eval_params
 from genjax_zoo.learn.verbs import play
 from genjax_zoo.maths import games
-from genjax_zoo.maths.probability.given import Told, read_given
+from genjax_zoo.maths.probability.given import Told, check_count, read_given
 from genjax_zoo.nets import StatefulNet, generators
 from genjax_zoo.nets.generators import Memory
 from genjax_zoo.typed import number
@@ -234,6 +234,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def sample(key: Key, state: TrainState, n: int, given: Batch = NOTHING) -> Batch:
         """x = G(z, c), z ~ p(z), and c ~ p(c) but for what is given of it (`given_code`)."""
+        check_count("n", n, "infogan")
         z, c = jnp.split(prior(config, key, n), [config.latents], axis=1)
         latents = jnp.concatenate([z, given_code(config, given, c)], axis=1)
         return decode(key, state, latents)

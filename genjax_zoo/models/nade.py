@@ -25,7 +25,6 @@ from genjax_zoo.contract import (
     Autoregression,
     Batch,
     ConfigError,
-    DataError,
     Exactness,
     Key,
     Measure,
@@ -35,7 +34,7 @@ from genjax_zoo.learn.state import TrainState, eval_params, of_params
 from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.probability import distributions
 from genjax_zoo.maths.probability.distributions import flat
-from genjax_zoo.maths.probability.given import part_of, prompt, read_given
+from genjax_zoo.maths.probability.given import check_count, part_of, prompt, read_given
 from genjax_zoo.typed import number
 
 VERB = "descend"
@@ -167,8 +166,7 @@ def start(state: TrainState, n: int, length: int, given: Batch = NOTHING) -> tup
     """The logits [n, 2] of the first pixel, and the cache (a_1, how many are read: 0)."""
     read_given(given, {}, n, "nade")
     params = eval_params(state)
-    if length > (D := params.bias.size):
-        raise DataError(f"nade: an example has {D} pixels, and {length} were asked for.")
+    check_count("length", length, "nade", params.bias.size)
     a, (_, V, b) = jnp.tile(params.hidden_bias, (n, 1)), pixels(params)
     return of_two(logit(a, V[0], b[0])), (a, jnp.int32(0))
 

@@ -31,7 +31,6 @@ from genjax_zoo.contract import (
     Autoregression,
     Batch,
     ConfigError,
-    DataError,
     Exactness,
     Info,
     Key,
@@ -41,10 +40,10 @@ from genjax_zoo.contract import (
 )
 from genjax_zoo.learn.state import TrainState, adopt, eval_params, of_params
 from genjax_zoo.learn.verbs import reinforce
-from genjax_zoo.maths.probability.given import part_of, prompt, read_given
+from genjax_zoo.maths.probability.given import check_count, part_of, prompt, read_given
 from genjax_zoo.maths.sequences import optimum, policy_gradients
 from genjax_zoo.maths.sequences.policy_gradients import Attempts
-from genjax_zoo.typed import choose, number
+from genjax_zoo.typed import MOST_STEPS, choose, number
 
 VERB = "reinforce"
 
@@ -76,12 +75,12 @@ class Config:
     """
 
     vocabulary: int = number(3, least=2)
-    length: int = number(4, least=1)
+    length: int = number(4, least=1, most=64)
     prompt: int = number(0, least=0)
     reward: str = "count"
     estimator: policy_gradients.Config = policy_gradients.Config()
     value: bool = False
-    sample_best_of: int = number(1, least=1)
+    sample_best_of: int = number(1, least=1, most=MOST_STEPS)
     average: float = number(0.0, least=0, below=1)
 
     def __post_init__(self):
@@ -232,8 +231,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     def start(state: TrainState, n: int, length: int, given: Batch = NOTHING) -> tuple[Array, Any]:
         """The cache is the number of the prefix [n]; raises DataError for more than T symbols."""
         read_given(given, {}, n, "tabular_policy")
-        if length > T:
-            raise DataError(f"tabular_policy writes {T} symbols, and was asked for {length}.")
+        check_count("length", length, "tabular_policy", T)
         return jnp.broadcast_to(eval_params(state).logits[0], (n, V)), jnp.zeros(n, jnp.int32)
 
     def extend(state: TrainState, cache: Array, x: Array) -> tuple[Array, Array]:

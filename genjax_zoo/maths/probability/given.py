@@ -7,6 +7,7 @@ spaces, so that one mistake has one message. Labels and texts of batches are che
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -43,9 +44,10 @@ def read_given(
       n: how many are to be drawn.
       who: the family, for messages.
 
-    Raises DataError for a name that the model cannot be told, and for numbers of another kind or
-    shape or, as far as they can be seen (not traced), outside of their space.
+    Raises DataError for an n below 1, a name that the model cannot be told, and for numbers of
+    another kind or shape or, as far as they can be seen (not traced), outside of their space.
     """
+    check_count("n", n, who)
     open_to = {name: told for name, told in can.items() if not told.unless}
     for name, value in given.items():
         if name in can and can[name].unless and value is not None:
@@ -54,6 +56,20 @@ def read_given(
             raise DataError(f"{who} cannot be told that: {nearest(name, open_to, 'given')}")
     there = {name: value for name, value in given.items() if value is not None}
     return {name: _one(value, open_to[name], n, f"{who}: {name}") for name, value in there.items()}
+
+
+def check_count(name: str, count: int, who: str, most: float = math.inf) -> None:
+    """Raises DataError for a number of samples, symbols or steps that there cannot be.
+
+    Args:
+      name: what it is called.
+      count: the number.
+      who: the family, for messages.
+      most: the largest that there can be.
+    """
+    if not 1 <= count <= most:
+        may = f"1 .. {most}" if most < math.inf else "1 or more"
+        raise DataError(f"{who}: {name} should be {may}, got {count}.")
 
 
 def _one(value: Any, told: Told, n: int | None, what: str, advice: str = "") -> Array:
