@@ -19,7 +19,8 @@ def first_batch(source):
 
 @pytest.mark.parametrize("name", tables.TABLES)
 def test_a_table_is_split_and_standardised_by_its_training_part(name):
-    x, label, classes, names = tables.table(name)
+    x, label, classes, columns = tables.table(name)
+    assert len(columns) == x.shape[1] and all(columns)
     source = open_source(Data(source=f"table:{name}", batch_size=7, standardise=True), seed=0)
     assert source.size + source.held_out_size == len(x)
     train = source.training(KEY, 0, source.size)
@@ -33,7 +34,7 @@ def test_a_table_is_split_and_standardised_by_its_training_part(name):
     assert source.name == name
     assert source.symbols == {"label": classes} and len(classes) == label.max() + 1
     assert "standardised" in source.preprocessing
-    assert len(names) == x.shape[1] and f"columns: {names[0]}, " in source.notes[-1]
+    assert f"columns: {columns[0]}, " in source.notes[-1]
 
 
 def test_the_nile_has_the_likelihood_that_is_published():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import pathlib
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -19,14 +20,26 @@ NAMED: Mapping[str, Mapping[str, Any]] = {
 }
 """The names that there are of a kind of source which has no others."""
 
-IMAGES = ("scale", "resize", "channels", "stack", "binarise", "dequantise")
+PATHS: Mapping[str, tuple[str, ...]] = {
+    "folder": (),
+    "array": (),
+    "parquet": (),
+    "text": (),
+    "series": ("nile",),
+    "clip": ("waves",),
+}
+"""The kinds of sources whose name is a path, and what it may be besides."""
+
+IMAGES = ("scale", "crop", "resize", "channels", "stack", "binarise", "dequantise")
 """What is done to images."""
 TAKES: Mapping[str, tuple[str, ...]] = {
     "digits": IMAGES,
     "tfds": IMAGES,
     "folder": (*IMAGES, "background"),
     "captions": IMAGES,
-    "clip": ("resize", "channels", "background"),
+    "array": (*IMAGES, "standardise"),
+    "parquet": (*IMAGES, "background", "standardise"),
+    "clip": ("crop", "resize", "channels", "background"),
     "table": ("standardise",),
     "series": ("standardise", "columns", "header"),
     "density": (),
@@ -42,11 +55,12 @@ class Data:
 
     Attributes:
       source: digits | density:NAME | table:NAME | series:PATH | clip:PATH | tfds:NAME |
-        folder:PATH | text:PATH | captions:digits | captions:tfds:NAME | strings:NAME:SYMBOLS. A
-        series and a clip are one example each; of captions, `resize` is the side of a digit, half
-        that of a scene.
+        folder:PATH | array:PATH | parquet:PATH | text:PATH | captions:digits | captions:tfds:NAME |
+        strings:NAME:SYMBOLS. A series and a clip are one example each; of captions, `resize` is the
+        side of a digit, half that of a scene.
       batch_size: examples in a step, over all devices and processes.
       scale: range of pixel values: unit [0, 1], symmetric [-1, 1], raw (0 to the highest level).
+      crop: cuts the square in the middle out of images, before they are resized.
       resize: side in pixels that images are resized to (bilinear, squared); 0 leaves them alone.
       channels: 1 makes grey of colour, 3 makes colour of grey; 0 leaves both alone.
       background: what is seen where an image file is transparent.
@@ -64,9 +78,10 @@ class Data:
     """
 
     source: str = "digits"
-    batch_size: int = number(100, least=1)
+    batch_size: int = number(100, least=1, most=10**6)
     scale: Literal["unit", "symmetric", "raw"] = "unit"
-    resize: int = number(0, least=0)
+    crop: bool = False
+    resize: int = number(0, least=0, most=4096)
     channels: Literal[0, 1, 3] = 0
     background: Literal["white", "grey", "black"] = "white"
     stack: int = number(1, least=1, most=9)
@@ -75,7 +90,7 @@ class Data:
     standardise: bool = False
     columns: tuple[str, ...] = ()
     header: Literal["auto", "names", "numbers"] = "auto"
-    length: int = number(64, least=1)
+    length: int = number(64, least=1, most=10**6)
 
     @property
     def of_images(self) -> bool:
@@ -119,3 +134,24 @@ _MEANT = dict.fromkeys(IMAGES, "images") | {
     "columns": "series",
     "header": "series",
 }
+
+
+def is_read(source: str) -> bool:
+    """Whether data are read from files of one's own or from a prepared set: it may take a while."""
+    kind, _, name = source.partition(":")
+    if kind == "captions":
+        return is_read(name)
+    return kind == "tfds" or (kind in PATHS and name not in PATHS[kind])
+
+
+def located(source: str) -> str:
+    """`config.data.source` with the path in it made absolute, so that it means the same anywhere.
+
+    What names no path, or something of the zoo, is left as it is.
+    """
+    kind, _, name = source.partition(":")
+    if kind == "captions":
+        return f"captions:{located(name)}"
+    if kind not in PATHS or not name or name in PATHS[kind]:
+        return source
+    return f"{kind}:{pathlib.Path(name).expanduser().absolute()}"

@@ -8,7 +8,7 @@ floor of every test negative log-likelihood.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -32,6 +32,7 @@ class Density(NamedTuple):
         anything else.
       sigma: the standard deviation of each of them; None for anything else.
       space: what the numbers of a draw are.
+      columns: what they are called, in their order; empty where they have no names.
     """
 
     sample: Callable[[Key, int], Array]
@@ -40,6 +41,7 @@ class Density(NamedTuple):
     centres: np.ndarray | None = None
     sigma: float | None = None
     space: Space = REAL
+    columns: tuple[str, ...] = ()
 
 
 def gaussians(centres: np.ndarray, sigma: float) -> Density:
@@ -192,7 +194,7 @@ def _bars_and_stripes(side: int = 4) -> Density:
     return Density(sample, log_prob, entropy, space=BINARY)
 
 
-def table(p: np.ndarray) -> Density:
+def table(p: np.ndarray, columns: Sequence[str] = ()) -> Density:
     """A distribution over a few discrete variables, given whole: p [K_1, ..., K_V], draws [n, V].
 
     A draw holds the value of variable i, 0 .. K_i - 1, in column i.
@@ -213,7 +215,8 @@ def table(p: np.ndarray) -> Density:
     # H = -Σ p log p, over what can happen.
     can = joint[joint > 0]
     space = BINARY if max(joint.shape) <= 2 else COUNTS.of(max(joint.shape))
-    return Density(sample, log_prob, float(-np.sum(can * np.log(can))), space=space)
+    entropy = float(-np.sum(can * np.log(can)))
+    return Density(sample, log_prob, entropy, space=space, columns=tuple(columns))
 
 
 def _lecture_net() -> Density:
@@ -229,7 +232,7 @@ def _lecture_net() -> Density:
             [[[0.10, 0.10], [0.15, 0.65]], [[0.25, 0.55], [0.05, 0.15]]],
         ]
     )
-    return table(np.einsum("a,b,abcd->abcd", a, b, cd))
+    return table(np.einsum("a,b,abcd->abcd", a, b, cd), "ABCD")
 
 
 def _sprinkler() -> Density:
@@ -242,7 +245,7 @@ def _sprinkler() -> Density:
     s = np.array([[0.5, 0.5], [0.9, 0.1]])
     r = np.array([[0.8, 0.2], [0.2, 0.8]])
     w = np.array([[[1.0, 0.0], [0.1, 0.9]], [[0.1, 0.9], [0.01, 0.99]]])
-    return table(np.einsum("c,cs,cr,srw->csrw", c, s, r, w))
+    return table(np.einsum("c,cs,cr,srw->csrw", c, s, r, w), "CSRW")
 
 
 DENSITIES: dict[str, Density] = {

@@ -14,10 +14,10 @@ and 40 times less of a core than asking for one shuffled index at a time.
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,6 +51,10 @@ class Source(NamedTuple):
         stay on disk, have no size, for that is not known before all of them are read.
       symbols: what the values 0, 1, ... of a categorical array are called, by the array's name: the
         classes that labels count, the words of captions, the characters of a text.
+      columns: what the numbers of a flat x are called, in their order; empty where they have no
+        names.
+      digest: () -> sha256 of the examples, or of the names of files that stay on disk; "" of what
+        is drawn.
       notes: what else was understood of the data, a phrase each: its classes and how many there
         are of each, the columns of a table, what is missing, what was left out and why. A run says
         them in one line before it trains, and keeps them (data/summary.py).
@@ -71,7 +75,21 @@ class Source(NamedTuple):
     density: Density | None = None
     spaces: Mapping[str, Space] = {"x": REAL}
     symbols: Mapping[str, tuple[str, ...]] = {}
+    columns: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    digest: Callable[[], str] = str
+
+
+def digest_of(*parts: Any) -> str:
+    """sha256 of arrays, texts, sequences of texts and None, each told from the others."""
+    found = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            found.update(f"{part.dtype}{part.shape}".encode())
+            found.update(np.ascontiguousarray(part).view(np.uint8).data)
+        else:
+            found.update(repr(part).encode())
+    return found.hexdigest()
 
 
 def order(seed: int, size: int, batch_size: int, step: int) -> np.ndarray:
@@ -122,6 +140,9 @@ def feeds(
     def load(chunk: tuple[int, int]) -> Any:
         each = [source.feed(step, rows) for step in range(*chunk)]
         return jax.tree.map(lambda *xs: np.stack(xs), *each)
+
+    # Not at the top of the file, for whoever draws samples reads no data.
+    import grain
 
     ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     return iter(grain.MapDataset.source(list(chunks)).map(load).to_iter_dataset(ahead))
@@ -213,6 +234,7 @@ def resident(
         spaces={"x": space} | told_spaces(data, train, known, len(words)),
         symbols=told_symbols(data, classes, words),
         notes=(*unlabelled, *class_notes(classes, train.label, test.label), *notes),
+        digest=functools.cache(lambda: digest_of(*train, *test, tuple(classes), tuple(words))),
     )
 
 

@@ -27,13 +27,13 @@ class Table(NamedTuple):
       x: [N, D] float32.
       label: [N] int32.
       classes: the names of the labels, in order.
-      names: of the columns.
+      columns: the names of the features, in order.
     """
 
     x: np.ndarray
     label: np.ndarray
     classes: tuple[str, ...]
-    names: tuple[str, ...]
+    columns: tuple[str, ...]
 
 
 def table(name: str) -> Table:
@@ -47,8 +47,8 @@ def table(name: str) -> Table:
     choose(name, dict.fromkeys(TABLES, True), "table")
     bunch = getattr(datasets, f"load_{name}")()
     classes = tuple(map(str, bunch.target_names))
-    names = tuple(map(str, bunch.feature_names))
-    return Table(bunch.data.astype(np.float32), bunch.target.astype(np.int32), classes, names)
+    columns = tuple(map(str, bunch.feature_names))
+    return Table(bunch.data.astype(np.float32), bunch.target.astype(np.int32), classes, columns)
 
 
 def nile() -> np.ndarray:
@@ -101,21 +101,22 @@ def series(
 
 def labelled(data: Data, seed: int, name: str) -> Source:
     """The rows of a table and their labels; every fifth is held out."""
-    x, label, classes, names = table(name)
+    x, label, classes, columns = table(name)
     test = np.arange(len(x)) % 5 == 4
-    x, standardised = _standardised(data, x, x[~test])
+    x, scaled = standardised(data, x, x[~test])
     train, held = (Examples(x[rows], label[rows]) for rows in (~test, test))
-    return resident(
+    source = resident(
         data,
         seed,
         (train, held),
         "test (every fifth)",
         lambda key, x: jnp.asarray(x),
-        preprocessing=f"{data.source}, {x.shape[1]} features{standardised}",
+        preprocessing=f"{data.source}, {x.shape[1]} features{scaled}",
         space=space_of(x),
         classes=classes,
-        notes=(f"columns: {listed(names)}",),
+        notes=(f"columns: {listed(columns)}",),
     )
+    return source._replace(columns=columns)
 
 
 ONE_EXAMPLE = (
@@ -132,7 +133,7 @@ def of_times(data: Data, name: str) -> Source:
 
 def single(data: Data, x: np.ndarray, notes: Sequence[str] = ()) -> Source:
     """One example x [T, ...], which there is no other of to hold out; notes: of its `Source`."""
-    x, standardised = _standardised(data, x, x)
+    x, scaled = standardised(data, x, x)
     whole = Examples(x[None], None)
     shape = "x".join(map(str, x.shape[1:]))
     missing = f", {int(np.isnan(x).sum())} numbers missing" if np.isnan(x).any() else ""
@@ -142,13 +143,13 @@ def single(data: Data, x: np.ndarray, notes: Sequence[str] = ()) -> Source:
         (whole, whole),
         "the training series itself",
         lambda key, x: jnp.asarray(x),
-        preprocessing=f"{data.source}, {len(x)} times of {shape}{standardised}{missing}",
+        preprocessing=f"{data.source}, {len(x)} times of {shape}{scaled}{missing}",
         space=space_of(x),
         notes=(ONE_EXAMPLE.format(x.size), *notes),
     )
 
 
-def _standardised(data: Data, x: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, str]:
+def standardised(data: Data, x: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, str]:
     """x [N, D] with the training part's mean 0 and deviation 1, if asked; and what to say of it."""
     if not data.standardise:
         return _single_precision(x)

@@ -57,7 +57,7 @@ from genjax_zoo.maths.mcmc.boltzmann import Machine, flat
 from genjax_zoo.maths.probability import distributions
 from genjax_zoo.maths.probability.given import Labels, known_part, part_of, read_given
 from genjax_zoo.models import rbm
-from genjax_zoo.typed import number
+from genjax_zoo.typed import MOST_STEPS, number
 
 VERB = "staged"
 
@@ -90,7 +90,7 @@ class Config:
     up_down: bool = False
     classes: int = number(0, least=0)
     rate: float = number(1.0, above=0)
-    samples: int = number(10, least=1)
+    samples: int = number(10, least=1, most=MOST_STEPS)
     machine: rbm.Config = dataclasses.field(default_factory=lambda: rbm.Config(centred=True))
 
     def __post_init__(self):

@@ -59,7 +59,7 @@ from genjax_zoo.maths.mcmc import chains, langevin
 from genjax_zoo.maths.mcmc.langevin import half_square
 from genjax_zoo.maths.probability.given import Labels, known_part, part_of, read_given
 from genjax_zoo.maths.probability.scales import varies
-from genjax_zoo.typed import number
+from genjax_zoo.typed import MOST_STEPS, number
 
 VERB = "contrast"
 
@@ -95,15 +95,15 @@ class Objective:
     chains: int = number(100, least=1)
     buffer: int = number(1000, least=1)
     rate: float = number(0.05, least=0, most=1)
-    steps: int = number(20, least=1)
+    steps: int = number(20, least=1, most=MOST_STEPS)
     step: float = number(0.01, above=0)
     noise: float = number(0.0, least=0)
     clip: float = number(0.0, least=0)
     instance_noise: float = number(0.0, least=0)
     alpha: float = number(0.0, least=0)
-    slices: int = number(0, least=0)
+    slices: int = number(0, least=0, most=MOST_STEPS)
     sigma: float = number(0.1, above=0)
-    ratio: int = number(1, least=1)
+    ratio: int = number(1, least=1, most=MOST_STEPS)
 
     def __post_init__(self):
         if self.start == "persistent" and self.chains > self.buffer:
@@ -131,7 +131,7 @@ class Sampling:
     """
 
     start: Literal["base", "buffer"] = "base"
-    steps: int = number(200, least=1)
+    steps: int = number(200, least=1, most=MOST_STEPS)
     first: float = number(0.3, above=0)
     last: float = number(0.03, above=0)
 

@@ -45,7 +45,7 @@ from genjax_zoo.maths.probability.bijections import Bijection
 from genjax_zoo.maths.probability.distributions import flat
 from genjax_zoo.maths.probability.given import Labels, read_given
 from genjax_zoo.nets import ACTIVATIONS
-from genjax_zoo.typed import choose, number
+from genjax_zoo.typed import MOST_LAYERS, choose, number
 
 VERB = "descend"
 
@@ -75,16 +75,16 @@ class Config:
     """
 
     architecture: str = "realnvp"
-    layers: int = number(6, least=1)
-    scales: int = number(0, least=0)
+    layers: int = number(6, least=1, most=MOST_LAYERS)
+    scales: int = number(0, least=0, most=MOST_LAYERS)
     widths: tuple[int, ...] = number((128, 128), least=1)
     activation: str = "relu"
-    bins: int = number(8, least=2)
+    bins: int = number(8, least=2, most=MOST_LAYERS)
     bound: float = number(4.0, above=0)
     prior: Literal["gaussian", "logistic"] = "gaussian"
     alpha: float = number(0.0, least=0, below=0.5)
-    levels: int = number(0, least=0)
-    dequantisation_layers: int = number(0, least=0)
+    levels: int = number(0, least=0, most=2**16)
+    dequantisation_layers: int = number(0, least=0, most=MOST_LAYERS)
     classes: int = number(0, least=0)
     average: float = number(0.0, least=0, below=1)
 

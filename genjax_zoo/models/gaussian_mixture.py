@@ -46,7 +46,7 @@ from genjax_zoo.maths.inference.gaussians import Form, Gaussians, Moments
 from genjax_zoo.maths.inference.matrices import exactly
 from genjax_zoo.maths.probability.distributions import flat
 from genjax_zoo.maths.probability.given import Labels, known_part, part_of, read_given
-from genjax_zoo.typed import number
+from genjax_zoo.typed import MOST_STEPS, number
 
 VERB = "em"
 
@@ -80,7 +80,7 @@ class Config:
     keep: float = number(0.0, least=0, most=1)
     pseudo_counts: float = number(1.0, least=0)
     ridge: float = number(1e-5, least=1e-7, most=1)
-    lloyd: int = number(10, least=0)
+    lloyd: int = number(10, least=0, most=MOST_STEPS)
 
 
 @struct.dataclass

@@ -42,7 +42,7 @@ from genjax_zoo.maths.inference import bounds, importance
 from genjax_zoo.maths.probability import distributions, likelihoods
 from genjax_zoo.maths.probability.given import read_given
 from genjax_zoo.nets import ACTIVATIONS, Net
-from genjax_zoo.typed import choose, number
+from genjax_zoo.typed import MOST_STEPS, choose, number
 
 VERB = "descend"
 
@@ -75,14 +75,14 @@ class Config:
     decoder: likelihoods.Name = "bernoulli"
     mean: likelihoods.Mean = "linear"
     variance: likelihoods.Variance = "scalar"
-    noise_std: float = number(1.0, above=0)
-    levels: int = number(256, least=2)
+    noise_std: float = number(1.0, least=1e-6, most=1e6)
+    levels: int = number(256, least=2, most=2**16)
     objective: Literal["elbo", "iwae"] = "elbo"
-    training_samples: int = number(1, least=1)
+    training_samples: int = number(1, least=1, most=MOST_STEPS)
     beta: float = number(1.0, least=0)
     warmup_steps: int = number(0, least=0)
     free_bits: float = number(0.0, least=0)
-    importance_samples: int = number(64, least=1)
+    importance_samples: int = number(64, least=1, most=MOST_STEPS)
     sample_means: bool = True
     average: float = number(0.0, least=0, below=1)
 

@@ -8,7 +8,7 @@ whose closed form by the singular value decomposition is where EM (Shumway & Sto
 Ghahramani & Hinton 1996) starts. Special cases, by `structure`:
 
     free             A, C, d, Q, R, m_1, P_1 are learnt
-    local_level      A = C = I, d = 0: a random walk seen through noise; variances are learnt
+    local_level      A = C = I: a random walk seen through noise; variances are learnt
     autoregressive   y_t - d = Σ_i Φ_i (y_t-i - d) + ε_t: the states are the last values, R = 0
 
 An example is a series [T, D], a clip [T, H, W, C], an image [H, W, C] whose rows are its times, or
@@ -49,7 +49,7 @@ from genjax_zoo.maths.inference.kalman import System
 from genjax_zoo.maths.inference.matrices import at_least, exactly, spectral_radius
 from genjax_zoo.maths.inference.regressions import Regression, coefficients, residual
 from genjax_zoo.maths.probability.given import check_count, known_part, part_of, read_given
-from genjax_zoo.typed import nearest, number
+from genjax_zoo.typed import MOST_LAYERS, MOST_STEPS, nearest, number
 
 VERB = "em"
 
@@ -71,7 +71,11 @@ class Config:
         "random".
       fixed: which of A, Q, C, d, R and initial (m_1, P_1) stay as they begin. From one series
         alone P_1 would shrink to nothing: fix the initial state.
-      diffuse: variance of a level's first state, whose mean is 0; wide where the level is unknown.
+      initial_level: what is known of a level's first state. "data": that it is N(mean, 100 times
+        variance) of the first batch, whatever the units. "diffuse": nothing; log_prob is then the
+        diffuse likelihood, of all numbers but those that first tell the levels. "given":
+        N(initial_mean, initial_variance), in the units of the data.
+      initial_mean, initial_variance: of a "given" level.
       stable: "report" the spectral radius ρ(A), or "enforce" ρ(A) <= radius in every step, by
         shrinking all eigenvalues of A alike; Q is then the best for that A.
       radius: the largest that is let be.
@@ -89,18 +93,20 @@ class Config:
 
     structure: Literal["free", "local_level", "autoregressive"] = "free"
     states: int = number(8, least=1)
-    ar: int = number(1, least=1)
+    ar: int = number(1, least=1, most=MOST_LAYERS)
     noise: Literal["diagonal", "isotropic", "full"] = "diagonal"
     start: Literal["subspace", "random"] = "subspace"
     fixed: tuple[str, ...] = ()
-    diffuse: float = number(1e7, above=0)
+    initial_level: Literal["data", "diffuse", "given"] = "data"
+    initial_mean: float = number(0.0)
+    initial_variance: float = number(1e7, above=0)
     stable: Literal["report", "enforce"] = "report"
     radius: float = number(0.999, above=0, most=1)
     pseudo_counts: float = number(0.0, least=0)
     ridge: float = number(1e-6, least=1e-9, most=1)
     keep: float = number(0.0, least=0, most=1)
     parallel: bool = False
-    sample_length: int = number(0, least=0)
+    sample_length: int = number(0, least=0, most=MOST_STEPS)
 
     def __post_init__(self):
         for part in self.fixed:
@@ -178,7 +184,7 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
             )
         d, e, variance = subspaces.centred(y)
         if config.structure == "local_level":
-            system = subspaces.local_level(variance, config.diffuse)
+            system = first_level(subspaces.local_level(d, variance), variance)
         elif lags:
             system = subspaces.autoregression(d, variance, config.ar)
         elif config.start == "subspace":
@@ -195,6 +201,16 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         shapes, _ = jax.eval_shape(expect, key, params, batch)
         nothing = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), shapes)
         return params, replace(nothing, reference=params.reference)
+
+    def first_level(system: System, variance: Array) -> System:
+        """The start of a level, as the config has it."""
+        zero = jnp.zeros_like(system.P1)
+        if config.initial_level == "diffuse":
+            return replace(system, P1=zero, diffuse=variance)
+        if config.initial_level == "given":
+            P1 = zero + config.initial_variance * jnp.eye(len(zero), dtype=zero.dtype)
+            return replace(system, m1=config.initial_mean - system.d, P1=P1)
+        return system
 
     # ----------------------------------------------------------------------------------- learning
 
@@ -342,11 +358,19 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         y = x @ params.system.C.T + params.system.d
         return {"x": y.reshape(*y.shape[:2], *params.shape[1:])}
 
+    diffuse = config.structure == "local_level" and config.initial_level == "diffuse"
+    detail = "diffuse likelihood: of all numbers but those that first tell the levels"
+    nats = Measure(
+        of_params(log_prob),
+        Exactness.EXACT,
+        detail=detail if diffuse else "",
+        density=not diffuse,
+    )
     error = Measure(of_params(one_step), Exactness.EXACT, "squared error a number", "lower")
     return Model(
         *em(begin, expect, maximise, config.keep),
         sample=of_params(sample),
-        log_prob=Measure(of_params(log_prob), Exactness.EXACT, density=True),
+        log_prob=nats,
         measures={"one_step": error},
         spaces={"x": REAL._replace(missing=True)},
         latents=Latents(decode=of_params(decode), encode=of_params(encode)),

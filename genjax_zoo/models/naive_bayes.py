@@ -84,7 +84,7 @@ class Config:
 
     kind: Literal["gaussian", "bernoulli", "multinomial"] = "gaussian"
     classes: int = number(10, least=0)
-    var_smoothing: float = number(1e-9, least=0)
+    var_smoothing: float = number(1e-9, least=0, most=1)
     alpha: float = number(1.0, above=0)
     sample_means: bool = False
 

@@ -20,6 +20,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from genjax_zoo import typed
@@ -71,7 +72,7 @@ class Config:
     """
 
     widths: tuple[int, ...] = number((64, 32), least=1)
-    first: int = 4
+    first: int = number(4, least=1)
     stage_steps: tuple[int, ...] = number((2000,), least=1)
     fade: float = number(0.5, least=0, most=1)
     latents: int = number(32, least=1)
@@ -127,7 +128,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             for model, side, steps in zip(models, config.sides, config.steps, strict=True)
         ]
     )
-    ends = jnp.cumsum(jnp.array(config.steps))
+    ends = np.cumsum(config.steps)
 
     @functools.wraps(init)
     def start(key: Key, batch: Batch, **begun: Params) -> Staged:

@@ -58,7 +58,7 @@ from genjax_zoo.maths.mcmc.boltzmann import Machine, flat, visible
 from genjax_zoo.maths.mcmc.units import UNITS
 from genjax_zoo.maths.probability import distributions
 from genjax_zoo.maths.probability.given import Labels, known_part, part_of, read_given
-from genjax_zoo.typed import number
+from genjax_zoo.typed import MOST_STEPS, number
 
 VERB = "contrast"
 
@@ -108,21 +108,21 @@ class Config:
     std: float = number(0.0, least=0)
     learn_std: bool = False
     chain: Literal["cd", "pcd", "fast_pcd", "tempering"] = "pcd"
-    k: int = number(1, least=1)
+    k: int = number(1, least=1, most=MOST_STEPS)
     chains: int = number(100, least=1)
     fast_rate: float = number(0.01, least=0)
     fast_decay: float = number(0.95, least=0, below=1)
-    replicas: int = number(10, least=2)
+    replicas: int = number(10, least=2, most=MOST_STEPS)
     centred: bool = False
     nu: float = number(0.01, above=0, most=1)
     base_rate: bool = True
-    weight_std: float = number(0.01, least=0)
+    weight_std: float = number(0.01, least=0, most=100)
     weight_decay: float = number(0.0, least=0)
     l1: float = number(0.0, least=0)
     sparsity: float = number(0.0, least=0)
     target: float = number(0.1, above=0, below=1)
     discriminative: float = number(0.0, least=0)
-    sample_steps: int = number(1000, least=1)
+    sample_steps: int = number(1000, least=1, most=MOST_STEPS)
     sample_means: bool = False
     ais: annealing.Config = dataclasses.field(default_factory=annealing.Config)
 

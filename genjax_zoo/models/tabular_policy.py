@@ -43,7 +43,7 @@ from genjax_zoo.learn.verbs import reinforce
 from genjax_zoo.maths.probability.given import check_count, part_of, prompt, read_given
 from genjax_zoo.maths.sequences import optimum, policy_gradients
 from genjax_zoo.maths.sequences.policy_gradients import Attempts
-from genjax_zoo.typed import choose, number
+from genjax_zoo.typed import MOST_STEPS, choose, number
 
 VERB = "reinforce"
 
@@ -75,12 +75,12 @@ class Config:
     """
 
     vocabulary: int = number(3, least=2)
-    length: int = number(4, least=1)
+    length: int = number(4, least=1, most=64)
     prompt: int = number(0, least=0)
     reward: str = "count"
     estimator: policy_gradients.Config = policy_gradients.Config()
     value: bool = False
-    sample_best_of: int = number(1, least=1)
+    sample_best_of: int = number(1, least=1, most=MOST_STEPS)
     average: float = number(0.0, least=0, below=1)
 
     def __post_init__(self):
