@@ -29,7 +29,8 @@ import numpy as np
 import study
 
 from genjax_zoo.contract import Batch, DataError, Model, State
-from genjax_zoo.data import tables
+from genjax_zoo.data.clips import clip as read_clip
+from genjax_zoo.data.config import Data
 from genjax_zoo.learn.state import eval_params
 from genjax_zoo.maths.inference import kalman
 from genjax_zoo.models import linear_dynamical_system as lds
@@ -280,7 +281,8 @@ def main() -> None:
     # In float32 a sum of so many pixels is rounded by more than EM gains in a step.
     jax.config.update("jax_enable_x64", True)
     try:
-        clip = split(tables.clip(args.clip, args.side).astype(np.float64))
+        data = Data(source=f"clip:{args.clip}", resize=args.side)
+        clip = split(read_clip(args.clip, data).x.astype(np.float64))
     except DataError as error:
         parser.error(str(error))
     n, held, shape = clip.seen, len(clip.x) - clip.seen, "x".join(map(str, clip.x.shape[1:]))

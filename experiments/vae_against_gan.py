@@ -25,7 +25,6 @@ sharpness and the recall do, against both.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import functools
 import math
 import time
@@ -37,7 +36,7 @@ import jax.numpy as jnp
 import numpy as np
 import study
 
-from genjax_zoo.contract import Exactness
+from genjax_zoo.contract import MEAN, Exactness
 from genjax_zoo.data.source import Source
 from genjax_zoo.data.sources import open_source
 from genjax_zoo.measure import distances, extractors, scores
@@ -125,12 +124,11 @@ class Runner:
         self.seconds += time.perf_counter() - began
         self.step += PER_CALL
 
-    def draw(self, n: int, **fields: Any) -> np.ndarray:
-        """Samples [n, H, W, C], always of the same latents; `fields` change the model's config."""
-        run = dataclasses.replace(self.run, model={**self.run.model, **fields})
-        model = configs.make_model(run)
-        sample = jax.jit(lambda key, state: model.sample(key, state, n)["x"])
-        return np.asarray(sample(jax.random.fold_in(self.root, 2**32 - 2), self.state))
+    def draw(self, n: int) -> tuple[np.ndarray, np.ndarray]:
+        """Draws [n, H, W, C], and the means that they are drawn around, or the draws again."""
+        sample = jax.jit(lambda key, state: self.model.sample(key, state, n))
+        batch = sample(jax.random.fold_in(self.root, 2**32 - 2), self.state)
+        return np.asarray(batch["x"]), np.asarray(batch.get(MEAN, batch["x"]))
 
 
 def _go_on(model: Any, source: Source) -> Any:
@@ -315,11 +313,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     print({which: runner.step for which, runner in runners.items()}, flush=True)
 
     grey, binary = (Judge(runners["GAN"].source, args, binary) for binary in (False, True))
-    drawn = {which: runner.draw(args.drawn) for which, runner in runners.items()}
+    both = {which: runner.draw(args.drawn) for which, runner in runners.items()}
+    drawn = {which: looked_at for which, (_, looked_at) in both.items()}
     broken = [which for which, x in drawn.items() if not np.isfinite(x).all()]
     if broken:
         raise SystemExit(f"{', '.join(broken)} diverged: no finite samples to compare.")
-    draws = runners["VAE"].draw(args.drawn, sample_means=False)
+    draws = both["VAE"][0]
     coins = {which: binary.as_judged(3, x) for which, x in drawn.items()} | {"VAE": draws}
     tables: dict[str, Table] = {}
     spread: dict[str, dict[str, float]] = {}

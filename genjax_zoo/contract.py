@@ -1,7 +1,8 @@
 """The contract: what every model of the zoo is, and nothing about how it learns or runs.
 
-Floor 0. Nothing here imports anything of genjax_zoo. Throughout, B counts the examples of a batch,
-a key comes first and a state second, and what a function says of the data it says in a batch:
+Floor 0. Of genjax_zoo nothing but the errors is imported here. Throughout, B counts the examples of
+a batch, a key comes first and a state second, and what a function says of the data it says in a
+batch:
 
     Space           what an array of a batch may hold
     Measure         a number per example, with what kind of number it is
@@ -14,11 +15,19 @@ from __future__ import annotations
 
 import dataclasses
 import enum
+import math
 import types
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import numpy as np
+
+from genjax_zoo.errors import CheckpointError as CheckpointError
+from genjax_zoo.errors import ConfigError as ConfigError
+from genjax_zoo.errors import DataError as DataError
+from genjax_zoo.errors import DivergedError as DivergedError
+from genjax_zoo.errors import ZooError as ZooError
 
 Key = jax.Array
 Array = jax.Array
@@ -26,6 +35,8 @@ Batch = Mapping[str, Array]
 """A flat dict of arrays whose leading axis is B: most have `x` [B, ...], some a `label` [B]."""
 NOTHING: Batch = types.MappingProxyType({})
 """Where nothing is given."""
+MEAN = "mean"
+"""What a batch of samples may hold beside `x`, to be looked at: see `Sample`."""
 State = Any
 """One named, documented pytree per model."""
 
@@ -77,23 +88,67 @@ class Space(NamedTuple):
 
     Attributes:
       kind: real, unit, signed, binary, counts or categorical.
-      size: of a categorical one, how many values there are: 10 labels, 256 levels, a vocabulary
-        of 50257. 0 where that is not known.
+      size: how many values there are: 10 labels, a vocabulary of 50257, counts 0 .. 16, or of a
+        unit or signed space 256 grey levels, evenly spaced from end to end. 0 where that is not
+        known, or every number between the ends is one.
+      missing: whether a number may be missing, which is NaN.
     """
 
     kind: Kind
     size: int = 0
+    missing: bool = False
+
+    def of(self, size: int) -> Space:
+        """The same kind of so many values: UNIT.of(256) are the levels of 8 bits."""
+        return self._replace(size=size)
+
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The least number and the largest."""
+        low, high = _ENDS[self.kind]
+        return low, self.size - 1 if self.size and high == math.inf else high
+
+    @property
+    def step(self) -> float:
+        """How far its numbers are apart; 0 where there is no gap between them."""
+        low, high = self.ends
+        if self.kind in (Kind.UNIT, Kind.SIGNED):
+            return (high - low) / (self.size - 1) if self.size else 0
+        return 0 if self.kind is Kind.REAL else 1
+
+    def has(self, x: Any) -> Any:
+        """Which numbers of an array, numpy's or jax's, are values of the space: bool, like x."""
+        low, high = self.ends
+        found = (x >= low) & (x <= high)
+        if high == math.inf:
+            found &= abs(x) < high
+        if self.step == 1:
+            found &= x == x.round()
+        elif self.step:
+            # float32 divides and multiplies a level back to within a millionth of it.
+            place = (x - low) / self.step
+            found &= abs(place - place.round()) < 1e-3
+        return found | (x != x) if self.missing else found
 
     def holds(self, other: Space) -> bool:
         """Whether every array of the space `other` is one of this space too."""
+        if other.missing > self.missing or other.kind not in _WITHIN[self.kind]:
+            return False
         if self.kind is Kind.CATEGORICAL:
-            fits = not (self.size and other.size) or other.size <= self.size
-            return other.kind is Kind.CATEGORICAL and fits
-        return other.kind in _WITHIN[self.kind]
+            return not (self.size and other.size) or other.size <= self.size
+        if not self.size:
+            return True
+        size = 2 if other.kind is Kind.BINARY else other.size
+        return size > 0 and bool(self.has(np.linspace(*other.ends, size)).all())
 
     def __str__(self) -> str:
         """The space in words."""
-        return _IN_WORDS[self.kind] + (f" of {self.size} values" if self.size else "")
+        words = _IN_WORDS[self.kind]
+        if self.size and self.kind in (Kind.COUNTS, Kind.CATEGORICAL):
+            words = f"{words.split()[0]} 0 .. {self.size - 1}"
+        elif self.size:
+            words += f" of {self.size} levels"
+        return words + (", or NaN where they are missing" if self.missing else "")
 
 
 REAL, UNIT, SIGNED, BINARY, COUNTS = (
@@ -112,6 +167,15 @@ _WITHIN: Mapping[Kind, frozenset[Kind]] = {
     Kind.SIGNED: frozenset({Kind.SIGNED, Kind.UNIT, Kind.BINARY}),
     Kind.BINARY: frozenset({Kind.BINARY}),
     Kind.COUNTS: frozenset({Kind.COUNTS, Kind.BINARY}),
+    Kind.CATEGORICAL: frozenset({Kind.CATEGORICAL}),
+}
+_ENDS: Mapping[Kind, tuple[float, float]] = {
+    Kind.REAL: (-math.inf, math.inf),
+    Kind.UNIT: (0, 1),
+    Kind.SIGNED: (-1, 1),
+    Kind.BINARY: (0, 1),
+    Kind.COUNTS: (0, math.inf),
+    Kind.CATEGORICAL: (0, math.inf),
 }
 _IN_WORDS: Mapping[Kind, str] = {
     Kind.REAL: "real numbers",
@@ -139,7 +203,8 @@ class Init(Protocol):
           begun: what the run starts from: the learnt parameters of other runs, under the names
             that this function's own signature declares. None where it starts from nothing.
 
-        Raises ConfigError for data, or for something begun, that do not fit the config.
+        Raises ConfigError for data, or for something begun, that do not fit the config, and
+        DataError for what is no batch.
         """
 
 
@@ -155,6 +220,10 @@ class Sample(Protocol):
 
     def __call__(self, key: Key, state: State, n: int, given: Batch = NOTHING) -> Batch:
         """n examples, of the data's shapes, dtypes and spaces, which honour what is given.
+
+        They are draws of p(x), by which a density is judged. Where each x is drawn around a mean,
+        E[x | what is hidden], and that is what one looks at, it stands beside x as `mean`: of the
+        same shape, and between values of the data's space.
 
         Args:
           key: of the draw.
@@ -375,26 +444,3 @@ class Net(NamedTuple):
 
     init: Callable[..., Any]
     apply: Callable[..., Any]
-
-
-# ------------------------------------------------------------------------------------- the errors
-
-
-class ZooError(Exception):
-    """Something the user can mend. The message says what was expected, what came, what to do."""
-
-
-class ConfigError(ZooError):
-    """A config holds a field, a value or a name that does not exist."""
-
-
-class DataError(ZooError):
-    """The data are missing, unreadable or of the wrong shape."""
-
-
-class CheckpointError(ZooError):
-    """A checkpoint is damaged, belongs to another model, or could not be written."""
-
-
-class DivergedError(ZooError):
-    """A number became NaN or infinite."""

@@ -146,7 +146,7 @@ def test_every_step_of_the_chain_is_one(line):
     start = state.replace(memory=state.memory.replace(spread=jnp.zeros(1), centre=jnp.full(1, 9.0)))
     for steps in (1, 2):
         own = dataclasses.replace(config, chain_steps=steps, sample_means=True)
-        x = autoencoder.make(own, optax.sgd(0.1)).sample(KEY, start, 4000)["x"]
+        x = autoencoder.make(own, optax.sgd(0.1)).sample(KEY, start, 4000)["mean"]
         r = autoencoder.reconstruction(config, state.params, jnp.full((1, 1), 9.0))
         if steps == 2:
             r = autoencoder.reconstruction(config, state.params, r)

@@ -67,7 +67,7 @@ def fit(config, batches, steps=1):
     for _ in range(steps):
         for batch in batches:
             state, info = step(KEY, state, batch)
-            infos.append(float(info["log_likelihood"]))
+            infos.append(float(info["log_prob"]))
     return model, state, infos
 
 
@@ -169,10 +169,10 @@ def test_bad_data_are_refused_where_they_are_seen():
 
 def test_the_support_is_that_of_the_columns():
     assert make(Config()).spaces["x"] == BINARY
-    assert make(Config(states="A=3")).spaces["x"] == COUNTS
+    assert make(Config(states="A=3")).spaces["x"] == COUNTS.of(3)
     assert make(Config(states="A=3", hidden=("A",))).spaces["x"] == BINARY
     assert make(Config(net="P(X)", states="X=real")).spaces["x"] == REAL
-    assert make(Config(missing=True)).spaces["x"] == REAL
+    assert make(Config(missing=True)).spaces["x"] == BINARY._replace(missing=True)
     assert make(Config()).latents is None
     assert make(Config()).log_prob.exactness is Exactness.EXACT
 
@@ -455,7 +455,7 @@ def test_em_is_that_of_a_mixture_and_never_decreases(lost):
         np.testing.assert_allclose(table_of(eval_params(state), "H"), prior, atol=1e-5)
         got = [table_of(eval_params(state), name)[:, 1] for name in "ABC"]
         np.testing.assert_allclose(got, tables, atol=1e-5)
-        likelihood.append(float(info["log_likelihood"]))
+        likelihood.append(float(info["log_prob"]))
         assert likelihood[-1] == pytest.approx(nats.mean(), abs=1e-5)
     assert np.all(np.diff(likelihood) > -1e-6)
     assert likelihood[-1] > likelihood[0] + 0.05

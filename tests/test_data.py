@@ -7,15 +7,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import NamedSharding
-from PIL import Image
 from sklearn.datasets import load_digits
 
 from genjax_zoo.contract import ConfigError, DataError
-from genjax_zoo.data import images
-from genjax_zoo.data.config import Data
+from genjax_zoo.data import clips, images, tables
+from genjax_zoo.data.config import PATHS, Data, located
 from genjax_zoo.data.densities import DENSITIES
 from genjax_zoo.data.pixels import preprocess, resized
-from genjax_zoo.data.source import feeds, order
+from genjax_zoo.data.source import digest_of, feeds, order
 from genjax_zoo.data.sources import open_source
 from genjax_zoo.run.devices.sharding import Devices, make_mesh, own_rows
 
@@ -179,6 +178,7 @@ def test_resized_digits_say_so():
         ({"source": "digits:3"}, "none of"),
         ({"source": "tfds:"}, "none of"),
         ({"source": "density:rings"}, "Did you mean 'ring'"),
+        ({"source": "density:rings", "binarise": "dynamic"}, "Did you mean 'ring'"),
         ({"batch_size": 0}, "config: batch_size should be at least 1, got 0"),
         ({"binarise": "dynamic", "dequantise": True}, "nothing to dequantise"),
         ({"source": "density:ring", "binarise": "dynamic"}, "is for images"),
@@ -194,10 +194,53 @@ def test_a_declaration_that_cannot_be_kept_is_refused(fields, telling):
         open_source(Data(**fields), 0)
 
 
+def test_a_path_without_its_kind_is_told_which_it_may_be(tmp_path):
+    (tmp_path / "a.npz").write_bytes(b"")
+    for path, kind in ((tmp_path, "folder"), (tmp_path / "a.npz", "array")):
+        with pytest.raises(ConfigError, match=f"none of digits.* Did you mean {kind}:{path}"):
+            open_source(Data(source=str(path)), 0)
+
+
 def test_a_batch_larger_than_the_data_is_refused():
-    with pytest.raises(DataError, match="batch_size=1439 is more than the 1438 training examples"):
+    advice = "1438 examples for training, fewer than .*1439: set --config.data.batch_size=1438"
+    with pytest.raises(DataError, match=advice):
         open_source(Data(batch_size=1439), 0)
     open_source(Data(batch_size=1438), 0)
+
+
+@pytest.mark.parametrize(
+    ("source", "meant"),
+    [
+        ("folder:pics", "folder:{here}/pics"),
+        ("array:./a.npz", "array:{here}/a.npz"),
+        ("text:~/b.txt", "text:{home}/b.txt"),
+        ("series:flow.csv", "series:{here}/flow.csv"),
+        ("clip:/frames", "clip:/frames"),
+        ("captions:folder:digits", "captions:folder:{here}/digits"),
+        *[(same, same) for same in ("digits", "series:nile", "clip:waves", "tfds:mnist")],
+        *[(same, same) for same in ("table:iris", "captions:digits", "folder:", "none:x")],
+    ],
+)
+def test_a_path_in_the_config_is_kept_as_it_was_meant(source, meant, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert located(source) == meant.format(here=tmp_path, home=pathlib.Path.home())
+    assert PATHS["series"] == tuple(tables.SERIES) and PATHS["clip"] == tuple(clips.CLIPS)
+
+
+def test_a_digest_is_of_the_data_and_of_nothing_else():
+    one, other, threes = (
+        open_source(Data(source=source, **fields), seed)
+        for source, seed, fields in (
+            ("digits", 0, {}),
+            ("digits", 1, {"batch_size": 7, "binarise": "dynamic"}),
+            ("digits", 0, {"resize": 3}),
+        )
+    )
+    assert one.digest() == other.digest() != threes.digest()
+    assert len(one.digest()) == 64 and open_source(Data(source="density:ring"), 0).digest() == ""
+    arrays = np.arange(4), np.arange(4.0), np.arange(4)[:, None], None, ("a", "b"), ("ab",), "ab"
+    assert len({digest_of(array) for array in arrays}) == len(arrays)
+    assert digest_of(np.arange(8)[::2]) == digest_of(np.arange(0, 8, 2))
 
 
 # ----------------------------------------------------------------------------------------- stacks
@@ -280,19 +323,6 @@ def test_held_out_stacks_are_the_same_for_every_seed_and_of_held_out_images():
     assert np.array_equal(part["label"], whole["label"][100:200])
 
 
-def test_stacks_need_labels_that_are_digits(tmp_path, monkeypatch):
-    for i in range(22):
-        draw(tmp_path / "plain" / f"{i:02}.png", seed=i)
-        draw(tmp_path / "many" / f"{i:02}" / "x.png", seed=i)
-    for limit in (images.RESIDENT_BYTES, 10):
-        monkeypatch.setattr(images, "RESIDENT_BYTES", limit)
-        with pytest.raises(DataError, match=r"stack=2 makes a label .* has no labels; choose"):
-            folder(tmp_path / "plain", stack=2)
-        with pytest.raises(DataError, match=r"has labels from \d+ to \d+; choose"):
-            source = folder(tmp_path / "many", stack=2, batch_size=15)
-            source.feed(0, slice(0, 15))
-
-
 # -------------------------------------------------------------------------------------- densities
 
 
@@ -307,145 +337,6 @@ def test_densities_are_drawn_anew_at_every_step_and_held_out_draws_are_fixed(nam
     assert np.array_equal(source.held_out(jax.random.key(1), 10, 30)["x"], held[10:])
     if first.shape == (20, 2):
         assert not np.any(np.isin(held, first))
-
-
-# ------------------------------------------------------------------------------------ folders
-
-
-def draw(path, shape=(6, 5), seed=0, mode="L"):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    shape = (*shape, 3) if mode == "RGB" else shape
-    x = np.random.default_rng(seed).integers(0, 256, shape, np.uint8)
-    Image.fromarray(x, mode).save(path)
-    return x
-
-
-def folder(path, **fields):
-    return open_source(Data(source=f"folder:{path}", **({"batch_size": 2} | fields)), 0)
-
-
-def rows_of(source):
-    """The training images in the order of their files."""
-    rows = np.arange(source.size)
-    return jax.tree.map(np.asarray, source.batch(jax.random.key(0), source.resident, rows))
-
-
-def test_a_flat_folder_keeps_every_tenth_image_back(tmp_path):
-    drawn = [draw(tmp_path / f"{i:02}.png", seed=i) for i in range(20)]
-    draw(tmp_path / "._hidden.png")
-    (tmp_path / "notes.txt").write_text("no image")
-    source = folder(tmp_path)
-    assert (source.size, source.held_out_size) == (18, 2)
-    train = [drawn[i] for i in range(20) if i not in (9, 19)]
-    np.testing.assert_allclose(rows_of(source)["x"][..., 0] * 255, train, atol=1e-4)
-    held = source.held_out(jax.random.key(0), 0, 2)
-    np.testing.assert_allclose(held["x"][..., 0] * 255, [drawn[9], drawn[19]], atol=1e-4)
-    assert "label" not in held
-
-
-def test_classes_have_one_number_in_both_parts(tmp_path):
-    for i, name in enumerate(["train/a", "train/b", "train/c", "test/c", "test/a"]):
-        draw(tmp_path / name / "x.png", seed=i, mode="RGB")
-    source = folder(tmp_path)
-    assert rows_of(source)["x"].shape == (3, 6, 5, 3)
-    assert rows_of(source)["label"].tolist() == [0, 1, 2]
-    assert source.symbols == {"label": ("a", "b", "c")} and source.spaces["label"].size == 3
-    assert source.held_out_split == "test"
-    assert source.held_out(jax.random.key(0), 0, 2)["label"].tolist() == [0, 2]
-
-
-def test_a_few_images_are_their_own_test_and_that_is_said(tmp_path):
-    for i in range(3):
-        draw(tmp_path / f"{i}.png", seed=i)
-    assert folder(tmp_path).held_out_split == "the training images themselves"
-
-
-def test_sixteen_bits_are_not_clipped_to_eight(tmp_path):
-    x = np.array([[0, 257 * 100], [257 * 200, 65535]], np.uint16)
-    for i in range(2):
-        Image.fromarray(x).save(tmp_path / f"{i}.png")
-    np.testing.assert_allclose(rows_of(folder(tmp_path))["x"][0, ..., 0] * 255, x / 257, atol=1e-4)
-
-
-def test_images_that_differ_in_size_need_resize(tmp_path):
-    draw(tmp_path / "a.png", (6, 5))
-    draw(tmp_path / "b.png", (4, 9))
-    with pytest.raises(DataError, match=r"\(4, 9, 1\), \(6, 5, 1\).*config.data.resize"):
-        folder(tmp_path)
-    assert rows_of(folder(tmp_path, resize=4))["x"].shape == (2, 4, 4, 1)
-
-
-def test_grey_among_colour_is_refused(tmp_path):
-    draw(tmp_path / "a.png", (4, 4))
-    draw(tmp_path / "b.png", (4, 4), mode="RGB")
-    with pytest.raises(DataError, match="keep grey and colour apart"):
-        folder(tmp_path)
-
-
-def test_folders_that_give_no_data_say_why(tmp_path):
-    with pytest.raises(DataError, match="there is no such folder"):
-        folder(tmp_path / "nowhere")
-    (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="empty holds no image"):
-        folder(tmp_path / "empty")
-    draw(tmp_path / "half" / "train" / "a.png")
-    (tmp_path / "half" / "test").mkdir()
-    with pytest.raises(DataError, match="half/test holds no image"):
-        folder(tmp_path / "half")
-    draw(tmp_path / "torn" / "a.png", (60, 50))
-    draw(tmp_path / "torn" / "b.png", (60, 50))
-    whole = (tmp_path / "torn" / "b.png").read_bytes()
-    (tmp_path / "torn" / "b.png").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(DataError, match=r"b\.png is not a readable image"):
-        folder(tmp_path / "torn")
-    (tmp_path / "torn" / "b.png").write_text("not at all an image")
-    with pytest.raises(DataError, match=r"b\.png is not a readable image"):
-        folder(tmp_path / "torn")
-
-
-@pytest.mark.parametrize(
-    "fields",
-    [{}, {"binarise": "dynamic"}, {"dequantise": True, "scale": "symmetric"}, {"stack": 2}],
-)
-@pytest.mark.parametrize("resize", [0, 7])
-def test_what_stays_on_disk_gives_the_bits_of_what_rests_on_the_device(
-    tmp_path, monkeypatch, fields, resize
-):
-    for i in range(23):
-        draw(tmp_path / "ab"[i % 2] / f"{i:02}.png", seed=i, mode="RGB")
-    declared = {"batch_size": 4, "resize": resize, **fields}
-    resident = folder(tmp_path, **declared)
-    monkeypatch.setattr(images, "RESIDENT_BYTES", 100)
-    on_disk = folder(tmp_path, **declared)
-    assert resident.resident and on_disk.resident == ()
-    for key in range(2):
-        whole, read = (s.training(jax.random.key(key), 3, 9) for s in (resident, on_disk))
-        jax.tree.map(np.testing.assert_array_equal, whole, read)
-    plain = [s._replace(training=None)[4:] for s in (resident, on_disk)]
-    assert plain[0] == plain[1]  # split, sizes, preprocessing, interval, name, spaces, symbols
-    for step in range(8):
-        one, other = (batch(source, step, size=4) for source in (resident, on_disk))
-        assert np.array_equal(one["x"], other["x"]) and one["x"].dtype == other["x"].dtype
-        assert np.array_equal(one["label"], other["label"])
-    key = jax.random.key(1)
-    one, other = (source.held_out(key, 0, 2) for source in (resident, on_disk))
-    assert np.array_equal(one["x"], other["x"]) and np.array_equal(one["label"], other["label"])
-    # The feeds of two processes, read ahead by threads, are the two halves.
-    for rows in (slice(0, 2), slice(2, 4)):
-        (ahead,) = feeds(on_disk, [(2, 4)], rows)
-        direct = [on_disk.feed(step, rows) for step in (2, 3)]
-        assert np.array_equal(ahead.x, np.stack([d.x for d in direct]))
-        assert np.array_equal(ahead.label, np.stack([d.label for d in direct]))
-
-
-def test_an_image_torn_while_reading_ahead_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(images, "RESIDENT_BYTES", 100)
-    for i in range(10):
-        draw(tmp_path / f"{i:02}.png", seed=i)
-    source = folder(tmp_path)
-    (tmp_path / "05.png").write_text("torn")
-    with pytest.raises(DataError, match=r"05\.png is not a readable image"):
-        list(feeds(source, [(0, 3), (3, 6)], slice(0, 2)))
 
 
 # ------------------------------------------------------------------------------------------ texts
@@ -465,7 +356,12 @@ def test_a_text_is_windows_that_start_anywhere(tmp_path):
     assert source.size == 900 - 20 + 1
     held = spell(source.held_out(jax.random.key(0), 0, 5)["x"])
     assert source.held_out_size == 5 and "".join(held) == text[900:]
-    assert source.symbols["x"] == tuple(letters)
+    assert source.symbols["x"] == tuple(letters) and source.notes == ("900+100 characters",)
+    # A mark of the order of bytes is no character, and what training never shows is said.
+    (tmp_path / "b.txt").write_text("\ufeff" + "ab" * 45 + "cab" * 3, encoding="utf-8")
+    marked = open_source(Data(source=f"text:{tmp_path}/b.txt", length=5, batch_size=2), 0)
+    assert marked.symbols["x"] == ("a", "b", "c")
+    assert "1 symbols are held out alone" in marked.notes
 
 
 def test_texts_that_give_no_data_say_why(tmp_path):
@@ -494,6 +390,7 @@ def test_mnist_whole(monkeypatch):
     counts = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     assert np.bincount(source.resident.label).tolist() == counts
     assert "grey levels" in source.preprocessing
+    assert "version 3.0.1" in source.notes
     assert source.symbols["label"] == tuple("0123456789")
 
     monkeypatch.setattr(images, "RESIDENT_BYTES", 10**6)

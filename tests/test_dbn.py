@@ -150,7 +150,9 @@ def test_samples_follow_the_top_pair_and_one_pass_down():
     code = (np.asarray(x).reshape(-1, 4) @ [8, 4, 2, 1]).astype(int)
     np.testing.assert_allclose(np.bincount(code, minlength=16) / len(code), p, atol=0.012)
     shown, _ = deep({"sample_steps": 30, "sample_means": True})
-    means = shown.sample(KEY, state, 40_000)["x"].reshape(-1, 4)
+    both = shown.sample(KEY, state, 40_000)
+    means = both["mean"].reshape(-1, 4)
+    assert jnp.array_equal(both["x"], x)
     np.testing.assert_allclose(means.mean(0), p @ vs, atol=0.012)
 
 

@@ -365,6 +365,17 @@ def test_a_classifier_guides_by_bayes_rule(monkeypatch):
         np.testing.assert_allclose(got.noise, one(t, x, 1).noise, rtol=1e-6, atol=1e-9)
 
 
+def test_guidance_of_0_is_conditional_and_of_minus_1_unconditional():
+    """w, as the field has it; the scale that others speak of is 1 + w."""
+    predict = lambda x: lambda t, x_t: denoising.Prediction(x + x_t, 2 * x + x_t)
+    x_t, t = jnp.zeros(3), jnp.float32(0.5)
+    of = lambda w: guidance.classifier_free(predict(5.0), predict(3.0), w)(t, x_t).x
+    np.testing.assert_array_equal(of(0.0), 5 + x_t)
+    np.testing.assert_array_equal(of(-1.0), 3 + x_t)
+    # s = 7.5 elsewhere: ε̂ + s (ε̂(y) - ε̂).
+    np.testing.assert_array_equal(of(6.5), 3 + 7.5 * (5 - 3) + x_t)
+
+
 def test_a_learnt_classifier_leads_to_its_label():
     """The network itself never sees a label, so what follows it is the classifier's work."""
     with jax.enable_x64(False):
@@ -430,9 +441,9 @@ def test_inpainting_keeps_what_is_known_and_refuses_other_shapes(monkeypatch):
     for given, message in (
         ({"x": np.zeros(2)}, "nothing to draw"),
         ({"mask": mask}, "no x was given"),
-        ({"x": np.zeros(3), "mask": mask}, r"x should have the shape \[2\]"),
+        ({"x": np.zeros(3), "mask": mask}, r"x should be .*the shape \[2\]"),
         ({"known": np.zeros(2)}, "cannot be told that"),
-        ({"label": 1}, "knows none"),
+        ({"label": 1}, "knows no labels"),
         ({"text": np.array([1, 2])}, "reads no text"),
     ):
         with pytest.raises(DataError, match=message):
@@ -517,6 +528,8 @@ def test_the_ode_knows_the_divergence_of_every_network(name):
         {"weighting": "x"},
         {"ode_steps": 0},
         {"guidance": 1.0},
+        {"classes": 3, "guidance": -2.0},
+        {"classes": 3, "guidance": float("nan")},
         {"process": "learnt"},
         {"guide": "classifier"},
         {"ode": "x"},

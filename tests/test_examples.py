@@ -81,6 +81,37 @@ def test_the_error_of_a_ratio_is_what_other_examples_give():
     np.testing.assert_allclose(same, np.array(examples.ratio(LOSS)) / 8, rtol=1e-12)
 
 
+def test_one_example_has_no_standard_error_and_none_is_printed():
+    assert examples.ratio(np.array([3.0])) == (3.0, None)
+    (found,) = measured(reading(), texts(), examples=1)
+    assert found.standard_error is None and found.n == 1
+    assert "±" not in describe(found) and "nats/token" in describe(found)
+    bits = bits_per_dim(found, 4, 0.5)
+    assert bits.standard_error is None and "±" not in describe(bits)
+    # What all examples share may err all the same.
+    once = lambda key, state: Once((), error=0.5)
+    (found,) = measured(reading(once=once, per=None), texts(), examples=1)
+    assert found.standard_error == 0.5
+
+
+def test_what_is_printed_keeps_to_short_lines_and_a_number_to_its_unit():
+    (found,) = measured(reading(), texts())
+    long = found._replace(detail="a sample is of high quality within 3 sigma; 200 resamples" * 2)
+    lines = describe(long).splitlines()
+    assert max(map(len, lines)) <= 110 and len(lines) > 1
+    assert lines[0].startswith(found.name) and all(line.startswith("    ") for line in lines[1:])
+    assert " ".join(line.strip() for line in lines) == describe(long).replace("\n    ", " ")
+    assert any(f"n={N} of {LENGTH.sum()} tokens" in line for line in lines)
+
+
+def test_what_was_asked_for_is_no_split():
+    (found,) = measured(reading(), texts())
+    assert "test split" in describe(found)
+    asked = found._replace(split="10 labels", protocol={"asked": "10 labels"})
+    assert "of 10 labels," in describe(asked) and "split" not in describe(asked)
+    assert "split" not in describe(found._replace(split="the training series itself"))
+
+
 @pytest.mark.parametrize("per", [True, False])
 def test_what_the_examples_share_is_shared_by_what_they_hold(per):
     """An error of log Z moves every example alike: the ratio by the error over the mean per."""

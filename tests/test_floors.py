@@ -10,6 +10,8 @@ from genjax_zoo.models import ZOO
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FLOORS = {
+    "errors": 0,
+    "version": 0,
     "contract": 0,
     "typed": 0,
     "maths": 1,
@@ -40,9 +42,9 @@ def sources() -> dict[str, str]:
 
 
 def floor(module: str) -> int:
-    """The floor of a module; the package itself presents what lies on floor 4 and below."""
+    """The floor of a module; the package itself presents what lies on floor 6 and below."""
     parts = module.split(".")
-    return 4 if len(parts) == 1 else FLOORS.get(parts[1], 0)
+    return 6 if len(parts) == 1 else FLOORS.get(parts[1], 0)
 
 
 def imports(module: str, modules: dict[str, str]) -> Iterator[str]:
@@ -213,7 +215,7 @@ FAMILY = next(iter(ZOO))
         (upward, "genjax_zoo.maths.diffusion.sde", "from genjax_zoo.learn import verbs"),
         (upward, "genjax_zoo.measure.new", "from genjax_zoo.run import config"),
         (circles, "genjax_zoo.typed", "from genjax_zoo.maths.games.dynamics import field"),
-        (circles, "genjax_zoo.contract", "import genjax_zoo.typed"),
+        (circles, "genjax_zoo.errors", "import genjax_zoo.typed"),
         (linen, "genjax_zoo.models.new", "from flax import linen as nn"),
         (linen, "genjax_zoo.learn.verbs", "import flax.linen"),
         (linen, "genjax_zoo.learn.verbs", "from flax.linen import Dense"),

@@ -4,7 +4,6 @@ The roster is read off `configs/`: a new family with a config is tested here wit
 change. Every variant whose data need no download is held to every law that speaks of it.
 """
 
-import dataclasses
 import functools
 import importlib.util
 import itertools
@@ -24,6 +23,7 @@ import pytest
 
 from genjax_zoo.contract import (
     BINARY,
+    MEAN,
     REAL,
     DataError,
     Exactness,
@@ -38,7 +38,6 @@ from genjax_zoo.data.sources import open_source
 from genjax_zoo.models import VERBS, ZOO
 from genjax_zoo.run import config
 from genjax_zoo.run.devices import Devices, sharding
-from genjax_zoo.typed import typed
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 
@@ -307,9 +306,11 @@ def test_samples_are_like_the_data(name, case):
     draws = drawn(name)
     assert finite(draws)
     for array, values in draws.items():
-        assert values.shape == (case.n, *case.batch[array].shape[1:]), array
-        assert values.dtype == case.batch[array].dtype, array
-        assert lies_in(values, case.model.spaces[array], of_means=draws_means(name)), array
+        # What is looked at lies between values of x; x itself is a draw, whatever is looked at.
+        like = "x" if array == MEAN else array
+        assert values.shape == (case.n, *case.batch[like].shape[1:]), array
+        assert values.dtype == case.batch[like].dtype, array
+        assert lies_in(values, case.model.spaces[like], of_means=array == MEAN), array
     assert same(draws, case.sample(jax.random.key(4), trained(name)))
     assert not same(draws["x"], case.sample(jax.random.key(1), trained(name))["x"])
 
@@ -355,18 +356,6 @@ def test_what_lies_in_a_space():
     assert lies_in(np.array([0.0, 0.5]), BINARY, of_means=True)
     assert not lies_in(np.array([0.0, 1.5]), BINARY, of_means=True)
     assert lies_in(np.array([0.5, 3.0]), Space(Kind.COUNTS), of_means=True)
-
-
-def draws_means(name: str) -> bool:
-    """Whether the config says that samples are means, and need not be 0 or 1 themselves."""
-    fields = dict(case_of(name).run.model)
-    found = [typed(ZOO[fields.pop("name")].Config, fields)]
-    while found:
-        made = found.pop()
-        if getattr(made, "sample_means", False):
-            return True
-        found += [part for part in vars(made).values() if dataclasses.is_dataclass(part)]
-    return False
 
 
 # --------------------------------------------------------------------------------- what is given
@@ -419,6 +408,29 @@ def test_what_is_given_is_honoured_or_refused(name, case):
         # The rest is drawn.
         other = draw(jax.random.key(1), trained(name))["x"]
         assert not np.array_equal(np.asarray(draws["x"])[~mask], np.asarray(other)[~mask])
+
+
+def test_what_is_no_value_of_its_space_is_refused(case):
+    """By one sentence, whatever it is called, before anything is computed."""
+    names = ("label", "text", "x", "mask", "code", "categorical", "continuous", "A", "steps")
+    for array, value in itertools.product(names, ("abc", [[1], [2, 3]])):
+        assert array in refusal(case, {array: value}), (array, value)
+    for value in (3.7, True, -1, [0, 1], 10**6, 2**70, {}, 1j, []):
+        assert "label" in refusal(case, {"label": value}), value
+    with pytest.raises(DataError, match="n should be 1 or more, got -3"):
+        case.model.sample(KEY, case.start, -3)
+    if case.model.autoregression is not None:
+        with pytest.raises(DataError, match=r"length should be 1 \.\. .*, got -3"):
+            case.model.autoregression.start(case.start, 2, -3)
+    for array in ("length", "steps"):
+        assert "cannot be told that" in refusal(case, {array: -3})
+    x = np.zeros(case.batch["x"].shape[1:])
+    if "cannot be told that" not in refusal(case, {"x": x + np.inf}):
+        real = case.model.spaces["x"].kind is Kind.REAL
+        for number in (np.inf, *(() if real else (0.37, -1, 300))):
+            assert f"{number:g} is none" in refusal(case, {"x": x + number}), number
+        for mask in (255, 0.5, np.nan):
+            assert "mask should be" in refusal(case, {"x": x, "mask": x + mask})
 
 
 # --------------------------------------------------------------------------------- log_prob

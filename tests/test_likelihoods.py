@@ -63,9 +63,9 @@ def test_categorical_is_its_table():
 
 def test_levels_are_known_from_what_lies_between():
     x = grid(256)[:, None]
-    assert jnp.all(distributions.is_level(x, 256))
+    assert jnp.all(UNIT.of(256).has(x))
     for off in (x + 0.002, x - 0.002, jnp.array([[-1 / 255], [256 / 255], [jnp.nan]])):
-        assert not jnp.any(distributions.is_level(off, 256))
+        assert not jnp.any(UNIT.of(256).has(off))
 
 
 @pytest.mark.parametrize("name", ["bernoulli", "discretised logistic", "categorical"])
@@ -166,11 +166,14 @@ def test_images_are_as_their_numbers_in_a_row(name):
     np.testing.assert_array_equal(
         likelihood.log_prob(own, f, x), likelihood.log_prob(in_a_row, rows, x.reshape(5, -1))
     )
-    for mean in (True, False):
-        drawn = likelihood.sample(KEY, own, f[0], mean)
+    both = likelihood.sample(KEY, own, f[0], True)
+    same = likelihood.sample(KEY, in_a_row, rows[0], True)
+    assert set(both) == {"x", "mean"}
+    for name, drawn in both.items():
         assert drawn.shape == (5, *shape)
-        same = likelihood.sample(KEY, in_a_row, rows[0], mean)
-        np.testing.assert_allclose(drawn.reshape(5, -1), same, rtol=1e-6)
+        np.testing.assert_allclose(drawn.reshape(5, -1), same[name], rtol=1e-6)
+    alone = likelihood.sample(KEY, own, f[0], False)
+    assert set(alone) == {"x"} and jnp.array_equal(alone["x"], both["x"])
 
 
 def test_a_variance_a_pixel_is_that_pixels():
@@ -188,7 +191,8 @@ def test_a_variance_a_pixel_is_that_pixels():
 def test_supports():
     assert KINDS["bernoulli"].space is BINARY
     assert KINDS["logit-Laplace"].space is UNIT
-    assert KINDS["categorical"].space is KINDS["discretised logistic"].space is UNIT
+    for name in ("categorical", "discretised logistic"):
+        assert KINDS[name].space == UNIT.of(KINDS[name].levels)
     assert KINDS["gaussian, one variance"].space is REAL
 
 

@@ -221,13 +221,21 @@ def test_a_past_with_gaps_is_gone_on_from():
     # Two frames more are known: what comes is surer.
     assert np.all(later.sample(KEY, state, 2000, {"x": past})["x"].std(0)[0] < a.std(0)[0])
     for given, why in (
-        ({"x": y[0, :, :1]}, r"x should have the shape \[25, 2\] of one example"),
+        (
+            {"x": y[0, :, :1]},
+            r"x should be .* the shape \[T, 2\] of one example.*got the shape \[25, 1\]",
+        ),
         ({"mask": mask}, "no x was given"),
-        ({"x": past, "mask": mask[:4]}, r"mask should have the shape \[9, 2\]"),
+        (
+            {"x": past, "mask": mask[:4]},
+            r"mask should have the shape of x, got \[4, 2\] for \[9, 2\]",
+        ),
         ({"past": past}, "unknown given 'past'"),
     ):
         with pytest.raises(DataError, match=why):
             later.sample(KEY, state, 2, given)
+    with pytest.raises(DataError, match="steps should be 1 or more, got -1"):
+        lds.forecast(eval_params(state), jnp.asarray(holes)[None], -1)
 
 
 def test_what_makes_no_sense_is_refused():

@@ -4,6 +4,7 @@ import errno
 import functools
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -13,9 +14,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import genjax_zoo
 from genjax_zoo.commands.configs import load, override, unjson
-from genjax_zoo.commands.flags import parse, usage
-from genjax_zoo.commands.sample import given
+from genjax_zoo.commands.flags import COMMANDS, FLAGS, parse, usage
+from genjax_zoo.commands.sample import given, told_apart
 from genjax_zoo.contract import ConfigError, ZooError
 from genjax_zoo.main import main
 from genjax_zoo.measure import extractors
@@ -24,8 +26,10 @@ from genjax_zoo.measure.results import Result
 from genjax_zoo.measure.scores import compare
 from genjax_zoo.models import ZOO, Family
 from genjax_zoo.run import train as training
+from genjax_zoo.run.devices import memory
 from genjax_zoo.run.record.workdir import Workdir
 from tests.conftest import ROOT, ToyConfig, make_toy
+from tests.test_workdir import mounted
 
 TOY = Family("toy", "descend", "A Gaussian.", lambda: (ToyConfig, make_toy))
 CONFIG_FILE = """
@@ -60,7 +64,9 @@ def call(toy, tmp_path, monkeypatch, capsys):
         out, err = capsys.readouterr()
         if status:
             assert status == 2 and out == ""
-            assert err.count("genjax-zoo: ") == 1 and err.startswith("genjax-zoo: ")
+            # A run that has begun says first what it learns from.
+            message = re.sub(r"\A(data: .*\n)*", "", err)
+            assert err.count("genjax-zoo: ") == 1 and message.startswith("genjax-zoo: ")
             assert "Traceback" not in err
         return status, out, err
 
@@ -116,6 +122,18 @@ def test_train_sample_evaluate(trained, tmp_path):
     assert {"value", "kind", "unit", "split", "n", "preprocessing"} <= set(number)
 
 
+def test_a_library_loads_what_a_run_has_learnt_in_a_line(trained, tmp_path):
+    model, state, run = genjax_zoo.load("run")
+    assert (run.steps, run.model["name"]) == (6, "toy")
+    assert model.sample(jax.random.key(0), state, 3)["x"].shape == (3, 8, 8, 1)
+    earlier = genjax_zoo.load(tmp_path / "run", checkpoint=3)[1]
+    assert not np.array_equal(earlier.params["mean"], state.params["mean"])
+    with pytest.raises(ZooError, match=r"checkpoint='4' is not in run; .* one of \[3, 6\]"):
+        genjax_zoo.load("run", checkpoint=4)
+    with pytest.raises(ZooError, match="train a model in it first"):
+        genjax_zoo.load("nowhere")
+
+
 VAE = (
     f"--config={ROOT}/configs/vae.py:digits_grey",
     "--config.steps=4",
@@ -133,8 +151,9 @@ def test_samples_honour_what_is_given(call, tmp_path):
     assert call("train", *VAE, "--workdir=run")[0] == 0
     ask = functools.partial(call, "sample", "--workdir=run", "--n=3")
     assert ask("--given=label=7", "--config.model.sample_means=True")[0] == 0
-    (path,) = (tmp_path / "run" / "samples").glob("*label_7.npz")
+    (path,) = (tmp_path / "run" / "samples").glob("*label_7_sample_means_True.npz")
     assert np.load(path)["label"].tolist() == [7, 7, 7]
+    path.unlink()
     np.save(tmp_path / "labels.npy", np.array([1, 2, 3]))
     for value in ("labels.npy", "[1, 2, 3]"):
         assert ask(f"--given=label={value}")[0] == 0
@@ -144,12 +163,21 @@ def test_samples_honour_what_is_given(call, tmp_path):
         "lable=7": "unknown given 'lable'. Did you mean 'label'",
         "label=?": "expected NAME=VALUE with a number, a list or a .npy file",
         "label=none.npy": "No such file",
-        "label=11": "labels should lie in 0 .. 9, got 11",
+        "label=11": "label should be integers 0 .. 9, one for all or one for each of 3 examples",
         "text=a seven": "--text expects a model that learnt from captions",
     }.items():
         status, _, err = ask(f"--given={asked}")
         assert status == 2
         assert told in err
+
+
+def test_what_is_given_twice_or_is_no_file_of_an_array_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="--given=label=2: label is given twice"):
+        given(["label=1", "label=2"], {})
+    for content in (b"", b"PK\x03\x04", b"no array"):
+        (tmp_path / "x.npy").write_bytes(content)
+        with pytest.raises(ConfigError, match=r"--given=x=.*x\.npy: expected NAME=VALUE"):
+            given([f"x={tmp_path / 'x.npy'}"], {})
 
 
 def test_a_label_can_be_given_by_its_name():
@@ -161,6 +189,40 @@ def test_a_label_can_be_given_by_its_name():
         given(["label=trousers"], symbols)
     with pytest.raises(ConfigError, match="expected NAME=VALUE"):
         given(["y=trouser"], symbols)
+
+
+def test_samples_that_were_asked_for_otherwise_have_other_files():
+    words = [
+        *([], ["label=7"], ["label=1.5"], ["label=1_5"], ["label=[1,5]"], ["label=[1.5]"]),
+        *(["--config.model.sample_steps=50"], ["--config.model.sample_steps=500"]),
+        *([f"x={'0' * 300}1"], [f"x={'0' * 300}2"], ["x=a/b"], ["x=a b"]),
+    ]
+    ends = [told_apart(each) for each in words]
+    assert len(set(ends)) == len(words) and max(map(len, ends)) < 140
+    assert ends[:2] == ["", "_label_7"] and ends[6] == "_sample_steps_50"
+    assert all(re.fullmatch(r"[\w-]*", end) for end in ends)
+
+
+def test_a_run_that_can_only_be_read_is_sampled_and_measured(trained, tmp_path):
+    with mounted(tmp_path / "disk", "size=16m") as disk:
+        shutil.copytree(tmp_path / "run", disk / "run")
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        for command in ("sample", "explore"):
+            status, _, err = trained(command, "--workdir=disk/run")
+            assert status == 2 and re.search(r"--out=.* cannot be written: Read-only file sy", err)
+        assert trained("sample", "--workdir=disk/run", "--out=here", "--n=2")[0] == 0
+        assert len(list((tmp_path / "here").iterdir())) == 2
+        # The numbers are told, though they cannot be kept.
+        words = ["evaluate", "--workdir=disk/run", "--examples=5", "--measures=log_prob"]
+        assert main(["genjax-zoo", *words]) == 2
+
+
+@pytest.mark.parametrize("out", ["toy.py", "toy.py/below", "a\0b", "x" * 300])
+@pytest.mark.parametrize("command", ["sample", "explore"])
+def test_an_out_that_can_be_no_folder_is_said_so(trained, command, out):
+    status, _, err = trained(command, "--workdir=run", f"--out={out}")
+    assert status == 2 and err.count("\n") == 1
+    assert re.search(r"--out=.* (is no path: |cannot be written: toy.py is a file)", err)
 
 
 SAMPLED = ("frechet_distance", "kernel_distance", "inception_style_score", "precision", "recall",
@@ -261,23 +323,30 @@ def test_list_fits_eighty_columns_and_names_all(call, monkeypatch):
 
 
 def test_help_names_every_command_and_flag(call):
-    for words in (["--help"], ["-h"], ["train", "--help"]):
+    for words in (["--help"], ["-h"]):
         assert call(*words)[1].strip() == usage()
-    for word in (
-        "train",
-        "sample",
-        "evaluate",
-        "list",
-        "--workdir",
-        "--config.FIELD",
-        "--measures",
-        "--num_samples",
-        "--extractor",
-        "--given",
-        "--begin",
-    ):
+    for word in (*COMMANDS, "--config.FIELD", *(f"--{flag.name}" for flag in FLAGS)):
         assert word in usage()
     assert max(map(len, usage().splitlines())) <= 80
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_of_a_command_is_of_its_own_flags_alone(call, command):
+    for words in ([command, "--help"], ["-h", command]):
+        assert call(*words)[1].strip() == usage(command)
+    told = set(re.findall(r"^  --([\w.]+)", usage(command), re.MULTILINE))
+    assert told - {"config.FIELD"} == {flag.name for flag in FLAGS if command in flag.of}
+    assert ("config.FIELD" in told) == (command != "list")
+
+
+def test_help_waits_for_nothing_that_it_does_not_need(tmp_path):
+    """Neither jax nor anything else that takes longer to load than to say it."""
+    code = "import sys; from genjax_zoo.main import main; sys.argv = ['genjax-zoo', '--help']; "
+    code += "main(sys.argv); print(*sys.modules, file=sys.stderr)"
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True)
+    assert done.stdout.strip() == usage()
+    brought = {name.partition(".")[0] for name in done.stderr.split()}
+    assert not brought & {"jax", "jaxlib", "numpy", "scipy", "flax", "optax", "matplotlib", "rich"}
 
 
 def test_config_files_are_found_from_any_folder(call, tmp_path, monkeypatch):
@@ -300,6 +369,11 @@ def test_an_installed_package_brings_its_configs():
     "flag, field, value",
     [
         ("--config.steps=30", "steps", 30),
+        ("--config.steps=1e4", "steps", 10_000),
+        ("--config.steps=2.5E3", "steps", 2500),
+        ("--config.steps=10_000", "steps", 10_000),
+        ("--config.data.source=10e2", "data.source", "10e2"),
+        ("--config.data.dequantise=False", "data.dequantise", False),
         ("--config.optimizer.learning_rate=1", "optimizer.learning_rate", 1.0),
         ("--config.optimizer.learning_rate=1e-4", "optimizer.learning_rate", 1e-4),
         ("--config.data.source=density:ring", "data.source", "density:ring"),
@@ -337,13 +411,61 @@ def test_configs_read_back_from_a_workdir_can_be_overridden(trained, tmp_path):
 # --------------------------------------------------------------------------------------- bad input
 
 
+def test_what_memory_cannot_hold_is_refused_before_it_is_made(trained, monkeypatch):
+    monkeypatch.setattr(memory, "limit", lambda: 10**9)
+    for words, told in [
+        (["sample", f"--n={10**8}"], "--n=100000000 would take 26 GB, and this CPU has 1 GB"),
+        # A sample fits; what it is drawn by does not.
+        (["sample", f"--n={3 * 10**6}"], "drawing --n=3000000 would take "),
+        (["evaluate", f"--num_samples={10**8}"], "--num_samples=100000000 would take 26 GB"),
+        (["sample", f"--n={10**12}"], "--n=1000000000000: 1000000000000 is not an integer in the"),
+    ]:
+        status, _, err = trained(*words, "--workdir=run")
+        assert status == 2 and told in err
+        assert told.endswith("in the") or "draw fewer at a time, each time with another" in err
+    words = ["train", "--workdir=other", "--config=configs/vae.py:digits"]
+    status, _, err = trained(*words, f"--config.model.widths=({10**8},)")
+    assert status == 2 and "what the model learns would take " in err
+    assert "['Dense_0']['kernel'], is [64, 100000000]: choose smaller fields of config.model" in err
+    status, _, err = trained(*words, f"--config.model.widths=({10**9}, {10**9}, {10**9})")
+    assert status == 2 and "EB, and this CPU has 1 GB" in err
+    words = ["train", "--workdir=other", "--config=configs/vae.py:toy"]
+    monkeypatch.setattr(memory, "limit", lambda: 10**6)
+    status, _, err = trained(*words, f"--config.data.batch_size={10**6}")
+    assert status == 2 and "config.data.batch_size=1000000 would take 8 MB" in err
+
+
 @pytest.mark.parametrize(
     "words, telling",
     [
         ([], "expected one command, got none:\n  train "),
         (["trian"], "got 'trian':\n  train "),
         (["train", "sample"], "got 'train sample'"),
-        (["train", "--wrkdir=x"], "unknown flag 'wrkdir'. Did you mean 'workdir'?"),
+        (["train", "--wrkdir=x"], "unknown flag of train: '--wrkdir'. Did you mean '--workdir=x'"),
+        (["train", "--seed=5"], "Did you mean '--config.seed=5'?"),
+        (["train", "--seed", "5"], "Did you mean '--config.seed'?"),
+        (["train", "--learning_rate=1"], "Did you mean '--config.optimizer.learning_rate=1'?"),
+        (["train", "--latents=8"], "Did you mean '--config.model.latents=8'?"),
+        (["train", "--codez=8", "--config=configs/vq_vae.py"], "'--config.model.codes=8'?"),
+        (["train", "--n=5"], "unknown flag of train: '--n'. It is a flag of sample. Known: --al"),
+        (["train", "--fake=5"], "unknown flag of train: '--fake'. Known: --al"),
+        (
+            ["sample", "--seed=5"],
+            "unknown flag of sample: '--seed'. Did you mean '--sample_seed=5'",
+        ),
+        (["sample", "--what=walk"], "unknown flag of sample: '--what'. It is a flag of explore."),
+        (["sample", "--sample_means"], "Did you mean '--config.model.sample_means'?"),
+        (["sample", "--data_dir=x"], "'--data_dir'. It is a flag of train, evaluate, explore."),
+        # Another seed would hold out other examples: the config's own is not proposed.
+        (["evaluate", "--seed=5"], "unknown flag of evaluate: '--seed'. It is a flag of explore."),
+        (["explore", "--sample_seed=5"], "Did you mean '--seed=5'?"),
+        (["list", "--workdir=x"], "unknown flag of list: '--workdir'. It is a flag of train, sam"),
+        (
+            ["list", "--config.steps=5"],
+            "list reads all configs as they are; leave --config.steps=5",
+        ),
+        (["sample", "--workdir=x", f"--sample_seed={2**40}"], "in the range [0, 4294967295]"),
+        (["explore", "--workdir=x", f"--seed={2**32}"], "in the range [0, 4294967295]"),
         (["train"], "--workdir is missing"),
         (["sample"], "--workdir is missing"),
         (["sample", "--workdir=x", "--n=0"], "--n=0"),
@@ -355,12 +477,17 @@ def test_configs_read_back_from_a_workdir_can_be_overridden(trained, tmp_path):
         (["train", "--workdir=x", "--config=torn.py"], "torn.py, line 2, cannot be run: NameError"),
         (["train", "--workdir=x", "--config=half.py"], "half.py, line 1, cannot be run: Syntax"),
         (["train", "--workdir=x", "--config=none.py"], "none.py has no get_config"),
+        (["train", "--workdir=x", "--config=late.py"], "late.py, line 2, cannot be run: KeyError"),
+        (["train", "--workdir=x", "--config=odd.py"], "odd.py should return a ConfigDict, got int"),
+        (["train", "--workdir=x", "--config="], "--config= names no file"),
     ],
 )
 def test_a_command_line_that_makes_no_sense(call, tmp_path, words, telling):
     (tmp_path / "torn.py").write_text("x = 1\ny = z\n")
     (tmp_path / "half.py").write_text("x = (\n")
     (tmp_path / "none.py").write_text("x = 1\n")
+    (tmp_path / "late.py").write_text("def get_config():\n    return {}['a']\n")
+    (tmp_path / "odd.py").write_text("def get_config():\n    return 3\n")
     status, _, err = call(*words)
     assert status == 2 and telling in err
     assert not (tmp_path / "x").exists()
@@ -375,16 +502,31 @@ def test_a_command_line_that_makes_no_sense(call, tmp_path, words, telling):
         ("model.avrage=3", "Did you mean 'average'?"),
         ("steps=abc", "--config.steps=abc: expected int, such as 6"),
         ("steps=1.5", "--config.steps=1.5: expected int, such as 6"),
+        ("steps=1e-4", "--config.steps=1e-4: expected int, such as 6"),
+        ("steps=1e400", "--config.steps=1e400: expected int, such as 6"),
+        ("data=digits", "--config.data=digits: config.data is a group of fields; set each, as --"),
+        ("model={'name': 'vae'}", "config.model is a group of fields; set each, as --config.mod"),
+        ("devices", "--config.devices: config.devices is a group of fields"),
         ("optimizer.learning_rate=fast", "expected float, such as 0.02"),
         ("data.dequantise=perhaps", "expected bool, such as False"),
         ("steps=0", "config: steps should be at least 1"),
         ("model.name=toi", "unknown model 'toi'. Did you mean 'toy'?"),
+        ("optimizer.eps=nan", "optimizers: eps should be in (0, 1], got nan"),
+        ("optimizer.clip_norm=inf", "optimizers: clip_norm should be not negative, got inf"),
+        ("optimizer.learning_rate=1e400", "learning_rate should be positive, got inf"),
+        ("optimizer.weight_decay=0.1", "weight_decay=0.1 is of name 'adamw', and would be ignored"),
+        ("optimizer.momentum=0.1", "momentum=0.1 is of name 'sgd' or 'rmsprop', and would be"),
+        ("optimizer.final_fraction=0.1", "is of schedule 'cosine' or 'linear', and would be ign"),
+        ("devices.min_split=0", "devices: min_split should be at least 1, got 0"),
+        (f"seed={2**40}", "config: seed should be in [0, 4294967296), got 1099511627776"),
+        (f"samples={10**12}", "config: samples should be in [1, 100000], got 1000000000000"),
+        (f"data.batch_size={10**12}", "batch_size should be in [1, 1000000], got 1000000000000"),
         ("data.source=density:rong", "unknown density 'rong'. Did you mean 'ring'?"),
         ("data.source=digit", "config.data.source='digit' is none of digits, density:NAME"),
         ("data.source=tfds:mnist", "Without any download: digits, density:ring"),
         ("data.source=folder:nowhere", "there is no such folder"),
         ("data.source=text:toy.py", "too few for config.data.length=64"),
-        ("data.batch_size=2000", "is more than the 1438 training examples"),
+        ("data.batch_size=2000", "digits has 1438 examples for training, fewer than"),
     ],
 )
 def test_a_config_that_cannot_be_run_blocks_nothing(call, tmp_path, field, telling):
@@ -442,26 +584,52 @@ def test_the_run_of_an_older_version_is_one_sentence(trained, tmp_path):
 
 
 def test_what_was_renamed_is_refused_with_its_new_name(trained):
-    for flag, now in {"--condition=label=3": "given", "--fake=30": "num_samples"}.items():
-        status, _, err = trained("sample", "--workdir=run", flag)
+    for command, flag, now in [
+        ("sample", "--condition=label=3", "given"),
+        ("evaluate", "--fake=30", "num_samples"),
+    ]:
+        status, _, err = trained(command, "--workdir=run", flag)
         assert status == 2 and f"Since version 0.2.0 it is called {now!r}." in err
 
 
 def test_sample_and_evaluate_take_no_config_file(trained):
     for command in ("sample", "evaluate"):
         status, _, err = trained(command, "--workdir=run", "--config=toy.py:digits")
-        assert status == 2 and "leave --config out" in err
+        assert status == 2 and "'--config'. It is a flag of train." in err
+        assert "--config.FIELD=VALUE" in err
 
 
 def test_a_checkpoint_that_is_not_there(trained):
     for command in ("sample", "evaluate"):
         status, _, err = trained(command, "--workdir=run", "--checkpoint=4")
         assert status == 2 and "--checkpoint=4" in err and "[3, 6]" in err
+        # A digit, and no number.
+        assert (
+            "--checkpoint=² is not in run" in trained(command, "--workdir=run", "--checkpoint=²")[2]
+        )
 
 
 def test_an_unknown_measure(trained):
     status, _, err = trained("evaluate", "--workdir=run", "--measures=logprob")
     assert status == 2 and "unknown measure 'logprob'. Did you mean 'log_prob'?" in err
+
+
+def test_a_relative_path_means_the_same_from_another_folder(call, tmp_path, monkeypatch):
+    np.save(tmp_path / "mine.npy", np.random.default_rng(0).random((40, 8, 8)))
+    words = ["--config.data.source=array:mine.npy", "--config.data.batch_size=20"]
+    status, _, err = train(call, *words)
+    assert status == 0 and err.startswith(f"data: reading array:{tmp_path}/mine.npy\n")
+    fields = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert fields["data"]["source"] == f"array:{tmp_path}/mine.npy"
+    assert train(call, *words)[0] == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for command in ("train", "evaluate"):
+        assert call(command, f"--workdir={tmp_path}/run")[0] == 0
+    status, _, err = call(
+        "train", f"--config={tmp_path}/toy.py", f"--workdir={tmp_path}/run", *words
+    )
+    assert status == 2 and "there is no such file" in err
 
 
 def test_a_place_that_cannot_be_written(call):
@@ -502,13 +670,23 @@ run()
     assert "genjax-zoo: a file cannot be written: No space left" in done.stderr
 
 
-def test_a_fault_of_ours_keeps_its_traceback(call, monkeypatch):
+def test_what_nobody_foresaw_is_one_sentence_and_a_file_and_debug_shows_it(
+    trained, tmp_path, monkeypatch, capsys
+):
     def fault(*_, **__):
         raise FileNotFoundError(errno.ENOENT, "No such file")
 
     monkeypatch.setattr(training, "train", fault)
+    assert main(["genjax-zoo", "train", "--workdir=run"]) == 1
+    (told,) = capsys.readouterr().err.splitlines()
+    assert "nobody foresaw: FileNotFoundError: [Errno 2] No such file. The details are in" in told
+    assert "please report it" in told and "--debug" in told
+    (file,) = (tmp_path / "run").glob("error-*.txt")
+    details = file.read_text()
+    assert str(file) in told and "Traceback" in details and "in fault" in details
+    assert '"jax": ' in details and '"command": ' in details
     with pytest.raises(FileNotFoundError):
-        train(call)
+        trained("train", "--workdir=run", "--debug")
 
 
 def test_ctrl_c_is_no_traceback(toy, tmp_path, monkeypatch, capsys):

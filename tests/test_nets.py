@@ -348,6 +348,32 @@ def test_the_platforms_flag_is_left_alone_where_it_should_be():
         ]
 
 
+@pytest.mark.parametrize(
+    ("plugins", "files", "only"),
+    [
+        (set(), {}, True),
+        ({"libtpu", "xla_cuda13"}, {}, True),
+        ({"xla_cuda12"}, {"dev/nvidia0": ""}, False),
+        ({"libtpu"}, {"dev/nvidia0": ""}, True),
+        ({"xla_rocm7"}, {"dev/kfd": ""}, False),
+        ({"libtpu"}, {"dev/accel0": ""}, False),
+        ({"libtpu"}, {"pci/vendor": "0x1ae0", "pci/device": "0x0063"}, False),
+        ({"libtpu"}, {"pci/vendor": "0x1ae0", "pci/device": "0x0042"}, True),
+        ({"somebody's own"}, {}, False),
+    ],
+)
+def test_a_plugin_without_a_device_leaves_the_cpu_its_fast_path(
+    plugins, files, only, tmp_path, monkeypatch
+):
+    for name, text in files.items():
+        path = tmp_path / name.replace("pci/", "sys/bus/pci/devices/0000:00:04.0/")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    monkeypatch.setattr(startup, "plugins", lambda: plugins)
+    assert startup.cpu_only({}, tmp_path) == only
+    assert startup.cpu_only({"JAX_PLATFORMS": "cpu"}, tmp_path)
+
+
 def test_threads_are_spared_where_cores_are_few_and_nothing_is_said(monkeypatch):
     for cores, told in ((1, "2"), (2, "3"), (4, "5"), (64, None)):
         monkeypatch.setattr(

@@ -1,9 +1,8 @@
-"""Tables, series and clips: what is read and what is made."""
+"""Tables and series: what is read and what is made."""
 
 import jax
 import numpy as np
 import pytest
-from PIL import Image
 
 from genjax_zoo.contract import ConfigError, DataError
 from genjax_zoo.data import tables
@@ -20,7 +19,8 @@ def first_batch(source):
 
 @pytest.mark.parametrize("name", tables.TABLES)
 def test_a_table_is_split_and_standardised_by_its_training_part(name):
-    x, label, classes = tables.table(name)
+    x, label, classes, columns = tables.table(name)
+    assert len(columns) == x.shape[1] and all(columns)
     source = open_source(Data(source=f"table:{name}", batch_size=7, standardise=True), seed=0)
     assert source.size + source.held_out_size == len(x)
     train = source.training(KEY, 0, source.size)
@@ -34,6 +34,7 @@ def test_a_table_is_split_and_standardised_by_its_training_part(name):
     assert source.name == name
     assert source.symbols == {"label": classes} and len(classes) == label.max() + 1
     assert "standardised" in source.preprocessing
+    assert f"columns: {columns[0]}, " in source.notes[-1]
 
 
 def test_the_nile_has_the_likelihood_that_is_published():
@@ -53,7 +54,7 @@ def test_a_series_is_one_example_held_out_from_nobody():
     assert x.shape == (1, 100, 1)
     assert np.array_equal(x, source.held_out(KEY, 0, 1)["x"])
     assert source.held_out_split == "the training series itself"
-    with pytest.raises(DataError, match="more than the 1 training examples"):
+    with pytest.raises(DataError, match="has 1 example for training, fewer than"):
         open_source(Data(source="series:nile"), seed=0)
 
 
@@ -63,7 +64,7 @@ def test_a_series_is_one_example_held_out_from_nobody():
 def test_a_series_is_read_from_a_file_with_what_is_missing(tmp_path, text):
     path = tmp_path / "series.csv"
     path.write_text(text)
-    np.testing.assert_array_equal(tables.series(str(path)), [[1, 2], [3, np.nan], [5, 6]])
+    np.testing.assert_array_equal(tables.series(str(path))[0], [[1, 2], [3, np.nan], [5, 6]])
     source = open_source(Data(source=f"series:{path}", batch_size=1, standardise=True), seed=0)
     assert "1 numbers missing" in source.preprocessing
     np.testing.assert_allclose(np.nanmean(first_batch(source)["x"], 1), 0, atol=1e-6)
@@ -72,7 +73,7 @@ def test_a_series_is_read_from_a_file_with_what_is_missing(tmp_path, text):
 def test_a_column_with_gaps_keeps_its_times(tmp_path):
     path = tmp_path / "series.csv"
     path.write_text("\ufeffflow\n1\n\n3\n", encoding="utf-8")
-    np.testing.assert_array_equal(tables.series(str(path)), [[1], [np.nan], [3]])
+    np.testing.assert_array_equal(tables.series(str(path))[0], [[1], [np.nan], [3]])
 
 
 @pytest.mark.parametrize("text", ["1,2\n3\n", "a,b\n1,c\n", "", "1\n", "112O\n2\n", "1\ninf\n"])
@@ -85,36 +86,17 @@ def test_a_file_that_is_no_series_is_refused(tmp_path, text):
         tables.series(str(tmp_path / "none.csv"))
 
 
-def test_a_clip_is_made_or_read_from_a_folder_or_an_animation(tmp_path):
-    x = tables.clip("waves")
-    assert x.shape == (160, 24, 24, 1)
-    assert x.min() >= 0
-    assert x.max() <= 1
-    # It moves, and smoothly.
-    assert 0.01 < np.abs(np.diff(x, axis=0)).mean() < np.abs(x - x.mean()).mean()
-    frames = [Image.fromarray(np.uint8(255 * f[..., 0])) for f in x[:5]]
-    for i, frame in enumerate(frames):
-        frame.save(tmp_path / f"{i}.png")
-    read = tables.clip(str(tmp_path))
-    np.testing.assert_allclose(read, x[:5], atol=1 / 255)
-    frames[0].save(tmp_path / "moving.gif", save_all=True, append_images=frames[1:])
-    assert tables.clip(str(tmp_path / "moving.gif"), side=8).shape == (5, 8, 8, 1)
-    source = open_source(Data(source=f"clip:{tmp_path}", batch_size=1, resize=8), seed=0)
-    assert first_batch(source)["x"].shape == (1, 5, 8, 8, 1)
-    Image.new("L", (3, 3)).save(tmp_path / "9.png")
-    with pytest.raises(DataError, match="the frames differ in size"):
-        tables.clip(str(tmp_path))
-    with pytest.raises(DataError, match="a folder of images nor an animated image"):
-        tables.clip(str(tmp_path / "none"))
-
-
 def test_what_is_for_other_data_is_refused():
-    with pytest.raises(ConfigError, match="standardise is for tables and series, and digits"):
+    with pytest.raises(ConfigError, match="standardise=True is for tables and series, and digits"):
         Data(standardise=True)
     with pytest.raises(ConfigError, match="binarise='threshold' is for images"):
         Data(source="table:iris", binarise="threshold")
-    with pytest.raises(ConfigError, match=r"unknown table 'irish'\. Did you mean 'iris'"):
-        open_source(Data(source="table:irish"), seed=0)
+    # A name that there is not comes first, whatever else does not fit.
+    for fields in ({}, {"binarise": "dynamic"}):
+        with pytest.raises(ConfigError, match=r"unknown table 'irish'\. Did you mean 'iris'"):
+            Data(source="table:irish", **fields)
+        with pytest.raises(ConfigError, match=r"unknown density 'rings'\. Did you mean 'ring'"):
+            Data(source="density:rings", **fields)
 
 
 def test_bars_and_stripes_are_drawn_as_often_as_their_probability_says():

@@ -2,13 +2,18 @@
 
 import contextlib
 import errno
+import fcntl
+import json
 import os
 import subprocess
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from genjax_zoo.contract import ConfigError, ZooError
-from genjax_zoo.run.record import files
+from genjax_zoo.contract import CheckpointError, ConfigError, ZooError
+from genjax_zoo.run.record import files, schema
+from genjax_zoo.run.record.checkpoint import Checkpoints
 from genjax_zoo.run.record.workdir import Workdir, write_json
 
 CONFIG = {"seed": 0, "model": {"name": "toy", "widths": (3, 4)}}
@@ -47,6 +52,24 @@ def test_one_run_at_a_time(workdir):
         pass
     with workdir.lock():
         pass
+
+
+def test_a_file_system_without_locks_is_said_so_and_trained_on(workdir, monkeypatch, capsys):
+    def none(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with workdir.lock():
+        pass
+    told = capsys.readouterr().err
+    assert "without locks (No locks available): see to it that no second process" in told
+
+
+def test_a_link_to_nothing_is_said_so(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    for place in (tmp_path / "link", tmp_path / "link" / "below"):
+        with pytest.raises(ZooError, match=r"cannot be written: .*link is a link to nothing\. "):
+            Workdir(place).create()
 
 
 def test_the_same_config_claims_again(workdir):
@@ -130,6 +153,64 @@ def test_rewinding_forgets_later_lines_and_a_torn_one(workdir):
     assert workdir.metrics.read_text() == "".join(whole[:2])
 
 
+def test_a_damaged_line_of_metrics_takes_no_other_with_it(workdir, capsys):
+    whole = ['{"step": 10, "loss": 1.0}', '{"step": 30, "loss": 1.0}', '{"step": 40, "loss": 1.0}']
+    for damage in ("{", "3", "[]", '{"loss": 1}', '{"step": "x"}'):
+        workdir.metrics.write_text("\n".join([whole[0], damage, *whole[1:], "torn"]))
+        workdir.rewind_metrics(30)
+        assert workdir.metrics.read_text().splitlines() == whole[:2]
+        assert capsys.readouterr().err.count("cannot be read, and is left out") == 1
+
+
+NOT_JSON = ("", "{", "\x00\xff", "[" * 100_000)
+ORIGIN = {"workdir": "a", "asked": "last", "step": 1, "sha256": "", "config": {}, "arrays": {}}
+GOOD = {
+    "config.json": {"model": {"name": "toy"}},
+    "run.json": [{"genjax_zoo": None, "begun": {"params": ORIGIN | {"begun": {"x": ORIGIN}}}}],
+    "example.json": {"arrays": {"x": ["float32", [2, 3]]}, "interval": [0, 1.0], "symbols": {}},
+    "metrics.json": [{"name": "log_prob", "value": float("nan")}],
+}
+DAMAGED = {
+    "config.json": [None, 3, "x", [], {}, {"model": 3}, {"model": {"name": 3}}],
+    "run.json": [
+        *(None, 3, {}, [1], [{"commit": 3}], [{"begun": 3}], [{"begun": {"x": {}}}]),
+        *([{"begun": {"x": ORIGIN | {"step": "1"}}}], [{"begun": {"x": ORIGIN | {"step": True}}}]),
+        [{"begun": {"params": ORIGIN | {"begun": {"x": ORIGIN | {"arrays": {"x": 3}}}}}}],
+    ],
+    "example.json": [
+        *(None, [], {}, GOOD["example.json"] | {"interval": [0]}),
+        *(GOOD["example.json"] | {"arrays": {"x": a}} for a in (3, ["float99", [1]], ["int8", 1])),
+        *(GOOD["example.json"] | {"arrays": {"x": ["int8", s]}} for s in ([-1], [1.5], [2**80])),
+        *(GOOD["example.json"] | {"symbols": s} for s in (3, {"label": 3}, {"label": [3]})),
+    ],
+    "metrics.json": [None, {}, [3], [{}], [{"name": 3}], [{"name": "a", "protocol": 3}]],
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_file_is_one_sentence_with_its_own_advice(workdir, name):
+    path = workdir.root / name
+    write_json(path, GOOD[name])
+    workdir.read(path)
+    for text in (*NOT_JSON, *map(json.dumps, DAMAGED[name])):
+        path.write_bytes(text.encode("latin1"))
+        with pytest.raises(ZooError) as caught:
+            workdir.read(path)
+        told = str(caught.value)
+        assert told.startswith((f"{path} is damaged: ", f"{path} cannot be read: "))
+        assert told.endswith(schema.FILES[name].advice) and len(told) < 400 and "\n" not in told
+
+
+def test_what_is_damaged_is_said_by_its_place():
+    shape = schema.FILES["run.json"].shape
+    told = schema.problem([{}, {"begun": {"params": ORIGIN | {"arrays": {"x": 3}}}}], shape)
+    assert told.startswith("[1].begun.params.arrays.x should be a dtype and a shape, such as ")
+    assert told.endswith(", got 3")
+    assert (
+        schema.problem([{"begun": {"params": {}}}], shape) == "[0].begun.params.workdir is missing"
+    )
+
+
 # ------------------------------------------------------------------------ disks that do not take it
 
 
@@ -151,6 +232,46 @@ def test_a_write_that_fails_leaves_what_was_there(workdir, monkeypatch):
         files.write(target, "new")
     assert target.read_text() == "old"
     assert list(workdir.root.iterdir()) == [target]
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("a\0b", "embedded null byte"),
+        ("x" * 300, "File name too long"),
+        ("y/" * 3000, r"\(6002 characters\) is no path: File name too long"),
+        ("a\udcff", "its name is not UTF-8"),
+        ("~nobody_of_this_name/a", "home directory"),
+    ],
+)
+def test_what_can_be_no_path_is_said_so(path, why):
+    with pytest.raises(ZooError, match=why) as caught:
+        Workdir(path)
+    assert len(str(caught.value)) < 250 and str(caught.value).endswith(". Choose another.")
+
+
+@pytest.mark.parametrize("name", ["a[1]", "b\\c", "d*", "e?", "[f]/g"])
+def test_a_path_that_the_saver_reads_as_a_pattern_is_refused_before_training(tmp_path, name):
+    with pytest.raises(ZooError, match="the checkpoints would be lost; choose a path without any"):
+        Workdir(tmp_path / name).create()
+    assert list(tmp_path.iterdir()) == []
+    Workdir(tmp_path / "]{1}, ü'#% ~!").create()
+
+
+def test_a_checkpoint_that_cannot_be_found_again_is_no_success(tmp_path):
+    """Nobody looked: orbax returns, says nothing, and has lost what it was given."""
+    state = {"mean": jnp.arange(3.0), "count": jnp.zeros((), jnp.int32)}
+    whole = Checkpoints(tmp_path / "whole", "toy")
+    whole.save(1, state)
+    whole.save(2, state, score=1.0)
+    whole.wait()
+    lost = Checkpoints(tmp_path / "lost[1]", "toy")
+    lost.save(1, state)
+    with pytest.raises(CheckpointError, match=r"was written, but cannot be read .* none yet"):
+        lost.wait()
+    with pytest.raises(CheckpointError, match="was written, but cannot be read"):
+        lost.save(2, state)
+    assert not (tmp_path / "lost[1]" / "2").exists()
 
 
 @contextlib.contextmanager
@@ -179,6 +300,16 @@ def test_a_full_disk_is_found_before_the_run_begins(tmp_path):
         with pytest.raises(ZooError, match="cannot be written: No space left"):
             Workdir(disk / "run").create()
         assert not any((disk / "run").glob("*"))
+
+
+def test_a_disk_that_is_full_of_the_checkpoint_is_said_so(tmp_path):
+    with mounted(tmp_path / "disk", "size=256k") as disk:
+        saved = Checkpoints(disk / "checkpoints", "toy")
+        state = {"mean": jnp.asarray(np.random.default_rng(0).normal(size=200_000))}
+        with pytest.raises(CheckpointError) as caught:
+            saved.save(1, state)
+            saved.wait()
+        assert ": No space left on device. There is none yet; free some room" in str(caught.value)
 
 
 def test_a_read_only_disk_is_found_before_the_run_begins(tmp_path):

@@ -5,7 +5,7 @@ Floor 8.
 
 from __future__ import annotations
 
-import sys
+import contextlib
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,45 +15,61 @@ from genjax_zoo.commands import configs
 from genjax_zoo.commands.flags import Call
 from genjax_zoo.contract import DataError, ZooError
 from genjax_zoo.measure import examples, extractors, samples
-from genjax_zoo.measure.results import describe
+from genjax_zoo.measure.results import Result, describe
 from genjax_zoo.run import trained
 from genjax_zoo.run.config import Run, make_model
+from genjax_zoo.run.devices import memory
 from genjax_zoo.run.record import report, results
+from genjax_zoo.run.record.progress import Measuring, Progress
 from genjax_zoo.run.setup import EVALUATE, Setup, set_up
 from genjax_zoo.typed import choose
+
+SHORTER = "--examples={} takes fewer, and whoever stops it keeps the numbers so far."
+"""What is said of measuring that takes long."""
 
 
 def run(call: Call) -> None:
     """Adds to eval/metrics.json and the report, and prints."""
     workdir = configs.workdir_of(call)
+    workdir.read_numbers()
     own_run = configs.of_trained(call, workdir)
-    own = examples.measures_of(make_model(own_run))
+    of_examples = examples.measures_of(make_model(own_run))
     asked = tuple(call.flags.measures or ())
     for name in asked:
-        choose(name, {**own, **dict.fromkeys(samples.NAMES)}, "measure")
+        choose(name, {**of_examples, **dict.fromkeys(samples.NAMES)}, "measure")
     data_dir, begun = configs.data_dir_of(call, workdir), trained.begun_of(workdir)
     setup = set_up(own_run, data_dir, learning=False, begun=begun)
+    memory.check_samples("num_samples", call.flags.num_samples or 0, setup.example)
     extractor = _extractor(call, setup)
     of_samples = samples.applicable(setup.model, setup.source, extractor)
-    _check_measures(own_run, asked, (*own, *of_samples))
+    _check_measures(own_run, asked, (*of_examples, *of_samples))
     step, state = trained.restore(setup, workdir, call.flags.checkpoint)
     what = (setup.model, state, setup.source, jax.random.fold_in(setup.root, EVALUATE), step)
     only, n = asked or None, call.flags.num_samples
     draws = call.flags.importance_samples or 0
-    found = examples.evaluate(
-        *what, call.flags.examples, only, progress=_progress, importance_samples=draws
-    )
-    found += samples.evaluate(*what, extractor, n, only, progress=_progress)
-    results.write(workdir, found)
-    report.write(workdir.root)
-    for result in found:
-        print(describe(result))
+    found: list[Result] = []
+    try:
+        with Progress() as progress:
+            watch = Measuring(progress, SHORTER)
+            for result in examples.one_by_one(
+                *what, call.flags.examples, only, progress=watch, importance_samples=draws
+            ):
+                found.append(result)
+                # A folder that takes none is told of at the end, below the numbers.
+                with contextlib.suppress(OSError):
+                    results.write(workdir, found)
+            found += samples.evaluate(*what, extractor, n, only, progress=Measuring(progress))
+    finally:
+        for result in found:
+            print(describe(result))
     if any(result.trust.get("untrusted") for result in found):
         print(
             "What cannot be trusted probably lies too low. --importance_samples=N gives such "
             "examples up to N draws each; a tail index that stays above .7 asks for another model "
             "of the posterior, for no N helps."
         )
+    results.write(workdir, found)
+    report.write(workdir.root)
 
 
 def _extractor(call: Call, setup: Setup) -> Any:
@@ -84,9 +100,3 @@ def _check_measures(run: Run, asked: Sequence[str], known: Sequence[str]) -> Non
         raise ZooError(f"--measures={','.join(missing)} cannot be measured here; {why}")
     if not known:
         raise ZooError(f"nothing can be measured; {why}")
-
-
-def _progress(name: str, done: int, of: int) -> None:
-    end = "\n" if done == of else ""
-    if sys.stderr.isatty():
-        print(f"\r{name}: {done} of {of}", end=end, file=sys.stderr, flush=True)

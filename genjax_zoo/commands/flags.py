@@ -1,20 +1,23 @@
-"""The flags of all commands, and how a command line is taken apart.
+"""The flags of each command, and how a command line is taken apart.
 
-Floor 8. Flags are read here and nowhere else.
+Floor 8. Flags are read here and nowhere else, before anything that needs jax is imported.
 """
 
 from __future__ import annotations
 
-import functools
+import contextlib
+import difflib
+import json
+import pathlib
 import re
 import textwrap
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from absl import flags
 
-from genjax_zoo.contract import ConfigError
-from genjax_zoo.typed import nearest
+from genjax_zoo.errors import ConfigError
+from genjax_zoo.typed import LARGEST, RENAMED
 
 COMMANDS = {
     "train": "train a model, or go on training it, in --workdir",
@@ -25,14 +28,17 @@ COMMANDS = {
 }
 """Each is a module of this folder, whose `run` takes a Call."""
 QUICKSTART = "configs/vae.py:digits"
+SEEDS = {"lower_bound": 0, "upper_bound": 2**32 - 1}
+"""What a key can be folded with."""
+COUNTS = {"lower_bound": 1, "upper_bound": LARGEST}
 
 
 class Call(NamedTuple):
     """A command line, taken apart.
 
     Attributes:
-      command: one of COMMANDS.
-      flags: all flags but the overrides.
+      command: one of COMMANDS; "" where nothing but help is asked for.
+      flags: the flags of the command, but the overrides.
       overrides: `--config.FIELD=VALUE`, as they came.
     """
 
@@ -41,90 +47,197 @@ class Call(NamedTuple):
     overrides: list[str]
 
 
-def define() -> flags.FlagValues:
-    """All flags but the overrides, not yet read."""
-    known = flags.FlagValues()
-    string = functools.partial(flags.DEFINE_string, flag_values=known)
-    strings = functools.partial(flags.DEFINE_multi_string, flag_values=known)
-    names = functools.partial(flags.DEFINE_list, flag_values=known)
-    integer = functools.partial(flags.DEFINE_integer, flag_values=known)
-    switch = functools.partial(flags.DEFINE_boolean, flag_values=known)
-    string("config", None, f"train: configs/FAMILY.py:VARIANT; {QUICKSTART} if not given.")
-    string("workdir", None, "Folder of the run: config, checkpoints, metrics, report.")
-    string("data_dir", None, "Folder of prepared TFDS data sets, for tfds:NAME.")
-    switch("allow_config_change", False, "train: go on in a workdir with another config.")
-    strings(
+class Flag(NamedTuple):
+    """A flag, and whose it is.
+
+    Attributes:
+      name: without its hyphens.
+      of: the commands that know it.
+      help: what it is.
+      kind: absl's function that defines it.
+      default: where it is not given.
+      how: further arguments of `kind`: bounds, a short name.
+    """
+
+    name: str
+    of: Sequence[str]
+    help: str
+    kind: Callable[..., Any] = flags.DEFINE_string
+    default: Any = None
+    how: Mapping[str, Any] = {}
+
+
+TRAINED = ("sample", "evaluate", "explore")
+FLAGS = (
+    Flag("config", ["train"], f"configs/FAMILY.py:VARIANT; {QUICKSTART} if not given."),
+    Flag(
+        "workdir", ["train", *TRAINED], "Folder of the run: config, checkpoints, metrics, report."
+    ),
+    Flag(
+        "data_dir",
+        ["train", "evaluate", "explore"],
+        "Folder of prepared TFDS data sets, for tfds:NAME.",
+    ),
+    Flag(
+        "allow_config_change",
+        ["train"],
+        "Go on in a workdir with another config.",
+        flags.DEFINE_boolean,
+        False,
+    ),
+    Flag(
         "begin",
+        ["train"],
+        "NAME=WORKDIR, or NAME=WORKDIR@STEP with STEP one of last, best or a number: begin from "
+        "what another run has learnt, under a NAME that the model's init declares, such as params. "
+        "May be given several times.",
+        flags.DEFINE_multi_string,
         [],
-        "train: NAME=WORKDIR, or NAME=WORKDIR@STEP with STEP one of last, best or a number: begin "
-        "from what another run has learnt, under a NAME that the model's init declares, such as "
-        "params. May be given several times.",
-    )
-    string("checkpoint", "last", "sample, evaluate, explore: last, best or a number of steps.")
-    integer("n", 64, "sample: how many samples.", lower_bound=1)
-    strings(
+    ),
+    Flag("coordinator", ["train"], "Address of process 0, host:port, for several processes."),
+    Flag(
+        "processes",
+        ["train"],
+        "How many processes train together.",
+        flags.DEFINE_integer,
+        how=COUNTS,
+    ),
+    Flag(
+        "process",
+        ["train"],
+        "The number of this process, from 0.",
+        flags.DEFINE_integer,
+        how={"lower_bound": 0, "upper_bound": LARGEST},
+    ),
+    Flag("checkpoint", TRAINED, "last, best or a number of steps.", default="last"),
+    Flag(
+        "n",
+        ["sample"],
+        "How many samples.",
+        flags.DEFINE_integer,
+        64,
+        COUNTS,
+    ),
+    Flag(
         "given",
+        ["sample"],
+        "NAME=VALUE that the samples shall honour, such as label=3: a number, a list, a file of an "
+        "array (.npy), or what a label is called. May be given several times.",
+        flags.DEFINE_multi_string,
         [],
-        "sample: NAME=VALUE that the samples shall honour, such as label=3: a number, a list, a "
-        "file of an array (.npy), or what a label is called. May be given several times.",
-    )
-    string(
+    ),
+    Flag(
         "text",
-        None,
-        "sample: a caption, such as 'a red seven above a blue two', for a model that reads them: "
+        ["sample"],
+        "A caption, such as 'a red seven above a blue two', for a model that reads them: "
         "--given=text=CAPTION.",
-    )
-    integer("sample_seed", 0, "sample: the seed of the draw.", lower_bound=0)
-    integer("examples", None, "evaluate: held-out examples; all if not given.", lower_bound=1)
-    integer(
+    ),
+    Flag("sample_seed", ["sample"], "The seed of the draw.", flags.DEFINE_integer, 0, SEEDS),
+    Flag(
+        "examples",
+        ["evaluate"],
+        "Held-out examples; all if not given.",
+        flags.DEFINE_integer,
+        how=COUNTS,
+    ),
+    Flag(
         "importance_samples",
-        None,
-        "evaluate: up to how many draws an example takes of an estimate by importance weights, "
-        "such as iwae, while those say that it cannot be trusted; the config's if not given.",
-        lower_bound=1,
-    )
-    names("measures", None, "evaluate: names, with commas; all that apply if not given.")
-    integer("num_samples", None, "evaluate: samples; 2500 for modes, 2000 else.", lower_bound=1)
-    string(
+        ["evaluate"],
+        "Up to how many draws an example takes of an estimate by importance weights, such as iwae, "
+        "while those say that it cannot be trusted; the config's if not given.",
+        flags.DEFINE_integer,
+        how=COUNTS,
+    ),
+    Flag(
+        "measures",
+        ["evaluate"],
+        "Names, with commas; all that apply if not given.",
+        flags.DEFINE_list,
+    ),
+    Flag(
+        "num_samples",
+        ["evaluate"],
+        "Samples; 2500 for modes, 2000 else.",
+        flags.DEFINE_integer,
+        how=COUNTS,
+    ),
+    Flag(
         "extractor",
-        None,
-        "evaluate: what samples are seen through, a file of experiments/extractors.py; for the "
-        "digits and MNIST the zoo has one.",
-    )
-    names(
+        ["evaluate"],
+        "What samples are seen through, a file of experiments/extractors.py; for the digits and "
+        "MNIST the zoo has one.",
+    ),
+    Flag(
         "what",
+        ["explore"],
+        "Reconstructions, interpolation, walk, sweep, traversal, algebra, completions, "
+        "neighbours, with commas; or all.",
+        flags.DEFINE_list,
         ["all"],
-        "explore: reconstructions, interpolation, walk, sweep, traversal, algebra, neighbours, "
-        "with commas; or all.",
-    )
-    string("out", None, "explore: folder of the pictures; WORKDIR/explore if not given.")
-    string(
-        "codes", None, "explore: the latents that a sweep moves, as 0,1; the most telling if none."
-    )
-    integer("seed", 0, "explore: the seed of examples, inversions and samples.", lower_bound=0)
-    string("coordinator", None, "Address of process 0, host:port, for several processes.")
-    integer("processes", None, "How many processes train together.", lower_bound=1)
-    integer("process", None, "The number of this process, from 0.", lower_bound=0)
-    switch("help", False, "This page.", short_name="h")
-    return known
+    ),
+    Flag(
+        "out",
+        ["sample", "explore"],
+        "Folder of what is written; WORKDIR/samples or WORKDIR/explore if not given.",
+    ),
+    Flag("codes", ["explore"], "The latents that a sweep moves, as 0,1; the most telling if none."),
+    Flag(
+        "seed",
+        ["explore"],
+        "The seed of examples, inversions and samples.",
+        flags.DEFINE_integer,
+        0,
+        SEEDS,
+    ),
+    Flag(
+        "debug",
+        list(COMMANDS),
+        "Raise an error as it is, with its traceback, and not as one sentence.",
+        flags.DEFINE_boolean,
+        False,
+    ),
+    Flag(
+        "help",
+        list(COMMANDS),
+        "This page; with a command, the command's.",
+        flags.DEFINE_boolean,
+        False,
+        {"short_name": "h"},
+    ),
+)
 
 
-def usage() -> str:
-    """The page that --help prints."""
-    known = define()
-    rows = [f"  {name:9} {what}" for name, what in COMMANDS.items()]
-    rows += ["", "  --config.FIELD=VALUE   any field of the config: --config.steps=500,"]
-    rows += [" " * 25 + "--config.model.widths='(64,)'"]
-    for name in known.get_flags_for_module(known.find_module_defining_flag("workdir")):
-        rows += textwrap.wrap(
-            name.help, 79, initial_indent=f"  {'--' + name.name:22} ", subsequent_indent=" " * 25
-        )
-    return "genjax-zoo COMMAND [--FLAG=VALUE ...]\n\n" + "\n".join(rows)
+def of_command(command: str) -> list[Flag]:
+    """The flags that a command knows; without one, all of them."""
+    return [flag for flag in FLAGS if command in flag.of or not command]
+
+
+def usage(command: str = "") -> str:
+    """The page that --help prints: of one command, or of all."""
+    own = of_command(command)
+    rows = [f"  {COMMANDS[command]}"] if command else _rows()
+    rows = [f"genjax-zoo {command or 'COMMAND'} [--FLAG=VALUE ...]", "", *rows, ""]
+    if "workdir" in {flag.name for flag in own}:
+        rows += ["  --config.FIELD=VALUE   any field of the config: --config.steps=500,"]
+        rows += [" " * 25 + "--config.model.widths='(64,)'"]
+    for flag in own:
+        # Where all commands are told of, those that know a flag are named before it.
+        whose = "" if command or len(flag.of) >= len(COMMANDS) - 1 else f"{', '.join(flag.of)}: "
+        first, *more = textwrap.wrap(whose + flag.help, 54)
+        rows += [f"  {'--' + flag.name:22} {first}", *(" " * 25 + line for line in more)]
+    return "\n".join(rows)
+
+
+def _rows() -> list[str]:
+    return [f"  {name:9} {what}" for name, what in COMMANDS.items()]
 
 
 def parse(argv: Sequence[str]) -> Call:
-    """Takes a command line apart; raises ConfigError for what is not known."""
-    known, overrides, others = define(), [], [argv[0]]
+    """Takes a command line apart; raises ConfigError for what the command does not know."""
+    command = next((word for word in argv[1:] if word in COMMANDS), "")
+    known, overrides, others = flags.FlagValues(), [], [argv[0]]
+    for flag in of_command(command):
+        flag.kind(flag.name, flag.default, flag.help, flag_values=known, **flag.how)
     rest = list(argv[1:])
     while rest:
         arg = rest.pop(0)
@@ -135,13 +248,79 @@ def parse(argv: Sequence[str]) -> Call:
         else:
             overrides.append(f"{arg}={rest.pop(0)}")
     try:
-        words = known(others)[1:]
-    except flags.UnrecognizedFlagError as error:
-        raise ConfigError(nearest(error.flagname, known, "flag")) from error
+        words = known(others, known_only=True)[1:]
     except flags.Error as error:
         raise ConfigError(f"{error}.") from error
-    if not known.help and (len(words) != 1 or words[0] not in COMMANDS):
-        rows = "".join(f"\n  {name:9} {what}" for name, what in COMMANDS.items())
+    if known.help and (not words or words == [command]):
+        return Call(command, known, overrides)
+    unknown = [word for word in words if re.match(r"--?[^-\d]", word)]
+    if command and unknown:
+        raise ConfigError(_unknown(command, unknown[0], known))
+    if words != [command]:
         came = repr(" ".join(words)) if words else "none"
-        raise ConfigError(f"expected one command, got {came}:{rows}\n  --help    all flags")
-    return Call(" ".join(words), known, overrides)
+        rows = "\n".join(_rows())
+        raise ConfigError(f"expected one command, got {came}:\n{rows}\n  --help    all flags")
+    if overrides and command == "list":
+        raise ConfigError(f"list reads all configs as they are; leave {overrides[0]} out.")
+    return Call(command, known, overrides)
+
+
+# ---------------------------------------------------------------- what a command does not know
+
+
+def _unknown(command: str, word: str, known: flags.FlagValues) -> str:
+    """The sentence that an unknown flag deserves: the nearest one, and all there are."""
+    name, equals, value = re.sub(r"^--?", "", word).partition("=")
+    own = [flag.name for flag in of_command(command)]
+    others = [flag.of for flag in FLAGS if flag.name == name]
+    if RENAMED.get(name) in own:
+        hint = f" Since version 0.2.0 it is called {RENAMED[name]!r}."
+    elif near := _nearest(name, own, bool(others), _fields(command, known)):
+        hint = f" Did you mean '--{near}{equals}{value}'?"
+    else:
+        hint = f" It is a flag of {', '.join(others[0])}." if others else ""
+    every = [f"--{flag}" for flag in sorted(own)]
+    every += ["--config.FIELD=VALUE"] if "workdir" in own else []
+    return f"unknown flag of {command}: '--{name}'.{hint} Known: {', '.join(every)}."
+
+
+def _nearest(name: str, own: Sequence[str], is_others: bool, fields: Sequence[str]) -> str:
+    """The command's flag or field of the config that is most likely meant; "" for none."""
+    flat = [field for field in fields if f".{field}".endswith(f".{name}")]
+    parts = set(name.split("_"))
+    # --seed of --sample_seed, and the other way round.
+    longer = [flag for flag in own if parts <= set(flag.split("_")) or set(flag.split("_")) < parts]
+    if flat or longer or is_others:
+        return (flat + longer + [""])[0]
+    ends = {field.rpartition(".")[2]: field for field in reversed(fields)}
+    (close,) = difflib.get_close_matches(name, [*own, *ends], 1, 0.6) or [""]
+    return ends.get(close, close) if close not in own else close
+
+
+def _fields(command: str, known: flags.FlagValues) -> list[str]:
+    """The fields of the config as flags, config.model.latents, the outer ones first.
+
+    Of the family that the command line names; of a trained model's, only those by which it is
+    asked otherwise than it was trained. None for a command without a config.
+    """
+    if "workdir" not in known:
+        return []
+    from genjax_zoo.models import ZOO
+    from genjax_zoo.run.config import assemble
+
+    own = known.config if "config" in known else None
+    family = pathlib.PurePath((own or QUICKSTART).partition(":")[0]).stem
+    if not own and known.workdir:
+        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+            told = pathlib.Path(known.workdir, "config.json").read_text()
+            family = json.loads(told)["model"]["name"]
+    if family not in ZOO:
+        return []
+    paths = list(_paths(assemble({"": {"model": {"name": family}}}, "").to_dict(), "config."))
+    kept = [path for path in paths if command == "train" or path.startswith("config.model.")]
+    return sorted(kept, key=lambda path: path.count("."))
+
+
+def _paths(tree: Mapping[str, Any], where: str) -> Iterator[str]:
+    for name, value in tree.items():
+        yield from _paths(value, f"{where}{name}.") if isinstance(value, dict) else [where + name]

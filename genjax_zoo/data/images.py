@@ -6,30 +6,57 @@ sends.
 
 from __future__ import annotations
 
-import pathlib
+import collections
+import concurrent.futures
+import functools
+import hashlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 
 from genjax_zoo.contract import Batch, DataError, Key
 from genjax_zoo.data.config import Data
-from genjax_zoo.data.pixels import describe, interval, level, preprocess, resized, space
+from genjax_zoo.data.files.tree import counted
+from genjax_zoo.data.pixels import (
+    describe,
+    fitted,
+    fitted_shape,
+    interval,
+    level,
+    preprocess,
+    space,
+)
 from genjax_zoo.data.source import (
     Examples,
     Source,
+    batch_of,
+    class_notes,
+    digest_of,
     drawn,
     fixed,
-    label_space,
-    label_symbols,
     resident,
     stacked,
+    told_spaces,
+    told_symbols,
 )
 
 RESIDENT_BYTES = 2**30
 """A data set up to this size rests on the device."""
-ENDINGS = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff"}
+
+
+class Record(NamedTuple):
+    """One image that was read.
+
+    Attributes:
+      levels: uint8 [H, W, C].
+      label: of it, where it is not known before.
+      remarks: what reading did to it besides decoding.
+    """
+
+    levels: np.ndarray
+    label: int | None = None
+    remarks: tuple[str, ...] = ()
 
 
 class Records(NamedTuple):
@@ -37,13 +64,24 @@ class Records(NamedTuple):
 
     Attributes:
       size: how many.
-      read: their numbers -> of each (image uint8 [H, W, C], its label or None).
+      read: their numbers -> each of them.
       classes: the names of the labels, in order; () where they have none.
+      label: [size] of all of them, where it is known before they are read.
+      text: [size, T] tokens of their captions, if they have any.
+      words: what the tokens are called.
+      names: of all of them, where they have any: they stand for the images that are not read.
+      look: the number of one -> its shape (H, W, C), by far faster than by reading it; None where
+        all are known to be of one shape, or it is no faster.
     """
 
     size: int
-    read: Callable[[Sequence[int] | np.ndarray], list[tuple[np.ndarray, int | None]]]
+    read: Callable[[Sequence[int] | np.ndarray], list[Record]]
     classes: Sequence[str] = ()
+    label: np.ndarray | None = None
+    text: np.ndarray | None = None
+    words: Sequence[str] = ()
+    names: Sequence[str] = ()
+    look: Callable[[int], tuple[int, int, int]] | None = None
 
 
 def digits(data: Data, seed: int) -> Source:
@@ -65,11 +103,13 @@ def array(
     split: str,
     levels: int,
     classes: Sequence[str] = (),
+    words: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> Source:
-    """Images of integer levels 0 .. levels - 1, which rest on the device."""
+    """Images which rest on the device, of levels 0 .. levels - 1, or in [0, 1] with 0 levels."""
     for part in parts:
-        _check_stack(data, part.label)
-    train, test = (Examples(resized(part.x, data.resize), part.label) for part in parts)
+        _check_stack(data, part)
+    train, test = (part._replace(x=fitted(data, part.x)) for part in parts)
     return resident(
         data,
         seed,
@@ -77,155 +117,166 @@ def array(
         split,
         preprocess(data, levels),
         preprocessing=describe(data, levels, train.x.shape[1:]),
-        space=space(data),
+        space=space(data, levels),
         interval=interval(data, levels),
         level=level(data, levels),
         classes=classes,
+        words=words,
+        notes=notes,
     )
 
 
-def _check_stack(data: Data, label: np.ndarray | None) -> None:
+def _check_stack(data: Data, part: Examples) -> None:
     """Raises DataError where the labels cannot be the digits of another."""
+    label = part.label
     if data.stack > 1 and (label is None or not np.all((label >= 0) & (label < 10))):
         found = "no labels" if label is None else f"labels from {label.min()} to {label.max()}"
         raise DataError(
             f"config.data.stack={data.stack} makes a label of the labels 0 .. 9 of its images, and "
             f"{data.source} has {found}; choose other data or set stack to 1."
         )
+    if data.stack > 1 and part.text is not None:
+        raise DataError(
+            f"config.data.stack={data.stack} has no caption for several images, and {data.source} "
+            "has one for each; choose other data or set stack to 1."
+        )
 
 
-def records(data: Data, seed: int, train: Records, test: Records, split: str) -> Source:
+def records(
+    data: Data, seed: int, train: Records, test: Records, split: str, notes: Sequence[str] = ()
+) -> Source:
     """Records of bytes: read whole if they are small, and as they are needed otherwise."""
-    first = _image_batch(train.read([0]), data.resize)
-    _check_stack(data, first.label)
-    shape, classes = first.x.shape[1:], train.classes
+    first, _ = _batch(data, train, np.arange(1))
+    _check_stack(data, first)
+    shape, classes, words = first.x.shape[1:], train.classes, train.words
     if first.x.nbytes * (train.size + test.size) <= RESIDENT_BYTES:
-        whole = _read_all(train, data.resize, shape), _read_all(test, data.resize, shape)
-        return array(data, seed, whole, split, 256, classes)
+        parts, said = _read_whole(data, train, test, shape)
+        return array(data, seed, parts, split, 256, classes, words, (*notes, *said))
+    # What is odd about one of them is found now, and not when its turn comes.
+    sizes = {size for part in (train, test) for size in _look(data, part, shape)}
+    notes = (*notes, *_squared(data, sizes), "decoded as needed")
     process = preprocess(data, 256)
 
-    def batch_of(key: Key, raw: Examples) -> Batch:
-        made = {"x": process(key, raw.x)}
-        return made if raw.label is None else {**made, "label": jnp.asarray(raw.label)}
-
     def read(part: Records, rows: np.ndarray) -> Examples:
-        flat = _image_batch(part.read(rows.reshape(-1)), data.resize, shape)
-        _check_stack(data, flat.label)
+        flat, _ = _batch(data, part, rows.reshape(-1), shape)
+        _check_stack(data, flat)
         if data.stack == 1:
             return flat
         x, label = flat.x.reshape(*rows.shape, *shape), flat.label.reshape(rows.shape)
         return stacked(data, Examples(x, label))
 
+    def part(key: Key, which: Records, rows: np.ndarray) -> Batch:
+        return batch_of(process, key, read(which, rows))
+
     held, kept = fixed(data, test.size), fixed(data, train.size)
-    spaces = {"x": space(data)}
-    if first.label is not None:
-        spaces["label"] = label_space(data, len(classes))
     return Source(
         resident=(),
         feed=lambda step, rows: read(train, drawn(data, seed, train.size, step)[rows]),
-        batch=lambda key, resident, raw: batch_of(key, raw),
-        held_out=lambda key, first, last: batch_of(key, read(test, held[first:last])),
+        batch=lambda key, resident, raw: batch_of(process, key, raw),
+        held_out=lambda key, first, last: part(key, test, held[first:last]),
         held_out_split=split,
         held_out_size=test.size,
         size=train.size,
         preprocessing=describe(data, 256, shape),
         interval=interval(data, 256),
         level=level(data, 256),
-        training=lambda key, first, last: batch_of(key, read(train, kept[first:last])),
-        spaces=spaces,
-        symbols=label_symbols(data, classes),
+        training=lambda key, first, last: part(key, train, kept[first:last]),
+        spaces={"x": space(data, 256)} | told_spaces(data, first, len(classes), len(words)),
+        symbols=told_symbols(data, classes, words),
+        notes=(*class_notes(classes, train.label, test.label), *notes),
+        digest=functools.cache(
+            lambda: digest_of(*(a for p in (train, test) for a in (p.names, p.label, p.text)))
+        ),
     )
 
 
-def _read_all(part: Records, side: int, shape: tuple[int, ...]) -> Examples:
-    """All images of a set that is known to fit; a block at a time, so that it is held once."""
+def _look(data: Data, part: Records, shape: tuple[int, ...]) -> set[tuple[int, int]]:
+    """The sizes of all images; raises DataError where one is of another shape, once fitted."""
+    if part.look is None:
+        return set()
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        shapes = set(threads.map(part.look, range(part.size)))
+    _check_shapes(data, {fitted_shape(data, seen) for seen in shapes} | {shape})
+    return {seen[:2] for seen in shapes}
+
+
+def _squared(data: Data, sizes: set[tuple[int, int]]) -> list[str]:
+    """A note where images lose their proportions: not all are squares, and are made such."""
+    if not data.resize or data.crop or all(height == width for height, width in sizes):
+        return []
+    low, high = ("x".join(map(str, size)) for size in (min(sizes), max(sizes)))
+    ends = low if low == high else f"{low} to {high}"
+    return [f"{ends} made square, out of proportion (config.data.crop=True cuts the middle out)"]
+
+
+def _check_shapes(data: Data, shapes: set[tuple[int, ...]]) -> None:
+    if len(shapes) > 1:
+        some = ", ".join(map(str, sorted(shapes)[:5])) + (", ..." if len(shapes) > 5 else "")
+        raise DataError(
+            f"the images of {data.source} differ in shape ({some}); set config.data.resize to a "
+            "side in pixels, and config.data.channels to 1 (grey) or 3 (colour) where some are "
+            "grey."
+        )
+
+
+class _Seen(NamedTuple):
+    """What was seen of images besides their levels: how often each remark came, and the sizes."""
+
+    remarks: collections.Counter[str]
+    sizes: set[tuple[int, int]]
+
+
+def _read_whole(
+    data: Data, train: Records, test: Records, shape: tuple[int, ...]
+) -> tuple[tuple[Examples, Examples], list[str]]:
+    """All images of a set that is known to fit, and what there is to say of them."""
+    one, seen = _read_part(data, train, shape)
+    notes, other = [], one
+    if test is not train:
+        other, more = _read_part(data, test, shape)
+        seen = _Seen(seen.remarks + more.remarks, seen.sizes | more.sizes)
+        known = {_digest(x) for x in one.x}
+        twice = sum(_digest(x) in known for x in other.x)
+        notes += [f"{twice} of those held out are in the training part too"] if twice else []
+    notes += _squared(data, seen.sizes)
+    notes += [f"{remark}: {counted(n, 'image')}" for remark, n in sorted(seen.remarks.items())]
+    return (one, other), notes
+
+
+def _read_part(data: Data, part: Records, shape: tuple[int, ...]) -> tuple[Examples, _Seen]:
+    """A block at a time, so that it is held once."""
     x = np.empty((part.size, *shape), np.uint8)
     labels: list[np.ndarray] = []
+    seen = _Seen(collections.Counter(), set())
     for first in range(0, part.size, 1024):
-        block = _image_batch(part.read(range(part.size)[first : first + 1024]), side, shape)
-        x[first : first + 1024] = block.x
+        rows = np.arange(first, min(first + 1024, part.size))
+        block, more = _batch(data, part, rows, shape)
+        x[rows] = block.x
         labels += [] if block.label is None else [block.label]
-    return Examples(x, np.concatenate(labels) if labels else None)
+        seen.remarks.update(more.remarks)
+        seen.sizes.update(more.sizes)
+    return Examples(x, np.concatenate(labels) if labels else None, part.text), seen
 
 
-def _image_batch(
-    block: list[tuple[np.ndarray, int | None]], side: int, shape: tuple[int, ...] | None = None
-) -> Examples:
-    """Stacks images, resized; raises DataError where their shapes differ."""
-    images = [resized(image, side) for image, _ in block]
-    shapes = {image.shape for image in images} | ({shape} if shape else set())
-    if len(shapes) > 1:
-        raise DataError(
-            f"the images differ in shape ({', '.join(map(str, sorted(shapes)))}); set "
-            "config.data.resize to a side in pixels (and keep grey and colour apart)."
-        )
-    labels = [label for _, label in block]
-    known = all(label is not None for label in labels)
-    return Examples(np.stack(images), np.array(labels, np.int32) if known else None)
+def _batch(
+    data: Data, part: Records, rows: np.ndarray, shape: tuple[int, ...] | None = None
+) -> tuple[Examples, _Seen]:
+    """Reads and stacks images, fitted; raises DataError where their shapes differ."""
+    block = part.read(rows)
+    images = [fitted(data, record.levels) for record in block]
+    _check_shapes(data, {image.shape for image in images} | ({shape} if shape else set()))
+    label = part.label
+    if label is not None:
+        label = label[rows]
+    elif all(record.label is not None for record in block):
+        label = np.array([record.label for record in block], np.int32)
+    seen = _Seen(
+        collections.Counter(remark for record in block for remark in record.remarks),
+        {(record.levels.shape[0], record.levels.shape[1]) for record in block},
+    )
+    text = None if part.text is None else part.text[rows]
+    return Examples(np.stack(images), label, text), seen
 
 
-# --------------------------------------------------------------------------------- folders
-
-
-def folder(data: Data, seed: int, name: str) -> Source:
-    """All images below a folder; those below `train` and `test` (or `validation`) are kept apart.
-
-    A class is a folder with images; one alone makes no labels. Without `test` every tenth image is
-    held out.
-    """
-    root = pathlib.Path(name).expanduser()
-    if not root.is_dir():
-        raise DataError(f"folder:{name}: there is no such folder ({root.absolute()}).")
-    held = next((n for n in ("test", "validation", "val") if (root / n).is_dir()), "")
-    folders = [root / "train", root / held] if held and (root / "train").is_dir() else [root]
-    parts = [_files(where) for where in folders]
-    for where, files in zip(folders, parts, strict=True):
-        if not files:
-            endings = " ".join(sorted(ENDINGS))
-            raise DataError(f"{where} holds no image (looked for {endings}, in all subfolders).")
-    if len(parts) == 1:
-        (files,) = parts
-        tenth = [f for i, f in enumerate(files) if i % 10 == 9]
-        parts = [[f for i, f in enumerate(files) if i % 10 != 9], tenth or files]
-        held = "test (every tenth)" if tenth else "the training images themselves"
-    # A class is a folder's name below its root, and has one number in both parts.
-    classes = sorted({c for files in parts for _, c in files})
-    classes = classes if len(classes) > 1 else []
-    train, test = (_of_files(files, classes) for files in parts)
-    return records(data, seed, train, test, held)
-
-
-def _of_files(files: Sequence[tuple[pathlib.Path, str]], classes: Sequence[str]) -> Records:
-    number = {name: i for i, name in enumerate(classes)}
-
-    def read(rows: Sequence[int] | np.ndarray) -> list[tuple[np.ndarray, int | None]]:
-        return [(_read_image(path), number.get(name)) for path, name in (files[r] for r in rows)]
-
-    return Records(len(files), read, classes)
-
-
-def _files(root: pathlib.Path) -> list[tuple[pathlib.Path, str]]:
-    """The images below a folder, each with the name of its own folder; hidden ones are left out."""
-    found = sorted(p.relative_to(root) for p in root.rglob("*"))
-    seen = [p for p in found if not any(part.startswith(".") for part in p.parts)]
-    images = [p for p in seen if p.suffix.lower() in ENDINGS]
-    return [(root / p, str(p.parent)) for p in images]
-
-
-def _read_image(path: pathlib.Path) -> np.ndarray:
-    from PIL import Image, ImageOps
-
-    try:
-        with Image.open(path) as image:
-            if image.mode in ("I", "F"):
-                raise ValueError(f"its pixels are not bytes but of mode {image.mode}")
-            upright = ImageOps.exif_transpose(image)
-            if upright.mode.startswith("I;16"):
-                x = np.asarray(np.rint(np.asarray(upright) / 257), np.uint8)
-            else:
-                x = np.asarray(upright.convert("L" if upright.mode in ("1", "L", "LA") else "RGB"))
-    except Exception as error:
-        raise DataError(
-            f"{path} is not a readable image ({error}); mend or remove the file."
-        ) from error
-    return x[..., None] if x.ndim == 2 else x
+def _digest(x: np.ndarray) -> bytes:
+    return hashlib.blake2b(x.tobytes(), digest_size=16).digest()

@@ -14,10 +14,10 @@ and 40 times less of a core than asking for one shuffled index at a time.
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -51,6 +51,13 @@ class Source(NamedTuple):
         stay on disk, have no size, for that is not known before all of them are read.
       symbols: what the values 0, 1, ... of a categorical array are called, by the array's name: the
         classes that labels count, the words of captions, the characters of a text.
+      columns: what the numbers of a flat x are called, in their order; empty where they have no
+        names.
+      digest: () -> sha256 of the examples, or of the names of files that stay on disk; "" of what
+        is drawn.
+      notes: what else was understood of the data, a phrase each: its classes and how many there
+        are of each, the columns of a table, what is missing, what was left out and why. A run says
+        them in one line before it trains, and keeps them (data/summary.py).
     """
 
     resident: Any
@@ -68,6 +75,21 @@ class Source(NamedTuple):
     density: Density | None = None
     spaces: Mapping[str, Space] = {"x": REAL}
     symbols: Mapping[str, tuple[str, ...]] = {}
+    columns: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    digest: Callable[[], str] = str
+
+
+def digest_of(*parts: Any) -> str:
+    """sha256 of arrays, texts, sequences of texts and None, each told from the others."""
+    found = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            found.update(f"{part.dtype}{part.shape}".encode())
+            found.update(np.ascontiguousarray(part).view(np.uint8).data)
+        else:
+            found.update(repr(part).encode())
+    return found.hexdigest()
 
 
 def order(seed: int, size: int, batch_size: int, step: int) -> np.ndarray:
@@ -119,6 +141,9 @@ def feeds(
         each = [source.feed(step, rows) for step in range(*chunk)]
         return jax.tree.map(lambda *xs: np.stack(xs), *each)
 
+    # Not at the top of the file, for whoever draws samples reads no data.
+    import grain
+
     ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     return iter(grain.MapDataset.source(list(chunks)).map(load).to_iter_dataset(ahead))
 
@@ -127,10 +152,20 @@ def feeds(
 
 
 class Examples(NamedTuple):
-    """Examples as they rest or are read: x [N, ...], and label [N] or None."""
+    """Examples as they rest or are read: x [N, ...], and label [N] and text [N, T], or None."""
 
     x: Any
-    label: Any
+    label: Any = None
+    text: Any = None
+
+
+def batch_of(
+    process: Callable[[Key, Any], jax.Array], key: Key, examples: Examples
+) -> dict[str, jax.Array]:
+    """The batch that examples make: x as `process` has it, and what else there is, int32."""
+    told = {"label": examples.label, "text": examples.text}
+    made = {"x": process(key, examples.x)}
+    return made | {n: jnp.asarray(a, jnp.int32) for n, a in told.items() if a is not None}
 
 
 def stacked(data: Data, images: Examples) -> Examples:
@@ -154,6 +189,8 @@ def resident(
     interval: tuple[float, float] = (0.0, 1.0),
     level: float = 0.0,
     classes: Sequence[str] = (),
+    words: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> Source:
     """Examples, for training and held out, that rest on the device, whatever they are.
 
@@ -166,55 +203,118 @@ def resident(
       preprocessing, interval, level: fields of the `Source`.
       space: of x.
       classes: the names of the labels, in order; () where they have none.
+      words: what the tokens of the texts are called, in order; () where there are no texts.
+      notes: what else was understood of them; their classes are counted here.
     """
-    train, test = parts
-    size, spaces = len(train.x), {"x": space}
-    if train.label is not None:
-        known = len(classes) or 1 + int(max(part.label.max() for part in parts))
-        spaces["label"] = label_space(data, known)
+    (train, test), unlabelled = _labelled(data, parts, classes)
+    classes = () if unlabelled else classes
+    size, known = len(train.x), len(classes)
+    if train.label is not None and not known:
+        known = 1 + int(max(part.label.max() for part in (train, test)))
 
-    def batch_of(key: Key, x: Any, label: Any) -> Batch:
-        made = {"x": process(key, x)}
-        return made if label is None else {**made, "label": jnp.asarray(label, jnp.int32)}
+    def take(key: Key, images: Examples, rows: Any) -> Batch:
+        taken = Examples(*(None if array is None else array[rows] for array in images))
+        return batch_of(process, key, stacked(data, taken))
 
-    def take(images: Examples, rows: Any) -> Examples:
-        label = None if images.label is None else images.label[rows]
-        return stacked(data, Examples(images.x[rows], label))
-
-    def part(images: Examples, first: int, last: int) -> Examples:
-        return take(images, fixed(data, len(images.x))[first:last])
+    def part(key: Key, images: Examples, first: int, last: int) -> Batch:
+        return take(key, images, fixed(data, len(images.x))[first:last])
 
     return Source(
         resident=train,
         feed=lambda step, rows: drawn(data, seed, size, step)[rows],
-        batch=lambda key, resident, rows: batch_of(key, *take(resident, rows)),
-        held_out=lambda key, first, last: batch_of(key, *part(test, first, last)),
+        batch=take,
+        held_out=lambda key, first, last: part(key, test, first, last),
         held_out_split=split,
         held_out_size=len(test.x),
         size=size,
         preprocessing=preprocessing,
         interval=interval,
         level=level,
-        training=lambda key, first, last: batch_of(key, *part(train, first, last)),
-        spaces=spaces,
-        symbols=label_symbols(data, classes),
+        training=lambda key, first, last: part(key, train, first, last),
+        spaces={"x": space} | told_spaces(data, train, known, len(words)),
+        symbols=told_symbols(data, classes, words),
+        notes=(*unlabelled, *class_notes(classes, train.label, test.label), *notes),
+        digest=functools.cache(lambda: digest_of(*train, *test, tuple(classes), tuple(words))),
     )
 
 
-def label_space(data: Data, classes: int) -> Space:
-    """The space of the labels 0 .. classes - 1, or of their stacks; 0 is not known how many."""
-    return categorical(classes**data.stack)
+def _labelled(
+    data: Data, parts: tuple[Examples, Examples], classes: Sequence[str]
+) -> tuple[tuple[Examples, Examples], tuple[str, ...]]:
+    """The parts, without labels where these tell nothing apart, and a note that says so."""
+    labels = [part.label for part in parts if part.label is not None]
+    if not labels or data.stack > 1:
+        return parts, ()
+    low, high = min(each.min() for each in labels), max(each.max() for each in labels)
+    if low < 0:
+        why = f"some are {low}, which is none"
+    elif low == high:
+        why = f"all of them are {classes[low] if classes else low}"
+    elif len(labels) < len(parts):
+        why = "only a part has them"
+    else:
+        return parts, ()
+    train, test = (part._replace(label=None) for part in parts)
+    return (train, test), (f"labels left out: {why}",)
 
 
-def label_symbols(data: Data, classes: Sequence[str]) -> dict[str, tuple[str, ...]]:
-    """What `Source.symbols` holds of labels; a stack's, which are numbers, have no names."""
-    return {"label": tuple(classes)} if classes and data.stack == 1 else {}
+def class_notes(
+    classes: Sequence[str], train: np.ndarray | None, held_out: np.ndarray | None
+) -> tuple[str, ...]:
+    """How many examples each class has, as a note of a `Source`; none where there are no labels.
+
+    Args:
+      classes: the names of the labels 0, 1, ...; () where they have none.
+      train, held_out: the labels of each part; None where they are not known.
+    """
+    if train is None or held_out is None:
+        return (f"classes: {listed(classes)}",) if classes else ()
+    count = 1 + int(max(train.max(), held_out.max(), len(classes) - 1))
+    names = classes or [str(label) for label in range(count)]
+    counts = (np.bincount(part, minlength=count) for part in (train, held_out))
+    each = zip(names, *counts, strict=True)
+    return ("classes: " + listed([f"{name} {some}+{other}" for name, some, other in each]),)
+
+
+def listed(words: Sequence[str], most: int = 10) -> str:
+    """The first words, and how many there are where these are not all."""
+    rest = f", ... ({len(words)} in all)" if len(words) > most else ""
+    return ", ".join(words[:most]) + rest
+
+
+def told_spaces(data: Data, first: Examples, classes: int, words: int) -> dict[str, Space]:
+    """The spaces of what examples have besides x.
+
+    Args:
+      data: what the config says.
+      first: an example or more, of which only what they have matters.
+      classes: how many labels there are, before they are stacked; 0 where that is not known.
+      words: how many tokens.
+    """
+    found = {}
+    if first.label is not None:
+        found["label"] = categorical(classes**data.stack)
+    if first.text is not None:
+        found["text"] = categorical(words)
+    return found
+
+
+def told_symbols(
+    data: Data, classes: Sequence[str], words: Sequence[str]
+) -> dict[str, tuple[str, ...]]:
+    """What `Source.symbols` holds of examples; labels of stacks are numbers, and have no names."""
+    found = {"label": tuple(classes) if data.stack == 1 else (), "text": tuple(words)}
+    return {name: called for name, called in found.items() if called}
 
 
 def space_of(x: np.ndarray) -> Space:
-    """The narrowest space that holds all numbers of an array."""
-    if not np.isfinite(x).all() or x.min() < 0:
-        return REAL
-    if np.array_equal(x, np.rint(x)):
-        return BINARY if x.max() <= 1 else COUNTS
-    return UNIT if x.max() <= 1 else REAL
+    """The narrowest space that holds all numbers of an array, of which NaN are missing."""
+    there = x[~np.isnan(x)]
+    low, high = there.min(initial=0), there.max(initial=0)
+    if low < 0 or high == np.inf:
+        found = REAL
+    elif np.array_equal(there, np.rint(there)):
+        found = BINARY if high <= 1 else COUNTS.of(int(high) + 1)
+    else:
+        found = UNIT if high <= 1 else REAL
+    return found._replace(missing=len(there) < x.size)

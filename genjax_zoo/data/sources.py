@@ -6,23 +6,46 @@ Floor 4. What a source is, and in what order it is read, stands in data/source.p
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+import pathlib
+import types
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from genjax_zoo.contract import ConfigError, DataError
-from genjax_zoo.data import captions, images, scenes, strings, tables, text, tfds
+from genjax_zoo.data import (
+    arrays,
+    captions,
+    clips,
+    folders,
+    images,
+    parquet,
+    scenes,
+    strings,
+    tables,
+    text,
+    tfds,
+    words,
+)
 from genjax_zoo.data.config import Data
 from genjax_zoo.data.densities import DENSITIES
+from genjax_zoo.data.files.tree import counted
 from genjax_zoo.data.source import Source
 from genjax_zoo.typed import choose
 
 HELD_OUT_DRAWS = 10_000
+SUFFIXES = {
+    **{".npy": "array", ".npz": "array", ".parquet": "parquet", ".csv": "series", ".txt": "text"},
+    **{".zip": "folder", ".tar": "folder", ".tgz": "folder", ".gif": "clip"},
+}
+"""What files of these endings may be."""
+NONE: Mapping[str, Any] = types.MappingProxyType({})
 KINDS = (
-    "digits, density:NAME, table:NAME, series:PATH, clip:PATH, tfds:NAME, folder:PATH, text:PATH, "
-    "captions:digits, captions:tfds:NAME, strings:NAME:SYMBOLS"
+    "digits, density:NAME, table:NAME, series:PATH, clip:PATH, tfds:NAME, folder:PATH, array:PATH, "
+    "parquet:PATH, text:PATH, captions:digits, captions:tfds:NAME, strings:NAME:SYMBOLS"
 )
 
 
@@ -33,10 +56,12 @@ def open_source(data: Data, seed: int, data_dir: str | None = None) -> Source:
         "digits": lambda: images.digits(data, seed),
         "density": lambda: _density(data, name),
         "table": lambda: tables.labelled(data, seed, name),
-        "series": lambda: tables.single(data, tables.series(name)),
-        "clip": lambda: tables.single(data, tables.clip(name, data.resize)),
+        "series": lambda: tables.of_times(data, name),
+        "clip": lambda: clips.opened(data, name),
         "tfds": lambda: tfds.opened(data, seed, name, data_dir),
-        "folder": lambda: images.folder(data, seed, name),
+        "folder": lambda: folders.folder(data, seed, name),
+        "array": lambda: arrays.opened(data, seed, name),
+        "parquet": lambda: parquet.opened(data, seed, name),
         "text": lambda: text.windows(data, seed, text.read(name)),
         "captions": lambda: captions.captioned(
             data, seed, open_source(captions.of_digits(data), seed, data_dir)
@@ -44,20 +69,43 @@ def open_source(data: Data, seed: int, data_dir: str | None = None) -> Source:
         "strings": lambda: strings.opened(name, data.length, data.batch_size),
     }
     if kind not in openers or bool(name) != (kind != "digits"):
-        raise ConfigError(f"config.data.source={data.source!r} is none of {KINDS}.")
+        raise ConfigError(f"config.data.source={data.source!r} is none of {KINDS}.{_hint(data)}")
     source = openers[kind]()
     source = source._replace(name=name if kind in ("tfds", "density", "table") else data.source)
     if source.size is not None and source.size < data.batch_size:
         raise DataError(
-            f"config.data.batch_size={data.batch_size} is more than the {source.size} training "
-            f"examples of {data.source}; choose a smaller batch."
+            f"{data.source} has {counted(source.size, 'example')} for training, fewer than "
+            f"config.data.batch_size={data.batch_size}: set --config.data.batch_size={source.size} "
+            "for all of them at once, or to less."
         )
     return source
 
 
-def tokeniser(data: Data) -> Callable[[str], np.ndarray] | None:
-    """What makes tokens [T] of words where the data have captions, or None."""
-    return scenes.tokenise if data.source.startswith("captions:") else None
+def _hint(data: Data) -> str:
+    """What a path that stands there without its kind may have meant."""
+    path = pathlib.Path(data.source).expanduser()
+    if not path.exists():
+        return ""
+    kind = "folder" if path.is_dir() else SUFFIXES.get(path.suffix.lower())
+    return f" Did you mean {kind}:{data.source}?" if kind else ""
+
+
+def tokeniser(
+    data: Data, symbols: Mapping[str, Sequence[str]] = NONE, arrays: Mapping[str, Any] = NONE
+) -> Callable[[str], np.ndarray] | None:
+    """What makes tokens [T] of words where the data have captions, or None.
+
+    Args:
+      data: what the config says.
+      symbols: of the source.
+      arrays: (dtype, shape) of each array of a batch, by its name.
+    """
+    if data.source.startswith("captions:"):
+        return scenes.tokenise
+    if "text" not in symbols or "text" not in arrays:
+        return None
+    length = arrays["text"][1][-1]
+    return functools.partial(words.tokenise, words=tuple(symbols["text"]), length=length)
 
 
 def _density(data: Data, name: str) -> Source:
@@ -70,7 +118,7 @@ def _density(data: Data, name: str) -> Source:
 
     return Source(
         resident=(),
-        feed=lambda step, rows: np.zeros(data.batch_size, np.int8)[rows],
+        feed=lambda step, rows: np.broadcast_to(np.int8(0), (data.batch_size,))[rows],
         batch=lambda key, resident, feed: {"x": density.sample(key, feed.shape[0])},
         held_out=lambda key, first, last: {"x": jnp.asarray(held()[first:last])},
         held_out_split="held-out draws",
@@ -79,4 +127,5 @@ def _density(data: Data, name: str) -> Source:
         preprocessing=f"{data.source}, as drawn",
         density=density,
         spaces={"x": density.space},
+        columns=density.columns,
     )

@@ -26,7 +26,7 @@ HELD_OUT = 2000
 def opened(name: str, length: int, batch_size: int) -> Source:
     """Strings drawn inside the step; `name` is that of their rule and V, such as uniform:3."""
     rule, _, size = name.partition(":")
-    if not size.isdigit() or not 2 <= int(size) <= len(LETTERS):
+    if not size.isdecimal() or not 2 <= int(size) <= len(LETTERS):
         raise ConfigError(
             f"strings:{name} should say how many symbols there are, 2 to {len(LETTERS)}, such as "
             "strings:uniform:3."
@@ -42,7 +42,7 @@ def opened(name: str, length: int, batch_size: int) -> Source:
 
     return Source(
         resident=(),
-        feed=lambda step, rows: np.zeros(batch_size, np.int8)[rows],
+        feed=lambda step, rows: np.broadcast_to(np.int8(0), (batch_size,))[rows],
         batch=lambda key, resident, feed: {"x": draw(key, feed.shape[0])},
         held_out=lambda key, first, last: {"x": jnp.asarray(held()[first:last])},
         held_out_split="held-out draws",

@@ -47,7 +47,24 @@ def evaluate(
     progress: Progress = silent,
     importance_samples: int = 0,
 ) -> list[Result]:
-    """Measures the held-out data.
+    """Measures the held-out data: all of `one_by_one` at once, whose arguments these are."""
+    how = (examples, only, where, progress, importance_samples)
+    return list(one_by_one(model, state, source, key, step, *how))
+
+
+def one_by_one(
+    model: Model,
+    state: Any,
+    source: Source,
+    key: Key,
+    step: int,
+    examples: int | None = None,
+    only: tuple[str, ...] | None = None,
+    where: jax.sharding.Sharding | None = None,
+    progress: Progress = silent,
+    importance_samples: int = 0,
+) -> Iterator[Result]:
+    """Measures the held-out data, and gives each number when it is known.
 
     Args:
       model: what to measure.
@@ -64,7 +81,6 @@ def evaluate(
     """
     size = min(examples or source.held_out_size, source.held_out_size)
     batches = functools.partial(held_out, source, key, size)
-    results = []
     for index, (name, measure) in enumerate(measures_of(model).items()):
         if only is not None and name not in only:
             continue
@@ -73,8 +89,8 @@ def evaluate(
             value = _compiled(cast(Hashable, measure.weighed), where, measure.draws)
         shared: tuple[Any, ...] = ()
         error, detail = 0.0, measure.detail
+        progress(name, 0, size)
         if measure.once is not None:
-            progress(name, 0, size)
             # A stream apart from those of the batches.
             key_once = jax.random.fold_in(jax.random.fold_in(key, 2**31), index)
             once = _compiled(measure.once, where)(key_once, state)
@@ -103,30 +119,31 @@ def evaluate(
             )
             trust, each = weighed.diagnostics(each, taken), each.value
         mean, spread = ratio(each, per)
-        results.append(
-            Result(
-                name=name,
-                value=mean,
-                standard_error=math.hypot(spread, error / (1.0 if per is None else per.mean())),
-                kind=str(measure.exactness),
-                unit=measure.unit,
-                split=source.held_out_split,
-                n=size,
-                preprocessing=source.preprocessing,
-                step=step,
-                better=measure.better,
-                detail=detail,
-                per=None if per is None else float(per.sum()),
-                trust=trust,
-            )
+        error /= 1.0 if per is None else float(per.mean())
+        # Of one example alone nothing tells how others differ: what they share may still err.
+        spread = math.hypot(spread or 0.0, error) if spread is not None or error else None
+        result = Result(
+            name=name,
+            value=mean,
+            standard_error=spread,
+            kind=str(measure.exactness),
+            unit=measure.unit,
+            split=source.held_out_split,
+            n=size,
+            preprocessing=source.preprocessing,
+            step=step,
+            better=measure.better,
+            detail=detail,
+            per=None if per is None else float(per.sum()),
+            trust=trust,
         )
+        yield result
         if measure.density and per is None and source.level and only is None:
-            results.append(bits_per_dim(results[-1], batch["x"][0].size, source.level))
-    return results
+            yield bits_per_dim(result, batch["x"][0].size, source.level)
 
 
-def ratio(values: np.ndarray, per: np.ndarray | None = None) -> tuple[float, float]:
-    """What examples give together, and its standard error over them.
+def ratio(values: np.ndarray, per: np.ndarray | None = None) -> tuple[float, float | None]:
+    """What examples give together, and its standard error over them: None of one example.
 
         r = Σ v / Σ p,    se = sd(v - r p) / (√n mean(p))    (the delta method)
 
@@ -138,9 +155,11 @@ def ratio(values: np.ndarray, per: np.ndarray | None = None) -> tuple[float, flo
     """
     n = len(values)
     if per is None:
-        return float(values.mean()), float(values.std(ddof=1) / math.sqrt(n)) if n > 1 else 0.0
+        per = np.ones(n)
     r = float(values.sum() / per.sum())
-    spread = float((values - r * per).std(ddof=1)) if n > 1 else 0.0
+    if n < 2:
+        return r, None
+    spread = float((values - r * per).std(ddof=1))
     return r, spread / (math.sqrt(n) * float(per.mean()))
 
 

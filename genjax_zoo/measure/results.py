@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from genjax_zoo.contract import Exactness
 from genjax_zoo.measure.weighed import in_words
+
+WIDTH = 99
+"""Characters of a line that is printed."""
 
 
 class Result(NamedTuple):
@@ -17,7 +21,7 @@ class Result(NamedTuple):
       name: log_prob, or the measure's own.
       value: in `unit`: the mean over n examples, or Σ value / Σ per; or what n samples are worth.
       standard_error: of the value, over examples, and of what they share (log Z) where that is
-        estimated; None for what is no mean.
+        estimated; None for what is no mean, and for one example alone.
       kind: exact, lower_bound, estimate or unnormalised.
       unit: nats, nats/token, error, ...
       split: which examples.
@@ -67,12 +71,12 @@ def bits_per_dim(nats: Result, dims: int, level: float) -> Result:
       dims: D.
       level: w, the width of a level in the units of x.
     """
-    assert nats.standard_error is not None
+    error = nats.standard_error
     exact = nats.kind == Exactness.EXACT
     return nats._replace(
         name="bits_per_dim" if nats.name == "log_prob" else f"{nats.name}_bits_per_dim",
         value=-(nats.value / dims + math.log(level)) / math.log(2),
-        standard_error=nats.standard_error / dims / math.log(2),
+        standard_error=None if error is None else error / dims / math.log(2),
         kind=str(Exactness.LOWER_BOUND) if exact else nats.kind,
         unit="bits/dim",
         better="lower",
@@ -81,20 +85,32 @@ def bits_per_dim(nats: Result, dims: int, level: float) -> Result:
     )
 
 
+def of_what(split: str, protocol: Mapping[str, Any]) -> str:
+    """Which examples a number is of, in words: "test split", "of 10 labels" that were asked for."""
+    return f"of {split}" if "asked" in protocol or split.startswith("the ") else f"{split} split"
+
+
 def describe(result: Result) -> str:
-    """One line that can be quoted: the value with its error, and what it is."""
+    """A sentence that can be quoted, the value with its error and what it is, in short lines."""
     kind = "" if result.kind == Exactness.EXACT else f" {result.kind.replace('_', ' ')},"
     of_samples = result.low is not None
-    within = (
-        f"[{result.low:.4f}, {result.high:.4f}]" if of_samples else f"± {result.standard_error:.4f}"
-    )
-    where = f"{result.split} split" if "asked" not in result.protocol else f"of {result.split}"
+    within = ""
+    if of_samples:
+        within = f"[{result.low:.4f}, {result.high:.4f}] "
+    elif result.standard_error is not None:
+        within = f"± {result.standard_error:.4f} "
+    where = of_what(result.split, result.protocol)
     what, trust = "samples" if of_samples else "", in_words(result.trust, result.n)
     if result.per is not None:
         what = f"of {result.per:.0f} {result.unit.partition('/')[2] or 'unit'}s"
-    return (
-        f"{f'{result.name} = {result.value:.4f} {within} {result.unit}'.rstrip()},{kind} "
+    sentence = (
+        f"{f'{result.name} = {result.value:.4f} {within}{result.unit}'.rstrip()},{kind} "
         f"{result.detail + ', ' if result.detail else ''}{f'{trust}, ' if trust else ''}"
         f"{where + ', ' if result.split else ''}"
         f"n={f'{result.n} {what}'.rstrip()}, {result.preprocessing}, step {result.step}"
     )
+    # Lines end behind a comma or a semicolon: a number stays with its unit.
+    whole = sentence.replace(" ", "\xa0").replace(",\xa0", ", ").replace(";\xa0", "; ")
+    how: dict[str, Any] = {"break_long_words": False, "break_on_hyphens": False}
+    lines = textwrap.fill(whole, WIDTH, subsequent_indent="    ", **how)
+    return lines.replace("\xa0", " ")

@@ -40,9 +40,9 @@ from genjax_zoo.contract import (
 from genjax_zoo.learn.state import TrainState, eval_params, of_params
 from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.probability import corruption, distributions, likelihoods
-from genjax_zoo.maths.probability.given import check_names
+from genjax_zoo.maths.probability.given import read_given
 from genjax_zoo.nets import Net
-from genjax_zoo.typed import number
+from genjax_zoo.typed import MOST_LAYERS, MOST_STEPS, number
 
 VERB = "descend"
 
@@ -69,8 +69,8 @@ class Config:
       walkback: K further steps of the chain from every example, from each of which the example is
         to be found again; 0 is the ordinary denoising loss.
       chain_steps: of corruption and reconstruction behind each sample.
-      sample_means: `sample` returns the last reconstruction's mean, and not the draw from it. The
-        chain itself always draws.
+      sample_means: `sample` gives the last reconstruction's mean beside the draw from it, for
+        looking at.
       average: decay of the moving average of the parameters; 0 keeps none.
     """
 
@@ -79,13 +79,13 @@ class Config:
     widths: tuple[int, ...] = number((256,), least=1)
     activation: str = "swish"
     corruption: str = "gaussian"
-    noise: float = 0.3
+    noise: float = number(0.3, least=0)
     reconstruction: Literal["bernoulli", "gaussian"] = "gaussian"
     mean: Literal["linear", "sigmoid", "residual"] = "linear"
     variance: Literal["fixed", "scalar", "diagonal"] = "scalar"
-    noise_std: float = number(0.3, above=0)
-    walkback: int = number(0, least=0)
-    chain_steps: int = number(100, least=1)
+    noise_std: float = number(0.3, least=1e-6, most=1e6)
+    walkback: int = number(0, least=0, most=MOST_LAYERS)
+    chain_steps: int = number(100, least=1, most=MOST_STEPS)
     sample_means: bool = False
     average: float = number(0.0, least=0, below=1)
 
@@ -177,7 +177,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def sample(key: Key, state: TrainState, n: int, given: Batch = NOTHING) -> Batch:
         """Ends of n chains of corruption and reconstruction, begun about the data's mean."""
-        check_names(given, (), "autoencoder")
+        read_given(given, {}, n, "autoencoder")
         params, start = eval_params(state), state.memory
         key_start, key_chain = jax.random.split(key)
         shape = (n, *params.shape)
@@ -192,9 +192,9 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
         keys = jax.random.split(key_chain, config.chain_steps)
         x, _ = jax.lax.scan(step, x, keys[:-1])
-        if config.sample_means:
-            return {"x": reconstruction(config, params, corrupt(keys[-1], x))}
-        return {"x": step(x, keys[-1])[0]}
+        key_corrupt, key_draw = jax.random.split(keys[-1])
+        f = outputs(config, params, corrupt(key_corrupt, x))
+        return likelihood.sample(key_draw, params.log_std, f, config.sample_means)
 
     def denoising(key: Key, params: Params, batch: Batch) -> Array:
         x = batch["x"]

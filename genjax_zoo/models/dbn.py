@@ -36,6 +36,7 @@ from flax import struct
 from genjax_zoo import typed
 from genjax_zoo.contract import (
     BINARY,
+    MEAN,
     NOTHING,
     Array,
     Batch,
@@ -54,9 +55,9 @@ from genjax_zoo.maths.mcmc import ais as annealing
 from genjax_zoo.maths.mcmc import boltzmann, gibbs
 from genjax_zoo.maths.mcmc.boltzmann import Machine, flat
 from genjax_zoo.maths.probability import distributions
-from genjax_zoo.maths.probability.given import Labels, check_names, known_part
+from genjax_zoo.maths.probability.given import Labels, known_part, part_of, read_given
 from genjax_zoo.models import rbm
-from genjax_zoo.typed import number
+from genjax_zoo.typed import MOST_STEPS, number
 
 VERB = "staged"
 
@@ -89,7 +90,7 @@ class Config:
     up_down: bool = False
     classes: int = number(0, least=0)
     rate: float = number(1.0, above=0)
-    samples: int = number(10, least=1)
+    samples: int = number(10, least=1, most=MOST_STEPS)
     machine: rbm.Config = dataclasses.field(default_factory=lambda: rbm.Config(centred=True))
 
     def __post_init__(self):
@@ -288,16 +289,21 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         A label is held in the top pair. Of x a part can be known where the top pair is all there
         is: below it arrows point down, and what they lead to cannot be held.
         """
-        check_names(given, (*labels.names, *(("x", "mask") if L == 1 else ())), "dbn")
         params = now(state)
         top, *keys = params.top, *jax.random.split(key, 4)
-        part = known_part(given, top.shape, "dbn", n)
-        hold = gibbs.hold(math.prod(top.shape), part, labels.given(given, n), config.classes)
+        parts = part_of(BINARY, top.shape) if L == 1 else {}
+        told = read_given(given, labels.told | parts, n, "dbn")
+        part = known_part(told, "dbn")
+        hold = gibbs.hold(math.prod(top.shape), part, told.get("label"), config.classes)
         h = gibbs.start(keys[1], keys[0], top, n, hold)
-        means, steps = config.machine.sample_means, config.machine.sample_steps
-        v = gibbs.visible(keys[2], top, h, steps, means and L == 1, hold)
-        x = sleep(keys[3], params.generate, boltzmann.x_part(top, v), means)[0]
-        drawn = {"x": x.reshape(n, *shape(params))}
+        v, mean = gibbs.visible(keys[2], top, h, config.machine.sample_steps, hold)
+        x, *above = sleep(keys[3], params.generate, boltzmann.x_part(top, v))
+        drawn = {"x": x}
+        if config.machine.sample_means:
+            # Given the layer above it, which is the top pair's upper one where no arrows are.
+            alone = boltzmann.x_part(top, mean)
+            drawn[MEAN] = boltzmann.visible_mean(params.generate[0], above[0]) if above else alone
+        drawn = {name: value.reshape(n, *shape(params)) for name, value in drawn.items()}
         if config.classes:
             y = boltzmann.label_part(top, v)
             drawn["label"] = jnp.argmax(y, axis=-1).astype(jnp.int32)
@@ -379,14 +385,11 @@ def wake(key: Key, recognise: tuple[Machine, ...], x: Array) -> list[Array]:
     return h
 
 
-def sleep(key: Key, generate: tuple[Machine, ...], h: Array, means: bool = False) -> list[Array]:
-    """(v, h¹, ..., hᴸ⁻¹), each drawn from p(hˡ | hˡ⁺¹), down from hᴸ⁻¹; v its mean if wanted."""
+def sleep(key: Key, generate: tuple[Machine, ...], h: Array) -> list[Array]:
+    """(v, h¹, ..., hᴸ⁻¹), each drawn from p(hˡ | hˡ⁺¹), down from hᴸ⁻¹."""
     layers = [h]
     for layer, p in reversed(list(enumerate(generate))):
-        if means and layer == 0:
-            low = boltzmann.visible_mean(p, layers[0])
-        else:
-            low = boltzmann.draw_visible(jax.random.fold_in(key, layer), p, layers[0])
+        low = boltzmann.draw_visible(jax.random.fold_in(key, layer), p, layers[0])
         layers.insert(0, low)
     return layers
 

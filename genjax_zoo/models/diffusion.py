@@ -44,8 +44,8 @@ from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.diffusion import denoising, guidance, likelihood, ode, samplers, sde
 from genjax_zoo.maths.diffusion.denoising import PARAMETRISATIONS, WEIGHTINGS, Predict
 from genjax_zoo.maths.diffusion.sde import Process, like
-from genjax_zoo.maths.probability.given import Labels, Texts, check_names, known_part
-from genjax_zoo.typed import choose, number
+from genjax_zoo.maths.probability.given import Labels, Texts, known_part, part_of, read_given
+from genjax_zoo.typed import MOST_STEPS, choose, number
 
 VERB = "descend"
 
@@ -68,7 +68,10 @@ class Config:
       guide: what guides samples to their label or text: "free" is the network itself, given neither
         (Ho & Salimans 2022); "classifier" is another network, which learns beside it to tell the
         label of x_t (Dhariwal & Nichol 2021).
-      guidance: w of either; 0 is none.
+      guidance: w of either. Without a classifier (1 + w) ε̂(y) - w ε̂, as Ho & Salimans 2022 have it:
+        0 is conditional and not guided, -1 unconditional. Elsewhere (Imagen, Stable Diffusion) the
+        guidance scale is s = 1 + w: 1 is not guided, 0 unconditional, and 7.5 is 6.5 here. By a
+        classifier, the weight of ∇ log p(y | x_t): 0 is none, 1 Bayes' rule.
       classifier: what the classifier is made of.
       bound_samples: times and noises per example for `bound` (Kingma et al. 2021), and for
         `ddpm_bound_small` and `ddpm_bound_large` (Ho et al. 2020): the same process, but of the
@@ -86,20 +89,20 @@ class Config:
     parametrisation: str = "noise"
     weighting: str = "simple"
     sampling: samplers.Config = dataclasses.field(default_factory=samplers.Config)
-    data_std: float = number(0.5, above=0)
+    data_std: float = number(0.5, least=1e-6, most=1e6)
     network: nets.Denoiser = dataclasses.field(default_factory=nets.Denoiser)
     classes: int = number(0, least=0)
     text: nets.Text = dataclasses.field(default_factory=nets.Text)
     condition_dropout: float = number(0.1, least=0, most=1)
     guide: Literal["free", "classifier"] = "free"
-    guidance: float = 0.0
+    guidance: float = number(0.0, least=-1)
     classifier: nets.Denoiser = dataclasses.field(default_factory=nets.Denoiser)
-    bound_samples: int = number(16, least=1)
-    bound_steps: int = number(0, least=0)
+    bound_samples: int = number(16, least=1, most=MOST_STEPS)
+    bound_steps: int = number(0, least=0, most=MOST_STEPS)
     ode: str = "rk4"
-    ode_steps: int = number(25, least=1)
-    tolerance: float = number(1e-4, above=0)
-    probes: int = number(1, least=0)
+    ode_steps: int = number(25, least=1, most=MOST_STEPS)
+    tolerance: float = number(1e-4, least=1e-12, most=0.1)
+    probes: int = number(1, least=0, most=MOST_STEPS)
     average: float = number(0.999, least=0, below=1)
 
     def __post_init__(self):
@@ -352,10 +355,11 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
         Labels are drawn evenly where none are given, and texts say nothing.
         """
-        check_names(given, ("label", "text", "x", "mask"), "diffusion")
+        can = labels.told | texts.told | part_of(REAL, params.shape)
+        told = read_given(given, can, n, "diffusion")
         key_label, key_start, key_walk = jax.random.split(key, 3)
-        condition = labels.draw(key_label, given, n) | texts.draw(key_label, given, n)
-        known = known_part(given, params.shape, "diffusion", n)
+        condition = labels.draw(key_label, told, n) | texts.draw(key_label, told, n)
+        known = known_part(told, "diffusion")
         process, predict = guided(params, next(iter(condition.values()), None))
         x = process.sigma(jnp.asarray(process.end)) * prior(key_start, params, n)
         return {"x": draw(key_walk, process, predict, x, known), **condition}

@@ -31,6 +31,7 @@ from genjax_zoo.contract import (
     Array,
     Batch,
     ConfigError,
+    Decode,
     Encode,
     Exactness,
     Key,
@@ -44,7 +45,7 @@ from genjax_zoo.learn.state import Staged, TrainState, eval_params
 from genjax_zoo.learn.verbs import Stage, em, staged
 from genjax_zoo.maths.inference.codebooks import nearest
 from genjax_zoo.maths.probability import distributions, scales
-from genjax_zoo.maths.probability.given import check_names
+from genjax_zoo.maths.probability.given import Labels, Texts, read_given
 from genjax_zoo.models import diffusion, vae, vq_vae
 from genjax_zoo.typed import number
 
@@ -80,11 +81,6 @@ class Config:
                 "latent_diffusion: labels are given to the diffusion, and the auto-encoder takes "
                 f"none, got vae.classes={self.vae.classes}; set diffusion.classes instead."
             )
-        if not getattr(self, self.first).sample_means:
-            raise ConfigError(
-                f"latent_diffusion: samples are means of p(x | z); {self.first}.sample_means "
-                "should be True, got False."
-            )
         if self.first == "vae" and self.diffusion.network.name != "mlp":
             raise ConfigError(
                 "latent_diffusion: the latents of a vae are vectors, for which "
@@ -98,11 +94,13 @@ class AutoEncoder(NamedTuple):
     Attributes:
       model: as the zoo has it.
       draw: (key, state, batch) -> z [B, ..., C], what is diffused.
+      draw_x: (key, state, z) -> x ~ p(x | z), with its mean if that is to be looked at.
       latents: of the same space: `encode` is the mean of what is drawn.
     """
 
     model: Model
     draw: Encode | Any
+    draw_x: Decode | Any
     latents: Latents
 
 
@@ -110,7 +108,8 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     """An auto-encoder, the scale of its latents, and their diffusion, one after another."""
     auto = AUTO_ENCODERS[config.first](config, tx)
     prior = diffusion.make(config.diffusion, tx)
-    conditions = [name for name in prior.spaces if name != "x"]
+    labels = Labels(config.diffusion.classes, "latent_diffusion")
+    texts = Texts(config.diffusion.text.vocabulary, "latent_diffusion")
 
     # ----------------------------------------------------------------------------- the stages
 
@@ -184,10 +183,12 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         return eval_params(scale).back(u.pop("x")), u
 
     def sample(key: Key, state: Staged, n: int, given: Batch = NOTHING) -> Batch:
-        """z ~ p(z | y), then the mean of p(x | z), y as it is given or the diffusion draws it."""
-        check_names(given, conditions, "latent_diffusion")
-        z, condition = draw(key, state, n, given)
-        return {**decode(key, state, z), **condition}
+        """z ~ p(z | y), then x ~ p(x | z), y as it is given or the diffusion draws it."""
+        told = read_given(given, labels.told | texts.told, n, "latent_diffusion")
+        z, condition = draw(key, state, n, told)
+        # A stream apart from those of the diffusion.
+        key_x = jax.random.fold_in(key, 2**32 - 1)
+        return {**auto.draw_x(key_x, state.states[0], z), **condition}
 
     def encode(key: Key, state: Staged, batch: Batch) -> Array:
         """z [B, ..., C], the mean of q(z | x)."""
@@ -236,7 +237,8 @@ def _vae(config: Config, tx: optax.GradientTransformation) -> AutoEncoder:
         vae.make(dataclasses.replace(config.vae, encode_means=means), tx) for means in (True, False)
     )
     assert mean.latents is not None and drawn.latents is not None
-    return AutoEncoder(mean, drawn.latents.encode, mean.latents)
+    draw_x = lambda key, state, z: vae.drawn_from(config.vae, key, eval_params(state), z)
+    return AutoEncoder(mean, drawn.latents.encode, draw_x, mean.latents)
 
 
 def _vq_vae(config: Config, tx: optax.GradientTransformation) -> AutoEncoder:
@@ -251,7 +253,11 @@ def _vq_vae(config: Config, tx: optax.GradientTransformation) -> AutoEncoder:
     def decode(key: Key, state: TrainState, z: Array) -> Batch:
         return decode_codes(key, state, nearest(z, eval_params(state).codebook))
 
-    return AutoEncoder(model, encode, Latents(decode, encode))
+    def draw_x(key: Key, state: TrainState, z: Array) -> Batch:
+        params = eval_params(state)
+        return vq_vae.drawn_from(config.vq_vae, key, params, nearest(z, params.codebook))
+
+    return AutoEncoder(model, encode, draw_x, Latents(decode, encode))
 
 
 AUTO_ENCODERS = {"vae": _vae, "vq_vae": _vq_vae}

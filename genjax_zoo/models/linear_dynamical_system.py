@@ -30,6 +30,7 @@ from flax import struct
 from genjax_zoo import typed
 from genjax_zoo.contract import (
     NOTHING,
+    REAL,
     Array,
     Batch,
     ConfigError,
@@ -47,8 +48,8 @@ from genjax_zoo.maths.inference import kalman, regressions, subspaces
 from genjax_zoo.maths.inference.kalman import System
 from genjax_zoo.maths.inference.matrices import at_least, exactly, spectral_radius
 from genjax_zoo.maths.inference.regressions import Regression, coefficients, residual
-from genjax_zoo.maths.probability.given import check_names, known_part
-from genjax_zoo.typed import nearest, number
+from genjax_zoo.maths.probability.given import check_count, known_part, part_of, read_given
+from genjax_zoo.typed import MOST_LAYERS, MOST_STEPS, nearest, number
 
 VERB = "em"
 
@@ -92,7 +93,7 @@ class Config:
 
     structure: Literal["free", "local_level", "autoregressive"] = "free"
     states: int = number(8, least=1)
-    ar: int = number(1, least=1)
+    ar: int = number(1, least=1, most=MOST_LAYERS)
     noise: Literal["diagonal", "isotropic", "full"] = "diagonal"
     start: Literal["subspace", "random"] = "subspace"
     fixed: tuple[str, ...] = ()
@@ -105,7 +106,7 @@ class Config:
     ridge: float = number(1e-6, least=1e-9, most=1)
     keep: float = number(0.0, least=0, most=1)
     parallel: bool = False
-    sample_length: int = number(0, least=0)
+    sample_length: int = number(0, least=0, most=MOST_STEPS)
 
     def __post_init__(self):
         for part in self.fixed:
@@ -330,23 +331,21 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         `given` may hold x, a series [T, ...] of any length to go on from, or one for each sample
         [n, T, ...], and a mask (1 where it is known); what is NaN is missing.
         """
-        check_names(given, ("x", "mask"), "linear_dynamical_system")
+        can = part_of(REAL, (None, *params.shape[1:]))
+        past = past_of(read_given(given, can, n, "linear_dynamical_system"))
         keys, times = jax.random.split(key, n), config.sample_length or params.shape[0]
-        past = past_of(params, given, n)
         ahead = lambda y: kalman.ahead(params.system, y)
         start = None if past is None else jax.vmap(ahead)(past)
         draw = lambda key, start: kalman.simulate(key, params.system, times, start)[0]
         y = jax.vmap(draw)(keys, start)
         return {"x": y.reshape(n, times, *params.shape[1:])}
 
-    def past_of(params: Params, given: Batch, n: int) -> Array | None:
-        """The series [n, T, p] to go on from, NaN where it is missing; None if none is given."""
-        shape = params.shape
-        if "x" in given:
-            shape = (*jnp.shape(given["x"])[-len(shape) :][:1], *shape[1:])
+    def past_of(told: Batch) -> Array | None:
+        """The series [n, T, p] to go on from, NaN where it is missing; None if none was told."""
+        if "x" in told:
             # All of it may be known, for it is not what is drawn.
-            given = {"mask": jnp.ones(shape), **given}
-        part = known_part(given, shape, "linear_dynamical_system", n)
+            told = {"mask": jnp.ones(told["x"].shape), **told}
+        part = known_part(told, "linear_dynamical_system")
         return None if part is None else series(jnp.where(part[1], part[0], jnp.nan))
 
     def encode(key: Key, params: Params, batch: Batch) -> Array:
@@ -373,6 +372,7 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         sample=of_params(sample),
         log_prob=nats,
         measures={"one_step": error},
+        spaces={"x": REAL._replace(missing=True)},
         latents=Latents(decode=of_params(decode), encode=of_params(encode)),
     )
 
@@ -380,8 +380,10 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
 def forecast(params: Params, x: Array, steps: int) -> kalman.Forecast:
     """What may follow each series x [B, T, ...]: means, deviations, states; [B, steps, ...] each.
 
-    Of the mean and the deviation, the numbers of a time lie in a row: [B, steps, p].
+    Of the mean and the deviation, the numbers of a time lie in a row: [B, steps, p]. Raises
+    DataError for less than one step.
     """
+    check_count("steps", steps, "linear_dynamical_system")
     return jax.vmap(lambda y: kalman.forecast(params.system, y, steps))(series(x))
 
 

@@ -37,6 +37,7 @@ from genjax_zoo import typed
 from genjax_zoo.contract import (
     BINARY,
     COUNTS,
+    MEAN,
     NOTHING,
     REAL,
     Array,
@@ -56,7 +57,8 @@ from genjax_zoo.maths.inference import classification
 from genjax_zoo.maths.inference.matrices import exactly
 from genjax_zoo.maths.probability import distributions
 from genjax_zoo.maths.probability.distributions import flat
-from genjax_zoo.maths.probability.given import Labels, check_names, known_part
+from genjax_zoo.maths.probability.given import Labels, known_part, part_of, read_given
+from genjax_zoo.maths.probability.scales import varies
 from genjax_zoo.typed import number
 
 VERB = "em"
@@ -77,13 +79,12 @@ class Config:
       alpha: pseudo-counts: a Bernoulli's examples of each value, for each class (Laplace is 1); a
         multinomial's counts of each feature (a Dirichlet prior of α + 1). At 0 a value that was
         never seen would have no probability at all.
-      sample_means: `sample` returns the mean of p(x | y), the picture of a class; False returns
-        draws from it, which is what a density is judged by.
+      sample_means: `sample` gives the mean of p(x | y), the picture of a class, beside its draws.
     """
 
     kind: Literal["gaussian", "bernoulli", "multinomial"] = "gaussian"
     classes: int = number(10, least=0)
-    var_smoothing: float = number(1e-9, least=0)
+    var_smoothing: float = number(1e-9, least=0, most=1)
     alpha: float = number(1.0, above=0)
     sample_means: bool = False
 
@@ -145,6 +146,8 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
     """Naive Bayes in closed form; there is no gradient, and the optimizer is not used."""
     gaussian, multinomial = config.kind == "gaussian", config.kind == "multinomial"
     labels = Labels(config.classes, "naive_bayes")
+    space = {"gaussian": REAL, "bernoulli": BINARY, "multinomial": COUNTS}[config.kind]
+    space = space._replace(missing=not multinomial)
 
     # ----------------------------------------------------------------------------------- learning
 
@@ -214,6 +217,7 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         offset = s.sums / jnp.maximum(n, 1)
         mean = s.shift + offset
         variance = jnp.maximum(s.squares / jnp.maximum(n, 1) - offset**2, 0)
+        variance = jnp.where(varies(variance, mean), variance, 0)
         # ε = var_smoothing · max_d Var[x_d],  Var[x_d] = Σ_y n_yd / n_d (σ²_y + (μ_y - μ)²)
         weight = n / jnp.maximum(n.sum(0), 1)
         overall = jnp.sum(weight * mean, 0)
@@ -295,35 +299,34 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         return params.mean * (jnp.round(params.total)[:, None] if multinomial else 1)
 
     def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
-        """y ~ p(y), or a label given; then x ~ p(x | y), or with `sample_means` its mean.
+        """y ~ p(y), or a label given; then x ~ p(x | y), with its mean if `sample_means` is set.
 
         Counts sum to their class's mean total, rounded. Where a part of x is given, y is drawn from
         its posterior, and of x only the rest; no part of counts can be given, for one would have to
         know how many are missing.
         """
-        parts = () if multinomial else ("x", "mask")
-        check_names(given, (*labels.names, *parts), f"naive_bayes ({config.kind})")
+        parts = {} if multinomial else part_of(space, params.shape)
+        told = read_given(given, labels.told | parts, n, f"naive_bayes ({config.kind})")
         key_y, key_x = jax.random.split(key)
-        y, part = labels.given(given, n), known_part(given, params.shape, "naive_bayes", n)
+        y, part = told.get("label"), known_part(told, "naive_bayes")
         log_y = jnp.broadcast_to(jnp.log(params.prior), (n, params.prior.size))
         if part is not None:
             log_y = joint(params, flat(jnp.where(part[1], part[0], jnp.nan)))
         if y is None:
             y = jax.random.categorical(key_y, log_y).astype(jnp.int32)
-        x = expected(params)[y]
-        if config.sample_means:
-            pass
-        elif gaussian:
-            x = x + jnp.sqrt(params.variance[y]) * jax.random.normal(key_x, x.shape)
+        mean = expected(params)[y]
+        if gaussian:
+            x = mean + jnp.sqrt(params.variance[y]) * jax.random.normal(key_x, mean.shape)
         elif multinomial:
             total = jnp.round(params.total)[y]
-            x = jax.random.multinomial(key_x, total, params.mean[y]).astype(x.dtype)
+            x = jax.random.multinomial(key_x, total, params.mean[y]).astype(mean.dtype)
         else:
-            x = jax.random.bernoulli(key_x, x).astype(x.dtype)
-        x = x.reshape(n, *params.shape)
-        if part is not None:
-            x = jnp.where(part[1], part[0], x)
-        return {"x": x, **({"label": y} if config.classes else {})}
+            x = jax.random.bernoulli(key_x, mean).astype(mean.dtype)
+        drawn = {"x": x, **({MEAN: mean} if config.sample_means else {})}
+        for name, value in drawn.items():
+            value = value.reshape(n, *params.shape)
+            drawn[name] = value if part is None else jnp.where(part[1], part[0], value)
+        return {**drawn, **({"label": y} if config.classes else {})}
 
     def encode(key: Key, params: Params, batch: Batch) -> Array:
         """p(y | x): [B, C]."""
@@ -336,7 +339,6 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
 
     detail = "given the sum of the counts" if multinomial else ""
     measures = classification.measures(of_params(by_class), labels.of, detail)
-    space = {"gaussian": REAL, "bernoulli": BINARY, "multinomial": COUNTS}[config.kind]
     return Model(
         *em(begin, expect, maximise),
         sample=of_params(sample),

@@ -38,9 +38,9 @@ from genjax_zoo.learn.state import of_params
 from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.inference import bounds, importance
 from genjax_zoo.maths.probability import bijections, couplings, distributions, likelihoods
-from genjax_zoo.maths.probability.given import Labels, check_names
+from genjax_zoo.maths.probability.given import Labels, read_given
 from genjax_zoo.nets import Net
-from genjax_zoo.typed import number
+from genjax_zoo.typed import MOST_LAYERS, MOST_STEPS, number
 
 VERB = "descend"
 
@@ -68,8 +68,8 @@ class Config:
       free_bits: λ, nats of KL that each latent dimension has for nothing, on average over a batch;
         with a flow the L dimensions have λ L together.
       importance_samples: K of the estimate `iwae`.
-      sample_means: `sample` returns the decoder's means, which is how images are usually shown;
-        False returns draws from p(x), which is what a density is judged by.
+      sample_means: beside its draws from p(x), which is what a density is judged by, `sample` gives
+        the decoder's means, which is how images are usually shown.
       encode_means: `latents.encode` returns means of q(z | x); False returns draws from it.
       average: decay of the moving average of the parameters; 0 keeps none.
     """
@@ -81,17 +81,17 @@ class Config:
     decoder: likelihoods.Name = "gaussian"
     mean: likelihoods.Mean = "linear"
     variance: likelihoods.Variance = "scalar"
-    noise_std: float = number(1.0, above=0)
-    levels: int = number(256, least=2)
+    noise_std: float = number(1.0, least=1e-6, most=1e6)
+    levels: int = number(256, least=2, most=2**16)
     classes: int = number(0, least=0)
-    flow_steps: int = number(0, least=0)
+    flow_steps: int = number(0, least=0, most=MOST_LAYERS)
     flow_width: int = number(64, least=1)
     objective: Literal["elbo", "iwae", "dreg"] = "elbo"
-    training_samples: int = number(1, least=1)
+    training_samples: int = number(1, least=1, most=MOST_STEPS)
     beta: float = number(1.0, least=0)
     warmup_steps: int = number(0, least=0)
     free_bits: float = number(0.0, least=0)
-    importance_samples: int = number(64, least=1)
+    importance_samples: int = number(64, least=1, most=MOST_STEPS)
     sample_means: bool = True
     encode_means: bool = True
     average: float = number(0.0, least=0, below=1)
@@ -104,6 +104,10 @@ class Config:
                 "vae: objective 'dreg' needs the density of q(z | x) at a given z, and a flow "
                 "has only that of its own draws; set flow_steps to 0 or objective to 'iwae'."
             )
+
+    def likelihood(self) -> likelihoods.Likelihood:
+        """p(x | f), f the decoder's outputs."""
+        return likelihoods.make(self.decoder, self.mean, self.variance, self.noise_std, self.levels)
 
 
 @struct.dataclass
@@ -138,17 +142,11 @@ class Posterior(NamedTuple):
 
 def make(config: Config, tx: optax.GradientTransformation) -> Model:
     """A variational auto-encoder that learns by stochastic gradients on its bound."""
-    likelihood = likelihoods.make(
-        config.decoder, config.mean, config.variance, config.noise_std, config.levels
-    )
+    likelihood = config.likelihood()
     labels = Labels(config.classes, "vae")
     flow = posterior_flow(config.flow_steps, config.flow_width) if config.flow_steps else None
     size = 2 * config.latents + (config.flow_width if flow else 0)
     encoder = nets.vector_encoder(config.network, config.widths, size, config.activation)
-
-    def decoder(shape: tuple[int, ...]) -> Net:
-        shape = likelihood.shape(shape)
-        return nets.vector_decoder(config.network, config.widths, shape, config.activation)
 
     def init(key: Key, batch: Batch) -> tuple[Params, Any]:
         """Raises ConfigError for data that do not fit the network, DataError where y is missing."""
@@ -160,7 +158,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         h = jnp.zeros((1, config.flow_width))
         params = Params(
             encoder=encoder.init(key_encoder, with_y(batch)),
-            decoder=decoder(shape).init(key_decoder, jnp.concatenate([z, y], axis=1)),
+            decoder=_decoder(config, shape).init(key_decoder, jnp.concatenate([z, y], axis=1)),
             log_std=likelihood.init(shape),
             shape=shape,
             flow=flow.init(jax.random.fold_in(key, 2), z, h) if flow else None,
@@ -208,13 +206,9 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         end, log_det = flow.forward(params.flow, *start)
         return end.reshape(z.shape), log_q - log_det.reshape(log_q.shape)
 
-    def outputs(params: Params, z_and_y: Array) -> Array:
-        """f_θ(z, y), what p(x | z, y) is made of: [..., B, L + classes] -> [..., B, *of one f]."""
-        return decoder(params.shape).apply(params.decoder, z_and_y)
-
     def log_likelihood(params: Params, batch: Batch, z: Array) -> Array:
         """log p(x | z, y) in nats, z [..., B, L] -> [..., B]."""
-        f = outputs(params, z_with_y(z, batch))
+        f = outputs_of(config, params, z_with_y(z, batch))
         return likelihood.log_prob(params.log_std, f, batch["x"])
 
     # ------------------------------------------------------------------------- the objectives
@@ -288,20 +282,19 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     # ---------------------------------------------------------------------------- the samples
 
     def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
-        """z ~ p(z), then the mean of p(x | z, y), or without `sample_means` a draw from it.
+        """z ~ p(z), then x ~ p(x | z, y), with its mean if `sample_means` is set.
 
         Labels are drawn evenly where none are given.
         """
-        check_names(given, ("label",), "vae")
+        told = read_given(given, labels.told, n, "vae")
         key_z, key_x = jax.random.split(key)
         z = jax.random.normal(key_z, (n, config.latents))
-        y = labels.draw(jax.random.fold_in(key, 2), given, n)
-        f = outputs(params, z_with_y(z, y))
-        return {"x": likelihood.sample(key_x, params.log_std, f, config.sample_means), **y}
+        y = labels.draw(jax.random.fold_in(key, 2), told, n)
+        return {**drawn_from(config, key_x, params, z_with_y(z, y)), **y}
 
     def decode(key: Key, params: Params, z_and_y: Array) -> Batch:
         """The mean of p(x | z, y), of z [B, L] and y at its end."""
-        return {"x": likelihood.mean(params.log_std, outputs(params, z_and_y))}
+        return {"x": likelihood.mean(params.log_std, outputs_of(config, params, z_and_y))}
 
     def encode(key: Key, params: Params, batch: Batch) -> Array:
         """μ_φ(x), or where a flow takes it, or without `encode_means` z ~ q(z | x, y).
@@ -328,6 +321,22 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         spaces=labels.spaces(likelihood.space),
         latents=Latents(of_params(decode), of_params(encode), of_params(prior)),
     )
+
+
+def _decoder(config: Config, shape: tuple[int, ...]) -> Net:
+    shape = config.likelihood().shape(shape)
+    return nets.vector_decoder(config.network, config.widths, shape, config.activation)
+
+
+def outputs_of(config: Config, params: Params, z_and_y: Array) -> Array:
+    """f_θ(z, y), what p(x | z, y) is made of: [..., B, L + classes] -> [..., B, *of one f]."""
+    return _decoder(config, params.shape).apply(params.decoder, z_and_y)
+
+
+def drawn_from(config: Config, key: Key, params: Params, z_and_y: Array) -> Batch:
+    """x ~ p(x | z, y), and its mean with `sample_means`, of z [B, L] and y at its end."""
+    f = outputs_of(config, params, z_and_y)
+    return config.likelihood().sample(key, params.log_std, f, config.sample_means)
 
 
 def posterior_flow(steps: int, width: int) -> bijections.Bijection:

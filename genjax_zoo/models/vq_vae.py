@@ -57,9 +57,9 @@ from genjax_zoo.maths.inference.codebooks import (
     straight_through,
 )
 from genjax_zoo.maths.probability import likelihoods
-from genjax_zoo.maths.probability.given import check_names
+from genjax_zoo.maths.probability.given import read_given
 from genjax_zoo.nets import Net
-from genjax_zoo.typed import number
+from genjax_zoo.typed import MOST_LAYERS, number
 
 VERB = "descend"
 
@@ -84,29 +84,33 @@ class Config:
       prior_width: channels of the prior's network.
       prior_layers: of its masked 3x3 convolutions after the first.
       decoder, mean, variance, noise_std, levels: p(x | z), as likelihoods.make has them.
-      sample_means: `sample` returns the decoder's means; False returns draws from p(x).
+      sample_means: `sample` gives the decoder's means too, for looking at.
     """
 
     codes: int = number(64, least=1)
     features: int = number(16, least=1)
     widths: tuple[int, ...] = number((32, 64), least=1)
-    blocks: int = number(2, least=0)
+    blocks: int = number(2, least=0, most=MOST_LAYERS)
     activation: str = "relu"
     codebook: Literal["ema", "loss"] = "ema"
     commitment: float = number(0.25, least=0)
     decay: float = number(0.99, least=0, below=1)
     revive_below: float = number(0.03, least=0)
     prior_width: int = number(64, least=1)
-    prior_layers: int = number(2, least=0)
+    prior_layers: int = number(2, least=0, most=MOST_LAYERS)
     decoder: likelihoods.Name = "gaussian"
     mean: likelihoods.Mean = "linear"
     variance: likelihoods.Variance = "scalar"
-    noise_std: float = number(1.0, above=0)
-    levels: int = number(256, least=2)
+    noise_std: float = number(1.0, least=1e-6, most=1e6)
+    levels: int = number(256, least=2, most=2**16)
     sample_means: bool = True
 
     def __post_init__(self):
         nets.check_autoencoder("conv", self.widths, self.activation, "vq_vae")
+
+    def likelihood(self) -> likelihoods.Likelihood:
+        """p(x | f), f the decoder's outputs."""
+        return likelihoods.make(self.decoder, self.mean, self.variance, self.noise_std, self.levels)
 
 
 @struct.dataclass
@@ -132,15 +136,9 @@ class Params:
 
 def make(config: Config, tx: optax.GradientTransformation) -> Model:
     """A VQ-VAE: gradients teach the networks, and gradients or moving means the codebook."""
-    likelihood = likelihoods.make(
-        config.decoder, config.mean, config.variance, config.noise_std, config.levels
-    )
+    likelihood = config.likelihood()
     encoder = encoder_of(config)
     prior = nets.pixelcnn(config.codes, config.prior_width, config.prior_layers)
-
-    def decoder(shape: tuple[int, ...]) -> Net:
-        shape = likelihood.shape(shape)
-        return nets.grid_decoder(config.widths[::-1], shape, config.blocks, config.activation)
 
     def init(key: Key, batch: Batch) -> tuple[Params, Memory]:
         """The first codes are vectors of the batch. Raises ConfigError for data not images."""
@@ -152,20 +150,16 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         even = jnp.asarray(z_e.size / config.features / config.codes, jnp.float32)
         return Params(
             encoder=phi,
-            decoder=decoder(shape).init(key_decoder, z_e[:1]),
+            decoder=_decoder(config, shape).init(key_decoder, z_e[:1]),
             prior=prior.init(key_prior, jnp.zeros((*z_e[:1].shape[:3], config.codes))),
             codebook=e,
             log_std=likelihood.init(shape),
             shape=shape,
         ), begin(e, even)
 
-    def outputs(params: Params, vectors: Array) -> Array:
-        """f = g_θ(e_z), what p(x | z) is made of: [B, h, w, D] -> [B, *of one f]."""
-        return decoder(params.shape).apply(params.decoder, vectors)
-
     def log_likelihood(params: Params, x: Array, vectors: Array) -> Array:
         """log p(x | z) in nats: [B]."""
-        return likelihood.log_prob(params.log_std, outputs(params, vectors), x)
+        return likelihood.log_prob(params.log_std, outputs_of(config, params, vectors), x)
 
     def prior_logits(params: Params, codes: Array) -> Array:
         """Of p_ψ(z_i | z_<i): codes [B, h, w] -> [B, h, w, K]."""
@@ -262,15 +256,15 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         return jax.lax.fori_loop(0, h * w, draw, jnp.zeros((n, h, w), jnp.int32))
 
     def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
-        """z ~ p(z), then the mean of p(x | z), or without `sample_means` a draw from it."""
-        check_names(given, (), "vq_vae")
+        """z ~ p(z), then x ~ p(x | z), with its mean if `sample_means` is set."""
+        read_given(given, {}, n, "vq_vae")
         key_z, key_x = jax.random.split(key)
-        f = outputs(params, params.codebook[draw_codes(key_z, params, n)])
-        return {"x": likelihood.sample(key_x, params.log_std, f, config.sample_means)}
+        return drawn_from(config, key_x, params, draw_codes(key_z, params, n))
 
     def decode(key: Key, params: Params, codes: Array) -> Batch:
         """The mean of p(x | z), of z [B, h, w]."""
-        return {"x": likelihood.mean(params.log_std, outputs(params, params.codebook[codes]))}
+        f = outputs_of(config, params, params.codebook[codes])
+        return {"x": likelihood.mean(params.log_std, f)}
 
     log_prob = Measure(of_params(bound), Exactness.LOWER_BOUND, density=True)
     measures = {
@@ -297,6 +291,22 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             of_params(decode), of_params(encode), of_params(draw_codes), categorical(config.codes)
         ),
     )
+
+
+def _decoder(config: Config, shape: tuple[int, ...]) -> Net:
+    shape = config.likelihood().shape(shape)
+    return nets.grid_decoder(config.widths[::-1], shape, config.blocks, config.activation)
+
+
+def outputs_of(config: Config, params: Params, vectors: Array) -> Array:
+    """f = g_θ(e_z), what p(x | z) is made of: [B, h, w, D] -> [B, *of one f]."""
+    return _decoder(config, params.shape).apply(params.decoder, vectors)
+
+
+def drawn_from(config: Config, key: Key, params: Params, codes: Array) -> Batch:
+    """x ~ p(x | z), and its mean with `sample_means`, of codes z [B, h, w]."""
+    f = outputs_of(config, params, params.codebook[codes])
+    return config.likelihood().sample(key, params.log_std, f, config.sample_means)
 
 
 def encoder_of(config: Config) -> Net:

@@ -5,10 +5,14 @@ Floor 6.
 
 from __future__ import annotations
 
+import io
+import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import numpy as np
 
 from genjax_zoo.contract import Model, State, ZooError
 from genjax_zoo.learn.state import eval_params
@@ -17,10 +21,16 @@ from genjax_zoo.run import config
 from genjax_zoo.run.config import Run, make_model
 from genjax_zoo.run.devices import Devices
 from genjax_zoo.run.devices.sharding import Layout, lay_out
+from genjax_zoo.run.record import files
 from genjax_zoo.run.record.checkpoint import Checkpoints, Damaged
+from genjax_zoo.run.record.progress import log
 from genjax_zoo.run.record.provenance import Origin
+from genjax_zoo.run.record.shown import Look
 from genjax_zoo.run.record.workdir import Workdir, write_json
 from genjax_zoo.run.setup import Begun, Setup, state_like
+
+DATA_BYTES = 4_000_000
+"""Of the data, at most so much is kept in a workdir for its pictures."""
 
 
 class Parts(Protocol):
@@ -46,25 +56,44 @@ class Trained(NamedTuple):
       run: the typed config.
       model: the bundle of pure functions.
       like: the shapes, dtypes and shardings of the state before any step.
-      interval: the range of the data's values.
-      symbols: what the values of categorical arrays are called, by the array's name.
       arrays: (dtype, shape) of each array of a batch.
+      look: how its batches are shown, over some of the data where the workdir holds them.
     """
 
     run: Run
     model: Model
     like: Any
-    interval: tuple[float, float]
-    symbols: Mapping[str, Sequence[str]]
     arrays: Mapping[str, Any]
+    look: Look
+
+    @property
+    def symbols(self) -> Mapping[str, Sequence[str]]:
+        """What the values of categorical arrays are called, by the array's name."""
+        return self.look.symbols
+
+
+def look_of(setup: Setup) -> Look:
+    """How a run's batches are shown."""
+    source = setup.source
+    return Look(source.symbols, source.interval, source.columns, setup.example)
 
 
 def describe(setup: Setup, workdir: Workdir) -> None:
-    """example.json: what a state is made for, so that sampling needs no data."""
+    """example.json: what a state is made for, so that sampling needs no data; and some of these,
+    for its pictures."""
+    size = sum(array.nbytes for array in setup.example.values()) / setup.run.data.batch_size
+    some = max(1, min(setup.run.samples, int(DATA_BYTES / max(size, 1))))
+    learnt = jax.eval_shape(eval_params, setup.like)
+    packed = io.BytesIO()
+    kept: dict[str, Any] = {name: a[:some] for name, a in setup.example.items()}
+    np.savez_compressed(packed, **kept)
+    files.write(workdir.data, packed.getvalue())
     about = {
         "arrays": {name: [str(a.dtype), list(a.shape)] for name, a in setup.example.items()},
         "interval": list(setup.source.interval),
         "symbols": {name: list(called) for name, called in setup.source.symbols.items()},
+        "columns": list(setup.source.columns),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(learnt)),
     }
     write_json(workdir.example, about)
 
@@ -80,31 +109,67 @@ def read(workdir: Workdir, run: Run, layout: Layout | None = None) -> Trained:
     about = workdir.read(workdir.example, "train in this workdir first.")
     model, layout = make_model(run), layout or lay_out(Devices())
     begun = begun_of(workdir).like
-    like = state_like(run, model, layout, _example(about["arrays"]), begun)
+    like = state_like(run, model, layout, example_of(about["arrays"]), begun)
     low, high = about["interval"]
-    return Trained(run, model, like, (low, high), about["symbols"], about["arrays"])
+    look = Look(about["symbols"], (low, high), about.get("columns", ()), _kept(workdir))
+    return Trained(run, model, like, about["arrays"], look)
+
+
+def _kept(workdir: Workdir) -> dict[str, np.ndarray]:
+    """Some of the data, for pictures; without them these have a frame of their own."""
+    try:
+        with np.load(workdir.data) as kept:
+            return dict(kept)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        log(f"{workdir.data} cannot be read: pictures are drawn without the data.")
+        return {}
 
 
 def begun_of(workdir: Workdir) -> Begun:
     """What a run began from, by run.json alone: the other workdirs may be gone."""
-    origins = {name: Origin(**entry) for name, entry in workdir.origins().items()}
+    origins = {name: Origin.read(entry) for name, entry in workdir.origins().items()}
     return Begun(origins, {name: params_like(origin) for name, origin in origins.items()})
 
 
 def params_like(origin: Origin) -> Any:
     """The shapes and dtypes of what was taken from another run."""
     run = config.read(origin.config)
-    begun = {name: params_like(Origin(**entry)) for name, entry in origin.begun.items()}
-    example = _example(origin.arrays)
+    begun = {name: params_like(Origin.read(entry)) for name, entry in origin.begun.items()}
+    example = example_of(origin.arrays)
     return jax.eval_shape(
         eval_params, state_like(run, make_model(run), lay_out(Devices()), example, begun)
     )
 
 
-def _example(arrays: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
+def example_of(arrays: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
+    """A batch's shapes and dtypes, by what `Trained.arrays` says of each."""
     return {
         name: jax.ShapeDtypeStruct(tuple(shape), dtype) for name, (dtype, shape) in arrays.items()
     }
+
+
+def load(workdir: str | os.PathLike, checkpoint: str | int = "last") -> tuple[Model, State, Run]:
+    """What a run has learnt, for a program that goes on with it: (model, state, run).
+
+        model, state, run = genjax_zoo.load("runs/vae")
+        model.sample(jax.random.key(0), state, 64)["x"]
+
+    Args:
+      workdir: the folder of the run.
+      checkpoint: "last", "best" or a number of steps.
+
+    Returns:
+      The bundle of pure functions, what they take as state, and the typed config.
+
+    Raises ZooError where nothing was trained there.
+    """
+    where = Workdir(workdir)
+    run = config.read(where.read_config())
+    parts = read(where, run)
+    _, state = restore(parts, where, str(checkpoint), asked="checkpoint={!r}")
+    return parts.model, state, run
 
 
 def checkpoints(parts: Parts, workdir: Workdir, read_only: bool = False) -> Checkpoints:
@@ -131,16 +196,18 @@ def restore(
       which: last, best, or a number of steps.
       asked: how a user asks for it, for messages.
     """
-    if not workdir.checkpoints.is_dir():
+    saved, steps = None, list[int]()
+    if workdir.checkpoints.is_dir():
+        saved = checkpoints(parts, workdir, read_only=True)
+        steps = saved.steps()
+    if saved is None or not steps:
         raise ZooError(
-            f"{workdir.root} holds no checkpoint; train there first, for longer than "
-            "config.checkpoint_every steps."
+            f"{workdir.root} holds no checkpoint yet; train there first: genjax-zoo train "
+            f"--workdir={workdir.root} (it saves every {parts.run.checkpoint_every} steps, "
+            "config.checkpoint_every, when it is stopped by SIGTERM, and at the end)."
         )
-    saved = checkpoints(parts, workdir, read_only=True)
-    steps = saved.steps()
-    step = {"last": steps[-1] if steps else None, "best": saved.best_step()}.get(which)
-    if step is None and which.isdigit() and int(which) in steps:
-        step = int(which)
+    known = {str(step): step for step in steps}
+    step = (known | {"last": steps[-1], "best": saved.best_step()}).get(which)
     if step is None:
         raise ZooError(
             f"{asked.format(which)} is not in {workdir.root}; expected last, best (where held-out "

@@ -24,7 +24,7 @@ from genjax_zoo.contract import Array, Key
 from genjax_zoo.maths.diffusion import ode
 from genjax_zoo.maths.diffusion.denoising import Predict
 from genjax_zoo.maths.diffusion.sde import Process
-from genjax_zoo.typed import choose, number
+from genjax_zoo.typed import MOST_STEPS, choose, number
 
 Sampler = Callable[..., Array]
 Variance = Literal["small", "large"]
@@ -354,15 +354,15 @@ class Config:
 
     name: str = "ancestral"
     grid: str = "even"
-    steps: int = number(200, least=1)
+    steps: int = number(200, least=1, most=MOST_STEPS)
     eta: float = number(0.0, least=0, most=1)
     variance: Variance = "small"
-    rate: float = number(2e-5, above=0)
-    snr: float = number(0.16, above=0)
-    corrector_steps: int = number(1, least=1)
-    resampling_steps: int = number(10, least=1)
-    tolerance: float = number(1e-4, above=0)
-    rho: float = number(7.0, above=0)
+    rate: float = number(2e-5, above=0, most=1)
+    snr: float = number(0.16, above=0, most=10)
+    corrector_steps: int = number(1, least=1, most=MOST_STEPS)
+    resampling_steps: int = number(10, least=1, most=MOST_STEPS)
+    tolerance: float = number(1e-4, least=1e-12, most=0.1)
+    rho: float = number(7.0, above=0, most=100)
 
     def __post_init__(self):
         choose(self.name, SAMPLERS, "sampler")

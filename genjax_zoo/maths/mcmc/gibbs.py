@@ -93,15 +93,13 @@ def run(key: Key, machine: Machine, h: Array, k: int, hold: Hold = None) -> tupl
     )
 
 
-def visible(
-    key: Key, machine: Machine, h: Array, k: int, means: bool = False, hold: Hold = None
-) -> Array:
-    """The v of k Gibbs steps from h, the last of them drawn or, with `means`, expected."""
+def visible(key: Key, machine: Machine, h: Array, k: int, hold: Hold = None) -> tuple[Array, Array]:
+    """(v, its mean E[v | h]) of the last of k Gibbs steps from h."""
     key_chain, key_last = jax.random.split(key)
     if k > 1:
         _, h = run(key_chain, machine, h, k - 1, hold)
-    v = visible_mean(machine, h) if means else draw_visible(key_last, machine, h)
-    return clamp(v, hold)
+    drawn, mean = draw_visible(key_last, machine, h), visible_mean(machine, h)
+    return clamp(drawn, hold), clamp(mean, hold)
 
 
 def path(machine: Machine) -> ais.Path:

@@ -10,7 +10,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from genjax_zoo.contract import Array
+from genjax_zoo.contract import BINARY, Array
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -32,7 +32,7 @@ def bernoulli(x: Array, logits: Array) -> Array:
 
 def is_binary(x: Array) -> Array:
     """Whether x lies in {0, 1}^D, the support of `bernoulli`: [..., D] -> bool [...]."""
-    return jnp.all((x == 0) | (x == 1), axis=-1)
+    return jnp.all(BINARY.has(x), axis=-1)
 
 
 def inverse(log_std: Array | float) -> Array:
@@ -88,7 +88,7 @@ def discretised_logistic(x: Array, mean: Array, log_scale: Array, levels: int) -
         log P(x) = log σ(a) + log σ(-b) + log(1 - exp(b - a)),    a - b = 2δ / s
 
     is that difference without a cancellation; at 0 only its first term is left, at 1 its second.
-    For x off the grid this is the logarithm of no probability: see `is_level`.
+    For x off the grid, which is UNIT.of(levels), this is the logarithm of no probability.
     """
     half = 0.5 / (levels - 1)
     rate = jnp.exp(-log_scale)
@@ -130,11 +130,3 @@ def logit_laplace(x: Array, location: Array, log_scale: Array | float) -> Array:
     logit = jnp.log(u) - jnp.log1p(-u)
     volume = jnp.log(2 * u * (1 - u)) + log_scale - math.log(1 - 2 * MARGIN)
     return jnp.sum(-jnp.abs(logit - location) * inverse(log_scale) - volume, axis=-1)
-
-
-def is_level(x: Array, levels: int) -> Array:
-    """Whether x lies on {0, 1, ..., levels - 1}^D / (levels - 1): [..., D] -> bool [...]."""
-    k = x * (levels - 1)
-    # float32 divides and multiplies a level back to within a millionth of it.
-    on = (jnp.abs(k - jnp.round(k)) < 1e-3) & (k > -0.5) & (k < levels - 0.5)
-    return jnp.all(on, axis=-1)

@@ -21,7 +21,7 @@ from typing import Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from genjax_zoo.contract import BINARY, REAL, UNIT, Array, ConfigError, Key, Space
+from genjax_zoo.contract import BINARY, MEAN, REAL, UNIT, Array, Batch, ConfigError, Key, Space
 from genjax_zoo.maths.probability import distributions
 from genjax_zoo.typed import choose
 
@@ -49,8 +49,7 @@ class Likelihood(NamedTuple):
         the support.
       mean: (log_scale, f [B, ..., C n]) -> the x [B, ..., C] to show: E[x | f], or a median.
       draw: (key, log_scale, f) -> x ~ p(x | f), likewise.
-      inside: x [B, D] -> bool [B], whether x has a probability or density at all.
-      space: the same, for a run to refuse data by.
+      space: where x has a probability or density at all, which a run refuses other data by.
       levels: K of a probability of grey levels, 0 for any other.
     """
 
@@ -59,7 +58,6 @@ class Likelihood(NamedTuple):
     of_flat: Callable[[LogScale, Array, Array], Array]
     mean: Callable[[LogScale, Array], Array]
     draw: Callable[[Key, LogScale, Array], Array]
-    inside: Callable[[Array], Array]
     space: Space
     levels: int = 0
 
@@ -83,13 +81,18 @@ class Likelihood(NamedTuple):
         log_scale = jax.tree.map(jnp.ravel, log_scale)
         return self.of_flat(log_scale, f.reshape(*lead, -1), distributions.flat(x))
 
+    def inside(self, x: Array) -> Array:
+        """Whether x [B, D] lies in the support: bool [B]."""
+        return jnp.all(self.space.has(x), axis=-1)
+
     def log_prob(self, log_scale: LogScale, f: Array, x: Array) -> Array:
         """The same for any x: -inf where it lies outside the support."""
         return jnp.where(self.inside(distributions.flat(x)), self.nats(log_scale, f, x), -jnp.inf)
 
-    def sample(self, key: Key, log_scale: LogScale, f: Array, mean: bool) -> Array:
-        """x [B, ...]: the mean of p(x | f), or a draw from it."""
-        return self.mean(log_scale, f) if mean else self.draw(key, log_scale, f)
+    def sample(self, key: Key, log_scale: LogScale, f: Array, means: bool) -> Batch:
+        """{"x": draws from p(x | f) [B, ...]}, and if wanted their means beside them."""
+        x = {"x": self.draw(key, log_scale, f)}
+        return {**x, MEAN: self.mean(log_scale, f)} if means else x
 
 
 def make(
@@ -135,7 +138,6 @@ def bernoulli() -> Likelihood:
         of_flat=lambda log_scale, f, x: distributions.bernoulli(x, f),
         mean=lambda log_scale, f: jax.nn.sigmoid(f),
         draw=lambda key, log_scale, f: jax.random.bernoulli(key, jax.nn.sigmoid(f)).astype(f.dtype),
-        inside=distributions.is_binary,
         space=BINARY,
     )
 
@@ -159,7 +161,6 @@ def gaussian(mean: Mean, variance: Variance, noise_std: float) -> Likelihood:
         of_flat=lambda log_scale, f, x: distributions.gaussian(x, *moments(log_scale, f)),
         mean=lambda log_scale, f: moments(log_scale, f)[0],
         draw=draw,
-        inside=lambda x: jnp.ones(x.shape[:-1], bool),
         space=REAL,
     )
 
@@ -185,7 +186,6 @@ def logit_laplace(variance: Variance, scale: float) -> Likelihood:
         of_flat=lambda log_scale, f, x: distributions.logit_laplace(x, *split(log_scale, f)),
         mean=lambda log_scale, f: back(split(log_scale, f)[0]),
         draw=draw,
-        inside=lambda x: jnp.all((x >= 0) & (x <= 1), axis=-1),
         space=UNIT,
     )
 
@@ -221,8 +221,7 @@ def discretised_logistic(levels: int, noise_std: float) -> Likelihood:
         of_flat=lambda log_scale, f, x: distributions.discretised_logistic(x, *parts(f), levels),
         mean=mean,
         draw=draw,
-        inside=lambda x: distributions.is_level(x, levels),
-        space=UNIT,
+        space=UNIT.of(levels),
         levels=levels,
     )
 
@@ -237,8 +236,7 @@ def categorical(levels: int) -> Likelihood:
         of_flat=lambda log_scale, f, x: distributions.categorical(x, logits(f)),
         mean=lambda log_scale, f: jax.nn.softmax(logits(f)) @ grey,
         draw=lambda key, log_scale, f: grey[jax.random.categorical(key, logits(f))],
-        inside=lambda x: distributions.is_level(x, levels),
-        space=UNIT,
+        space=UNIT.of(levels),
         levels=levels,
     )
 

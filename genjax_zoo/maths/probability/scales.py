@@ -60,7 +60,7 @@ def expect(key: Key, scale: Scale, batch: Batch) -> tuple[Sums, Info]:
     z = batch["x"].reshape(-1, batch["x"].shape[-1])
     sums = Sums(jnp.full((), len(z), z.dtype), jnp.sum(z, 0), jnp.sum(z**2, 0))
     nats = distributions.gaussian(z, scale.mean, jnp.log(scale.std))
-    return sums, {"loss": -jnp.mean(nats)}
+    return sums, {"log_prob": jnp.mean(nats)}
 
 
 def maximise(sums: Sums) -> Scale:
@@ -68,3 +68,13 @@ def maximise(sums: Sums) -> Scale:
     mean = sums.first / sums.count
     variance = sums.second / sums.count - mean**2
     return Scale(mean, jnp.sqrt(jnp.maximum(variance, 1e-8)))
+
+
+def varies(variance: Array, mean: Array) -> Array:
+    """Whether numbers vary, and not only by rounding: bool, like their variance and their mean.
+
+    What is constant, and not 0, has a mean that may be off by a unit in the last place, and the
+    variance that this leaves it.
+    """
+    least = 2 * jnp.finfo(jnp.result_type(mean)).eps * jnp.abs(mean)
+    return variance > least**2

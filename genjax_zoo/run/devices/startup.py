@@ -12,6 +12,7 @@ import importlib.util
 import mmap
 import os
 import pathlib
+import pkgutil
 from collections.abc import Mapping, MutableMapping
 
 import jax
@@ -36,6 +37,17 @@ CACHE = "GENJAX_ZOO_CACHE"
 LEAST_SECONDS = "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"
 CACHE_BYTES = 2 * 2**30
 """That folder is brought down to this size whenever a command starts."""
+
+
+ROOT = pathlib.Path("/")
+DEVICES: Mapping[str, tuple[str, ...]] = {
+    "cuda": ("dev/nvidia[0-9]*", "dev/nvidiactl", "dev/dxg"),
+    "rocm": ("dev/kfd", "dev/dxg"),
+    "tpu": ("dev/accel[0-9]*",),
+}
+"""What part of a plugin's name says whose it is -> the files by which its devices are seen. A TPU
+may also be known by its vendor on the PCI bus alone."""
+GOOGLE, GOOGLES_NETWORK_CARD = "0x1ae0", "0x0042"
 
 
 def keep_compiled(environ: Mapping[str, str] = os.environ) -> pathlib.Path | None:
@@ -107,14 +119,47 @@ def prepare(environ: MutableMapping[str, str] = os.environ) -> bool:
     return True
 
 
-def cpu_only(environ: MutableMapping[str, str] = os.environ) -> bool:
-    """Whether jax can only find a CPU: it is set so, or there is no plugin for anything else."""
+def cpu_only(environ: Mapping[str, str] = os.environ, root: pathlib.Path = ROOT) -> bool:
+    """Whether jax can only find a CPU: it is set so, or no plugin has a device of its own.
+
+    Many machines have libtpu or a CUDA plugin installed and no such device. A plugin that we do
+    not know is taken to have one.
+
+    Args:
+      environ: the environment of the process.
+      root: of the file system, where devices are looked for.
+    """
     asked = environ.get("JAX_PLATFORMS") or environ.get("JAX_PLATFORM_NAME")
     if asked:
         return asked.strip().lower() == "cpu"
-    others = importlib.metadata.entry_points(group="jax_plugins")
+    return not any(has_device(plugin, root) for plugin in plugins())
+
+
+def plugins() -> set[str]:
+    """The names of all plugins by which jax here could find anything but a CPU."""
+    names = {entry.name for entry in importlib.metadata.entry_points(group="jax_plugins")}
     namespace = importlib.util.find_spec("jax_plugins")
-    return not others and namespace is None and importlib.util.find_spec("libtpu") is None
+    if namespace is not None:
+        places = namespace.submodule_search_locations or ()
+        names |= {module.name for module in pkgutil.iter_modules(places)}
+    return names | ({"libtpu"} if importlib.util.find_spec("libtpu") else set())
+
+
+def has_device(plugin: str, root: pathlib.Path = ROOT) -> bool:
+    """Whether a plugin's devices are there, by the files that their drivers make."""
+    for kind, files in DEVICES.items():
+        if kind in plugin:
+            on_the_bus = kind == "tpu" and any(map(_is_tpu, root.glob("sys/bus/pci/devices/*")))
+            return on_the_bus or any(any(root.glob(file)) for file in files)
+    return True
+
+
+def _is_tpu(device: pathlib.Path) -> bool:
+    try:
+        vendor, what = ((device / name).read_text().strip() for name in ("vendor", "device"))
+    except OSError:
+        return False
+    return vendor == GOOGLE and what != GOOGLES_NETWORK_CARD
 
 
 def known(*words: str) -> bool:

@@ -1,7 +1,8 @@
 """Checkpoints: written behind the run's back by orbax, read back only if every bit is as it was.
 
-Floor 6. Each checkpoint carries a fingerprint of every array, so damage that a file format lets
-through is still found. A damaged one is moved aside, never deleted, and the one before it is used.
+Floor 6. Each checkpoint is opened again once it is written: a save that left nothing to read is no
+success. It carries a fingerprint of every array, so damage that a file format lets through is still
+found. A damaged one is moved aside, never deleted, and the one before it is used.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import errno
 import json
 import os
 import pathlib
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -17,11 +19,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import orbax.checkpoint as ocp
+from etils import epath
 from jax.experimental import multihost_utils
 from orbax.checkpoint import checkpoint_managers, multihost
 
 from genjax_zoo.contract import CheckpointError
 from genjax_zoo.learn.state import settle
+from genjax_zoo.run.record import schema
 from genjax_zoo.run.record.progress import log
 
 BARRIER_SECONDS = int(os.environ.get("GENJAX_ZOO_BARRIER_SECONDS", "300"))
@@ -106,6 +110,7 @@ class Checkpoints:
                 ),
             ]
         )
+        self._unseen: dict[int, dict[str, str]] = {}
         processes = set(range(jax.process_count())) if jax.process_count() > 1 else None
         options = ocp.CheckpointManagerOptions(
             preservation_policy=keep,
@@ -133,16 +138,14 @@ class Checkpoints:
                 for torn in sorted(self.folder.glob("*.orbax-checkpoint-tmp*")):
                     log(f"the save {torn.name} was cut off before it was whole; it is removed")
             for scores in sorted(self.folder.glob("*/metrics/metrics")):
-                try:
-                    json.loads(scores.read_text())
-                except ValueError as error:
-                    step = int(scores.parents[1].name)
+                step = scores.parents[1].name
+                if step.isdecimal() and not _is_score(scores):
                     if read_only:
                         raise CheckpointError(
                             f"the score of the checkpoint of step {step} in {self.folder} is "
                             "damaged; train on in this workdir, which sets it aside."
-                        ) from error
-                    self._set_aside(step, "its score cannot be read")
+                        )
+                    self._set_aside(int(step), "its score cannot be read")
         barrier("checkpoints looked over")
 
     def _set_aside(self, step: int, why: str) -> None:
@@ -168,7 +171,7 @@ class Checkpoints:
         if step in self._manager.all_steps():
             return
         self.check()
-        about = {
+        about: dict[str, Any] = {
             "family": self.family,
             "arrays": _describe(state),
             "fingerprint": fingerprint(state),
@@ -178,33 +181,62 @@ class Checkpoints:
             state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)
         )
         try:
+            # Otherwise the older ones would go before this one's predecessor has been looked at.
+            self.wait()
             self._manager.save(step, args=items, metrics=metrics, force=True)
+        except CheckpointError:
+            raise
         except Exception as error:
             raise self._failed(error) from error
+        self._unseen[step] = about["arrays"]
 
     def check(self) -> None:
-        """Raises CheckpointError if a save in the background has failed."""
+        """Raises CheckpointError if a save in the background has failed, or left nothing."""
         try:
             self._manager.check_for_errors()
         except Exception as error:
             raise self._failed(error) from error
+        if self._unseen and not self._manager.is_saving_in_progress():
+            # Over, but perhaps by an error that came since.
+            self.wait()
 
     def wait(self) -> None:
-        """Waits until the last save is on disk; raises CheckpointError if it failed."""
+        """Waits until the last save is on disk; raises CheckpointError if it is not there then."""
         try:
             self._manager.wait_until_finished()
         except Exception as error:
             raise self._failed(error) from error
+        self._look_again()
+
+    def _look_again(self) -> None:
+        """Opens what was saved since the last look, array by array, but for the numbers in it."""
+        for step, arrays in self._unseen.items():
+            if jax.process_index() == 0:
+                try:
+                    found = ocp.StandardCheckpointHandler().metadata(
+                        epath.Path(self.folder) / str(step) / "state"
+                    )
+                    there = _describe(found)
+                except Exception as error:
+                    raise self._failed(error, step) from error
+                if there != arrays:
+                    wrong = sorted(n for n in arrays if there.get(n) != arrays[n])
+                    raise self._failed(
+                        ValueError(f"{(wrong or ['an array'])[0]} cannot be found again"), step
+                    )
+        self._unseen.clear()
 
     def close(self) -> None:
         """Waits, then lets go."""
         self.wait()
         self._manager.close()
 
-    def _failed(self, error: BaseException) -> CheckpointError:
-        kept = self.steps()
+    def _failed(self, error: BaseException, hollow: int | None = None) -> CheckpointError:
+        """The error of a save that failed, or of one that left a step which cannot be read."""
+        kept = [step for step in self.steps() if step != hollow]
+        what = "could not be written to" if hollow is None else "was written, but cannot be read in"
         return CheckpointError(
-            f"a checkpoint could not be written to {self.folder}: {_reason(error)}. "
+            f"a checkpoint {what} {self.folder}: {_reason(error).rstrip('.')}. "
             + (f"The last whole one is step {kept[-1]}; " if kept else "There is none yet; ")
             + "free some room or mend the disk, and run the same command again."
         )
@@ -229,6 +261,9 @@ class Checkpoints:
         except Exception as error:
             self._not_now(error, step)
             raise Damaged(f"its description cannot be read ({_first_line(error)})") from error
+        wrong = schema.problem(about, schema.ABOUT)
+        if wrong:
+            raise Damaged(f"its description cannot be read ({wrong})")
         # What a state has put down until that step was not saved.
         like = settle(like, step)
         self._same_model(about, like, step)
@@ -239,9 +274,10 @@ class Checkpoints:
             self._not_now(error, step)
             raise Damaged(f"it cannot be read ({_first_line(error)})") from error
         now = fingerprint(state)
-        wrong = [name for name, value in about["fingerprint"].items() if now.get(name) != value]
-        if wrong:
-            raise Damaged(f"{wrong[0]} is not what was saved")
+        prints = about["fingerprint"]
+        changed = [name for name, value in now.items() if prints.get(name) != value]
+        if changed:
+            raise Damaged(f"{changed[0]} is not what was saved")
         return state
 
     def _not_now(self, error: BaseException, step: int) -> None:
@@ -259,16 +295,24 @@ class Checkpoints:
         if about["family"] == self.family and arrays == expected:
             return
         differing = sorted(k for k in arrays | expected if arrays.get(k) != expected.get(k))
-        detail = ""
-        if differing:
-            name = differing[0]
-            detail = (
-                f" {len(differing)} arrays differ, the first is {name}: "
-                f"{arrays.get(name, 'absent')} there, {expected.get(name, 'absent')} here."
+        where = self.folder / str(step)
+        if about["family"] != self.family:
+            raise CheckpointError(
+                f"the checkpoint {where} is of a {about['family']!r}, and this run's model is a "
+                f"{self.family!r}. Use another workdir."
             )
+        wide, narrow = ("64[" in str(side.get(differing[0])) for side in (arrays, expected))
+        if wide != narrow:
+            raise CheckpointError(
+                f"the checkpoint {where} holds numbers of {'64' if wide else '32'} bits, and this "
+                f"process works with {'32' if wide else '64'}: "
+                f"{'set JAX_ENABLE_X64=1' if wide else 'unset JAX_ENABLE_X64'} to go on with it."
+            )
+        name = differing[0]
         raise CheckpointError(
-            f"the checkpoint {self.folder / str(step)} is of another model (a "
-            f"{about['family']!r}; this run's is {self.family!r}).{detail} Use another workdir."
+            f"the checkpoint {where} is of another model than this run's {self.family!r}: "
+            f"{len(differing)} arrays differ, the first is {name}: {arrays.get(name, 'absent')} "
+            f"there, {expected.get(name, 'absent')} here. Use another workdir."
         )
 
     def restore_latest(self, like: Any) -> tuple[int, Any] | None:
@@ -310,6 +354,14 @@ def _everywhere(ok: bool, name: str) -> bool:
     return bool(np.all(multihost_utils.process_allgather(np.asarray(ok))))
 
 
+def _is_score(path: pathlib.Path) -> bool:
+    """Whether a file holds what the best checkpoint is judged by."""
+    try:
+        return schema.problem(json.loads(path.read_text()), schema.SCORE) is None
+    except ValueError:
+        return False
+
+
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
@@ -325,4 +377,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _reason(error: BaseException) -> str:
     """What the operating system said, if it lies beneath; else the error's first line."""
     said = [c.strerror for c in _causes(error) if isinstance(c, OSError) and c.strerror]
+    # tensorstore spells it out at the end of a long line.
+    spelt = re.search(r"os_error_code='(\d+)'", str(error))
+    if not said and spelt:
+        said = [os.strerror(int(spelt[1]))]
     return said[0] if said else _first_line(error)

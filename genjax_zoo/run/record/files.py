@@ -1,13 +1,55 @@
-"""Files that are there whole or not at all.
+"""Files that are there whole or not at all, and folders that can be written before they are needed.
 
 Floor 6.
 """
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 import tempfile
+
+from genjax_zoo.contract import ZooError
+
+
+def place(path: str | os.PathLike, flag: str = "--workdir") -> pathlib.Path:
+    """The path that a flag names, home expanded; raises ZooError where no file system has it."""
+    try:
+        found = pathlib.Path(path).expanduser()
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, PermissionError):
+            found.lstat()
+        str(found).encode()
+    # A name of NUL or of broken UTF-8; a name that is too long, a loop; a home that is nobody's.
+    except (ValueError, OSError, RuntimeError) as error:
+        why = getattr(error, "strerror", None) or str(error).rstrip(".")
+        why = "its name is not UTF-8" if isinstance(error, UnicodeError) else why
+        shown = ascii(os.fspath(path))
+        shown = shown if len(shown) < 100 else f"{shown[:80]}... ({len(shown)} characters)"
+        raise ZooError(f"{flag}={shown} is no path: {why}. Choose another.") from error
+    return found
+
+
+def make_writable(folder: pathlib.Path, flag: str = "--workdir") -> None:
+    """Makes a folder; raises ZooError where it cannot be written."""
+    probe = folder / f".writable.{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        # Not empty: a full disk still takes names.
+        probe.write_bytes(bytes(4096))
+    except OSError as error:
+        why = error.strerror or error
+        for part in (folder, *folder.parents):
+            if part.is_file():
+                why = f"{part} is a file"
+            elif part.is_symlink() and not part.exists():
+                why = f"{part} is a link to nothing"
+        raise ZooError(
+            f"{flag}={folder} cannot be written: {why}. Choose another folder, or free some room."
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink(missing_ok=True)
 
 
 def write(path: pathlib.Path | str, content: bytes | str) -> pathlib.Path:

@@ -1,0 +1,3 @@
+"""The version. Floor 0."""
+
+__version__ = "0.2.0"
