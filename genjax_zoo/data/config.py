@@ -54,7 +54,7 @@ class Data:
     source: str = "digits"
     batch_size: int = number(100, least=1)
     scale: Literal["unit", "symmetric", "raw"] = "unit"
-    resize: int = number(0, least=0)
+    resize: int = number(0, least=0, most=2**14)
     channels: Literal[0, 1, 3] = 0
     background: Literal["white", "grey", "black"] = "white"
     stack: int = number(1, least=1, most=9)
