@@ -22,7 +22,8 @@ def main(argv: Sequence[str], prepare: Callable[[], None] = lambda: None) -> int
 
     Args:
       argv: the program and its words.
-      prepare: what has to be settled before a command starts; help needs none of it.
+      prepare: what has to be settled before a command that works in a workdir starts; help and
+        the list touch no device.
     """
     several = any(arg.lstrip("-").startswith("coordinator") for arg in argv)
     call = None
@@ -31,7 +32,8 @@ def main(argv: Sequence[str], prepare: Callable[[], None] = lambda: None) -> int
         if call.flags.help:
             print(usage(call.command))
         else:
-            prepare()
+            if "workdir" in call.flags:
+                prepare()
             importlib.import_module(f"genjax_zoo.commands.{call.command}").run(call)
         failures.end_output()
         return 0

@@ -26,6 +26,7 @@ from genjax_zoo.measure.results import Result
 from genjax_zoo.measure.scores import compare
 from genjax_zoo.models import ZOO, Family
 from genjax_zoo.run import train as training
+from genjax_zoo.run.devices import memory
 from genjax_zoo.run.record.workdir import Workdir
 from tests.conftest import ROOT, ToyConfig, make_toy
 from tests.test_workdir import mounted
@@ -64,7 +65,7 @@ def call(toy, tmp_path, monkeypatch, capsys):
         if status:
             assert status == 2 and out == ""
             # A run that has begun says first what it learns from.
-            message = re.sub(r"\Adata: .*\n", "", err)
+            message = re.sub(r"\A(data: .*\n)*", "", err)
             assert err.count("genjax-zoo: ") == 1 and message.startswith("genjax-zoo: ")
             assert "Traceback" not in err
         return status, out, err
@@ -162,12 +163,21 @@ def test_samples_honour_what_is_given(call, tmp_path):
         "lable=7": "unknown given 'lable'. Did you mean 'label'",
         "label=?": "expected NAME=VALUE with a number, a list or a .npy file",
         "label=none.npy": "No such file",
-        "label=11": "labels should lie in 0 .. 9, got 11",
+        "label=11": "label should be integers 0 .. 9, one for all or one for each of 3 examples",
         "text=a seven": "--text expects a model that learnt from captions",
     }.items():
         status, _, err = ask(f"--given={asked}")
         assert status == 2
         assert told in err
+
+
+def test_what_is_given_twice_or_is_no_file_of_an_array_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="--given=label=2: label is given twice"):
+        given(["label=1", "label=2"], {})
+    for content in (b"", b"PK\x03\x04", b"no array"):
+        (tmp_path / "x.npy").write_bytes(content)
+        with pytest.raises(ConfigError, match=r"--given=x=.*x\.npy: expected NAME=VALUE"):
+            given([f"x={tmp_path / 'x.npy'}"], {})
 
 
 def test_a_label_can_be_given_by_its_name():
@@ -359,6 +369,11 @@ def test_an_installed_package_brings_its_configs():
     "flag, field, value",
     [
         ("--config.steps=30", "steps", 30),
+        ("--config.steps=1e4", "steps", 10_000),
+        ("--config.steps=2.5E3", "steps", 2500),
+        ("--config.steps=10_000", "steps", 10_000),
+        ("--config.data.source=10e2", "data.source", "10e2"),
+        ("--config.data.dequantise=False", "data.dequantise", False),
         ("--config.optimizer.learning_rate=1", "optimizer.learning_rate", 1.0),
         ("--config.optimizer.learning_rate=1e-4", "optimizer.learning_rate", 1e-4),
         ("--config.data.source=density:ring", "data.source", "density:ring"),
@@ -394,6 +409,30 @@ def test_configs_read_back_from_a_workdir_can_be_overridden(trained, tmp_path):
 
 
 # --------------------------------------------------------------------------------------- bad input
+
+
+def test_what_memory_cannot_hold_is_refused_before_it_is_made(trained, monkeypatch):
+    monkeypatch.setattr(memory, "limit", lambda: 10**9)
+    for words, told in [
+        (["sample", f"--n={10**8}"], "--n=100000000 would take 26 GB, and this CPU has 1 GB"),
+        # A sample fits; what it is drawn by does not.
+        (["sample", f"--n={3 * 10**6}"], "drawing --n=3000000 would take "),
+        (["evaluate", f"--num_samples={10**8}"], "--num_samples=100000000 would take 26 GB"),
+        (["sample", f"--n={10**12}"], "--n=1000000000000: 1000000000000 is not an integer in the"),
+    ]:
+        status, _, err = trained(*words, "--workdir=run")
+        assert status == 2 and told in err
+        assert told.endswith("in the") or "draw fewer at a time, each time with another" in err
+    words = ["train", "--workdir=other", "--config=configs/vae.py:digits"]
+    status, _, err = trained(*words, f"--config.model.widths=({10**8},)")
+    assert status == 2 and "what the model learns would take " in err
+    assert "['Dense_0']['kernel'], is [64, 100000000]: choose smaller fields of config.model" in err
+    status, _, err = trained(*words, f"--config.model.widths=({10**9}, {10**9}, {10**9})")
+    assert status == 2 and "EB, and this CPU has 1 GB" in err
+    words = ["train", "--workdir=other", "--config=configs/vae.py:toy"]
+    monkeypatch.setattr(memory, "limit", lambda: 10**6)
+    status, _, err = trained(*words, f"--config.data.batch_size={10**6}")
+    assert status == 2 and "config.data.batch_size=1000000 would take 8 MB" in err
 
 
 @pytest.mark.parametrize(
@@ -463,10 +502,25 @@ def test_a_command_line_that_makes_no_sense(call, tmp_path, words, telling):
         ("model.avrage=3", "Did you mean 'average'?"),
         ("steps=abc", "--config.steps=abc: expected int, such as 6"),
         ("steps=1.5", "--config.steps=1.5: expected int, such as 6"),
+        ("steps=1e-4", "--config.steps=1e-4: expected int, such as 6"),
+        ("steps=1e400", "--config.steps=1e400: expected int, such as 6"),
+        ("data=digits", "--config.data=digits: config.data is a group of fields; set each, as --"),
+        ("model={'name': 'vae'}", "config.model is a group of fields; set each, as --config.mod"),
+        ("devices", "--config.devices: config.devices is a group of fields"),
         ("optimizer.learning_rate=fast", "expected float, such as 0.02"),
         ("data.dequantise=perhaps", "expected bool, such as False"),
         ("steps=0", "config: steps should be at least 1"),
         ("model.name=toi", "unknown model 'toi'. Did you mean 'toy'?"),
+        ("optimizer.eps=nan", "optimizers: eps should be in (0, 1], got nan"),
+        ("optimizer.clip_norm=inf", "optimizers: clip_norm should be not negative, got inf"),
+        ("optimizer.learning_rate=1e400", "learning_rate should be positive, got inf"),
+        ("optimizer.weight_decay=0.1", "weight_decay=0.1 is of name 'adamw', and would be ignored"),
+        ("optimizer.momentum=0.1", "momentum=0.1 is of name 'sgd' or 'rmsprop', and would be"),
+        ("optimizer.final_fraction=0.1", "is of schedule 'cosine' or 'linear', and would be ign"),
+        ("devices.min_split=0", "devices: min_split should be at least 1, got 0"),
+        (f"seed={2**40}", "config: seed should be in [0, 4294967296), got 1099511627776"),
+        (f"samples={10**12}", "config: samples should be in [1, 100000], got 1000000000000"),
+        (f"data.batch_size={10**12}", "batch_size should be in [1, 1000000], got 1000000000000"),
         ("data.source=density:rong", "unknown density 'rong'. Did you mean 'ring'?"),
         ("data.source=digit", "config.data.source='digit' is none of digits, density:NAME"),
         ("data.source=tfds:mnist", "Without any download: digits, density:ring"),
@@ -558,6 +612,24 @@ def test_a_checkpoint_that_is_not_there(trained):
 def test_an_unknown_measure(trained):
     status, _, err = trained("evaluate", "--workdir=run", "--measures=logprob")
     assert status == 2 and "unknown measure 'logprob'. Did you mean 'log_prob'?" in err
+
+
+def test_a_relative_path_means_the_same_from_another_folder(call, tmp_path, monkeypatch):
+    np.save(tmp_path / "mine.npy", np.random.default_rng(0).random((40, 8, 8)))
+    words = ["--config.data.source=array:mine.npy", "--config.data.batch_size=20"]
+    status, _, err = train(call, *words)
+    assert status == 0 and err.startswith(f"data: reading array:{tmp_path}/mine.npy\n")
+    fields = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert fields["data"]["source"] == f"array:{tmp_path}/mine.npy"
+    assert train(call, *words)[0] == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for command in ("train", "evaluate"):
+        assert call(command, f"--workdir={tmp_path}/run")[0] == 0
+    status, _, err = call(
+        "train", f"--config={tmp_path}/toy.py", f"--workdir={tmp_path}/run", *words
+    )
+    assert status == 2 and "there is no such file" in err
 
 
 def test_a_place_that_cannot_be_written(call):

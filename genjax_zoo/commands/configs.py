@@ -19,6 +19,7 @@ from ml_collections import ConfigDict, config_flags
 
 from genjax_zoo.commands.flags import Call
 from genjax_zoo.contract import ConfigError, ZooError
+from genjax_zoo.data.config import located as absolute
 from genjax_zoo.run import config
 from genjax_zoo.run.record import files, schema
 from genjax_zoo.run.record.workdir import Workdir
@@ -117,6 +118,11 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
                 known = node.keys() if isinstance(node, ConfigDict) else ()
                 raise ConfigError(nearest(name, known, f"field of {where}:"))
             where, node = f"{where}.{name}", node[name]
+        if isinstance(node, ConfigDict):
+            example = f"--{where}.{min(node)}={node[min(node)]}"
+            raise ConfigError(f"{flag}: {where} is a group of fields; set each, as {example}.")
+        if type(node) is int:
+            flag = _whole(flag)
         values, argv = flags.FlagValues(), ["genjax-zoo", flag]
         try:
             config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
@@ -126,6 +132,24 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
             raise ConfigError(f"{flag}: expected {kind}, such as {node!r}.") from error
         config = values.config
     return config
+
+
+def located(config: ConfigDict) -> ConfigDict:
+    """The config, whose data are the same from whatever folder it is read."""
+    data = config.get("data")
+    if isinstance(data, ConfigDict) and isinstance(data.get("source"), str):
+        config = config.copy_and_resolve_references()
+        config.data.source = absolute(config.data.source)
+    return config
+
+
+def _whole(flag: str) -> str:
+    """The flag, 1e4 written out as the integer that it is."""
+    name, equals, value = flag.partition("=")
+    with contextlib.suppress(ValueError):
+        if "e" in value.lower() and (number := float(value)).is_integer():
+            return f"{name}{equals}{int(number)}"
+    return flag
 
 
 def workdir_of(call: Call) -> Workdir:
@@ -155,7 +179,7 @@ def data_dir_of(call: Call, workdir: Workdir) -> str | None:
 
 def of_trained(call: Call, workdir: Workdir) -> config.Run:
     """The config of a workdir that was trained, with the overrides of the command line."""
-    return config.read(override(unjson(workdir.read_config()), call.overrides))
+    return config.read(located(override(unjson(workdir.read_config()), call.overrides)))
 
 
 def unjson(tree: Any) -> Any:

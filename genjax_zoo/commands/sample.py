@@ -9,6 +9,7 @@ import ast
 import hashlib
 import io
 import re
+import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -20,7 +21,9 @@ from genjax_zoo.commands.flags import Call
 from genjax_zoo.contract import ConfigError
 from genjax_zoo.data import sources
 from genjax_zoo.run import trained
-from genjax_zoo.run.record import files, shown
+from genjax_zoo.run.devices import memory
+from genjax_zoo.run.record import files, planes, shown
+from genjax_zoo.run.record.plots import frame_of
 from genjax_zoo.run.setup import SAMPLE
 from genjax_zoo.typed import nearest
 
@@ -29,6 +32,7 @@ def run(call: Call) -> None:
     """Writes samples/sample_step_..., and prints where."""
     known, workdir = call.flags, configs.workdir_of(call)
     parts = trained.read(workdir, configs.of_trained(call, workdir))
+    memory.check_samples("n", known.n, trained.example_of(parts.arrays))
     words = [*known.given, *([f"text={known.text}"] if known.text is not None else [])]
     tokeniser = sources.tokeniser(parts.run.data, parts.symbols, parts.arrays)
     asked = given(words, parts.symbols, tokeniser)
@@ -38,14 +42,23 @@ def run(call: Call) -> None:
     key = jax.random.fold_in(jax.random.key(parts.run.seed), SAMPLE)
     key = jax.random.fold_in(key, known.sample_seed)
     draw = jax.jit(lambda key, state: parts.model.sample(key, state, known.n, asked))
-    batch = jax.tree.map(np.asarray, draw(key, state))
+    compiled = draw.lower(key, state).compile()
+    memory.check_compiled(f"drawing --n={known.n}", compiled, memory.FEWER)
+    batch = jax.tree.map(np.asarray, compiled(key, state))
     name = f"sample_step_{step:08d}_seed_{known.sample_seed}_n_{known.n}"
     stem = folder / (name + told_apart([*words, *call.overrides]))
     packed = io.BytesIO()
     np.savez(packed, **batch)
     arrays = files.write(f"{stem}.npz", packed.getvalue())
-    for path in shown.write(stem, batch, parts.symbols, interval=parts.interval).paths:
+    plane = None
+    if not asked and parts.look.reference and np.shape(batch.get("x"))[1:] == (2,):
+        frame = frame_of(parts.look.reference["x"])
+        plane = planes.of_model(parts.model)(key, state, frame)
+    for path in shown.write(stem, batch, parts.look, plane).paths:
         print(path)
+    for path in sorted(workdir.samples.glob("data.*")):
+        if path != workdir.data:
+            print(f"{path}: the data, shown alike")
     print(f"{arrays}: " + ", ".join(f"{name} {value.shape}" for name, value in batch.items()))
 
 
@@ -81,6 +94,8 @@ def given(
     asked: dict[str, Any] = {}
     for word in words:
         name, _, value = word.partition("=")
+        if name in asked:
+            raise ConfigError(f"--given={word}: {name} is given twice; give it once.")
         is_file = value.endswith(".npy")
         if name == "text" and not is_file:
             if tokeniser is None:
@@ -96,7 +111,7 @@ def given(
             continue
         try:
             asked[name] = np.asarray(np.load(value) if is_file else ast.literal_eval(value))
-        except (ValueError, SyntaxError, OSError) as error:
+        except (ValueError, SyntaxError, OSError, EOFError, zipfile.BadZipFile) as error:
             if called and re.fullmatch(r"[^\W\d][\w -]*", value):
                 raise ConfigError(f"--given={word}: {nearest(value, called, name)}") from error
             raise ConfigError(

@@ -88,7 +88,7 @@ FILES: Mapping[str, File] = {
         "was begun from.",
     ),
     "example.json": File(
-        {"arrays": ARRAYS, "interval": _interval, "symbols": {str: [str]}},
+        {"arrays": ARRAYS, "interval": _interval, "symbols": {str: [str]}, "columns?": [str]},
         "Move it away and give the same train command again, which writes it anew and, where the "
         "run is over, nothing else.",
     ),

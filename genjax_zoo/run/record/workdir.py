@@ -133,6 +133,25 @@ class Workdir:
                     "delete this one, or continue it with the new config by --allow_config_change."
                 )
 
+    def claim_data(self, data: Mapping[str, Any], allow_change: bool) -> None:
+        """Checks that what was learnt from here is what is learnt from now, unless it may change.
+
+        Args:
+          data: what the source says of itself (data/summary.py).
+          allow_change: whether it may.
+        """
+        starts = self.read_runs()
+        before = starts[-1].get("data") or {} if starts and self.has_begun() else {}
+        same = before.get("sha256", data["sha256"]) == data["sha256"]
+        if not same and not allow_change:
+            sizes = before.get("size"), data["size"]
+            what = "as many, but others" if sizes[0] == sizes[1] else f"{sizes[1]} instead"
+            raise ConfigError(
+                f"{self.root} has learnt from {sizes[0]} training examples of {data['name']}, and "
+                f"there are {what} now; bring them back, use another --workdir, or go on with "
+                "these by --allow_config_change."
+            )
+
     def write_config(self, config: Mapping[str, Any]) -> None:
         """config.json: the whole config of the run."""
         write_json(self.config, config)
@@ -195,6 +214,11 @@ class Workdir:
         """One line of metrics.jsonl."""
         with self.metrics.open("a") as file:
             file.write(json.dumps({"step": step, **values}) + "\n")
+
+    @property
+    def data(self) -> pathlib.Path:
+        """Some of the data: what pictures of samples are drawn over, and shown beside."""
+        return self.samples / "data.npz"
 
     def sample_stem(self, step: int) -> pathlib.Path:
         """Where the samples after `step` steps go, but for the files' ends."""
