@@ -31,6 +31,8 @@ RENAMED: Mapping[str, str] = {
     "blur": "instance_noise",
     "noise": "instance_noise",
     "start": "initial",
+    "diffuse": "initial_variance",
+    "solver_error": "log_prob_error",
 }
 """What fields, values and flags were called before version 0.2.0, and are now."""
 

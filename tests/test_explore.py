@@ -1,6 +1,7 @@
 """Paths among latents, inversion, neighbours, and the command that shows them."""
 
 import json
+from types import MappingProxyType
 
 import jax
 import jax.numpy as jnp
@@ -11,14 +12,15 @@ from PIL import Image
 from genjax_zoo.contract import BINARY, ConfigError, Latents, Model, ZooError, categorical
 from genjax_zoo.data.config import Data
 from genjax_zoo.data.sources import open_source
+from genjax_zoo.explore import completions, explorations, paths
 from genjax_zoo.explore import latents as of_latents
-from genjax_zoo.explore import paths
 from genjax_zoo.explore.entries import explore
 from genjax_zoo.explore.explorations import EXPLORATIONS
 from genjax_zoo.explore.latents import encode, flat, invert
 from genjax_zoo.explore.neighbours import neighbours
-from genjax_zoo.explore.subject import begin
+from genjax_zoo.explore.subject import begin, named
 from genjax_zoo.main import main
+from genjax_zoo.maths.probability.given import check_names, known_part
 from genjax_zoo.models import ZOO, Family
 from genjax_zoo.run.config import assemble, make_model, read
 from tests.conftest import ToyConfig, make_toy
@@ -189,12 +191,19 @@ def test_a_copy_is_at_distance_nought():
 # ------------------------------------------------------------------------------- of whole models
 
 
+def sample(key, state, n, given=MappingProxyType({})):
+    """Draws, but for what is known of x."""
+    x = decode(jax.random.normal(key, (n, L)))
+    part = known_part(given, (8, 8, 1), "linear", n)
+    return {"x": x if part is None else jnp.where(part[1], part[0], x)}
+
+
 def linear_model(**fields):
     """x = z W + b with W of orthogonal rows' pseudo-inverse; `encode` is its least squares."""
     given = {
         "init": lambda key, batch: (),
         "step": lambda key, state, batch: (state, {}),
-        "sample": lambda key, state, n: {"x": decode(jax.random.normal(key, (n, L)))},
+        "sample": sample,
     }
     latents = {
         "encode": lambda key, state, batch: (
@@ -252,6 +261,14 @@ def test_a_model_with_prior_and_decode_is_inverted(digits, tmp_path, monkeypatch
     assert codes.of_cloud == "the prior" and abs(codes.cloud.std() - 1) < 0.05
 
 
+def test_examples_are_named_by_their_class(digits, tmp_path):
+    named_digits = digits._replace(symbols={"label": tuple(f"digit {i}" for i in range(9))})
+    subject = begin(linear_model(), (), named_digits, jax.random.key(1), tmp_path)
+    of = {int(label): i for i, label in enumerate(subject.pool["label"][:10])}
+    assert named(subject, of[3]) == f"{subject.number[of[3]]} (digit 3)"
+    assert "(label 9)" in named(subject, of[9]), "which has no name"
+
+
 def test_data_without_x_are_refused(digits, tmp_path):
     with pytest.raises(ZooError, match="shows the x of data, and digits have: text"):
         spaces = {"text": categorical(5)}
@@ -263,12 +280,12 @@ def test_what_a_model_cannot_show_is_one_sentence(digits, tmp_path):
     with pytest.raises(ZooError, match=r"walk.*no decode.*vae"):
         shown(none, digits, tmp_path, ("walk",))
     entries, left_out = shown(none, digits, tmp_path)
-    assert set(entries) == {"neighbours"} and len(left_out) == 1
+    assert set(entries) == {"neighbours", "completions"} and len(left_out) == 1
     binary = linear_model(space=BINARY)
     with pytest.raises(ZooError, match=r"0 or 1.*no path"):
         shown(binary, digits, tmp_path, ("interpolation",))
     entries, left_out = shown(binary, digits, tmp_path)
-    assert set(entries) == {"reconstructions", "neighbours"} and len(left_out) == 1
+    assert set(entries) == {"reconstructions", "completions", "neighbours"} and len(left_out) == 1
     with pytest.raises(ZooError, match="neither encode nor prior"):
         shown(linear_model(encode=None), digits, tmp_path, ("walk",))
     with pytest.raises(ConfigError, match=r"codes 0 \.\. 2"):
@@ -313,13 +330,51 @@ def test_neighbours_are_those_of_draws_whatever_is_looked_at(tmp_path):
 def test_points_of_the_plane_are_shown_too(tmp_path):
     source = open_source(Data(source="density:two_moons", batch_size=20), seed=0)
     model = linear_model(
-        sample=lambda key, state, n: {"x": jax.random.normal(key, (n, 2))},
+        sample=lambda key, state, n, given=(): (
+            check_names(given, (), "normal") or {"x": jax.random.normal(key, (n, 2))}
+        ),
         encode=lambda key, state, batch: batch["x"] / 2,
         decode=lambda key, state, z: {"x": 2 * z},
     )
     entries, left_out = shown(model, source, tmp_path)
     assert {"interpolation", "walk", "sweep"} <= set(entries)
-    assert any("no end of training examples" in sentence for sentence in left_out)
+    assert any("neighbours: it looks among all" in sentence for sentence in left_out)
+    assert any("completions: the model cannot be given a part" in one for one in left_out)
+    with pytest.raises(ZooError, match=r"^neighbours: it looks among all training examples, and"):
+        shown(model, source, tmp_path, ("neighbours",))
+
+
+def test_of_one_example_is_shown_what_it_allows(tmp_path):
+    """A series has no second one to go to, no spread and no neighbours; it has a past."""
+    source = open_source(Data(source="series:nile", batch_size=1), seed=0)
+    config = {"name": "linear_dynamical_system", "structure": "local_level"}
+    model = make_model(read(assemble({"one": {"model": config}}, "one")))
+    state = model.init(jax.random.key(0), source.held_out(jax.random.key(0), 0, 1))
+    subject = begin(model, state, source, jax.random.key(0), tmp_path)
+    entries, left_out = explore(subject, ("all",))
+    assert [entry.what for entry in entries] == ["reconstructions", "completions"]
+    assert "the first 50 of 100 times are given" in entries[1].caption
+    whys = dict(sentence.split(": ") for sentence in left_out)
+    assert whys["interpolation, walk"] == "it needs 2 examples, and these data hold one."
+    assert "spread" in whys["sweep, traversal"] and "hold one" in whys["neighbours"]
+
+
+def test_the_given_half_stays_and_the_rest_is_drawn(digits, tmp_path, monkeypatch):
+    seen = []
+    keep = lambda subject, *blocks: seen.append(blocks) or np.zeros((4, 4, 3), np.uint8)
+    monkeypatch.setattr(completions, "picture", keep)
+    shown(linear_model(), digits, tmp_path, ("completions",))
+    ((x, told, made),) = seen
+    assert x.shape[1:] == told.shape[1:] == (1, 8, 8, 1) and made.shape[1:] == (5, 8, 8, 1)
+    np.testing.assert_array_equal(made[:, :, :4], np.broadcast_to(x, made.shape)[:, :, :4])
+    assert np.ptp(made[:, :, 4:], axis=1).min() > 0
+    np.testing.assert_array_equal(told[:, :, 4:], 0.5)
+
+
+def test_of_very_many_codes_some_are_tried(digits, tmp_path, monkeypatch):
+    monkeypatch.setattr(explorations, "TRIED", 2)
+    entry = shown(linear_model(), digits, tmp_path, ("traversal",))[0]["traversal"]
+    assert "2 of 3 codes, of 2 that were tried" in entry.caption
 
 
 @pytest.mark.parametrize("model", [{"name": "gan", "classes": 2}, {"name": "infogan"}])

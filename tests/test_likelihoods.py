@@ -166,11 +166,14 @@ def test_images_are_as_their_numbers_in_a_row(name):
     np.testing.assert_array_equal(
         likelihood.log_prob(own, f, x), likelihood.log_prob(in_a_row, rows, x.reshape(5, -1))
     )
-    for mean in (True, False):
-        drawn = likelihood.sample(KEY, own, f[0], mean)
+    both = likelihood.sample(KEY, own, f[0], True)
+    same = likelihood.sample(KEY, in_a_row, rows[0], True)
+    assert set(both) == {"x", "mean"}
+    for name, drawn in both.items():
         assert drawn.shape == (5, *shape)
-        same = likelihood.sample(KEY, in_a_row, rows[0], mean)
-        np.testing.assert_allclose(drawn.reshape(5, -1), same, rtol=1e-6)
+        np.testing.assert_allclose(drawn.reshape(5, -1), same[name], rtol=1e-6)
+    alone = likelihood.sample(KEY, own, f[0], False)
+    assert set(alone) == {"x"} and jnp.array_equal(alone["x"], both["x"])
 
 
 def test_a_variance_a_pixel_is_that_pixels():

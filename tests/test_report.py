@@ -1,6 +1,7 @@
 """Pictures that never raise, facts that never fail, and a page that holds what a workdir holds."""
 
 import base64
+import csv
 import html.parser
 import json
 import math
@@ -17,13 +18,29 @@ import pytest
 from PIL import Image
 
 import genjax_zoo
-from genjax_zoo.contract import DataError, Model
+from genjax_zoo.contract import DataError, Exactness, Latents, Measure, Model, categorical
 from genjax_zoo.data.config import Data
 from genjax_zoo.data.sources import open_source
+from genjax_zoo.learn.state import TrainState
 from genjax_zoo.models import ZOO
+from genjax_zoo.run import trained
 from genjax_zoo.run.config import assemble
 from genjax_zoo.run.observers import Samples
-from genjax_zoo.run.record import files, page, pictures, provenance, report
+from genjax_zoo.run.record import (
+    cards,
+    charts,
+    checkout,
+    files,
+    gallery,
+    page,
+    pictures,
+    planes,
+    plots,
+    provenance,
+    report,
+    shown,
+)
+from genjax_zoo.run.record.workdir import Workdir
 
 FAMILY = next(iter(ZOO))
 
@@ -61,8 +78,8 @@ def test_pictures_beside_one_another_are_parted_by_white():
 
 @pytest.mark.parametrize("values", [[0.1, 0.5, np.nan, np.inf], [2.0, 2.0], []])
 def test_histograms_of_whatever_numbers(values):
-    drawn = pictures.histograms({"samples": np.array(values), "data": np.ones(3)}, "distance")
-    assert drawn.shape == (320, 640, 3) and drawn.min() < 128
+    drawn = plots.histograms({"samples": np.array(values), "data": np.ones(3)}, "distance")
+    assert drawn.shape == (640, 1280, 3) and drawn.min() < 128
 
 
 def test_small_images_are_enlarged_by_a_whole_factor():
@@ -96,13 +113,15 @@ def test_a_grid_is_of_images(shape):
 
 def test_points_lie_where_they_should():
     corner = np.array([[-1.0, -1.0], [1.0, 1.0]])
-    picture = pictures.scatter(np.array([[0.5, 0.5]] * 9), reference=corner, size=200)
-    assert picture.shape == (200, 200, 3)
+    picture = plots.scatter(np.array([[0.5, 0.5]] * 9), reference=corner, size=600)
+    assert picture.shape == (600, 600, 3)
+    picture = picture[50:]  # beneath the legend
     blue = np.argwhere((picture[..., 2].astype(int) - picture[..., 0]) > 80)
     # The frame is 1.2 times the data's: (0.5, 0.5) lies at (0.5 / 1.2 + 1) / 2 of it.
-    across, up = blue[:, 1].mean(), 199 - blue[:, 0].mean()
-    assert across == pytest.approx(200 * (0.5 / 1.2 + 1) / 2, abs=2)
-    assert up == pytest.approx(200 * (0.5 / 1.2 + 1) / 2, abs=2)
+    across, up = blue[:, 1].mean(), 549 - blue[:, 0].mean()
+    share = (0.5 / 1.2 + 1) / 2
+    assert across == pytest.approx(600 * (plots.LEFT + plots.SIDE * share), abs=2)
+    assert up == pytest.approx(600 * (plots.BOTTOM + plots.SIDE * share), abs=2)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e308, -1e308, 0.0])
@@ -136,10 +155,10 @@ def test_the_shape_chooses_the_picture():
     same = np.testing.assert_array_equal
     images, points, text = x.random((4, 8, 8, 1)), x.random((9, 2)), x.integers(0, 65, (3, 20))
     same(pictures.picture(images, low=-1), pictures.grid(images, low=-1))
-    same(pictures.picture(points, points), pictures.scatter(points, points))
+    same(pictures.picture(points, points), plots.scatter(points, points))
     same(pictures.picture(text), pictures.heat(text))
     series, clips = x.random((3, 9, 2)), x.random((3, 5, 8, 8, 3))
-    same(pictures.picture(series, series), pictures.lines(series, series))
+    same(pictures.picture(series, series), plots.lines(series, series))
     same(pictures.picture(clips, high=2), pictures.film(clips, high=2))
 
 
@@ -150,20 +169,37 @@ def bluish(picture):
 def test_a_line_lies_where_its_series_does_and_ends_at_the_edge():
     step = np.where(np.arange(100) < 50, 1.0, 9e9)[None, :, None]
     data = np.where(np.arange(100) < 50, 0.0, 1.0)[None, :, None]
-    rows, columns = np.nonzero(bluish(pictures.lines(step, data)))
-    early, late = (rows[columns < columns.mean()], rows[columns > columns.mean() + 9])
+    plot = lambda x: plots.lines(x, data)[int(plots.MARGIN * plots.DOTS) :]  # beneath the legend
+    rows, columns = np.nonzero(bluish(plot(step)))
+    early, late = (rows[columns < columns.mean()], rows[columns > columns.mean() + 30])
     # The frame is 1.3 times the data's, [0, 1], and what is beyond it lies on its upper edge.
-    assert late.min() == late.max() or np.ptp(late) <= 3
+    assert late.min() == late.max() or np.ptp(late) <= 6
     assert late.max() < early.max()
-    grey = np.argwhere(np.ptp(pictures.lines(step, data), -1) == 12)
-    assert abs(grey[:, 0].min() - np.median(early)) <= 3
+    grey = np.argwhere((plot(step) == (0xB8, 0xBC, 0xC4)).all(-1))
+    assert abs(grey[:, 0].min() - np.median(early)) <= 6
+
+
+def test_a_series_off_the_frame_has_its_own_and_the_data_a_panel_before_it():
+    """In the data's frame it would be a line on the edge, of which nothing is seen."""
+    data = np.sin(np.arange(50.0))[None, :, None]
+    far = 1e6 + 1e3 * np.cos(np.arange(50.0))[None, :, None]
+    near, off = plots.lines(data, data), plots.lines(np.concatenate([data, far]), data)
+    red = lambda picture: np.sum((picture[..., 0].astype(int) - picture[..., 2]) > 150)
+    assert red(near) == 0 and red(off) > 50
+    # Three panels in two columns: the data, a sample over them, and the far one by itself.
+    upper, lower = np.array_split(off[60:], 2)
+    blue = lambda picture: int(bluish(picture).sum())
+    left, right = np.array_split(upper, 2, axis=1)
+    assert blue(left) == 0 and blue(right) > 500
+    rows = np.nonzero(bluish(lower).any(1))[0]
+    assert np.ptp(rows) > 0.3 * len(lower), "it is seen whole"
 
 
 def test_a_number_that_is_none_leaves_a_gap_and_is_counted():
     whole = np.zeros((1, 101, 1))
     gap = whole.copy()
     gap[0, 40:61] = np.nan
-    whole, gap = pictures.lines(whole), pictures.lines(gap)
+    whole, gap = plots.lines(whole), plots.lines(gap)
     across = np.flatnonzero(bluish(whole).any(0))
     left, right = across.min(), across.max()
     middle = (left + right) // 2
@@ -171,6 +207,31 @@ def test_a_number_that_is_none_leaves_a_gap_and_is_counted():
     assert not bluish(gap)[:, middle - 30 : middle + 30].any()
     red = lambda picture: np.sum((picture[..., 0].astype(int) - picture[..., 2]) > 120)
     assert red(gap) > 50 and red(whole) == 0
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_images_of_any_number_of_channels_are_images(channels):
+    """Two digits in two channels were one row of a heat map, 1568 pixels wide."""
+    x = np.zeros((4, 28, 28, channels))
+    x[1, :, :, 1] = 1
+    picture = pictures.picture(x)
+    wide = 2 * (28 * channels + channels - 1) + 3 * pictures.SPACE
+    assert picture.shape == (2 * 28 + 3 * pictures.SPACE, wide, 3)
+    inside = picture[pictures.SPACE : pictures.SPACE + 28, :, 0]
+    # The second image, beside the first, is white in its second channel alone.
+    second = 2 * pictures.SPACE + 28 * channels + channels - 1
+    assert (inside[:, second : second + 28] == 0).all()
+    assert (inside[:, second + 29 : second + 57] == 255).all()
+
+
+def test_a_page_of_large_pictures_can_be_opened(tmp_path):
+    noise = np.random.default_rng(0).integers(0, 256, (300, 1600, 3)).astype(np.uint8)
+    for step in range(4):
+        pictures.write_png(tmp_path / f"samples/step_{step:08d}.png", noise)
+    size = (tmp_path / "samples/step_00000000.png").stat().st_size
+    page = report.write(tmp_path)
+    assert page.stat().st_size < 1.7 * size, "four of them, of which three are in the strip"
+    assert outline(tmp_path).tags.count("img") == 4
 
 
 def test_a_film_shows_some_frames_from_first_to_last():
@@ -262,13 +323,123 @@ def test_pictures_show_the_means_and_what_is_measured_are_the_draws(tmp_path):
     )
     shown_pictures = []
     journal = types.SimpleNamespace(
-        workdir=types.SimpleNamespace(sample_stem=lambda step: tmp_path / f"step_{step}"),
+        workdir=Workdir(tmp_path),
         picture=lambda step, pixels: shown_pictures.append(pixels),
     )
     watching = Samples(setup, journal)
     told = watching.draw(0, None)
     assert told["diversity"] == pytest.approx(1, abs=0.05) and not watching.warning
     np.testing.assert_array_equal(shown_pictures[0], pictures.grid(0.4 + 0.2 * x))
+
+
+def test_a_workdir_keeps_some_of_the_data_for_its_pictures(tmp_path, monkeypatch):
+    """So that samples are drawn in the frame of training, where the data are no more."""
+    x = np.arange(40.0, dtype=np.float32).reshape(20, 2)
+    setup = types.SimpleNamespace(
+        source=types.SimpleNamespace(
+            symbols={"label": ("no", "yes")}, interval=(0.0, 1.0), columns=("a", "b")
+        ),
+        example={"x": x, "label": np.zeros(20, np.int32)},
+        run=types.SimpleNamespace(samples=8, data=types.SimpleNamespace(batch_size=20)),
+        like=TrainState({"w": np.zeros((3, 4)), "b": np.zeros(4)}, (), (), None),
+    )
+    workdir = Workdir(tmp_path)
+    trained.describe(setup, workdir)
+    assert json.loads(workdir.example.read_text())["parameters"] == 16
+    with np.load(workdir.data) as kept:
+        np.testing.assert_array_equal(kept["x"], x[:8])
+    # Of large examples fewer, and one at least.
+    for size, n in ((12 * 3 + 1, 3), (1, 1)):
+        monkeypatch.setattr(trained, "DATA_BYTES", size)
+        trained.describe(setup, workdir)
+        with np.load(workdir.data) as kept:
+            assert len(kept["x"]) == len(kept["label"]) == n
+
+
+@pytest.mark.parametrize("content", [None, b"", b"PK", b"no zip at all", b"\x93NUMPY"])
+def test_without_the_data_samples_are_drawn_all_the_same(tmp_path, capsys, content):
+    workdir = Workdir(tmp_path)
+    if content is not None:
+        files.write(workdir.data, content)
+    assert trained._kept(workdir) == {}
+    said = "".join(capsys.readouterr())
+    assert ("data.npz cannot be read" in said) == (content is not None)
+
+
+MEANS, STDS = np.array([[-2.0, 0.0], [2.0, 1.0]]), np.array([0.5, 1.0])
+"""A mixture of two Gaussians, evenly."""
+
+
+def mixture(**fields):
+    """Of the contract alone, as planes.py sees it."""
+
+    def by_class(key, state, batch):
+        squares = jnp.sum((batch["x"][:, None] - MEANS) ** 2, -1) / (2 * STDS**2)
+        return -squares - jnp.log(4 * jnp.pi * STDS**2)
+
+    def sample(key, state, n):
+        which = jax.random.randint(key, (n,), 0, 2)
+        noise = jax.random.normal(jax.random.fold_in(key, 1), (n, 2))
+        return {"x": jnp.asarray(MEANS)[which] + jnp.asarray(STDS)[which, None] * noise}
+
+    log_prob = lambda *args: jax.nn.logsumexp(by_class(*args), -1)
+    nothing = lambda *_: None
+    encode = lambda *args: jax.nn.softmax(by_class(*args), -1)
+    given = {
+        "log_prob": Measure(log_prob, Exactness.EXACT, density=True),
+        "latents": Latents(nothing, encode, space=categorical()),
+    }
+    return Model(nothing, nothing, sample, **given | fields)
+
+
+def test_the_plane_knows_a_density_and_the_components_of_a_mixture():
+    frame = plots.frame_of(np.array([[-7.0, -7.0], [7.0, 7.0]]))
+    plane = planes.of_model(mixture())(jax.random.key(0), None, frame)
+    p, cell = np.exp(plane.log_density), (2 * frame.half / planes.SIDE) ** 2
+    assert p.sum() * cell == pytest.approx(1, abs=0.01)
+    # The lowest row first, and the leftmost column: the mean over the cells is the mixture's.
+    at = frame.grid(planes.SIDE)
+    np.testing.assert_allclose((at * p.ravel()[:, None]).sum(0) * cell, MEANS.mean(0), atol=0.01)
+    for component, mean, std in zip(plane.components, MEANS, STDS, strict=True):
+        np.testing.assert_allclose(component.mean, mean, atol=0.1)
+        np.testing.assert_allclose(component.covariance, std**2 * np.eye(2), atol=0.12)
+    outline = plots._ellipse(plots.Component(MEANS[1], np.diag([4.0, 1.0])))
+    assert np.abs(outline - MEANS[1]).max(0) == pytest.approx([4, 2], abs=0.02)
+    # Where the density is a bound, or wants a label, and the latents are codes, there is nothing.
+    bound = Measure(lambda *_: jnp.zeros(4096), Exactness.LOWER_BOUND, density=True)
+    codes = Latents(lambda *_: None, lambda k, s, b: jnp.zeros((2000, 3), int), space=categorical())
+
+    def unlabelled(key, state, batch):
+        raise DataError("needs labelled data")
+
+    for fields in (
+        {"log_prob": bound, "latents": codes},
+        {"log_prob": Measure(unlabelled, Exactness.EXACT, density=True), "latents": None},
+        {"log_prob": None, "latents": None},
+    ):
+        nothing = planes.of_model(mixture(**fields))(jax.random.key(0), None, frame)
+        assert nothing.log_density is None and list(nothing.components) == []
+
+
+def test_what_a_model_says_of_the_plane_is_drawn_and_points_beyond_it_are_counted():
+    data = np.random.default_rng(0).normal(size=(50, 2))
+    frame = plots.frame_of(data)
+    density = -np.sum(frame.grid(8) ** 2, 1).reshape(8, 8)
+    whole = plots.scatter(
+        data, data, plots.Plane(density, [plots.Component(np.ones(2), np.eye(2))])
+    )
+    plain = plots.scatter(data, data)
+    amber = lambda picture: np.sum((picture[..., 0] > 230) & (picture[..., 2] < 200))
+    green = lambda picture: np.sum((picture == (0x2F, 0x7D, 0x4F)).all(-1))
+    assert amber(whole) > 1000 + amber(plain) and green(whole) > 100 and green(plain) == 0
+    red = lambda picture: np.sum((picture[..., 0].astype(int) - picture[..., 2]) > 150)
+    assert red(plots.scatter(data + np.array([99.0, 0]), data)) > 50 and red(plain) == 0
+    for broken in (np.full((8, 8), np.nan), np.full((8, 8), -np.inf)):
+        plots.scatter(
+            data,
+            data,
+            plots.Plane(broken, [plots.Component(np.full(2, np.nan), np.full((2, 2), np.nan))]),
+        )
 
 
 # ------------------------------------------------------------------------------- provenance
@@ -291,7 +462,7 @@ def test_no_git_and_no_checkout_are_no_failure(monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         patch.setattr(subprocess, "run", absent)
         assert provenance.record()["commit"] is None
-    monkeypatch.setattr(genjax_zoo, "__file__", str(tmp_path / "__init__.py"))
+    monkeypatch.setattr(checkout, "PACKAGE", tmp_path)
     record = provenance.record()
     assert (record["commit"], record["dirty"]) == (None, None)
 
@@ -303,7 +474,7 @@ def test_an_installed_copy_in_a_foreign_checkout_is_not_that_commit(monkeypatch,
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "theirs"], check=True)
     (package / "__init__.py").write_text("")
-    monkeypatch.setattr(genjax_zoo, "__file__", str(package / "__init__.py"))
+    monkeypatch.setattr(checkout, "PACKAGE", package)
     assert provenance.record()["commit"] is None
     subprocess.run([*git, "add", "."], check=True)
     subprocess.run([*git, "commit", "-q", "-m", "ours"], check=True)
@@ -424,8 +595,8 @@ def test_the_page_requests_nothing(workdir):
 
 
 def test_many_pictures_are_thinned_to_first_and_last_and_some_between(workdir):
-    steps = [step for step, _ in report._pictures(workdir / "samples")]
-    assert len(steps) == report.PICTURES
+    steps = [step for step, _ in gallery.pictures_of(workdir / "samples")]
+    assert len(steps) == gallery.PICTURES
     assert (steps[0], steps[-1]) == (0, 19)
     assert steps == sorted(set(steps))
 
@@ -452,7 +623,7 @@ def test_texts_and_origins_are_on_the_page(workdir):
     starts[-1]["begun"] = {"params": whole, "other": origin, "broken": None}
     (workdir / "run.json").write_text(json.dumps(starts))
     text = text_of(workdir)
-    assert "line 15 step 19" in text and "line 16" not in text
+    assert "line 15 Samples, step 19" in text and "line 16" not in text
     assert "params: /runs/vae, step 60 of a vae on digits, sha256 abababababababab" in text
     assert "other: /runs/vae, step 60 of a ? on ?" in text and "broken: ?, step ?" in text
 
@@ -498,20 +669,20 @@ def test_all_text_is_escaped(tmp_path):
 
 
 def test_a_value_keeps_to_its_error():
-    assert report._value(-94.4712, 0.0312) == ("−94.471", "± 0.031")
-    assert report._value(1234.5, 17.3) == ("1,234", "± 17")
-    assert report._value(0.5, None) == ("0.50000", "")
-    assert report._value(math.nan, 1.0) == ("not a number", "")
-    assert report._value(None, None) == ("not measured", "")
+    assert cards.value_of(-94.4712, 0.0312) == ("−94.471", "± 0.031")
+    assert cards.value_of(1234.5, 17.3) == ("1,234", "± 17")
+    assert cards.value_of(0.5, None) == ("0.50000", "")
+    assert cards.value_of(math.nan, 1.0) == ("not a number", "")
+    assert cards.value_of(None, None) == ("not measured", "")
 
 
 def test_a_score_is_shown_with_its_interval(workdir):
     entry = {"name": "kernel_distance", "value": -0.01234, "low": -0.034, "high": 0.0123, "n": 2000}
     files.write(workdir / "eval" / "metrics.json", json.dumps([entry]))
     assert "−0.012 [−0.034, 0.012]" in text_of(workdir)
-    assert report._spread(8.0, 8.0, 8.0) == ("8", "[8, 8]")
-    assert report._spread(7.0, 6.0, 8.0) == ("7.0", "[6.0, 8.0]")
-    assert report._spread(math.nan, math.nan, math.nan)[0] == "not a number"
+    assert cards.spread(8.0, 8.0, 8.0) == ("8", "[8, 8]")
+    assert cards.spread(7.0, 6.0, 8.0) == ("7.0", "[6.0, 8.0]")
+    assert cards.spread(math.nan, math.nan, math.nan)[0] == "not a number"
 
 
 @pytest.mark.parametrize(
@@ -536,19 +707,127 @@ def test_numbers_are_short(value, written):
     ],
 )
 def test_any_line_is_a_chart(line):
-    drawn = Outline(page.chart({"": line}))
-    assert "nan" not in page.chart({"": line}).lower()
+    drawn = Outline(charts.chart({"": line}))
+    assert "nan" not in charts.chart({"": line}).lower()
     assert "svg" in drawn.tags or "No finite value" in "".join(drawn.text)
 
 
 def test_a_line_of_many_points_keeps_its_extremes():
     line = [(s, 100.0 if s == 777 else 0.0) for s in range(5000)]
-    drawn = page.chart({"": line})
+    drawn = charts.chart({"": line})
     assert "band" in drawn
     heights = [float(p.split(",")[1]) for p in drawn.split('points="')[1].split('"')[0].split()]
-    assert min(heights) == pytest.approx(page.TOP + 0.06 / 1.12 * 138, abs=0.1)
+    assert min(heights) == pytest.approx(charts.TOP + 0.06 / 1.12 * 138, abs=0.1)
+
+
+@pytest.mark.parametrize("values", [(230_016.5, 230_018.5), (-0.0003755, -0.000377)])
+def test_long_labels_have_room(values):
+    """They were cut off: "30.018k" of 230.018k."""
+    drawn = charts.chart({"": list(enumerate(np.linspace(*values, 9)))})
+    for part in drawn.split('<text x="')[1:]:
+        place, _, rest = part.partition('"')
+        label = rest.partition(">")[2].partition("<")[0]
+        if 'class="y"' in rest.partition(">")[0]:
+            assert float(place) >= charts.LETTER * len(label), label
+
+
+def test_a_start_that_dwarfs_the_rest_leaves_the_frame_and_is_told():
+    """log p(x) of a first step may be thousands of nats below all others."""
+    line = [(1, -9e4), *((s, -90.0 - 5 * math.cos(s)) for s in range(20, 400, 10))]
+    drawn = charts.chart({"": line})
+    assert "from −90,000, off the frame" in drawn and "−90,000" in drawn.split("<title>")[1]
+    heights = [float(p.split(",")[1]) for p in drawn.split('points="')[1].split('"')[0].split()]
+    assert heights[0] == charts.HEIGHT - charts.BOTTOM == max(heights)
+    assert max(heights[1:]) - min(heights[1:]) > 100
+    # A fall that goes on is no start; what is positive has a logarithmic axis.
+    for other in ([(s, -1e4 + s) for s in range(1, 400)], [(1, 1e6), (2, 3.0), (3, 2.0)]):
+        assert "off the frame" not in charts.chart({"": other})
 
 
 def test_a_gap_cuts_the_line():
-    drawn = page.chart({"": [(1, 1), (2, 2), (3, math.nan), (4, 1), (5, 2)]})
+    drawn = charts.chart({"": [(1, 1), (2, 2), (3, math.nan), (4, 1), (5, 2)]})
     assert drawn.count("<polyline") == 2
+
+
+def test_the_last_samples_stand_beside_the_data_and_are_no_second_time_on_the_page(workdir):
+    folder = workdir / "samples"
+    last = pictures.write_png(folder / "step_00000019.png", np.full((9, 9, 3), 99, np.uint8))
+    assert text_of(workdir).count("Samples, step 19") == 1
+    whole = report.write(workdir).read_text()
+    assert whole.count(base64.b64encode(last.read_bytes()).decode()) == 1
+    assert "Data" not in outline(workdir).text
+    pictures.write_png(folder / "data.png", np.full((3, 40, 3), 7, np.uint8), "x")
+    assert outline(workdir).text.count("Data") == 1
+    pictures.write_png(folder / "step_00000019.png", np.zeros((2, 2, 3), np.uint8), "mean")
+    assert "Means of p(x | what is hidden), step 19" in text_of(workdir)
+    # One step alone stands at the top, and there is none before it.
+    for path in folder.glob("step_000000[01][0-8].png"):
+        path.unlink()
+    (folder / "step_00000009.png").unlink()
+    assert "Samples before" not in text_of(workdir)
+
+
+def test_small_pictures_keep_their_edges_and_large_ones_are_smooth(workdir):
+    folder = workdir / "samples"
+    for name, width in (("data", 2000), ("step_00000019", 60)):
+        pictures.write_png(folder / f"{name}.png", np.zeros((9, width, 3), np.uint8))
+    images = [part for part in report.write(workdir).read_text().split("<img ")[1:]]
+    of = {caption: part.split(">")[0] for part in images for caption in (part.split('alt="')[1],)}
+    edges = {key.partition('"')[0]: 'class="pixels"' in tag for key, tag in of.items()}
+    assert edges["Data"] is False and edges["Samples, step 19"] is True
+
+
+def test_rows_are_a_table_with_names_and_the_means_of_all(tmp_path):
+    x = np.arange(36.0).reshape(12, 3)
+    look = shown.Look(columns=("A", "B", "<C>"), symbols={"label": ("no", "yes")})
+    written = shown.write(tmp_path / "samples/step_00000004", {"x": x, "label": [0, 1] * 6}, look)
+    assert written.picture is None and [p.suffix for p in written.paths] == [".csv"]
+    with written.paths[0].open() as file:
+        header, first, *rest = csv.reader(file)
+    assert header == ["A", "B", "<C>", "label"] and first == ["0", "1", "2", "no"]
+    assert len(rest) == 11
+    text = text_of(tmp_path)
+    assert "A B <C> label 0 1 2 no 3 4 5 yes" in text
+    assert "16.5 17.5 18.5 Samples, step 4, 8 of 12; below them the means of all" in text
+    # Without names they are numbered; long rows, images and points of the plane are pictures.
+    assert shown.table(x).startswith("x1,x2,x3\n")
+    is_table = {shape: shown.is_table(np.zeros(shape)) for shape in [(4, 1), (4, 2), (4, 99), (4,)]}
+    assert is_table == {(4, 1): True, (4, 2): False, (4, 99): False, (4,): False}
+
+
+@pytest.mark.parametrize("content", ["", "A,B", "A\n1\nx", "A,B\n1\n", "\x00\xff\n1"])
+def test_a_damaged_table_is_a_page_too(tmp_path, content):
+    files.write(tmp_path / "samples" / "step_00000004.csv", content)
+    assert "genjax_zoo" in text_of(tmp_path)
+
+
+def test_the_page_tells_how_large_and_how_fast(workdir):
+    (workdir / "example.json").write_text(json.dumps({"parameters": 12345}))
+    text = text_of(workdir)
+    # 25 + 20 steps in 61 + 59.4 seconds.
+    assert "12,345 parameters" in text and "steps a second 0.374" in text
+
+
+def test_a_number_measured_again_is_one_card_and_says_what_it_was(workdir):
+    older = {**MEASURED, "value": -19.25, "step": 20, "n": 100}
+    other = {**MEASURED, "name": "iwae", "preprocessing": "as they are"}
+    files.write(workdir / "eval" / "metrics.json", json.dumps([MEASURED, older, other]))
+    text = text_of(workdir)
+    assert text.count("log prob") == 1 and text.count("iwae") == 1
+    assert "Before: −19.25 at step 20 (n = 100)" in text.replace("−19.250", "−19.25")
+    assert text.count("binarised by threshold at 0.5") == 1 and "as they are" in text
+
+
+def test_a_chart_tells_its_values_and_has_three_ticks_at_least():
+    rng = np.random.default_rng(0)
+    for _ in range(200):
+        low = float(rng.normal()) * 10.0 ** rng.integers(-3, 4)
+        width = abs(low) * 10.0 ** rng.uniform(-3, 0.2) + 1e-6
+        line = [(s, low + width * s / 30) for s in range(31)]
+        drawn = charts.chart({"test": line})
+        assert drawn.count('class="y"') >= 3, (low, width)
+        assert drawn.count('class="y"') <= 20
+    assert "<title>test" in drawn and drawn.count("<title>") == 31
+    assert f"{page.number(line[-1][1], 5)} at step 30</title>" in drawn
+    many = charts.chart({"": [(s, math.sin(s)) for s in range(5000)]})
+    assert many.count("<title>") == charts.TOLD

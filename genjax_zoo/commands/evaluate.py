@@ -31,6 +31,7 @@ SHORTER = "--examples={} takes fewer, and whoever stops it keeps the numbers so 
 def run(call: Call) -> None:
     """Adds to eval/metrics.json and the report, and prints."""
     workdir = configs.workdir_of(call)
+    workdir.read_numbers()
     own_run = configs.of_trained(call, workdir)
     of_examples = examples.measures_of(make_model(own_run))
     asked = tuple(call.flags.measures or ())

@@ -170,12 +170,16 @@ FLAGS = (
     Flag(
         "what",
         ["explore"],
-        "Reconstructions, interpolation, walk, sweep, traversal, algebra, neighbours, with "
-        "commas; or all.",
+        "Reconstructions, interpolation, walk, sweep, traversal, algebra, completions, "
+        "neighbours, with commas; or all.",
         flags.DEFINE_list,
         ["all"],
     ),
-    Flag("out", ["explore"], "Folder of the pictures; WORKDIR/explore if not given."),
+    Flag(
+        "out",
+        ["sample", "explore"],
+        "Folder of what is written; WORKDIR/samples or WORKDIR/explore if not given.",
+    ),
     Flag("codes", ["explore"], "The latents that a sweep moves, as 0,1; the most telling if none."),
     Flag(
         "seed",
@@ -184,6 +188,13 @@ FLAGS = (
         flags.DEFINE_integer,
         0,
         SEEDS,
+    ),
+    Flag(
+        "debug",
+        list(COMMANDS),
+        "Raise an error as it is, with its traceback, and not as one sentence.",
+        flags.DEFINE_boolean,
+        False,
     ),
     Flag(
         "help",

@@ -11,7 +11,7 @@ from typing import Literal, NamedTuple
 import numpy as np
 
 from genjax_zoo.contract import ConfigError, ZooError
-from genjax_zoo.explore import neighbours, paths
+from genjax_zoo.explore import completions, neighbours, paths
 from genjax_zoo.explore.latents import Encoded
 from genjax_zoo.explore.pictures import (
     Shown,
@@ -22,12 +22,13 @@ from genjax_zoo.explore.pictures import (
     picture,
     write,
 )
-from genjax_zoo.explore.subject import Subject, named
+from genjax_zoo.explore.subject import Subject, called, named
 
 SHOWN, FRAMES, TURN = 6, 9, 16
 """Rows of a picture; images of a path in a row; frames of an animation between two examples."""
-GRID, CODES, VALUES = 15, 10, 11
-"""Images a side of a sweep; codes that are traversed, at most, and the values each takes."""
+GRID, CODES, VALUES, TRIED = 15, 10, 11, 256
+"""Images a side of a sweep; codes that are traversed, at most, and the values each takes; of more
+codes than `TRIED` only so many are tried, evenly."""
 
 
 def reconstructions(subject: Subject, codes: Encoded) -> Iterator[Shown]:
@@ -40,14 +41,15 @@ def reconstructions(subject: Subject, codes: Encoded) -> Iterator[Shown]:
     rows = pairs.reshape(-1, 8, *x.shape[1:]) if n % 4 == 0 else pairs
     yield Shown(
         [write(subject, "reconstructions", picture(subject, *pairs_of_columns(rows)))],
-        f"Held-out examples, each beside the decoding of its latents, {codes.how}. Mean squared "
-        f"error {error:.4g} a number, over {len(x)} examples.",
+        f"Examples of {subject.source.held_out_split}, each beside the decoding of its latents, "
+        f"{codes.how}. Mean squared error {error:.4g} a number, n = {len(x)}.",
         {"squared error a number": float(error)},
     )
 
 
 def interpolation(subject: Subject, codes: Encoded) -> Iterator[Shown]:
     """Between pairs of held-out examples, by each kind of path."""
+    _check_pool(codes, 2)
     n = min(SHOWN, len(codes.z) // 2)
     pairs = [(2 * i, 2 * i + 1) for i in range(n)]
     words = ", ".join(f"{named(subject, a)} to {named(subject, b)}" for a, b in pairs)
@@ -74,6 +76,7 @@ def interpolation(subject: Subject, codes: Encoded) -> Iterator[Shown]:
 
 def walk(subject: Subject, codes: Encoded) -> Iterator[Shown]:
     """Round a smooth closed path through several encodings."""
+    _check_pool(codes, 2)
     n = min(SHOWN, len(codes.z))
     x = codes.decode(paths.loop(codes.z[:n], TURN))
     rows, ends = x.reshape(n, TURN, *x.shape[1:])[:, ::2], subject.pool["x"][:n, None]
@@ -91,12 +94,33 @@ def walk(subject: Subject, codes: Encoded) -> Iterator[Shown]:
     )
 
 
-def _traversals(subject: Subject, codes: Encoded) -> tuple[np.ndarray, np.ndarray]:
-    """Decodings of each code over its quantiles [L, VALUES, ...], and how they vary [L]."""
-    at, base = paths.quantiles(codes.cloud, VALUES), codes.z[0]
-    x = [codes.decode(paths.sweep(base, (j,), (at[:, j],))) for j in range(len(base))]
-    shown = np.stack(x)
-    return shown, np.mean(shown.reshape(*shown.shape[:2], -1).var(1), axis=1)
+def _check_pool(codes: Encoded, least: int) -> None:
+    """Raises ZooError where there are fewer examples than an exploration needs."""
+    if len(codes.z) < least:
+        raise ZooError(f"it needs {least} examples, and these data hold one.")
+
+
+def _check_cloud(codes: Encoded) -> None:
+    """Raises ZooError where nothing tells how latents spread."""
+    if len(codes.cloud) < 2:
+        raise ZooError(
+            "it moves latents over their spread, which neither a prior of the model nor a second "
+            "example tells here."
+        )
+
+
+def _traversal(codes: Encoded, j: int) -> np.ndarray:
+    """Decodings of code j over its quantiles, the others at rest: [VALUES, ...]."""
+    at = paths.quantiles(codes.cloud[:, [j]], VALUES)[:, 0]
+    return codes.decode(paths.sweep(codes.z[0], (j,), (at,)))
+
+
+def _moved(codes: Encoded) -> dict[int, float]:
+    """How much each code moves the decoding, as a variance a number; of very many codes, some."""
+    L = codes.z.shape[1]
+    tried = np.unique(np.linspace(0, L - 1, min(L, TRIED)).round().astype(int)).tolist()
+    variance = lambda x: float(np.mean(x.reshape(len(x), -1).var(0)))
+    return {j: variance(_traversal(codes, j)) for j in tried}
 
 
 def sweep(subject: Subject, codes: Encoded) -> Iterator[Shown]:
@@ -104,10 +128,12 @@ def sweep(subject: Subject, codes: Encoded) -> Iterator[Shown]:
     L = codes.z.shape[1]
     if L < 2:
         raise ZooError("it needs two latents, and this model has one; look at --what=traversal.")
+    _check_cloud(codes)
     pair = subject.pair
     if pair is None:
-        moved = _traversals(subject, codes)[1] if L > 2 else np.zeros(L)
-        pair = tuple(sorted(np.argsort(-moved, kind="stable")[:2].tolist()))
+        moved = _moved(codes) if L > 2 else {0: 0.0, 1: 0.0}
+        first, second = sorted(sorted(moved, key=lambda j: -moved[j])[:2])
+        pair = (first, second)
     if max(pair) >= L:
         raise ConfigError(f"--codes={pair[0]},{pair[1]}: this model has the codes 0 .. {L - 1}.")
     at = paths.quantiles(codes.cloud, GRID)[:, list(pair)]
@@ -127,14 +153,18 @@ def sweep(subject: Subject, codes: Encoded) -> Iterator[Shown]:
 
 def traversal(subject: Subject, codes: Encoded) -> Iterator[Shown]:
     """Single codes over their quantiles, those that move the decoding most first."""
-    x, moved = _traversals(subject, codes)
-    order = np.argsort(-moved, kind="stable")[:CODES]
+    _check_cloud(codes)
+    moved = _moved(codes)
+    order = sorted(moved, key=lambda j: -moved[j])[:CODES]
+    x = np.stack([_traversal(codes, j) for j in order])
     variances = ", ".join(f"{j} ({moved[j]:.2g})" for j in order)
+    L = codes.z.shape[1]
+    tried = "" if len(moved) == L else f", of {len(moved)} that were tried"
     yield Shown(
-        [write(subject, "traversal", picture(subject, x[order]))],
+        [write(subject, "traversal", picture(subject, x))],
         f"Traversals: one code a row, over {VALUES} quantiles of {codes.of_cloud}, the others "
         f"those of held-out example {named(subject, 0)}. {in_order(subject)}, with the variance a "
-        f"number that each gives: {variances}; {len(order)} of {len(x)} codes.",
+        f"number that each gives: {variances}; {len(order)} of {L} codes{tried}.",
     )
 
 
@@ -155,7 +185,8 @@ def algebra(subject: Subject, codes: Encoded) -> Iterator[Shown]:
         z = [mean(plus), mean(minus), codes.z[first[0]], moved[0], codes.z[first[1]], moved[1]]
         rows.append(codes.decode(np.stack(z)))
         examples = " and ".join(named(subject, i) for i in first)
-        words.append(f"{plus} - {minus}, added to {examples}")
+        moving = f"{called(subject, plus)} - {called(subject, minus)}"
+        words.append(f"{moving}, added to {examples}")
     yield Shown(
         [write(subject, "algebra", picture(subject, *pairs_of_columns(np.stack(rows))))],
         "Algebra of labels: the decodings of the mean latents of two labels; of an example of the "
@@ -184,5 +215,6 @@ EXPLORATIONS: Mapping[str, Exploration] = {
     "sweep": Exploration(sweep),
     "traversal": Exploration(traversal),
     "algebra": Exploration(algebra),
+    "completions": Exploration(completions.show, "samples"),
     "neighbours": Exploration(neighbours.show, "samples"),
 }

@@ -12,7 +12,7 @@ from genjax_zoo.explore.pictures import Shown, picture, write
 from genjax_zoo.explore.subject import Subject
 from genjax_zoo.measure import samples
 from genjax_zoo.measure.probes import check_shape
-from genjax_zoo.run.record import pictures
+from genjax_zoo.run.record import plots
 
 NEAREST, SIZE, BLOCK = 5, 500, 2000
 """Neighbours shown; samples compared, at most; training examples that are held at once."""
@@ -63,7 +63,11 @@ def show(subject: Subject) -> Iterator[Shown]:
     """Samples beside the training examples nearest to them, and how near held-out ones are."""
     source, training = subject.source, subject.source.training
     if training is None or source.size is None:
-        raise ZooError(f"{source.name or 'these data'} have no end of training examples.")
+        raise ZooError(
+            "it looks among all training examples, and these data are drawn without end."
+        )
+    if source.size < 2:
+        raise ZooError("it looks among training examples, and these data hold one.")
     key_sample, key_data = jax.random.split(jax.random.fold_in(subject.key, 1))
     held_out = subject.pool["x"]
     fake = samples.draw(subject.model, subject.state, key_sample, min(SIZE, len(held_out)))
@@ -91,7 +95,7 @@ def show(subject: Subject) -> Iterator[Shown]:
     integers = np.issubdtype(fake.dtype, np.integer)
     measure = "the places that differ" if integers else "Euclid's distance of their numbers"
     lines = {"samples": near[:, 0], "held-out examples": apart}
-    compared = pictures.histograms(lines, "distance to the nearest training example")
+    compared = plots.histograms(lines, "distance to the nearest training example")
     yield Shown(
         [
             write(subject, "neighbours", picture(subject, fake[shown, None], found[shown])),

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import numpy as np
 
 from genjax_zoo.explore.subject import Subject
-from genjax_zoo.run.record import pictures
+from genjax_zoo.run.record import pictures, plots
 
 
 class Shown(NamedTuple):
@@ -42,7 +42,7 @@ def picture(subject: Subject, *blocks: np.ndarray) -> np.ndarray:
         return pictures.beside(*parts)
     if flattened[0].shape[1:] == (2,):
         # A row is a path; those of all blocks have the same colours.
-        return pictures.trails([row for block in blocks for row in block], subject.pool["x"])
+        return plots.trails([row for block in blocks for row in block], subject.pool["x"])
     return pictures.picture(np.concatenate(flattened), subject.pool["x"], low, high)
 
 

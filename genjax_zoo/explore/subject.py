@@ -70,5 +70,11 @@ def begin(
 
 def named(subject: Subject, i: int) -> str:
     """Held-out example i of the pool, in words."""
-    label = f" (label {int(subject.pool['label'][i])})" if "label" in subject.pool else ""
+    label = f" ({called(subject, subject.pool['label'][i])})" if "label" in subject.pool else ""
     return f"{int(subject.number[i])}{label}"
+
+
+def called(subject: Subject, label: Any) -> str:
+    """A label by its name, where the data's have any."""
+    names = subject.source.symbols.get("label", ())
+    return str(names[int(label)]) if int(label) < len(names) else f"label {int(label)}"

@@ -40,7 +40,7 @@ from genjax_zoo.contract import (
 from genjax_zoo.learn.state import TrainState, eval_params, of_params
 from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.probability import corruption, distributions, likelihoods
-from genjax_zoo.maths.probability.given import check_names
+from genjax_zoo.maths.probability.given import read_given
 from genjax_zoo.nets import Net
 from genjax_zoo.typed import MOST_LAYERS, MOST_STEPS, number
 
@@ -177,7 +177,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def sample(key: Key, state: TrainState, n: int, given: Batch = NOTHING) -> Batch:
         """Ends of n chains of corruption and reconstruction, begun about the data's mean."""
-        check_names(given, (), "autoencoder")
+        read_given(given, {}, n, "autoencoder")
         params, start = eval_params(state), state.memory
         key_start, key_chain = jax.random.split(key)
         shape = (n, *params.shape)

@@ -35,7 +35,7 @@ from genjax_zoo.learn.state import of_params
 from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.diffusion import ode
 from genjax_zoo.maths.probability.distributions import flat
-from genjax_zoo.maths.probability.given import check_names
+from genjax_zoo.maths.probability.given import read_given
 from genjax_zoo.nets import ACTIVATIONS
 from genjax_zoo.typed import MOST_STEPS, choose, number
 
@@ -134,7 +134,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
         """x(0) of x(1) ~ N(0, I); the model can be told nothing."""
-        check_names(given, (), "continuous_flow")
+        read_given(given, {}, n, "continuous_flow")
         return decode(key, params, prior(key, params, n))
 
     exactness = Exactness.ESTIMATE if config.probes else Exactness.EXACT

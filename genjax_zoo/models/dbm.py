@@ -70,7 +70,7 @@ from genjax_zoo.maths.mcmc import deep_boltzmann as deep
 from genjax_zoo.maths.mcmc.boltzmann import Machine, flat, follow
 from genjax_zoo.maths.mcmc.deep_boltzmann import DeepMachine, Layers
 from genjax_zoo.maths.probability import distributions
-from genjax_zoo.maths.probability.given import check_names, known_part
+from genjax_zoo.maths.probability.given import known_part, part_of, read_given
 from genjax_zoo.typed import MOST_LAYERS, MOST_STEPS, number
 
 VERB = "staged"
@@ -211,9 +211,8 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
         The known part of x, if one is given, stays as it is, and the rest is drawn given it.
         """
-        check_names(given, ("x", "mask"), "dbm")
         params = now(state)
-        part = known_part(given, params.shape, "dbm", n)
+        part = known_part(read_given(given, part_of(BINARY, params.shape), n, "dbm"), "dbm")
         hold = gibbs.hold(math.prod(params.shape), part)
         key_start, key_chain = jax.random.split(key)
         h = deep.start(key_start, params, n, hold)

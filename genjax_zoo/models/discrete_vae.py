@@ -41,7 +41,7 @@ from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.inference import bounds, importance
 from genjax_zoo.maths.inference.codebooks import gumbel_softmax, kl_to_uniform, perplexity
 from genjax_zoo.maths.probability import likelihoods
-from genjax_zoo.maths.probability.given import check_names
+from genjax_zoo.maths.probability.given import read_given
 from genjax_zoo.nets import Net
 from genjax_zoo.typed import MOST_LAYERS, MOST_STEPS, number
 
@@ -200,7 +200,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
         """z ~ p(z), then x ~ p(x | z), with its mean if `sample_means` is set."""
-        check_names(given, (), "discrete_vae")
+        read_given(given, {}, n, "discrete_vae")
         key_z, key_x = jax.random.split(key)
         f = outputs(params, params.codebook[prior(key_z, params, n)])
         return likelihood.sample(key_x, params.log_std, f, config.sample_means)

@@ -43,7 +43,7 @@ from genjax_zoo.maths.inference import bounds
 from genjax_zoo.maths.probability import bijections, couplings, distributions
 from genjax_zoo.maths.probability.bijections import Bijection
 from genjax_zoo.maths.probability.distributions import flat
-from genjax_zoo.maths.probability.given import Labels, check_names
+from genjax_zoo.maths.probability.given import Labels, read_given
 from genjax_zoo.nets import ACTIVATIONS
 from genjax_zoo.typed import MOST_LAYERS, choose, number
 
@@ -294,9 +294,9 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
         """f⁻¹(z), z ~ p(z), of labels that are drawn evenly where none are given."""
-        check_names(given, labels.names, "flow")
+        told = read_given(given, labels.told, n, "flow")
         key_z, key_label = jax.random.split(key)
-        z, y = draw(key_z, params, n), labels.draw(key_label, given, n)
+        z, y = draw(key_z, params, n), labels.draw(key_label, told, n)
         return {"x": to_data(params, z, condition_of(y)), **y}
 
     def with_label(z: Array, condition: Array | None) -> Array:

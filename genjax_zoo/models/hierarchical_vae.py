@@ -40,7 +40,7 @@ from genjax_zoo.learn.state import of_params
 from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.inference import bounds, importance
 from genjax_zoo.maths.probability import distributions, likelihoods
-from genjax_zoo.maths.probability.given import check_names
+from genjax_zoo.maths.probability.given import read_given
 from genjax_zoo.nets import ACTIVATIONS, Net
 from genjax_zoo.typed import MOST_STEPS, choose, number
 
@@ -332,7 +332,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
         """z_L, then each layer given the one above; at last x, with its mean if wanted."""
-        check_names(given, (), "hierarchical_vae")
+        read_given(given, {}, n, "hierarchical_vae")
         key_z, key_x = jax.random.split(key)
         f = outputs(params, lowest(key_z, params, n))
         return likelihood.sample(key_x, params.log_std, f, config.sample_means)

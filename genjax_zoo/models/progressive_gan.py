@@ -40,7 +40,7 @@ from genjax_zoo.learn.state import Average, Params, Staged, TrainState, eval_par
 from genjax_zoo.learn.verbs import Stage, play, staged
 from genjax_zoo.maths import games
 from genjax_zoo.maths.games import objectives
-from genjax_zoo.maths.probability.given import check_names
+from genjax_zoo.maths.probability.given import read_given
 from genjax_zoo.nets import progressive, upsample
 from genjax_zoo.nets.generators import Memory
 from genjax_zoo.typed import number
@@ -166,7 +166,7 @@ def prior(config: Config, key: Key, n: int) -> Array:
 def _sampler(config: Config, decode: Callable[..., Batch]) -> Callable[..., Batch]:
     def sample(key: Key, state: Staged | TrainState, n: int, given: Batch = NOTHING) -> Batch:
         """x = G(z), z ~ N(0, I)."""
-        check_names(given, (), "progressive_gan")
+        read_given(given, {}, n, "progressive_gan")
         return decode(key, state, prior(config, key, n))
 
     return sample

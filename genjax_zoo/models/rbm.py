@@ -57,7 +57,7 @@ from genjax_zoo.maths.mcmc import boltzmann, gibbs
 from genjax_zoo.maths.mcmc.boltzmann import Machine, flat, visible
 from genjax_zoo.maths.mcmc.units import UNITS
 from genjax_zoo.maths.probability import distributions
-from genjax_zoo.maths.probability.given import Labels, check_names, known_part
+from genjax_zoo.maths.probability.given import Labels, known_part, part_of, read_given
 from genjax_zoo.typed import MOST_STEPS, number
 
 VERB = "contrast"
@@ -286,9 +286,9 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
         What is given, the label or a part of x, stays as it is, and the rest is drawn given it.
         """
-        check_names(given, (*labels.names, "x", "mask"), "rbm")
-        part, label = known_part(given, params.shape, "rbm", n), labels.given(given, n)
-        hold = gibbs.hold(math.prod(params.shape), part, label, config.classes)
+        told = read_given(given, labels.told | part_of(units.space, params.shape), n, "rbm")
+        part = known_part(told, "rbm")
+        hold = gibbs.hold(math.prod(params.shape), part, told.get("label"), config.classes)
         key_v, key_h, key_chain = jax.random.split(key, 3)
         h = gibbs.start(key_v, key_h, params, n, hold)
         v, mean = gibbs.visible(key_chain, params, h, config.sample_steps, hold)

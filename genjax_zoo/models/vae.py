@@ -38,7 +38,7 @@ from genjax_zoo.learn.state import of_params
 from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.inference import bounds, importance
 from genjax_zoo.maths.probability import bijections, couplings, distributions, likelihoods
-from genjax_zoo.maths.probability.given import Labels, check_names
+from genjax_zoo.maths.probability.given import Labels, read_given
 from genjax_zoo.nets import Net
 from genjax_zoo.typed import MOST_LAYERS, MOST_STEPS, number
 
@@ -286,10 +286,10 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
         Labels are drawn evenly where none are given.
         """
-        check_names(given, ("label",), "vae")
+        told = read_given(given, labels.told, n, "vae")
         key_z, key_x = jax.random.split(key)
         z = jax.random.normal(key_z, (n, config.latents))
-        y = labels.draw(jax.random.fold_in(key, 2), given, n)
+        y = labels.draw(jax.random.fold_in(key, 2), told, n)
         return {**drawn_from(config, key_x, params, z_with_y(z, y)), **y}
 
     def decode(key: Key, params: Params, z_and_y: Array) -> Batch:

@@ -57,7 +57,7 @@ from genjax_zoo.maths.inference.codebooks import (
     straight_through,
 )
 from genjax_zoo.maths.probability import likelihoods
-from genjax_zoo.maths.probability.given import check_names
+from genjax_zoo.maths.probability.given import read_given
 from genjax_zoo.nets import Net
 from genjax_zoo.typed import MOST_LAYERS, number
 
@@ -257,7 +257,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
         """z ~ p(z), then x ~ p(x | z), with its mean if `sample_means` is set."""
-        check_names(given, (), "vq_vae")
+        read_given(given, {}, n, "vq_vae")
         key_z, key_x = jax.random.split(key)
         return drawn_from(config, key_x, params, draw_codes(key_z, params, n))
 

@@ -13,6 +13,7 @@ done again by the run that resumes.
 from __future__ import annotations
 
 import functools
+import pathlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -24,10 +25,14 @@ from genjax_zoo.measure import examples, modes
 from genjax_zoo.measure import samples as measured
 from genjax_zoo.measure.results import Result
 from genjax_zoo.run.config import Run
-from genjax_zoo.run.record import shown
+from genjax_zoo.run.record import planes, shown
 from genjax_zoo.run.record.checkpoint import Checkpoints
 from genjax_zoo.run.record.journal import Journal
+from genjax_zoo.run.record.plots import Plane, frame_of
+from genjax_zoo.run.record.progress import log
 from genjax_zoo.run.setup import EVALUATE, EXAMPLE, SAMPLE, Setup
+from genjax_zoo.run.stop import Stopped
+from genjax_zoo.run.trained import look_of
 
 Line = dict[str, float]
 """The numbers of one step, by name: each observer adds its own."""
@@ -76,7 +81,11 @@ class Measurements:
 
         def act(step: int, state: State, info: Info, line: Line) -> None:
             asked = {"examples": run.eval_examples, "only": only, "progress": self._progress}
-            results = list(self._ask(examples.one_by_one, step, state, **asked))
+            try:
+                results = list(self._ask(examples.one_by_one, step, state, **asked))
+            except Stopped:
+                log(f"stopped while measuring: the numbers of step {step} are left out")
+                return
             self._newest = step, results
             line |= {f"test/{_with_kind(r)}": r.value for r in results}
 
@@ -125,6 +134,8 @@ class Samples:
             lambda key, state: setup.model.sample(key, state, setup.run.samples),
             out_shardings=setup.layout.everywhere,
         )
+        self._look, self._beside = look_of(setup), False
+        self._on_plane = planes.of_model(setup.model, setup.layout.everywhere)
 
     def observer(self) -> Observer:
         """Draws them, and adds what they tell."""
@@ -140,16 +151,34 @@ class Samples:
             return {}
         self._newest = step
         batch = jax.tree.map(np.asarray, self._sample(self._key, state))
+        name = shown.drawn(batch, self._look.symbols)
+        # On all processes, for all of them hold a part of the state.
+        plane = self._plane(state) if name == "x" and batch["x"].shape[1:] == (2,) else None
         if self._journal.workdir is None:
             return {}
         source, stem = self._setup.source, self._journal.workdir.sample_stem(step)
-        written = shown.write(stem, batch, source.symbols, self._setup.example, source.interval)
+        self._write_data(self._journal.workdir.data)
+        written = shown.write(stem, batch, self._look, plane)
         if written.picture is not None:
             self._journal.picture(step, written.picture)
         if "x" not in batch or "x" not in self._data:
             return {}
         numbers, self.warning = measured.quick_look(batch["x"], source, self._data["x"])
         return numbers
+
+    def _write_data(self, path: pathlib.Path) -> None:
+        """As many of the data as there are samples, to be seen beside them, once."""
+        name = shown.drawn(self._look.reference, self._look.symbols)
+        if self._beside or (name and not shown.stands_alone(self._look.reference[name])):
+            return
+        some = {n: array[: self._setup.run.samples] for n, array in self._look.reference.items()}
+        shown.write(path.with_suffix(""), some, self._look)
+        self._beside = True
+
+    def _plane(self, state: State) -> Plane:
+        """What the model says of the plane, in the frame of the data."""
+        frame = frame_of(self._look.reference["x"])
+        return self._on_plane(jax.random.fold_in(self._key, 1), state, frame)
 
     @functools.cached_property
     def _data(self) -> Mapping[str, np.ndarray]:

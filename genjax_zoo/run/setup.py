@@ -150,15 +150,18 @@ def check_spaces(model: Model, source: Source, batch: Batch, run: Run) -> None:
     who = f"this {run.model['name']}"
     for name, wanted in model.spaces.items():
         offered = source.spaces.get(name)
+        if offered and offered.kind is Kind.CATEGORICAL and not offered.size:
+            # Where the source cannot tell, the first batch may: below 0 there are no labels.
+            seen = np.asarray(batch[name])
+            offered = categorical(int(seen.max(initial=-1)) + 1) if (seen >= 0).all() else None
         if offered is None:
+            has = ", ".join(other for other in source.spaces if other != name)
+            why = "".join(f" ({note})" for note in source.notes if note.startswith(name))
             raise DataError(
-                f"{who} learns from {name!r} ({wanted}), and {run.data.source} has: "
-                f"{', '.join(source.spaces)}; choose other data, or a config that asks for no such "
-                "thing (model.classes=0, of labels)."
+                f"{who} learns from {name!r} ({wanted}), and {run.data.source} has: {has}{why}; "
+                "choose other data, or a config that asks for no such thing (of labels: "
+                "model.classes=0, of a Bayes net model.label='')."
             )
-        if offered.kind is Kind.CATEGORICAL and not offered.size:
-            # Where the source cannot tell, the first batch may.
-            offered = categorical(int(np.max(batch[name], initial=-1)) + 1)
         if wanted.holds(offered):
             continue
         raise DataError(

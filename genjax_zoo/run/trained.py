@@ -5,11 +5,14 @@ Floor 6.
 
 from __future__ import annotations
 
+import io
 import os
+import zipfile
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import jax
+import numpy as np
 
 from genjax_zoo.contract import Model, State, ZooError
 from genjax_zoo.learn.state import eval_params
@@ -18,10 +21,16 @@ from genjax_zoo.run import config
 from genjax_zoo.run.config import Run, make_model
 from genjax_zoo.run.devices import Devices
 from genjax_zoo.run.devices.sharding import Layout, lay_out
+from genjax_zoo.run.record import files
 from genjax_zoo.run.record.checkpoint import Checkpoints, Damaged
+from genjax_zoo.run.record.progress import log
 from genjax_zoo.run.record.provenance import Origin
+from genjax_zoo.run.record.shown import Look
 from genjax_zoo.run.record.workdir import Workdir, write_json
 from genjax_zoo.run.setup import Begun, Setup, state_like
+
+DATA_BYTES = 4_000_000
+"""Of the data, at most so much is kept in a workdir for its pictures."""
 
 
 class Parts(Protocol):
@@ -47,25 +56,44 @@ class Trained(NamedTuple):
       run: the typed config.
       model: the bundle of pure functions.
       like: the shapes, dtypes and shardings of the state before any step.
-      interval: the range of the data's values.
-      symbols: what the values of categorical arrays are called, by the array's name.
       arrays: (dtype, shape) of each array of a batch.
+      look: how its batches are shown, over some of the data where the workdir holds them.
     """
 
     run: Run
     model: Model
     like: Any
-    interval: tuple[float, float]
-    symbols: Mapping[str, Sequence[str]]
     arrays: Mapping[str, Any]
+    look: Look
+
+    @property
+    def symbols(self) -> Mapping[str, Sequence[str]]:
+        """What the values of categorical arrays are called, by the array's name."""
+        return self.look.symbols
+
+
+def look_of(setup: Setup) -> Look:
+    """How a run's batches are shown."""
+    source = setup.source
+    return Look(source.symbols, source.interval, source.columns, setup.example)
 
 
 def describe(setup: Setup, workdir: Workdir) -> None:
-    """example.json: what a state is made for, so that sampling needs no data."""
+    """example.json: what a state is made for, so that sampling needs no data; and some of these,
+    for its pictures."""
+    size = sum(array.nbytes for array in setup.example.values()) / setup.run.data.batch_size
+    some = max(1, min(setup.run.samples, int(DATA_BYTES / max(size, 1))))
+    learnt = jax.eval_shape(eval_params, setup.like)
+    packed = io.BytesIO()
+    kept: dict[str, Any] = {name: a[:some] for name, a in setup.example.items()}
+    np.savez_compressed(packed, **kept)
+    files.write(workdir.data, packed.getvalue())
     about = {
         "arrays": {name: [str(a.dtype), list(a.shape)] for name, a in setup.example.items()},
         "interval": list(setup.source.interval),
         "symbols": {name: list(called) for name, called in setup.source.symbols.items()},
+        "columns": list(setup.source.columns),
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves(learnt)),
     }
     write_json(workdir.example, about)
 
@@ -83,19 +111,32 @@ def read(workdir: Workdir, run: Run, layout: Layout | None = None) -> Trained:
     begun = begun_of(workdir).like
     like = state_like(run, model, layout, example_of(about["arrays"]), begun)
     low, high = about["interval"]
-    return Trained(run, model, like, (low, high), about["symbols"], about["arrays"])
+    look = Look(about["symbols"], (low, high), about.get("columns", ()), _kept(workdir))
+    return Trained(run, model, like, about["arrays"], look)
+
+
+def _kept(workdir: Workdir) -> dict[str, np.ndarray]:
+    """Some of the data, for pictures; without them these have a frame of their own."""
+    try:
+        with np.load(workdir.data) as kept:
+            return dict(kept)
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError, EOFError, zipfile.BadZipFile):
+        log(f"{workdir.data} cannot be read: pictures are drawn without the data.")
+        return {}
 
 
 def begun_of(workdir: Workdir) -> Begun:
     """What a run began from, by run.json alone: the other workdirs may be gone."""
-    origins = {name: Origin(**entry) for name, entry in workdir.origins().items()}
+    origins = {name: Origin.read(entry) for name, entry in workdir.origins().items()}
     return Begun(origins, {name: params_like(origin) for name, origin in origins.items()})
 
 
 def params_like(origin: Origin) -> Any:
     """The shapes and dtypes of what was taken from another run."""
     run = config.read(origin.config)
-    begun = {name: params_like(Origin(**entry)) for name, entry in origin.begun.items()}
+    begun = {name: params_like(Origin.read(entry)) for name, entry in origin.begun.items()}
     example = example_of(origin.arrays)
     return jax.eval_shape(
         eval_params, state_like(run, make_model(run), lay_out(Devices()), example, begun)

@@ -9,32 +9,25 @@ from __future__ import annotations
 import io
 import math
 import pathlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from genjax_zoo.contract import DataError
-from genjax_zoo.run.record import files
+from genjax_zoo.run.record import files, plots
+from genjax_zoo.run.record.plots import RED, Plane
 
-RED = np.array([214, 39, 40], np.uint8)
-"""The colour of a number that is none."""
 GAP = np.uint8(128)
 """The grey between two images of a grid: it shows the edges of black images and of white ones."""
 SPACE = 4
 """Pixels between two images: enough that the eye takes each by itself."""
 LEGIBLE = 40
 """An image with fewer pixels a side than this is enlarged until it has as many."""
-BLUE, GREY = "#2a6fbb", "#b8bcc4"
-LINES = (BLUE, "#c8553d", "#3a8f5c", "#8a5fb0", "#b58a1b", "#4a4e57")
-"""The colours of a series' dimensions; of more dimensions than these, the first ones are shown."""
-PANELS, CLIPS, FRAMES = 9, 8, 10
-"""How many series, how many clips, and how many frames of each are shown, at most."""
-POINTS = 4000
-"""Of a longer series, this many times are drawn, evenly."""
+CLIPS, FRAMES = 8, 10
+"""How many clips, and how many frames of each are shown, at most."""
 SIDE, GIF_BYTES, GIF_RATE = 800, 1_500_000, 12
 """A GIF is at most so many pixels wide and high and bytes long; and frames a second."""
 
@@ -87,178 +80,6 @@ def _bytes(x: np.ndarray, low: float, high: float) -> np.ndarray:
     return pixels
 
 
-def scatter(x: Any, reference: Any = None, size: int = 480) -> np.ndarray:
-    """Points of the plane.
-
-    Args:
-      x: [N, 2] samples, drawn in blue. Those that are not finite are counted in red.
-      reference: [M, 2] points of the data, drawn in grey underneath. They set the frame, so that
-        pictures of one run can be compared; samples beyond it are drawn on its edge.
-      size: pixels a side.
-
-    Returns:
-      [size, size, 3] bytes.
-    """
-    x = np.asarray(x, np.float64).reshape(-1, 2)
-    finite = np.isfinite(x).all(-1)
-    points = x[finite]
-    framed = points if reference is None else np.asarray(reference, np.float64).reshape(-1, 2)
-    framed = framed[np.isfinite(framed).all(-1)]
-    centre, half = np.zeros(2), 1.0
-    if len(framed):
-        # Clipped, for the width of a frame of huge numbers would overflow.
-        lowest, highest = np.clip([framed.min(0), framed.max(0)], -1e30, 1e30)
-        centre, half = (lowest + highest) / 2, max(float(np.max(highest - lowest)) * 0.6, 1e-3)
-    figure = Figure(figsize=(size / 100, size / 100), dpi=100, facecolor="white")
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-    # Drawn in units of the frame, which spans [-1, 1], whatever the data's.
-    within = lambda p: (np.clip(p, -1e300, 1e300) - centre) / half
-    axes.set(xlim=(-1, 1), ylim=(-1, 1))
-    if reference is not None:
-        axes.scatter(*_columns(within(framed)), s=5, color=GREY, linewidths=0)
-    inside = np.clip(within(points), -0.985, 0.985)
-    axes.scatter(*_columns(inside), s=6, color=BLUE, alpha=0.7, linewidths=0)
-    if not finite.all():
-        lost = f"{np.sum(~finite)} of {len(x)} not finite"
-        axes.text(-0.97, 0.97, lost, color=RED / 255, va="top", fontsize=11)
-    return _drawn(figure)
-
-
-def trails(x: Sequence[np.ndarray], reference: Any, size: int = 480) -> np.ndarray:
-    """Paths of the plane, over points of the data.
-
-    Args:
-      x: paths [T, 2], each with a mark at its every place; of a few, each in its own colour.
-        What is not finite leaves a gap.
-      reference: [M, 2] points, drawn in grey underneath.
-      size: pixels a side.
-
-    Returns:
-      [size, size, 3] bytes. The frame holds the data, and the paths as far as they stray from it
-      by no more than its width.
-    """
-    points = np.asarray(reference, np.float64).reshape(-1, 2)
-    low, high = points.min(0), points.max(0)
-    centre, width = (low + high) / 2, max(float(np.max(high - low)), 1e-3)
-    inside = [np.clip((np.asarray(path) - centre) / width, -1.5, 1.5) for path in x]
-    farthest = max(np.max(np.abs(path[np.isfinite(path)]), initial=0) for path in inside)
-    figure = Figure(figsize=(size / 100, size / 100), dpi=100, facecolor="white")
-    axes = figure.add_axes((0, 0, 1, 1))
-    axes.set_axis_off()
-    half = 1.05 * max(0.55, farthest)
-    axes.set(xlim=(-half, half), ylim=(-half, half))
-    axes.scatter(*_columns((points - centre) / width), s=5, color=GREY, linewidths=0)
-    colours = LINES if len(x) <= 3 * len(LINES) else LINES[:1]
-    for i, path in enumerate(inside):
-        colour = colours[i % len(colours)]
-        axes.plot(*_columns(path), color=colour, linewidth=1, marker=".", markersize=4)
-    return _drawn(figure)
-
-
-def _columns(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return points[:, 0], points[:, 1]
-
-
-def lines(x: Any, reference: Any = None, size: int = 640) -> np.ndarray:
-    """Series over time, a panel each.
-
-    Args:
-      x: [N, T, D] samples: the first few series, a colour for each of the first few dimensions.
-        Numbers that are not finite leave a gap, and are counted in red.
-      reference: [M, U, D] series of the data, drawn in grey underneath, one a panel in turn. They
-        set the frame, which all panels share; samples beyond it are drawn on its edge.
-      size: pixels of the width.
-
-    Returns:
-      [H, size, 3] bytes.
-    """
-    x = np.asarray(x, np.float64)[:PANELS]
-    n, T, D = x.shape
-    data = None if reference is None else np.asarray(reference, np.float64)
-    if data is None or data.ndim != 3 or data.shape[-1] != D or 0 in data.shape:
-        data = None
-    framed = (x if data is None else data)[..., : len(LINES)]
-    framed = framed[np.isfinite(framed)]
-    low, high = np.clip([framed.min(), framed.max()], -1e30, 1e30) if len(framed) else (0.0, 1.0)
-    centre, half = (low + high) / 2, max((high - low) * 0.65, 1e-3)
-    last = max(T, 2 if data is None else data.shape[1], 2) - 1
-    columns = 1 if n == 1 else 2 if n <= 4 else 3
-    rows = math.ceil(n / columns)
-    height = max(140, 240 // columns + 60)
-    figure = Figure(figsize=(size / 100, rows * height / 100), dpi=100, facecolor="white")
-    for i, series in enumerate(x):
-        axes = figure.add_subplot(rows, columns, i + 1)
-        axes.set(xlim=(0, last), ylim=(-1, 1))
-        axes.spines[["top", "right"]].set_visible(False)
-        # Drawn in units of the frame, as in `scatter`.
-        axes.set_yticks(
-            [(v - centre) / half for v in (low, high)], [f"{v:.4g}" for v in (low, high)]
-        )
-        axes.set_xticks([0, last], ["0", str(last)])
-        axes.tick_params(labelsize=7, length=2)
-        if data is not None:
-            for line in data[i % len(data)].T[: len(LINES)]:
-                _line(axes, line, centre, half, color=GREY, linewidth=1.2)
-        for line, colour in zip(series.T, LINES, strict=False):
-            _line(axes, line, centre, half, color=colour, linewidth=1)
-        lost = np.sum(~np.isfinite(series))
-        if lost:
-            note = f"{lost} of {series.size} not finite"
-            axes.text(
-                0.02, 0.98, note, color=RED / 255, va="top", fontsize=8, transform=axes.transAxes
-            )
-    edge = 0.35 / rows
-    figure.subplots_adjust(0.5 / 6.4, edge * 0.5, 0.97, 1 - edge * 0.25, wspace=0.25, hspace=0.3)
-    return _drawn(figure)
-
-
-def _line(axes: Any, y: np.ndarray, centre: float, half: float, **style: Any) -> None:
-    """One line within the frame, with a gap where y [T] is not finite."""
-    times = np.arange(len(y))
-    if len(y) > POINTS:
-        times = np.linspace(0, len(y) - 1, POINTS).round().astype(int)
-    y = np.where(np.isfinite(y), y, np.nan)[times]
-    inside = np.clip((np.clip(y, -1e300, 1e300) - centre) / half, -0.985, 0.985)
-    # A number between two gaps would be a line of no length.
-    axes.plot(times, inside, marker="." if np.isnan(y).any() else None, markersize=2, **style)
-
-
-def histograms(x: Mapping[str, np.ndarray], label: str, size: int = 640) -> np.ndarray:
-    """Histograms of several samples in one frame, as outlines of densities.
-
-    Args:
-      x: name -> numbers [N]; those that are not finite are left out.
-      label: of the axis that the numbers lie on.
-      size: pixels of the width.
-
-    Returns:
-      [H, size, 3] bytes.
-    """
-    finite = {name: np.asarray(v, np.float64)[np.isfinite(v)] for name, v in x.items()}
-    together = np.concatenate(list(finite.values()))
-    low, high = (together.min(), together.max()) if len(together) else (0.0, 1.0)
-    edges = np.linspace(low, high if high > low else low + 1, 31)
-    figure = Figure(figsize=(size / 100, size / 200), dpi=100, facecolor="white")
-    axes = figure.add_axes((0.03, 0.17, 0.94, 0.8))
-    for (name, values), colour in zip(finite.items(), LINES, strict=False):
-        height = np.histogram(values, edges)[0] / max(len(values), 1)
-        axes.stairs(height, edges, fill=True, color=colour, alpha=0.25)
-        axes.stairs(height, edges, color=colour, linewidth=1.5, label=name)
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    axes.set_yticks([])
-    axes.tick_params(labelsize=8)
-    axes.set_xlabel(label, fontsize=9)
-    axes.legend(frameon=False, fontsize=9)
-    return _drawn(figure)
-
-
-def _drawn(figure: Figure) -> np.ndarray:
-    canvas = FigureCanvasAgg(figure)
-    canvas.draw()
-    return np.array(np.asarray(canvas.buffer_rgba())[..., :3])
-
-
 def film(x: Any, low: float = 0.0, high: float = 1.0) -> np.ndarray:
     """Clips as strips of film: [N, T, h, w, 1 or 3], a clip a row, some of its frames, evenly."""
     x = np.asarray(x)
@@ -290,23 +111,35 @@ def heat(x: Any) -> np.ndarray:
     return pixels.repeat(factor, 0).repeat(factor, 1)
 
 
-def picture(x: Any, reference: Any = None, low: float = 0.0, high: float = 1.0) -> np.ndarray:
+def picture(
+    x: Any, reference: Any = None, low: float = 0.0, high: float = 1.0, plane: Plane | None = None
+) -> np.ndarray:
     """The picture that the shape of a batch asks for.
 
-    [N, h, w, 1 or 3] is a grid of images, [N, T, h, w, 1 or 3] are clips and strips of film, [N, 2]
-    points of the plane and [N, T, D] series over time (both over the `reference`, if given),
-    anything else a heat map with an example a row.
+    [N, h, w, 1 or 3] is a grid of images (of other numbers of channels each channel is a grey one,
+    from the left), [N, T, h, w, 1 or 3] are clips and strips of film, [N, 2] points of the plane
+    (over what a model says of it) and [N, T, D] series over time (both over the `reference`, if
+    given), anything else a heat map with an example a row.
     """
     x = np.asarray(x)
     if is_clips(x):
         return film(x, low, high)
-    if x.ndim == 4 and x.shape[-1] in (1, 3) and x.size:
-        return grid(x, low=low, high=high)
+    if x.ndim == 4 and x.size:
+        return grid(x if x.shape[-1] in (1, 3) else _by_channel(x), low=low, high=high)
     if x.ndim == 2 and x.shape[1] == 2:
-        return scatter(x, reference)
+        return plots.scatter(x, reference, plane)
     if x.ndim == 3 and x.size:
-        return lines(x, reference)
+        return plots.lines(x, reference)
     return heat(x)
+
+
+def _by_channel(x: np.ndarray) -> np.ndarray:
+    """Images [N, h, w, C] of any number of channels as grey ones [N, h, C w + C - 1, 1]: channel
+    after channel, parted by a black line."""
+    n, h, w, channels = x.shape
+    apart = np.zeros((n, h, w + 1, channels), x.dtype)
+    apart[:, :, :w] = x
+    return np.moveaxis(apart, -1, 2).reshape(n, h, -1, 1)[:, :, :-1]
 
 
 def is_clips(x: np.ndarray) -> bool:
@@ -315,24 +148,36 @@ def is_clips(x: np.ndarray) -> bool:
 
 
 def write(
-    path: pathlib.Path | str, x: Any, reference: Any = None, low: float = 0.0, high: float = 1.0
+    path: pathlib.Path | str,
+    x: Any,
+    reference: Any = None,
+    low: float = 0.0,
+    high: float = 1.0,
+    plane: Plane | None = None,
+    title: str = "",
 ) -> tuple[np.ndarray, list[pathlib.Path]]:
     """Writes a batch's picture to a PNG file and, of clips, an animated GIF beside it.
 
     Returns:
       (the still picture, the files).
     """
-    path, still = pathlib.Path(path), picture(x, reference, low, high)
-    written = [write_png(path, still)]
+    path, still = pathlib.Path(path), picture(x, reference, low, high, plane)
+    written = [write_png(path, still, title)]
     if is_clips(np.asarray(x)):
         written.append(write_gif(path.with_suffix(".gif"), movie(x, low, high)))
     return still, written
 
 
-def write_png(path: pathlib.Path | str, pixels: np.ndarray) -> pathlib.Path:
-    """Writes [H, W, 3] bytes to a PNG file, whole or not at all; makes the folder."""
-    png = io.BytesIO()
-    Image.fromarray(np.ascontiguousarray(pixels)).save(png, format="PNG", optimize=True)
+def write_png(path: pathlib.Path | str, pixels: np.ndarray, title: str = "") -> pathlib.Path:
+    """Writes [H, W, 3] bytes to a PNG file, whole or not at all; makes the folder.
+
+    The title, what of a batch it is, stands in the file as PNG's own keyword.
+    """
+    png, about = io.BytesIO(), PngInfo()
+    if title:
+        about.add_text("Title", title)
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    image.save(png, format="PNG", optimize=True, pnginfo=about)
     return files.write(path, png.getvalue())
 
 

@@ -1,10 +1,12 @@
-"""What of a batch is shown, and how: an array as a picture, words as text.
+"""What of a batch is shown, and how: an array as a picture, rows as a table, words as text.
 
 Floor 6. Nothing here assumes that a batch has an `x`.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -13,11 +15,30 @@ import numpy as np
 
 from genjax_zoo.contract import MEAN
 from genjax_zoo.run.record import files, pictures
+from genjax_zoo.run.record.plots import Plane
 
 Symbols = Mapping[str, Sequence[str]]
 """What the values of a categorical array are called, by the array's name."""
 RETURN = "⏎"
 """A line's end within a text, of which each is one line."""
+WIDEST = 40
+"""A row of more numbers than this is no table that one reads; it is a picture."""
+
+
+class Look(NamedTuple):
+    """How a run's batches are shown: what is known of its data.
+
+    Attributes:
+      symbols: what the values of categorical arrays are called, by the array's name.
+      interval: the values shown black and white.
+      columns: what the numbers of a flat x are called; empty where they have no names.
+      reference: data that pictures of points and of series are drawn over, by the same names.
+    """
+
+    symbols: Mapping[str, Sequence[str]] = {}
+    interval: tuple[float, float] = (0.0, 1.0)
+    columns: Sequence[str] = ()
+    reference: Mapping[str, Any] = {}
 
 
 def is_text(name: str, array: Any, symbols: Symbols) -> bool:
@@ -37,6 +58,18 @@ def drawn(batch: Mapping[str, Any], symbols: Symbols | None = None) -> str | Non
     return next((name for name in (MEAN, "x") if name in can), next(iter(can), None))
 
 
+def is_table(array: Any) -> bool:
+    """Whether an array is read row by row, [n, D]: not the plane's points, and no long rows."""
+    shape = np.shape(array)
+    return len(shape) == 2 and shape[1] != 2 and 0 < shape[1] <= WIDEST
+
+
+def stands_alone(array: Any) -> bool:
+    """Whether data are to be shown beside an array, which is not drawn over them already."""
+    array = np.asarray(array)
+    return not (array.ndim == 3 or (array.ndim == 2 and array.shape[1] == 2))
+
+
 def texts(batch: Mapping[str, Any], symbols: Symbols) -> dict[str, list[str]]:
     """The arrays that are texts, a line each: characters side by side, or words with spaces.
 
@@ -52,6 +85,23 @@ def texts(batch: Mapping[str, Any], symbols: Symbols) -> dict[str, list[str]]:
     return found
 
 
+def table(
+    x: Any, columns: Sequence[str] = (), label: Any = None, called: Sequence[str] = ()
+) -> str:
+    """Rows x [n, D] as CSV, under their names; behind them their labels [n], if there are any."""
+    x = np.asarray(x)
+    named = columns if len(columns) == x.shape[1] else [f"x{i + 1}" for i in range(x.shape[1])]
+    rows: list[list[str]] = [[f"{value:.6g}" for value in row] for row in x.tolist()]
+    header = list(named)
+    if label is not None and np.shape(label) == (len(x),):
+        header.append("label")
+        for row, of in zip(rows, np.asarray(label).tolist(), strict=True):
+            row.append(called[of] if 0 <= of < len(called) else str(of))
+    written = io.StringIO()
+    csv.writer(written, lineterminator="\n").writerows([header, *rows])
+    return written.getvalue()
+
+
 class Written(NamedTuple):
     """What `write` has left.
 
@@ -65,27 +115,28 @@ class Written(NamedTuple):
 
 
 def write(
-    stem: Path,
-    batch: Mapping[str, Any],
-    symbols: Symbols | None = None,
-    reference: Mapping[str, Any] | None = None,
-    interval: tuple[float, float] = (0.0, 1.0),
+    stem: Path, batch: Mapping[str, Any], look: Look | None = None, plane: Plane | None = None
 ) -> Written:
-    """Writes the picture of a batch, STEM.png (and a GIF of clips), and its texts, STEM.txt.
+    """Writes the picture of a batch, STEM.png (and a GIF of clips), or the table of its rows,
+    STEM.csv, and its texts, STEM.txt.
 
     Args:
       stem: of the files, without their ends.
       batch: what is shown.
-      symbols: what its integers are called.
-      reference: data that the picture is drawn over, by the same names.
-      interval: the values shown black and white.
+      look: how.
+      plane: what a model says of the plane, drawn under its points.
     """
-    name, picture = drawn(batch, symbols), None
+    look = look or Look()
+    name, picture = drawn(batch, look.symbols), None
     paths: list[Path] = []
-    if name is not None:
-        under = (reference or {}).get("x" if name == MEAN else name)
-        picture, paths = pictures.write(Path(f"{stem}.png"), batch[name], under, *interval)
-    said = texts(batch, symbols or {})
+    if name is not None and is_table(batch[name]):
+        labels = batch.get("label"), look.symbols.get("label", ())
+        paths = [files.write(f"{stem}.csv", table(batch[name], look.columns, *labels))]
+    elif name is not None:
+        under = look.reference.get("x" if name == MEAN else name)
+        drawing = (batch[name], under, *look.interval, plane)
+        picture, paths = pictures.write(Path(f"{stem}.png"), *drawing, title=name)
+    said = texts(batch, look.symbols)
     if said:
         rows = ["  ".join(row) for row in zip(*said.values(), strict=True)]
         paths.append(files.write(f"{stem}.txt", "\n".join(rows) + "\n"))
