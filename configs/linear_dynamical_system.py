@@ -10,8 +10,11 @@ texture  clip:waves, 160 frames 24x24, 8 states      < 1      230,020 (2.50 a pi
 
 nile is measured on the series that it learnt from, 100 terms, the first level N(0, 1e7); its
 variances, transition_variance and emission_variance in the metrics, end at 1468.55 and 15099.61,
-where the likelihood is largest at 1469.17 and 15098.52 (Durbin & Koopman). ar has its first two
-values from N(mean, variance of the data). Densities of data in different units do not compare.
+where the likelihood is largest at 1469.17 and 15098.52 (Durbin & Koopman). With
+--config.model.initial_level=diffuse nothing is known of the first level, and the number is the
+diffuse likelihood, -632.5457: that of 99 terms, the density of all years given the first (in
+Durbin & Koopman's equation 7.4 it is ½ log 2π less). ar has its first two values from N(mean,
+variance of the data). Densities of data in different units do not compare.
 """
 
 from genjax_zoo.run.config import assemble
@@ -44,7 +47,14 @@ VARIANTS = {
         "eval_every": 0,
         "steps_per_call": 5,
     },
-    "nile": _one_series("series:nile", 2000, structure="local_level"),
+    "nile": _one_series(
+        "series:nile",
+        2000,
+        structure="local_level",
+        initial_level="given",
+        initial_mean=0.0,
+        initial_variance=1e7,
+    ),
     "ar": _one_series("series:nile", 12, structure="autoregressive", ar=2),
     "texture": _one_series(
         "clip:waves", 60, states=8, noise="isotropic", fixed=("initial",), stable="enforce"

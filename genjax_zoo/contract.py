@@ -23,46 +23,11 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from genjax_zoo.errors import CheckpointError, ConfigError, DataError, DivergedError, ZooError
-
-__all__ = [
-    "BINARY",
-    "COUNTS",
-    "NOTHING",
-    "REAL",
-    "SIGNED",
-    "UNIT",
-    "Array",
-    "Autoregression",
-    "Batch",
-    "CheckpointError",
-    "ConfigError",
-    "DataError",
-    "Decode",
-    "DivergedError",
-    "Encode",
-    "Exactness",
-    "Extend",
-    "Info",
-    "Init",
-    "Key",
-    "Kind",
-    "Latents",
-    "Measure",
-    "Model",
-    "Net",
-    "Once",
-    "Prior",
-    "Sample",
-    "Sometimes",
-    "Space",
-    "Start",
-    "State",
-    "Step",
-    "Value",
-    "ZooError",
-    "categorical",
-]
+from genjax_zoo.errors import CheckpointError as CheckpointError
+from genjax_zoo.errors import ConfigError as ConfigError
+from genjax_zoo.errors import DataError as DataError
+from genjax_zoo.errors import DivergedError as DivergedError
+from genjax_zoo.errors import ZooError as ZooError
 
 Key = jax.Array
 Array = jax.Array
@@ -238,7 +203,8 @@ class Init(Protocol):
           begun: what the run starts from: the learnt parameters of other runs, under the names
             that this function's own signature declares. None where it starts from nothing.
 
-        Raises ConfigError for data, or for something begun, that do not fit the config.
+        Raises ConfigError for data, or for something begun, that do not fit the config, and
+        DataError for what is no batch.
         """
 
 

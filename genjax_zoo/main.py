@@ -12,44 +12,45 @@ from collections.abc import Callable, Sequence
 
 from genjax_zoo.commands import failures
 from genjax_zoo.commands.flags import parse, usage
-from genjax_zoo.errors import ZooError
 
 
 def main(argv: Sequence[str], prepare: Callable[[], None] = lambda: None) -> int:
     """Runs the command that the command line names; returns the exit status.
 
-    An error that the user can mend is one message and status 2, not a traceback.
+    An error is one message and not a traceback: status 2 for what the user can mend, 1 for what
+    nobody foresaw. With `--debug` it is raised as it is.
 
     Args:
       argv: the program and its words.
-      prepare: what has to be settled before a command starts; help needs none of it.
+      prepare: what has to be settled before a command that works in a workdir starts; help and
+        the list touch no device.
     """
     several = any(arg.lstrip("-").startswith("coordinator") for arg in argv)
+    call = None
     try:
         call = parse(argv)
         if call.flags.help:
             print(usage(call.command))
         else:
-            prepare()
+            if "workdir" in call.flags:
+                prepare()
             importlib.import_module(f"genjax_zoo.commands.{call.command}").run(call)
+        failures.end_output()
         return 0
-    except ZooError as error:
-        message = str(error)
-    except OSError as error:
-        message = failures.of_disk(error)
-    except ModuleNotFoundError as error:
-        message = failures.of_package(error)
+    except BrokenPipeError:
+        failures.give_up_output()
+        return failures.READER_GONE
     except KeyboardInterrupt:
-        failed = failures.of_threads()
-        if failed is None:
-            print("\ngenjax-zoo: interrupted; the same command goes on", file=sys.stderr)
-            return 130
-        message = failed
-    print(f"genjax-zoo: {message}", file=sys.stderr, flush=True)
+        status, message = failures.of_interrupt(call)
+    except Exception as error:
+        if call is not None and call.flags.debug:
+            raise
+        status, message = failures.explain(error, call)
+    failures.tell(message)
     if several:
         # The other processes would wait for this one at exit; what it knows is on the disk.
-        os._exit(2)
-    return 2
+        os._exit(status)
+    return status
 
 
 def prepare() -> None:

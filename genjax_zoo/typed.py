@@ -7,6 +7,10 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
+import math
+import numbers
+import struct
 import types
 import typing
 from collections.abc import Iterable, Mapping
@@ -27,6 +31,8 @@ RENAMED: Mapping[str, str] = {
     "blur": "instance_noise",
     "noise": "instance_noise",
     "start": "initial",
+    "diffuse": "initial_variance",
+    "solver_error": "log_prob_error",
 }
 """What fields, values and flags were called before version 0.2.0, and are now."""
 
@@ -52,7 +58,7 @@ def choose(name: str, known: Mapping[str, T], what: str) -> T:
 
 
 class Range(NamedTuple):
-    """Where a number of a config may lie; None leaves a side open.
+    """Where a number of a config may lie; None leaves a side open, but for infinity and NaN.
 
     Attributes:
       least, most: the ends, where they are allowed themselves.
@@ -65,27 +71,55 @@ class Range(NamedTuple):
     below: float | None = None
 
     def holds(self, value: float) -> bool:
-        """Whether the value lies there; NaN never does."""
+        """Whether the value lies there, and its float32 too; NaN and the infinite never do."""
+        held = in_float32(value)
         return (
-            value == value
+            (isinstance(value, int) or math.isfinite(held))
             and (self.least is None or value >= self.least)
             and (self.most is None or value <= self.most)
-            and (self.above is None or value > self.above)
-            and (self.below is None or value < self.below)
+            and (self.above is None or min(value, held) > self.above)
+            and (self.below is None or max(value, held) < self.below)
         )
 
     def __str__(self) -> str:
         """As the end of "should be ..."."""
         low = self.least if self.above is None else self.above
         high = self.most if self.below is None else self.below
+        if low is None and high is None:
+            return "a finite number"
         if high is None:
             if low == 0:
                 return "positive" if self.above is not None else "not negative"
-            return f"{'above' if self.above is not None else 'at least'} {low:g}"
+            return f"{'above' if self.above is not None else 'at least'} {low:.16g}"
         if low is None:
-            return f"{'below' if self.below is not None else 'at most'} {high:g}"
+            return f"{'below' if self.below is not None else 'at most'} {high:.16g}"
         left, right = "(" if self.above is not None else "[", ")" if self.below is not None else "]"
-        return f"in {left}{low:g}, {high:g}{right}"
+        return f"in {left}{low:.16g}, {high:.16g}{right}"
+
+
+def in_float32(value: float) -> float:
+    """A number as jax computes with it: 1e39 is infinite there, 1e-39 is 0, .99999999999 is 1.
+
+    Integers stay what they are.
+    """
+    if isinstance(value, int) or not math.isfinite(value):
+        return value
+    try:
+        (held,) = struct.unpack("f", struct.pack("f", value))
+    except OverflowError:
+        return math.copysign(math.inf, value)
+    return held if abs(held) >= SMALLEST else 0.0
+
+
+SMALLEST = 2.0**-126
+"""The smallest positive number that every device tells from 0 in float32."""
+LARGEST = 10**9
+"""What an integer field may be at most where it declares no end: jax counts in 32 bits."""
+FINITE = Range()
+MOST_LAYERS = 1000
+"""Most layers, blocks or turns that are traced one by one: more would compile for hours."""
+MOST_STEPS = 10**6
+"""Most steps of a chain or a solver, or draws of an estimate, in one call: more take days."""
 
 
 def number(
@@ -98,7 +132,8 @@ def number(
 ) -> Any:
     """A field whose number, or each of whose numbers in (nested) tuples, lies in a declared range.
 
-    A config of `config` checks it when it is made, and None passes where the type allows it.
+    A config of `config` checks it when it is made, and None passes where the type allows it. NaN
+    and the infinite lie in no range; a field that declares none takes what is finite.
     """
     return dataclasses.field(default=default, metadata={RANGE: Range(least, most, above, below)})
 
@@ -111,38 +146,58 @@ RANGE = "range"
     frozen_default=True, field_specifiers=(dataclasses.field, dataclasses.Field)
 )
 def config(cls: type[T]) -> type[T]:
-    """Makes a frozen dataclass of a typed config, whose fields keep to their declared ranges.
+    """Makes a frozen dataclass of a typed config, whose fields keep to their types and ranges.
 
     Every field has a default. What no range can say, a `__post_init__` does, the class's own or
-    the one it inherits.
+    the one it inherits. A list becomes the tuple that the field declares, a whole number the float.
     """
     own = getattr(cls, "__post_init__", lambda self: None)
 
     def __post_init__(self: Any) -> None:
-        check_ranges(self)
+        check(self)
         own(self)
 
     cls.__post_init__ = __post_init__  # type: ignore[attr-defined]
     return dataclasses.dataclass(frozen=True)(cls)
 
 
-def check_ranges(made: Any) -> None:
-    """Raises ConfigError for a field of a dataclass that lies outside of its declared range."""
+def check(made: Any) -> None:
+    """Raises ConfigError for a field of a dataclass that is not of its type, or out of its range.
+
+    What has another form of its type takes the declared one.
+    """
+    cls: Any = type(made)
+    who, hints = cls.__module__.rpartition(".")[2], _hints(cls)
     for field in dataclasses.fields(made):
-        allowed, value = field.metadata.get(RANGE), getattr(made, field.name)
-        if allowed is None or value is None:
-            continue
+        value = _convert(getattr(made, field.name), hints[field.name], f"{who}.{field.name}")
+        object.__setattr__(made, field.name, value)
+        allowed = field.metadata.get(RANGE, FINITE)
         for one in _numbers(value):
             if not allowed.holds(one):
-                who = type(made).__module__.rpartition(".")[2]
-                raise ConfigError(f"{who}: {field.name} should be {allowed}, got {one}.")
+                held = in_float32(one)
+                lost = held != one and held in (
+                    0,
+                    math.inf,
+                    -math.inf,
+                    allowed.above,
+                    allowed.below,
+                )
+                came = f"{one}{f', which is {held:g} in float32' if lost else ''}"
+                raise ConfigError(f"{who}: {field.name} should be {allowed}, got {came}.")
+            if isinstance(one, int) and allowed.most is allowed.below is None and one > LARGEST:
+                raise ConfigError(f"{who}: {field.name} should be at most {LARGEST}, got {one}.")
 
 
 def _numbers(value: Any) -> list[float]:
     """The numbers of a field: itself, or those of a tuple, or of tuples in a tuple."""
-    if isinstance(value, tuple | list):
+    if isinstance(value, tuple):
         return [number for part in value for number in _numbers(part)]
-    return [value] if isinstance(value, int | float) else []
+    return [value] if isinstance(value, int | float) and not isinstance(value, bool) else []
+
+
+@functools.cache
+def _hints(cls: Any) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
 
 
 # ---------------------------------------------------------------------------------- typed configs
@@ -154,7 +209,7 @@ def typed(cls: type[T], fields: Mapping[str, Any], where: str = "config") -> T:
     Raises ConfigError for an unknown or missing field, or a value of another type. The dataclass's
     own `__post_init__` checks ranges and raises ConfigError itself.
     """
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)  # type: ignore[arg-type]
     declared = {f.name: f for f in dataclasses.fields(cls)}  # type: ignore[arg-type]
     for name in fields:
         if name not in declared:
@@ -166,6 +221,14 @@ def typed(cls: type[T], fields: Mapping[str, Any], where: str = "config") -> T:
         elif field.default is field.default_factory is dataclasses.MISSING:
             raise ConfigError(f"{where}.{name} is missing; expected {_spell(hints[name])}.")
     return cls(**values)
+
+
+def _float(value: numbers.Real) -> float:
+    """A number of any type as a float; what no float holds is infinite."""
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
 
 
 def _spell(hint: Any) -> str:
@@ -210,8 +273,10 @@ def _convert(value: Any, hint: Any, where: str) -> Any:
     elif hint in (None, types.NoneType):
         if value is None:
             return None
-    elif hint is float and isinstance(value, int | float):
-        return float(value)
+    elif hint is int and isinstance(value, numbers.Integral):
+        return int(value)
+    elif hint is float and isinstance(value, numbers.Real):
+        return _float(value)
     elif isinstance(hint, type) and isinstance(value, hint):
         return value
     raise ConfigError(f"{where} should be {_spell(hint)}, got {value!r} ({type(value).__name__}).")

@@ -19,7 +19,8 @@ from genjax_zoo.contract import (
 )
 from genjax_zoo.data import densities
 from genjax_zoo.learn.state import eval_params
-from genjax_zoo.maths.inference.bayes_nets import do, draw, from_tables, moments, query
+from genjax_zoo.maths.inference.bayes_nets import do, draw, from_tables, moments, queries, query
+from genjax_zoo.maths.inference.bayes_nets.evidence import of_values
 from genjax_zoo.maths.inference.bayes_nets.params import families
 from genjax_zoo.maths.inference.graphs import nodes_of
 from genjax_zoo.models.bayes_net import Config, make, net_of
@@ -180,7 +181,9 @@ def test_the_support_is_that_of_the_columns():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_a_query_is_a_ratio_of_sums_over_the_joint(seed):
+def test_a_query_is_a_ratio_of_sums_over_the_joint(seed, monkeypatch):
+    # By the joint table, and by an elimination for what is known.
+    monkeypatch.setattr(queries, "SMALL", queries.SMALL * (seed % 2))
     net, tables, size = random_net(seed)
     joint, names = joint_of(tables, size)
     rng = np.random.default_rng(seed)
@@ -193,6 +196,19 @@ def test_a_query_is_a_ratio_of_sums_over_the_joint(seed):
         p = joint[index].sum(tuple(i for i, n in enumerate(rest) if n not in wanted))
         p = p.transpose([sorted(wanted).index(n) for n in wanted]) / p.sum()
         np.testing.assert_allclose(query(net, wanted, evidence), p, atol=1e-6)
+
+
+def test_all_questions_to_a_small_net_are_one_program():
+    net, _, size = random_net(1)
+    a, b, *rest = size
+    compiled = [queries._joint, queries._eliminated]
+    query(net, a)
+    before = [f._cache_size() for f in compiled]
+    for name in rest:
+        query(net, a, {name: 1})
+        query(net, name, {a: 0, b: 1})
+        query(net, (b, name))
+    assert [f._cache_size() for f in compiled] == before
 
 
 def test_the_sprinkler_explains_the_rain_away():
@@ -602,6 +618,9 @@ def test_linear_gaussian_nodes_are_one_dense_gaussian_for_each_configuration():
             covariance[s, t] = C[np.ix_(wanted, wanted)] - gain @ C[np.ix_(known, wanted)]
         weight /= weight.sum()
         np.testing.assert_allclose(query(net, "S, T", evidence), weight, atol=1e-10)
+        eliminated = queries._eliminated(net, of_values(net.net, evidence), ("S", "T"))
+        summed = queries._log_table(net, of_values(net.net, evidence), ("S", "T"))
+        np.testing.assert_allclose(summed, eliminated, atol=1e-10)
         got = moments(net, "Y, X", evidence)
         # The scope in the order of the real nodes' parents: S of X, T of Y.
         assert got.scope == ("S", "T")

@@ -10,11 +10,11 @@ from jax.sharding import NamedSharding
 from sklearn.datasets import load_digits
 
 from genjax_zoo.contract import ConfigError, DataError
-from genjax_zoo.data import images
-from genjax_zoo.data.config import Data
+from genjax_zoo.data import clips, images, tables
+from genjax_zoo.data.config import PATHS, Data, located
 from genjax_zoo.data.densities import DENSITIES
 from genjax_zoo.data.pixels import preprocess, resized
-from genjax_zoo.data.source import feeds, order
+from genjax_zoo.data.source import digest_of, feeds, order
 from genjax_zoo.data.sources import open_source
 from genjax_zoo.run.devices.sharding import Devices, make_mesh, own_rows
 
@@ -178,6 +178,7 @@ def test_resized_digits_say_so():
         ({"source": "digits:3"}, "none of"),
         ({"source": "tfds:"}, "none of"),
         ({"source": "density:rings"}, "Did you mean 'ring'"),
+        ({"source": "density:rings", "binarise": "dynamic"}, "Did you mean 'ring'"),
         ({"batch_size": 0}, "config: batch_size should be at least 1, got 0"),
         ({"binarise": "dynamic", "dequantise": True}, "nothing to dequantise"),
         ({"source": "density:ring", "binarise": "dynamic"}, "is for images"),
@@ -193,11 +194,53 @@ def test_a_declaration_that_cannot_be_kept_is_refused(fields, telling):
         open_source(Data(**fields), 0)
 
 
+def test_a_path_without_its_kind_is_told_which_it_may_be(tmp_path):
+    (tmp_path / "a.npz").write_bytes(b"")
+    for path, kind in ((tmp_path, "folder"), (tmp_path / "a.npz", "array")):
+        with pytest.raises(ConfigError, match=f"none of digits.* Did you mean {kind}:{path}"):
+            open_source(Data(source=str(path)), 0)
+
+
 def test_a_batch_larger_than_the_data_is_refused():
     advice = "1438 examples for training, fewer than .*1439: set --config.data.batch_size=1438"
     with pytest.raises(DataError, match=advice):
         open_source(Data(batch_size=1439), 0)
     open_source(Data(batch_size=1438), 0)
+
+
+@pytest.mark.parametrize(
+    ("source", "meant"),
+    [
+        ("folder:pics", "folder:{here}/pics"),
+        ("array:./a.npz", "array:{here}/a.npz"),
+        ("text:~/b.txt", "text:{home}/b.txt"),
+        ("series:flow.csv", "series:{here}/flow.csv"),
+        ("clip:/frames", "clip:/frames"),
+        ("captions:folder:digits", "captions:folder:{here}/digits"),
+        *[(same, same) for same in ("digits", "series:nile", "clip:waves", "tfds:mnist")],
+        *[(same, same) for same in ("table:iris", "captions:digits", "folder:", "none:x")],
+    ],
+)
+def test_a_path_in_the_config_is_kept_as_it_was_meant(source, meant, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert located(source) == meant.format(here=tmp_path, home=pathlib.Path.home())
+    assert PATHS["series"] == tuple(tables.SERIES) and PATHS["clip"] == tuple(clips.CLIPS)
+
+
+def test_a_digest_is_of_the_data_and_of_nothing_else():
+    one, other, threes = (
+        open_source(Data(source=source, **fields), seed)
+        for source, seed, fields in (
+            ("digits", 0, {}),
+            ("digits", 1, {"batch_size": 7, "binarise": "dynamic"}),
+            ("digits", 0, {"resize": 3}),
+        )
+    )
+    assert one.digest() == other.digest() != threes.digest()
+    assert len(one.digest()) == 64 and open_source(Data(source="density:ring"), 0).digest() == ""
+    arrays = np.arange(4), np.arange(4.0), np.arange(4)[:, None], None, ("a", "b"), ("ab",), "ab"
+    assert len({digest_of(array) for array in arrays}) == len(arrays)
+    assert digest_of(np.arange(8)[::2]) == digest_of(np.arange(0, 8, 2))
 
 
 # ----------------------------------------------------------------------------------------- stacks
@@ -313,7 +356,12 @@ def test_a_text_is_windows_that_start_anywhere(tmp_path):
     assert source.size == 900 - 20 + 1
     held = spell(source.held_out(jax.random.key(0), 0, 5)["x"])
     assert source.held_out_size == 5 and "".join(held) == text[900:]
-    assert source.symbols["x"] == tuple(letters)
+    assert source.symbols["x"] == tuple(letters) and source.notes == ("900+100 characters",)
+    # A mark of the order of bytes is no character, and what training never shows is said.
+    (tmp_path / "b.txt").write_text("\ufeff" + "ab" * 45 + "cab" * 3, encoding="utf-8")
+    marked = open_source(Data(source=f"text:{tmp_path}/b.txt", length=5, batch_size=2), 0)
+    assert marked.symbols["x"] == ("a", "b", "c")
+    assert "1 symbols are held out alone" in marked.notes
 
 
 def test_texts_that_give_no_data_say_why(tmp_path):
@@ -342,6 +390,7 @@ def test_mnist_whole(monkeypatch):
     counts = [5923, 6742, 5958, 6131, 5842, 5421, 5918, 6265, 5851, 5949]
     assert np.bincount(source.resident.label).tolist() == counts
     assert "grey levels" in source.preprocessing
+    assert "version 3.0.1" in source.notes
     assert source.symbols["label"] == tuple("0123456789")
 
     monkeypatch.setattr(images, "RESIDENT_BYTES", 10**6)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from genjax_zoo.contract import ConfigError
-from genjax_zoo.data.densities import DENSITIES, make
+from genjax_zoo.data.densities import DENSITIES, gaussians, make
 
 SHAPES = {
     name: jax.eval_shape(lambda d=d: d.sample(jax.random.key(0), 1)).shape
@@ -48,6 +48,32 @@ def test_entropy_is_minus_the_mean_log_density_of_samples(name):
 )
 def test_entropies_are_those_of_the_references(name, entropy):
     assert abs(DENSITIES[name].entropy - entropy) < 2e-5
+
+
+@pytest.mark.parametrize("apart", [0.0, 0.5, 3.0, 7.0, 12.0, 20.0])
+def test_modes_that_overlap_have_the_entropy_of_the_integral(apart):
+    """Two of them, in whatever direction: along the line between them it is one of a number."""
+    sigma, e = 0.3, np.linspace(-12, 12, 20_001)
+    p = np.exp(-(e**2) / 2) / math.sqrt(2 * math.pi)
+    lost = np.sum(p * np.logaddexp(0, -(e * apart + apart**2 / 2))) * (e[1] - e[0])
+    centres = 1 + sigma * apart * np.array([[0.0, 0.0], [0.6, 0.8]])
+    exact = math.log(2) + math.log(2 * math.pi * math.e * sigma**2) - lost
+    assert gaussians(centres, sigma).entropy == pytest.approx(exact, abs=2e-6)
+
+
+def test_modes_that_coincide_are_one():
+    one = math.log(2 * math.pi * math.e * 0.25)
+    assert gaussians(np.zeros((5, 2)), 0.5).entropy == pytest.approx(one, abs=1e-9)
+
+
+@pytest.mark.parametrize(
+    ("centres", "sigma"),
+    [(np.zeros((0, 2)), 1.0), (np.zeros((3, 3)), 1.0), (np.zeros(2), 1.0), (np.zeros((3, 2)), 0.0),
+     (np.zeros((3, 2)), math.nan), (np.full((3, 2), math.inf), 1.0)],
+)  # fmt: skip
+def test_what_is_no_mixture_is_refused(centres, sigma):
+    with pytest.raises(ConfigError, match="of a mixture"):
+        gaussians(centres, sigma)
 
 
 def _plane(name, side=800, reach=5.0):

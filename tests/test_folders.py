@@ -16,7 +16,7 @@ from genjax_zoo.commands.sample import given
 from genjax_zoo.contract import ConfigError, DataError
 from genjax_zoo.data import images, summary
 from genjax_zoo.data.config import Data
-from genjax_zoo.data.files import tree
+from genjax_zoo.data.files import image, tree
 from genjax_zoo.data.files.splits import parts, split_of
 from genjax_zoo.data.source import feeds
 from genjax_zoo.data.sources import open_source, tokeniser
@@ -139,8 +139,8 @@ def test_what_stays_on_disk_gives_the_bits_of_what_rests_on_the_device(
     for key in range(2):
         whole, read = (s.training(jax.random.key(key), 3, 9) for s in (resident, on_disk))
         jax.tree.map(np.testing.assert_array_equal, whole, read)
-    assert on_disk.notes == (*resident.notes, "read from disk as needed")
-    plain = [s._replace(training=None, notes=())[4:] for s in (resident, on_disk)]
+    assert on_disk.notes == (*resident.notes, "decoded as needed")
+    plain = [s._replace(training=None, notes=(), digest=None)[4:] for s in (resident, on_disk)]
     assert plain[0] == plain[1]  # split, sizes, preprocessing, interval, name, spaces, symbols
     for step in range(8):
         one, other = (batch(source, step, size=4) for source in (resident, on_disk))
@@ -256,6 +256,11 @@ def test_a_class_may_be_called_train_where_nothing_is_held_out_beside_it():
     assert found.notes == ("train/ is taken for a class: nothing is held out beside it",)
 
 
+def test_a_class_that_is_written_in_two_ways_is_one():
+    found = parts(["train/caf\u00e9/1", "train/bar/2", "test/cafe\u0301/3", "test/bar/4"], "here")
+    assert found.classes == ("bar", "caf\u00e9")
+
+
 def test_classes_are_the_first_folders_and_count_naturally():
     found = parts([f"{c}/x.png" for c in ("0", "1", "10", "2", "9/b")], "digits")
     assert found.classes == ("0", "1", "2", "9", "10")
@@ -277,6 +282,47 @@ def test_classes_are_the_first_folders_and_count_naturally():
 def test_names_that_can_be_understood_in_two_ways_are_refused(paths, telling):
     with pytest.raises(DataError, match=telling):
         parts(paths, "here")
+
+
+def test_whatever_folders_are_called_nothing_is_in_both_parts():
+    rng = np.random.default_rng(0)
+    names = ("train", "Test", "val", "dev", "cat", "dog", "Cat", "1", "02")
+    understood = 0
+    for _ in range(400):
+        some = rng.choice(names, rng.integers(1, 5))
+        depth = rng.integers(0, 4)
+        paths = [
+            "/".join([*rng.choice(some, depth), f"{i}.png"]) for i in range(rng.integers(1, 24))
+        ]
+        try:
+            found = parts(paths, "here")
+        except DataError as error:
+            assert "here" in str(error) and "\n" not in str(error)
+            continue
+        understood += 1
+        train, held = ([path for path, _ in part] for part in (found.train, found.held_out))
+        assert train and held and {*train, *held} <= {*paths} and len({*train}) == len(train)
+        assert train == held or not {*train} & {*held}
+        labels = {name for part in (found.train, found.held_out) for _, name in part}
+        assert labels == {*found.classes} or len(labels) == 1
+        if {*train, *held} != {*paths}:
+            assert any(note.startswith("left out") for note in found.notes)
+        # Outside of splits no folder that names one is a class, but where that is said.
+        if not any(note.startswith(("split by", "all are in")) for note in found.notes):
+            odd = [name for name in found.classes if split_of(name)]
+            assert all(
+                any(f"{n}/ is taken for a class" in note for note in found.notes) for n in odd
+            )
+    assert understood > 100
+
+
+def test_archives_of_windows_have_folders_too(tmp_path):
+    x = draw(tmp_path / "x.png")
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as file:
+        for name in ("pets\\cat\\1.png", "pets\\dog\\1.png"):
+            file.write(tmp_path / "x.png", name)
+    source = folder(tmp_path / "a.zip")
+    assert source.symbols["label"] == ("cat", "dog") and len(x) == 6
 
 
 def test_natural_order():
@@ -371,7 +417,69 @@ def test_images_of_both_parts_and_of_many_sizes_are_said(tmp_path):
     draw(tmp_path / "train" / "same.png", (9, 5), seed=5)
     notes = folder(tmp_path, resize=4).notes
     assert "1 of those held out are in the training part too" in notes
-    assert "6 sizes before, 4x5 to 9x5, not kept in proportion" in notes
+    squared = (
+        "4x5 to 9x5 made square, out of proportion (config.data.crop=True cuts the middle out)"
+    )
+    assert squared in notes
+    assert squared not in folder(tmp_path, resize=4, crop=True).notes
+
+
+def test_the_middle_is_cut_out_before_resizing(tmp_path):
+    wide = draw(tmp_path / "a.png", (4, 9), mode="RGB")
+    high = draw(tmp_path / "b.png", (9, 4), mode="RGB")
+    source = folder(tmp_path, crop=True)
+    expected = [wide[:, 2:6], high[2:6]]
+    np.testing.assert_allclose(rows_of(source)["x"] * 255, expected, atol=1e-4)
+    assert "4x4x3 (cropped)" in source.preprocessing
+
+
+def test_a_large_set_is_known_by_the_names_of_its_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(images, "RESIDENT_BYTES", 100)
+    for i in range(12):
+        draw(tmp_path / f"{i}.png", seed=i)
+    before = folder(tmp_path).digest()
+    assert folder(tmp_path).digest() == before
+    (tmp_path / "3.png").rename(tmp_path / "12.png")
+    assert folder(tmp_path).digest() != before
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "telling"),
+    [
+        ("z.png", b"", r"z\.png is not a readable image \(of no known format\)"),
+        ("z.png", "colour", r"differ in shape \(\(6, 5, 1\), \(6, 5, 3\)\).* config.data.channels"),
+        ("z.tif", "floats", "its pixels are 32-bit floats"),
+    ],
+)
+def test_what_is_odd_in_a_large_set_is_found_before_training(
+    tmp_path, monkeypatch, name, content, telling
+):
+    monkeypatch.setattr(images, "RESIDENT_BYTES", 100)
+    for i in range(30):
+        draw(tmp_path / f"{i:02}.png", seed=i)
+    if content == "colour":
+        draw(tmp_path / name, mode="RGB")
+    elif content == "floats":
+        Image.new("F", (5, 6)).save(tmp_path / name)
+    else:
+        (tmp_path / name).write_bytes(content)
+    with pytest.raises(DataError, match=telling):
+        folder(tmp_path)
+
+
+def test_a_look_at_the_head_tells_the_shape_of_what_is_read(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # A quarter turn.
+    grey, colour = Image.new("L", (7, 5)), Image.new("RGB", (7, 5))
+    for name, drawn, fields in (
+        ("a.jpg", colour, {"exif": exif}), ("b.png", grey, {"exif": exif}), ("c.png", grey, {}),
+        ("d.gif", colour, {}), ("e.png", Image.new("LA", (7, 5)), {}), ("f.bmp", colour, {}),
+        ("g.png", Image.new("I;16", (7, 5)), {}), ("h.jpg", Image.new("CMYK", (7, 5)), {}),
+        ("i.tif", grey, {}), ("j.webp", colour, {}),
+    ):  # fmt: skip
+        drawn.save(tmp_path / name, **fields)
+    for path, opens in tree.read(tmp_path, "here").files.items():
+        assert image.shape(opens, path) == image.read(opens, path).levels.shape, path
 
 
 # -------------------------------------------------------------------------------- one reader
@@ -515,3 +623,23 @@ def test_columns_and_lines_that_say_nothing_of_images_are_said(tmp_path):
     assert "metadata.csv says the labels" in notes
     assert "columns that were not read: author" in notes
     assert "1 line of it name no file here (gone.png)" in notes
+
+
+def test_labels_and_captions_in_files_beside_each_image(tmp_path):
+    for i, (name, said, label) in enumerate((("a", "an owl\n", "7"), ("b", "a cat", "10"))):
+        draw(tmp_path / f"{name}.png", seed=i)
+        (tmp_path / f"{name}.txt").write_text(said)
+        (tmp_path / f"{name}.cls").write_text(label)
+    (tmp_path / "notes.txt").write_text("of no image")
+    source = folder(tmp_path)
+    assert source.symbols["label"] == ("7", "10") and rows_of(source)["label"].tolist() == [0, 1]
+    called = source.symbols["text"]
+    said = [" ".join(called[t] for t in row if t) for row in rows_of(source)["text"]]
+    assert said == ["an owl", "a cat"]
+    assert "files beside the images say the labels and captions" in source.notes
+    assert "left out 1 of .txt" in source.notes
+    draw(tmp_path / "c.png", seed=2)
+    with pytest.raises(DataError, match=r"c\.png has no \.cls beside it and others do"):
+        folder(tmp_path)
+    (tmp_path / "c.cls").write_text("7")
+    assert "1 image without a caption" in folder(tmp_path).notes

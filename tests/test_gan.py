@@ -249,7 +249,7 @@ def test_a_game_of_classes_samples_what_it_is_asked_for():
     np.testing.assert_array_equal(latents[:, 3:].sum(1), 1)
     with pytest.raises(DataError, match="needs labelled data"):
         model.init(jax.random.key(0), _batch(n=12))
-    with pytest.raises(DataError, match=r"labels should lie in 0 \.\. 2, got 3 \.\. 3"):
+    with pytest.raises(DataError, match=r"label should be integers 0 \.\. 2, .*and 3 is none"):
         model.sample(jax.random.key(2), after, 6, {"label": 3})
     with pytest.raises(
         DataError, match=r"gan cannot be told that: .*'lable'. Did you mean 'label'"
@@ -261,7 +261,7 @@ def test_a_game_without_classes_knows_no_labels():
     model = gan.make(SMALL, optax.sgd(0.1))
     state = model.init(jax.random.key(0), _batch())
     assert set(model.sample(jax.random.key(1), state, 3)) == {"x"} == set(model.spaces)
-    with pytest.raises(DataError, match=r"gan cannot be told that: .*'label'"):
+    with pytest.raises(DataError, match=r"gan: label was given, .* knows no labels"):
         model.sample(jax.random.key(1), state, 3, {"label": 1})
 
 

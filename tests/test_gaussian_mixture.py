@@ -17,6 +17,9 @@ from sklearn.mixture import GaussianMixture
 
 from genjax_zoo.contract import ConfigError, DataError, Exactness
 from genjax_zoo.data import densities
+from genjax_zoo.maths.inference import gaussians
+from genjax_zoo.maths.inference.clustering import k_means_of_classes
+from genjax_zoo.maths.probability.scales import varies
 from genjax_zoo.models import gaussian_mixture
 
 KEY = jax.random.key(0)
@@ -320,14 +323,47 @@ def test_a_feature_that_never_changed_does_not_decide_when_it_does(covariance):
 def test_bad_labels_and_bad_numbers_are_told():
     x, y = data("iris")
     model, state, _ = learn(x, y)
-    with pytest.raises(DataError, match=r"labels should lie in 0 .. 2, got 0 .. 5"):
+    with pytest.raises(DataError, match=r"label should be integers 0 \.\. 2, .*and 5 is none"):
         model.init(KEY, {"x": x[:2], "label": np.array([0, 5])})
     outside = {"x": x[:2], "label": np.array([0, 5])}
     assert jnp.isnan(jax.jit(model.step)(KEY, state, outside)[1]["labels_outside"])
     with pytest.raises(DataError, match="needs labelled data"):
         model.measures["error"](KEY, state, {"x": x[:2]})
-    with pytest.raises(DataError, match="got 3"):
+    with pytest.raises(DataError, match="and 3 is none"):
         model.sample(KEY, state, 2, {"label": 3})
     for wrong in ({"keep": 1.5}, {"ridge": 0.0}, {"pseudo_counts": -1.0}, {"components": 0}):
         with pytest.raises(ConfigError, match=next(iter(wrong))):
             gaussian_mixture.Config(**wrong)
+
+
+@pytest.mark.parametrize("constant", [0.1, 7.0, 255.0, 1e6])
+def test_a_constant_column_weighs_as_much_whatever_it_is(constant):
+    """Rounding left it 1e-13 where 0 was asked for, and in some steps no floor: 11 to 18 nats."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 3)).astype(np.float32)
+    r = rng.dirichlet((1, 1), 200).astype(np.float32)
+
+    def scales(value, off):
+        """σ of all, about points `off` units in the last place of the constant away."""
+        x[:, 1] = value
+        centres, variance = k_means_of_classes(KEY, x, np.ones((200, 1)), 2, 0)
+        np.testing.assert_array_equal(centres[0, :, 1], np.float32(value))
+        np.testing.assert_allclose(variance[1], 1e-3)
+        shift = np.array(centres[0])
+        shift[:, 1] += off * np.spacing(np.float32(value))
+        g = gaussians.alike("diagonal", jnp.asarray(shift), variance)
+        sums = gaussians.moments(g, x, r, jnp.asarray(shift))
+        return gaussians.estimate("diagonal", sums, 1.0, 1e-5).factor
+
+    of_zero = scales(0.0, 0)
+    for off in (0, 1, -1):
+        np.testing.assert_allclose(scales(constant, off), of_zero, rtol=0.01)
+
+
+def test_what_varies_is_told_from_what_is_rounded():
+    for mean in (0.1, 7.0, 255.0, 1e6):
+        mean = np.float32(mean)
+        unit = np.spacing(mean)
+        assert not varies(jnp.float32(unit**2), mean)
+        assert varies(jnp.float32((4 * unit) ** 2), mean)
+    assert varies(jnp.float32(1e-30), jnp.float32(0)) and not varies(jnp.zeros(()), jnp.zeros(()))

@@ -276,3 +276,75 @@ def test_a_root_may_be_of_a_singular_matrix():
     P = jnp.array([[4.0, 2.0], [2.0, 1.0]])
     L = matrices.root(P)
     np.testing.assert_allclose(L @ L.T, P, atol=1e-12)
+
+
+# ----------------------------------------------------------------------------- a diffuse start
+
+
+@PARALLEL
+@pytest.mark.parametrize("case", ["few numbers, full noise", "many numbers", "a level"])
+def test_a_diffuse_start_is_the_limit_of_wide_ones(case, parallel):
+    """Against the dense Gaussian of a first state of variance κ, as κ grows: the same moments, and
+    log p + k/2 log 2πκ."""
+    if case == "a level":
+        s = system_of(2, 2).replace(A=jnp.eye(2), C=jnp.eye(2), P1=jnp.zeros((2, 2)))
+        s, k = s.replace(diffuse=jnp.array([1.0, 5.0])), 2
+    else:
+        s = system_of(*CASES[case])
+        # Of the first two numbers nothing is known, and of the third what P1 says.
+        P1 = jnp.zeros((3, 3)).at[2, 2].set(0.5)
+        s, k = s.replace(P1=P1, diffuse=jnp.array([2.0, 7.0, 0.0])), 2
+    y = series_of(s.replace(diffuse=None), 6)
+    found, kappa = smooth(s, jnp.asarray(y), parallel), 1e7
+    wide = s.replace(P1=s.P1 + kappa * jnp.diag(s.diffuse > 0), diffuse=None)
+    dense = Dense(wide, y)
+    near = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5)
+    near(found.mean, dense.mean)
+    near(found.cov, dense.cov)
+    near(found.lagged, dense.lagged)
+    limit = dense.log_prob + k / 2 * np.log(2 * np.pi * kappa)
+    near(found.filtered.log_prob.sum(), limit)
+    # The filter, once all has been told.
+    upto = Dense(wide, y[:5])
+    near(found.filtered.mean[4], upto.mean[-1])
+    near(found.filtered.cov[4], upto.cov[-1])
+
+
+@PARALLEL
+def test_the_nile_of_which_nothing_is_known(parallel):
+    """Durbin & Koopman's diffuse likelihood of 99 terms: no term is of the first year."""
+    s = local_level().replace(P1=jnp.zeros((1, 1)), diffuse=jnp.ones(1))
+    found = filtered(s, jnp.asarray(nile(), jnp.float64), parallel)
+    assert float(found.log_prob.sum()) == pytest.approx(-632.54563, abs=1e-5)
+    assert float(found.log_prob[0]) == pytest.approx(0, abs=1e-9)
+    np.testing.assert_allclose(found.mean[0], nile()[0])
+    s = local_level(jnp.float32).replace(
+        P1=jnp.zeros((1, 1), jnp.float32),
+        m1=jnp.full(1, 900, jnp.float32),
+        diffuse=jnp.ones(1, jnp.float32),
+    )
+    rough = filtered(s, jnp.asarray(nile(), jnp.float32), parallel).log_prob.sum()
+    assert rough.dtype == jnp.float32 and float(rough) == pytest.approx(-632.54563, abs=2e-3)
+
+
+def test_a_number_that_is_never_seen_adds_nothing_to_a_diffuse_start():
+    one = local_level().replace(P1=jnp.zeros((1, 1)), diffuse=jnp.ones(1))
+    eye = jnp.eye(2)
+    two = kalman.System(
+        eye,
+        1469.1 * eye,
+        eye,
+        jnp.zeros(2),
+        jnp.full(2, 15099.0),
+        jnp.zeros(2),
+        0 * eye,
+        jnp.full(2, 3.0),
+    )
+    y = np.full((20, 2), np.nan)
+    y[:, 0] = nile()[:20, 0]
+    y[:2] = np.nan
+    found = filtered(two, jnp.asarray(y), False)
+    alone = filtered(one, jnp.asarray(y[:, :1]), False)
+    np.testing.assert_allclose(found.log_prob, alone.log_prob, atol=1e-9)
+    # Of what was not seen, what stands in and how far it has moved since.
+    np.testing.assert_allclose(found.cov[:, 1, 1], 3 + 1469.1 * np.arange(20), rtol=1e-9)

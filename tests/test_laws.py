@@ -410,6 +410,29 @@ def test_what_is_given_is_honoured_or_refused(name, case):
         assert not np.array_equal(np.asarray(draws["x"])[~mask], np.asarray(other)[~mask])
 
 
+def test_what_is_no_value_of_its_space_is_refused(case):
+    """By one sentence, whatever it is called, before anything is computed."""
+    names = ("label", "text", "x", "mask", "code", "categorical", "continuous", "A", "steps")
+    for array, value in itertools.product(names, ("abc", [[1], [2, 3]])):
+        assert array in refusal(case, {array: value}), (array, value)
+    for value in (3.7, True, -1, [0, 1], 10**6, 2**70, {}, 1j, []):
+        assert "label" in refusal(case, {"label": value}), value
+    with pytest.raises(DataError, match="n should be 1 or more, got -3"):
+        case.model.sample(KEY, case.start, -3)
+    if case.model.autoregression is not None:
+        with pytest.raises(DataError, match=r"length should be 1 \.\. .*, got -3"):
+            case.model.autoregression.start(case.start, 2, -3)
+    for array in ("length", "steps"):
+        assert "cannot be told that" in refusal(case, {array: -3})
+    x = np.zeros(case.batch["x"].shape[1:])
+    if "cannot be told that" not in refusal(case, {"x": x + np.inf}):
+        real = case.model.spaces["x"].kind is Kind.REAL
+        for number in (np.inf, *(() if real else (0.37, -1, 300))):
+            assert f"{number:g} is none" in refusal(case, {"x": x + number}), number
+        for mask in (255, 0.5, np.nan):
+            assert "mask should be" in refusal(case, {"x": x, "mask": x + mask})
+
+
 # --------------------------------------------------------------------------------- log_prob
 
 

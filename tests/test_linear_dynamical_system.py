@@ -103,7 +103,7 @@ def test_a_prior_holds_the_system_where_it_began():
 def test_the_nile_ends_where_its_likelihood_is_largest():
     """Durbin & Koopman's 1469.1 and 15099 within .1 %, in float32 and raw units."""
     y = tables.nile()[None]
-    model = lds.make(lds.Config(structure="local_level"))
+    model = lds.make(lds.Config(structure="local_level", initial_level="given"))
     batch = {"x": jnp.asarray(y)}
     state = model.init(KEY, batch)
     one = lambda state, _: (model.step(KEY, state, batch)[0], None)
@@ -112,6 +112,39 @@ def test_the_nile_ends_where_its_likelihood_is_largest():
     np.testing.assert_allclose(float(system.Q[0, 0]), 1469.17, rtol=1e-3)
     np.testing.assert_allclose(float(jnp.ravel(system.R)[0]), 15098.52, rtol=1e-3)
     np.testing.assert_allclose(model.log_prob(KEY, state, batch), [-641.5856], atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"structure": "local_level"},
+        {"structure": "local_level", "initial_level": "diffuse"},
+        pytest.param({"structure": "autoregressive", "ar": 2}, marks=pytest.mark.slow),
+        pytest.param({"states": 2, "noise": "isotropic"}, marks=pytest.mark.slow),
+    ],
+    ids=lambda config: "-".join(map(str, config.values())),
+)
+def test_units_and_their_zero_are_nothing_to_a_system(config):
+    """Of a y + b each density is that of y over |a|^n, n of what is a number's own; each forecast
+    the same in its units. In float32, where the numbers are large beside their changes too."""
+    y = np.round(64 * series(B=2, T=30, p=2)).astype(np.float32) / 64
+    model = lds.make(lds.Config(**config))
+    learn = jax.jit(
+        lambda state, x: model.step(KEY, model.step(KEY, state, {"x": x})[0], {"x": x})[0]
+    )
+
+    def learnt(y):
+        state = learn(model.init(KEY, {"x": jnp.asarray(y)}), jnp.asarray(y))
+        nats = model.log_prob(KEY, state, {"x": jnp.asarray(y)})
+        return nats, model.measures["one_step"](KEY, state, {"x": jnp.asarray(y)})
+
+    nats, error = learnt(y)
+    n = y[0].size - (2 if config.get("initial_level") == "diffuse" else 0)
+    # 64ths at 50,000 are exact in float32, and so are powers of two.
+    for a, b in ((1, 50_000), (2.0**20, 0), (2.0**-30, 0), (-1, -50_000)):
+        moved, moved_error = learnt(a * y + np.float32(b))
+        np.testing.assert_allclose(moved, nats - n * np.log(abs(a)), rtol=2e-3, atol=0.1)
+        np.testing.assert_allclose(moved_error, a**2 * error, rtol=5e-3)
 
 
 def test_subspace_identification_finds_the_eigenvalues_of_what_has_no_noise():
@@ -188,13 +221,21 @@ def test_a_past_with_gaps_is_gone_on_from():
     # Two frames more are known: what comes is surer.
     assert np.all(later.sample(KEY, state, 2000, {"x": past})["x"].std(0)[0] < a.std(0)[0])
     for given, why in (
-        ({"x": y[0, :, :1]}, r"x should have the shape \[25, 2\] of one example"),
+        (
+            {"x": y[0, :, :1]},
+            r"x should be .* the shape \[T, 2\] of one example.*got the shape \[25, 1\]",
+        ),
         ({"mask": mask}, "no x was given"),
-        ({"x": past, "mask": mask[:4]}, r"mask should have the shape \[9, 2\]"),
+        (
+            {"x": past, "mask": mask[:4]},
+            r"mask should have the shape of x, got \[4, 2\] for \[9, 2\]",
+        ),
         ({"past": past}, "unknown given 'past'"),
     ):
         with pytest.raises(DataError, match=why):
             later.sample(KEY, state, 2, given)
+    with pytest.raises(DataError, match="steps should be 1 or more, got -1"):
+        lds.forecast(eval_params(state), jnp.asarray(holes)[None], -1)
 
 
 def test_what_makes_no_sense_is_refused():

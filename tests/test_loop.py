@@ -35,8 +35,9 @@ from genjax_zoo.learn.state import average_start, average_update, eval_params
 from genjax_zoo.learn.verbs import Stage, staged
 from genjax_zoo.measure import distances, modes, samples
 from genjax_zoo.models import ZOO, Family
+from genjax_zoo.run import observers, stop, trained
 from genjax_zoo.run import setup as setups
-from genjax_zoo.run import trained
+from genjax_zoo.run import train as training
 from genjax_zoo.run.record import checkpoint, progress, shown
 from genjax_zoo.run.record.progress import Measuring, Progress
 from genjax_zoo.run.record.workdir import Workdir
@@ -60,14 +61,15 @@ def outcome(folder):
     return (folder / "metrics.jsonl").read_text(), steps[-1], about["fingerprint"]
 
 
-def stop_after(monkeypatch, step):
-    """SIGTERM arrives while the loop tells of `step`."""
-    original = Progress.update
+def stop_after(monkeypatch, step, by=signal.SIGTERM):
+    """A signal arrives while the loop tells of `step`."""
+    original, ahead = Progress.update, [step]
 
     def update(self, now, *told):
         original(self, now, *told)
-        if now == step:
-            os.kill(os.getpid(), signal.SIGTERM)
+        if now in ahead:
+            ahead.remove(now)
+            os.kill(os.getpid(), by)
 
     monkeypatch.setattr(Progress, "update", update)
 
@@ -112,6 +114,67 @@ def test_sigterm_saves_and_the_same_call_ends_as_if_never_stopped(tmp_path, toy,
         stop_after(patch, step)
         assert run_in(tmp_path / "stopped", toy())[1] == step
     assert run_in(tmp_path / "stopped", toy()) == whole
+
+
+def test_ctrl_c_saves_too_and_says_that_it_was_ctrl_c(tmp_path, toy, monkeypatch, capsys):
+    stop_after(monkeypatch, 25, signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        run_in(tmp_path, toy())
+    assert outcome(tmp_path)[1] == 25
+    assert "stopped by SIGINT after step 25 of 60 steps, and saved" in capsys.readouterr().err
+    assert (tmp_path / "report.html").exists()
+
+
+def test_a_second_ctrl_c_leaves_at_once_and_what_is_ignored_stays_so():
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop.on_signals() as asked:
+            assert asked.by is None and signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+            os.kill(os.getpid(), signal.SIGUSR1)
+            assert asked.by is signal.SIGUSR1 and asked.any_process(3)
+            os.kill(os.getpid(), signal.SIGTERM)
+            with pytest.raises(KeyboardInterrupt):
+                os.kill(os.getpid(), signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+def test_what_is_measured_while_a_run_lasts_may_end_if_it_is_short(clock, monkeypatch):
+    monkeypatch.setattr(stop.time, "time", progress.time.time)
+    asked, told = stop.Stop(), []
+    look = asked.watch(lambda *now: told.append(now), patience=5)
+    look("a", 1, 3)
+    asked.ask(signal.SIGTERM)
+    clock(3)
+    look("a", 2, 3)
+    clock(3)
+    # What is whole is kept.
+    look("a", 3, 3)
+    with pytest.raises(stop.Stopped):
+        look("b", 0, 3)
+    with pytest.raises(stop.Stopped):
+        asked.watch(lambda *now: None)("a", 1, 3)
+    assert told[-1] == ("b", 0, 3)
+
+
+def test_a_long_measurement_in_the_middle_does_not_keep_a_run_from_stopping(
+    tmp_path, toy, monkeypatch, capsys
+):
+    """A scheduler's grace is a minute; what was learnt would be lost."""
+    monkeypatch.setattr(stop, "PATIENCE", 0.0)
+    monkeypatch.setattr(training, "PATIENCE", 0.0)
+    original = observers.examples.one_by_one
+
+    def slow(*args, progress, **how):
+        progress("log_prob", 0, 10)
+        os.kill(os.getpid(), signal.SIGTERM)
+        progress("log_prob", 1, 10)
+        yield from original(*args, progress=progress, **how)
+
+    monkeypatch.setattr(observers.examples, "one_by_one", slow)
+    assert run_in(tmp_path, toy())[1] == 20
+    assert "the numbers of step 20 are left out" in capsys.readouterr().err
+    assert "loss" in lines(tmp_path)[1] and "test/log_prob" not in lines(tmp_path)[1]
 
 
 def lines(folder):
@@ -216,15 +279,25 @@ def test_measuring_says_how_far_it_is_and_what_will_be_long_with_the_field_that_
         for done in (500, 1000, 1500, 2000):
             clock(1)
             measuring("log_prob", done, 2000)
+        measuring("iwae", 0, 10_000)
         for done in range(500, 10_001, 500):
-            clock(30)
+            clock(25)
             measuring("iwae", done, 10_000)
     told = capsys.readouterr().err.splitlines()
-    assert told[0] == "measuring log_prob: first what all 2000 have in common"
+    assert told[:2] == ["measuring log_prob: 0 of 2000", "measuring iwae: 0 of 10000"]
     # The first batch is compiled for, and promises nothing.
-    assert told[1:3] == ["measuring iwae: 1000 of 10000  9 min left", told[2]]
-    assert told[2] == "measuring iwae takes 9 min more; x; config.final_examples=1000 takes fewer."
-    assert told[-1] == "measuring iwae: 9500 of 10000  30 s left" and len(told) == 1 + 18 + 1
+    assert told[2:4] == [
+        "measuring iwae: 500 of 10000",
+        "measuring iwae: 1000 of 10000  8 min left",
+    ]
+    long = "measuring iwae takes some 8 min more; x; config.final_examples=1000 takes fewer."
+    assert told[4] == long and told[-1] == "measuring iwae: 9500 of 10000  25 s left"
+    assert len(told) == 2 + 19 + 1
+    # One that takes that long is told of at once.
+    measuring("iwae", 0, 10_000)
+    clock(60)
+    measuring("iwae", 500, 10_000)
+    assert "takes some 19 min more; x; config.final_examples=500" in capsys.readouterr().err
 
 
 def test_measuring_is_a_bar_on_a_terminal_and_nothing_where_it_should_be_quiet(monkeypatch, capsys):
@@ -245,22 +318,23 @@ def test_measuring_is_a_bar_on_a_terminal_and_nothing_where_it_should_be_quiet(m
 
 
 def make_slow(config, tx):
-    """The toy, with a second number, in whose computation SIGTERM arrives."""
+    """The toy, with two more numbers; SIGTERM arrives while the first of them is computed."""
     model = make_toy(config, tx)
 
     def slow(key, state, batch):
         jax.debug.callback(lambda: os.kill(os.getpid(), signal.SIGTERM))
         return model.log_prob.value(key, state, batch)
 
-    return model._replace(measures={"slow": Measure(slow, Exactness.EXACT)})
+    never = Measure(model.log_prob.value, Exactness.EXACT)
+    return model._replace(measures={"slow": Measure(slow, Exactness.EXACT), "never": never})
 
 
 def test_whoever_stops_the_measuring_keeps_the_numbers_so_far(tmp_path, toy, monkeypatch, capsys):
     family = Family("slow", "descend", "Slow.", lambda: (ToyConfig, make_slow))
     monkeypatch.setitem(ZOO, "slow", family)
     assert run_in(tmp_path, toy(model={"name": "slow"}, sample_every=0))[1] == 60
-    (number,) = json.loads((tmp_path / "eval" / "metrics.json").read_text())
-    assert number["name"] == "log_prob" and number["step"] == 60
+    numbers = json.loads((tmp_path / "eval" / "metrics.json").read_text())
+    assert [(n["name"], n["step"]) for n in numbers] == [("log_prob", 60), ("slow", 60)]
     assert "stopped by SIGTERM while measuring the end of 60" in capsys.readouterr().err
 
 
@@ -326,7 +400,7 @@ def test_nan_names_the_step_and_the_array_and_keeps_the_last_good_checkpoint(tmp
 
 def test_damaged_checkpoint_is_said_so_kept_and_the_one_before_used(tmp_path, toy, capsys):
     whole = run_in(tmp_path / "whole", toy())
-    for damage in (truncate, flip, remove_description, tear_score):
+    for damage in (truncate, flip, remove_description, empty_description, tear_score, other_score):
         folder = tmp_path / damage.__name__
         run_in(folder, toy())
         damage(folder / "checkpoints" / "60")
@@ -358,8 +432,24 @@ def remove_description(folder):
     (folder / "about" / "metadata").write_text("{")
 
 
+def empty_description(folder):
+    (folder / "about" / "metadata").write_text("{}")
+
+
 def tear_score(folder):
     (folder / "metrics" / "metrics").write_text('{"score": -1')
+
+
+def other_score(folder):
+    (folder / "metrics" / "metrics").write_text('{"score": "high"}')
+
+
+def test_numbers_that_are_damaged_are_found_before_the_steps(tmp_path, toy):
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval" / "metrics.json").write_text('{"log_prob": 3}')
+    with pytest.raises(ZooError, match=r"metrics.json is damaged: it should be a list, got"):
+        run_in(tmp_path, toy())
+    assert not (tmp_path / "metrics.jsonl").exists()
 
 
 def test_what_cannot_be_read_at_present_is_no_damage(tmp_path, toy, monkeypatch):

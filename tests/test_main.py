@@ -17,7 +17,7 @@ from PIL import Image
 import genjax_zoo
 from genjax_zoo.commands.configs import load, override, unjson
 from genjax_zoo.commands.flags import COMMANDS, FLAGS, parse, usage
-from genjax_zoo.commands.sample import given
+from genjax_zoo.commands.sample import given, told_apart
 from genjax_zoo.contract import ConfigError, ZooError
 from genjax_zoo.main import main
 from genjax_zoo.measure import extractors
@@ -26,8 +26,10 @@ from genjax_zoo.measure.results import Result
 from genjax_zoo.measure.scores import compare
 from genjax_zoo.models import ZOO, Family
 from genjax_zoo.run import train as training
+from genjax_zoo.run.devices import memory
 from genjax_zoo.run.record.workdir import Workdir
 from tests.conftest import ROOT, ToyConfig, make_toy
+from tests.test_workdir import mounted
 
 TOY = Family("toy", "descend", "A Gaussian.", lambda: (ToyConfig, make_toy))
 CONFIG_FILE = """
@@ -63,7 +65,7 @@ def call(toy, tmp_path, monkeypatch, capsys):
         if status:
             assert status == 2 and out == ""
             # A run that has begun says first what it learns from.
-            message = re.sub(r"\Adata: .*\n", "", err)
+            message = re.sub(r"\A(data: .*\n)*", "", err)
             assert err.count("genjax-zoo: ") == 1 and message.startswith("genjax-zoo: ")
             assert "Traceback" not in err
         return status, out, err
@@ -149,8 +151,9 @@ def test_samples_honour_what_is_given(call, tmp_path):
     assert call("train", *VAE, "--workdir=run")[0] == 0
     ask = functools.partial(call, "sample", "--workdir=run", "--n=3")
     assert ask("--given=label=7", "--config.model.sample_means=True")[0] == 0
-    (path,) = (tmp_path / "run" / "samples").glob("*label_7.npz")
+    (path,) = (tmp_path / "run" / "samples").glob("*label_7_sample_means_True.npz")
     assert np.load(path)["label"].tolist() == [7, 7, 7]
+    path.unlink()
     np.save(tmp_path / "labels.npy", np.array([1, 2, 3]))
     for value in ("labels.npy", "[1, 2, 3]"):
         assert ask(f"--given=label={value}")[0] == 0
@@ -160,12 +163,21 @@ def test_samples_honour_what_is_given(call, tmp_path):
         "lable=7": "unknown given 'lable'. Did you mean 'label'",
         "label=?": "expected NAME=VALUE with a number, a list or a .npy file",
         "label=none.npy": "No such file",
-        "label=11": "labels should lie in 0 .. 9, got 11",
+        "label=11": "label should be integers 0 .. 9, one for all or one for each of 3 examples",
         "text=a seven": "--text expects a model that learnt from captions",
     }.items():
         status, _, err = ask(f"--given={asked}")
         assert status == 2
         assert told in err
+
+
+def test_what_is_given_twice_or_is_no_file_of_an_array_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="--given=label=2: label is given twice"):
+        given(["label=1", "label=2"], {})
+    for content in (b"", b"PK\x03\x04", b"no array"):
+        (tmp_path / "x.npy").write_bytes(content)
+        with pytest.raises(ConfigError, match=r"--given=x=.*x\.npy: expected NAME=VALUE"):
+            given([f"x={tmp_path / 'x.npy'}"], {})
 
 
 def test_a_label_can_be_given_by_its_name():
@@ -177,6 +189,40 @@ def test_a_label_can_be_given_by_its_name():
         given(["label=trousers"], symbols)
     with pytest.raises(ConfigError, match="expected NAME=VALUE"):
         given(["y=trouser"], symbols)
+
+
+def test_samples_that_were_asked_for_otherwise_have_other_files():
+    words = [
+        *([], ["label=7"], ["label=1.5"], ["label=1_5"], ["label=[1,5]"], ["label=[1.5]"]),
+        *(["--config.model.sample_steps=50"], ["--config.model.sample_steps=500"]),
+        *([f"x={'0' * 300}1"], [f"x={'0' * 300}2"], ["x=a/b"], ["x=a b"]),
+    ]
+    ends = [told_apart(each) for each in words]
+    assert len(set(ends)) == len(words) and max(map(len, ends)) < 140
+    assert ends[:2] == ["", "_label_7"] and ends[6] == "_sample_steps_50"
+    assert all(re.fullmatch(r"[\w-]*", end) for end in ends)
+
+
+def test_a_run_that_can_only_be_read_is_sampled_and_measured(trained, tmp_path):
+    with mounted(tmp_path / "disk", "size=16m") as disk:
+        shutil.copytree(tmp_path / "run", disk / "run")
+        subprocess.run(["mount", "-o", "remount,ro", str(disk)], check=True)
+        for command in ("sample", "explore"):
+            status, _, err = trained(command, "--workdir=disk/run")
+            assert status == 2 and re.search(r"--out=.* cannot be written: Read-only file sy", err)
+        assert trained("sample", "--workdir=disk/run", "--out=here", "--n=2")[0] == 0
+        assert len(list((tmp_path / "here").iterdir())) == 2
+        # The numbers are told, though they cannot be kept.
+        words = ["evaluate", "--workdir=disk/run", "--examples=5", "--measures=log_prob"]
+        assert main(["genjax-zoo", *words]) == 2
+
+
+@pytest.mark.parametrize("out", ["toy.py", "toy.py/below", "a\0b", "x" * 300])
+@pytest.mark.parametrize("command", ["sample", "explore"])
+def test_an_out_that_can_be_no_folder_is_said_so(trained, command, out):
+    status, _, err = trained(command, "--workdir=run", f"--out={out}")
+    assert status == 2 and err.count("\n") == 1
+    assert re.search(r"--out=.* (is no path: |cannot be written: toy.py is a file)", err)
 
 
 SAMPLED = ("frechet_distance", "kernel_distance", "inception_style_score", "precision", "recall",
@@ -323,6 +369,11 @@ def test_an_installed_package_brings_its_configs():
     "flag, field, value",
     [
         ("--config.steps=30", "steps", 30),
+        ("--config.steps=1e4", "steps", 10_000),
+        ("--config.steps=2.5E3", "steps", 2500),
+        ("--config.steps=10_000", "steps", 10_000),
+        ("--config.data.source=10e2", "data.source", "10e2"),
+        ("--config.data.dequantise=False", "data.dequantise", False),
         ("--config.optimizer.learning_rate=1", "optimizer.learning_rate", 1.0),
         ("--config.optimizer.learning_rate=1e-4", "optimizer.learning_rate", 1e-4),
         ("--config.data.source=density:ring", "data.source", "density:ring"),
@@ -358,6 +409,30 @@ def test_configs_read_back_from_a_workdir_can_be_overridden(trained, tmp_path):
 
 
 # --------------------------------------------------------------------------------------- bad input
+
+
+def test_what_memory_cannot_hold_is_refused_before_it_is_made(trained, monkeypatch):
+    monkeypatch.setattr(memory, "limit", lambda: 10**9)
+    for words, told in [
+        (["sample", f"--n={10**8}"], "--n=100000000 would take 26 GB, and this CPU has 1 GB"),
+        # A sample fits; what it is drawn by does not.
+        (["sample", f"--n={3 * 10**6}"], "drawing --n=3000000 would take "),
+        (["evaluate", f"--num_samples={10**8}"], "--num_samples=100000000 would take 26 GB"),
+        (["sample", f"--n={10**12}"], "--n=1000000000000: 1000000000000 is not an integer in the"),
+    ]:
+        status, _, err = trained(*words, "--workdir=run")
+        assert status == 2 and told in err
+        assert told.endswith("in the") or "draw fewer at a time, each time with another" in err
+    words = ["train", "--workdir=other", "--config=configs/vae.py:digits"]
+    status, _, err = trained(*words, f"--config.model.widths=({10**8},)")
+    assert status == 2 and "what the model learns would take " in err
+    assert "['Dense_0']['kernel'], is [64, 100000000]: choose smaller fields of config.model" in err
+    status, _, err = trained(*words, f"--config.model.widths=({10**9}, {10**9}, {10**9})")
+    assert status == 2 and "EB, and this CPU has 1 GB" in err
+    words = ["train", "--workdir=other", "--config=configs/vae.py:toy"]
+    monkeypatch.setattr(memory, "limit", lambda: 10**6)
+    status, _, err = trained(*words, f"--config.data.batch_size={10**6}")
+    assert status == 2 and "config.data.batch_size=1000000 would take 8 MB" in err
 
 
 @pytest.mark.parametrize(
@@ -402,12 +477,17 @@ def test_configs_read_back_from_a_workdir_can_be_overridden(trained, tmp_path):
         (["train", "--workdir=x", "--config=torn.py"], "torn.py, line 2, cannot be run: NameError"),
         (["train", "--workdir=x", "--config=half.py"], "half.py, line 1, cannot be run: Syntax"),
         (["train", "--workdir=x", "--config=none.py"], "none.py has no get_config"),
+        (["train", "--workdir=x", "--config=late.py"], "late.py, line 2, cannot be run: KeyError"),
+        (["train", "--workdir=x", "--config=odd.py"], "odd.py should return a ConfigDict, got int"),
+        (["train", "--workdir=x", "--config="], "--config= names no file"),
     ],
 )
 def test_a_command_line_that_makes_no_sense(call, tmp_path, words, telling):
     (tmp_path / "torn.py").write_text("x = 1\ny = z\n")
     (tmp_path / "half.py").write_text("x = (\n")
     (tmp_path / "none.py").write_text("x = 1\n")
+    (tmp_path / "late.py").write_text("def get_config():\n    return {}['a']\n")
+    (tmp_path / "odd.py").write_text("def get_config():\n    return 3\n")
     status, _, err = call(*words)
     assert status == 2 and telling in err
     assert not (tmp_path / "x").exists()
@@ -422,10 +502,25 @@ def test_a_command_line_that_makes_no_sense(call, tmp_path, words, telling):
         ("model.avrage=3", "Did you mean 'average'?"),
         ("steps=abc", "--config.steps=abc: expected int, such as 6"),
         ("steps=1.5", "--config.steps=1.5: expected int, such as 6"),
+        ("steps=1e-4", "--config.steps=1e-4: expected int, such as 6"),
+        ("steps=1e400", "--config.steps=1e400: expected int, such as 6"),
+        ("data=digits", "--config.data=digits: config.data is a group of fields; set each, as --"),
+        ("model={'name': 'vae'}", "config.model is a group of fields; set each, as --config.mod"),
+        ("devices", "--config.devices: config.devices is a group of fields"),
         ("optimizer.learning_rate=fast", "expected float, such as 0.02"),
         ("data.dequantise=perhaps", "expected bool, such as False"),
         ("steps=0", "config: steps should be at least 1"),
         ("model.name=toi", "unknown model 'toi'. Did you mean 'toy'?"),
+        ("optimizer.eps=nan", "optimizers: eps should be in (0, 1], got nan"),
+        ("optimizer.clip_norm=inf", "optimizers: clip_norm should be not negative, got inf"),
+        ("optimizer.learning_rate=1e400", "learning_rate should be positive, got inf"),
+        ("optimizer.weight_decay=0.1", "weight_decay=0.1 is of name 'adamw', and would be ignored"),
+        ("optimizer.momentum=0.1", "momentum=0.1 is of name 'sgd' or 'rmsprop', and would be"),
+        ("optimizer.final_fraction=0.1", "is of schedule 'cosine' or 'linear', and would be ign"),
+        ("devices.min_split=0", "devices: min_split should be at least 1, got 0"),
+        (f"seed={2**40}", "config: seed should be in [0, 4294967296), got 1099511627776"),
+        (f"samples={10**12}", "config: samples should be in [1, 100000], got 1000000000000"),
+        (f"data.batch_size={10**12}", "batch_size should be in [1, 1000000], got 1000000000000"),
         ("data.source=density:rong", "unknown density 'rong'. Did you mean 'ring'?"),
         ("data.source=digit", "config.data.source='digit' is none of digits, density:NAME"),
         ("data.source=tfds:mnist", "Without any download: digits, density:ring"),
@@ -519,6 +614,24 @@ def test_an_unknown_measure(trained):
     assert status == 2 and "unknown measure 'logprob'. Did you mean 'log_prob'?" in err
 
 
+def test_a_relative_path_means_the_same_from_another_folder(call, tmp_path, monkeypatch):
+    np.save(tmp_path / "mine.npy", np.random.default_rng(0).random((40, 8, 8)))
+    words = ["--config.data.source=array:mine.npy", "--config.data.batch_size=20"]
+    status, _, err = train(call, *words)
+    assert status == 0 and err.startswith(f"data: reading array:{tmp_path}/mine.npy\n")
+    fields = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert fields["data"]["source"] == f"array:{tmp_path}/mine.npy"
+    assert train(call, *words)[0] == 0
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    for command in ("train", "evaluate"):
+        assert call(command, f"--workdir={tmp_path}/run")[0] == 0
+    status, _, err = call(
+        "train", f"--config={tmp_path}/toy.py", f"--workdir={tmp_path}/run", *words
+    )
+    assert status == 2 and "there is no such file" in err
+
+
 def test_a_place_that_cannot_be_written(call):
     status, _, err = train(call, workdir="/proc/genjax_zoo")
     assert status == 2 and "cannot be written" in err
@@ -557,13 +670,23 @@ run()
     assert "genjax-zoo: a file cannot be written: No space left" in done.stderr
 
 
-def test_a_fault_of_ours_keeps_its_traceback(call, monkeypatch):
+def test_what_nobody_foresaw_is_one_sentence_and_a_file_and_debug_shows_it(
+    trained, tmp_path, monkeypatch, capsys
+):
     def fault(*_, **__):
         raise FileNotFoundError(errno.ENOENT, "No such file")
 
     monkeypatch.setattr(training, "train", fault)
+    assert main(["genjax-zoo", "train", "--workdir=run"]) == 1
+    (told,) = capsys.readouterr().err.splitlines()
+    assert "nobody foresaw: FileNotFoundError: [Errno 2] No such file. The details are in" in told
+    assert "please report it" in told and "--debug" in told
+    (file,) = (tmp_path / "run").glob("error-*.txt")
+    details = file.read_text()
+    assert str(file) in told and "Traceback" in details and "in fault" in details
+    assert '"jax": ' in details and '"command": ' in details
     with pytest.raises(FileNotFoundError):
-        train(call)
+        trained("train", "--workdir=run", "--debug")
 
 
 def test_ctrl_c_is_no_traceback(toy, tmp_path, monkeypatch, capsys):

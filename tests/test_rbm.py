@@ -659,15 +659,15 @@ def test_what_cannot_be_held_is_refused():
         plain.sample(KEY, state, 2, {"x": jnp.zeros(5)})
     with pytest.raises(DataError, match="mask says where x is known, and no x was given"):
         plain.sample(KEY, state, 2, {"mask": jnp.ones(5)})
-    with pytest.raises(DataError, match=r"mask should have the shape \[5\]"):
+    with pytest.raises(DataError, match=r"mask should be .*the shape \[5\]"):
         plain.sample(KEY, state, 2, {"x": jnp.zeros(5), "mask": jnp.ones(4)})
-    with pytest.raises(DataError, match=r"rbm cannot be told that: unknown given 'label'.*x"):
+    with pytest.raises(DataError, match=r"rbm: label was given, .* knows no labels"):
         plain.sample(KEY, state, 2, {"label": 1})
     p = machine_of("bernoulli", 3)
     model, state = model_of(p)
-    with pytest.raises(DataError, match=r"labels should lie in 0 \.\. 2, got 3 \.\. 3"):
+    with pytest.raises(DataError, match=r"label should be integers 0 \.\. 2, .*and 3 is none"):
         model.sample(KEY, state, 2, {"label": 3})
-    with pytest.raises(DataError, match=r"labels should lie in 0 \.\. 2, got 0 \.\. 9"):
+    with pytest.raises(DataError, match=r"label should be integers 0 \.\. 2, .*and 9 is none"):
         model.init(KEY, {"x": jnp.zeros((2, 2)), "label": jnp.array([0, 9])})
     with pytest.raises(DataError, match="needs labelled data"):
         model.init(KEY, {"x": jnp.zeros((2, 2))})

@@ -29,6 +29,7 @@ from genjax_zoo.run.observers import Samples
 from genjax_zoo.run.record import (
     cards,
     charts,
+    checkout,
     files,
     gallery,
     page,
@@ -461,7 +462,7 @@ def test_no_git_and_no_checkout_are_no_failure(monkeypatch, tmp_path):
     with monkeypatch.context() as patch:
         patch.setattr(subprocess, "run", absent)
         assert provenance.record()["commit"] is None
-    monkeypatch.setattr(provenance, "__file__", str(tmp_path / "run" / "record" / "here.py"))
+    monkeypatch.setattr(checkout, "PACKAGE", tmp_path)
     record = provenance.record()
     assert (record["commit"], record["dirty"]) == (None, None)
 
@@ -473,7 +474,7 @@ def test_an_installed_copy_in_a_foreign_checkout_is_not_that_commit(monkeypatch,
     subprocess.run([*git, "init", "-q"], check=True)
     subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "theirs"], check=True)
     (package / "__init__.py").write_text("")
-    monkeypatch.setattr(provenance, "__file__", str(package / "run" / "record" / "here.py"))
+    monkeypatch.setattr(checkout, "PACKAGE", package)
     assert provenance.record()["commit"] is None
     subprocess.run([*git, "add", "."], check=True)
     subprocess.run([*git, "commit", "-q", "-m", "ours"], check=True)

@@ -17,13 +17,16 @@ from genjax_zoo.contract import (
     categorical,
 )
 from genjax_zoo.data.config import Data
+from genjax_zoo.data.images import array
 from genjax_zoo.data.pixels import preprocess, space
-from genjax_zoo.data.source import space_of
+from genjax_zoo.data.source import Examples, space_of
 from genjax_zoo.data.sources import open_source
-from genjax_zoo.models import flow, vae
+from genjax_zoo.maths.inference import classification
+from genjax_zoo.models import bayes_net, flow, naive_bayes, vae
 from genjax_zoo.run.config import Run
 from genjax_zoo.run.setup import check_spaces, example_batch
 
+LABELLED = bayes_net.Config(net="P(y) P(A | y) P(B | y)", states="y=3", label="y")
 TX = optax.identity()
 NAN, INF = float("nan"), float("inf")
 MISSING = REAL._replace(missing=True)
@@ -58,7 +61,8 @@ def test_a_space_has_its_numbers_and_no_others(space, inside, outside):
 def test_pixels_lie_on_the_levels_that_their_space_says(levels, scale):
     data = Data(scale=scale)
     x = np.asarray(preprocess(data, levels)(None, np.arange(levels)))
-    assert space(data, levels).has(x).all() and space(data, levels).size == levels
+    found = space(data, levels)
+    assert found.has(x).all() and (found.size == levels or (levels == 2 and found == BINARY))
     assert not space(data, levels).has(x[:-1] + np.diff(x) / 2).any()
     assert space(Data(scale=scale, dequantise=True), levels).size == 0
 
@@ -198,3 +202,67 @@ def test_what_a_source_says_of_its_numbers_is_true():
         batch = example_batch(opened, jax.random.key(0), 1)
         assert opened.spaces["x"].has(batch["x"]).all()
         assert opened.spaces["x"].kind is not Kind.CATEGORICAL
+
+
+# ------------------------------------------------------------------------- labels that are none
+
+
+def labelled(train, held_out, stack=1, classes=()):
+    """A source of images 2 x 2 with these labels."""
+    parts = [
+        Examples(np.zeros((len(label or "..."), 2, 2, 1), np.uint8), label and np.array(label))
+        for label in (train, held_out)
+    ]
+    data = Data(batch_size=1, stack=stack, binarise="threshold")
+    return array(data, 0, tuple(parts), "test", 17, classes)
+
+
+@pytest.mark.parametrize(
+    ("train", "held_out", "note"),
+    [
+        ([3, 3, 3], [3, 3], "labels left out: all of them are 3"),
+        ([0, 0, 0], [0], "labels left out: all of them are 0"),
+        ([-1, -1], [-1], "labels left out: some are -1, which is none"),
+        # As competitions have it: the held-out part's are not told.
+        ([0, 1, 2], [-1, -1], "labels left out: some are -1, which is none"),
+        ([0, 1, 2], None, "labels left out: only a part has them"),
+    ],
+)
+def test_labels_that_tell_nothing_apart_are_none(train, held_out, note):
+    """A classifier of them would be refused before the start, and not say that it errs never."""
+    source = labelled(train, held_out)
+    assert note in source.notes and set(source.spaces) == {"x"}
+    assert set(source.held_out(jax.random.key(0), 0, 1)) == {"x"}
+    batch = example_batch(source, jax.random.key(0), 1)
+    run = Run(model={"name": "naive_bayes"}, data=Data())
+    for model in (naive_bayes.make(naive_bayes.Config()), bayes_net.make(LABELLED)):
+        with pytest.raises(DataError, match=r"learns from 'label' .*has: x \(labels left out"):
+            check_spaces(model, source, batch, run)
+
+
+def test_labels_that_tell_apart_stay():
+    source = labelled([0, 1, 2], [1], classes=("a", "b", "c"))
+    assert source.spaces["label"] == categorical(3) and "label" in source.symbols
+    assert labelled([3] * 9, [3] * 9, stack=2).spaces["label"].size == 16
+
+
+def test_labels_below_0_are_none_where_only_the_first_batch_can_tell():
+    source = labelled([0, 1], [0])._replace(spaces={"x": UNIT, "label": categorical()})
+    run = Run(model={"name": "naive_bayes"}, data=Data())
+    model = naive_bayes.make(naive_bayes.Config())
+    check_spaces(model, source, {"label": np.array([0, 9])}, run)
+    with pytest.raises(DataError, match=r"learns from 'label' .*has: x;"):
+        check_spaces(model, source, {"label": np.array([-1, -1])}, run)
+
+
+def test_a_bayes_net_with_a_label_needs_labelled_data():
+    """It learnt with the label hidden, to the end, and could not be measured then."""
+    with pytest.raises(
+        DataError, match=r"this batch has no label.*model.hidden and model.label=''"
+    ):
+        bayes_net.make(LABELLED).init(jax.random.key(0), {"x": np.zeros((2, 2))})
+
+
+def test_one_class_has_no_error():
+    joint = np.zeros((4, 1))
+    assert set(classification.info(joint, np.zeros(4, int))) == {"labels_outside"}

@@ -34,6 +34,7 @@ def test_a_table_is_split_and_standardised_by_its_training_part(name):
     assert source.name == name
     assert source.symbols == {"label": classes} and len(classes) == label.max() + 1
     assert "standardised" in source.preprocessing
+    assert f"columns: {columns[0]}, " in source.notes[-1]
 
 
 def test_the_nile_has_the_likelihood_that_is_published():
@@ -63,7 +64,7 @@ def test_a_series_is_one_example_held_out_from_nobody():
 def test_a_series_is_read_from_a_file_with_what_is_missing(tmp_path, text):
     path = tmp_path / "series.csv"
     path.write_text(text)
-    np.testing.assert_array_equal(tables.series(str(path)), [[1, 2], [3, np.nan], [5, 6]])
+    np.testing.assert_array_equal(tables.series(str(path))[0], [[1, 2], [3, np.nan], [5, 6]])
     source = open_source(Data(source=f"series:{path}", batch_size=1, standardise=True), seed=0)
     assert "1 numbers missing" in source.preprocessing
     np.testing.assert_allclose(np.nanmean(first_batch(source)["x"], 1), 0, atol=1e-6)
@@ -72,7 +73,7 @@ def test_a_series_is_read_from_a_file_with_what_is_missing(tmp_path, text):
 def test_a_column_with_gaps_keeps_its_times(tmp_path):
     path = tmp_path / "series.csv"
     path.write_text("\ufeffflow\n1\n\n3\n", encoding="utf-8")
-    np.testing.assert_array_equal(tables.series(str(path)), [[1], [np.nan], [3]])
+    np.testing.assert_array_equal(tables.series(str(path))[0], [[1], [np.nan], [3]])
 
 
 @pytest.mark.parametrize("text", ["1,2\n3\n", "a,b\n1,c\n", "", "1\n", "112O\n2\n", "1\ninf\n"])
@@ -90,8 +91,12 @@ def test_what_is_for_other_data_is_refused():
         Data(standardise=True)
     with pytest.raises(ConfigError, match="binarise='threshold' is for images"):
         Data(source="table:iris", binarise="threshold")
-    with pytest.raises(ConfigError, match=r"unknown table 'irish'\. Did you mean 'iris'"):
-        open_source(Data(source="table:irish"), seed=0)
+    # A name that there is not comes first, whatever else does not fit.
+    for fields in ({}, {"binarise": "dynamic"}):
+        with pytest.raises(ConfigError, match=r"unknown table 'irish'\. Did you mean 'iris'"):
+            Data(source="table:irish", **fields)
+        with pytest.raises(ConfigError, match=r"unknown density 'rings'\. Did you mean 'ring'"):
+            Data(source="density:rings", **fields)
 
 
 def test_bars_and_stripes_are_drawn_as_often_as_their_probability_says():

@@ -4,6 +4,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
+import numpy as np
 import pytest
 
 from genjax_zoo.contract import ConfigError
@@ -148,6 +149,10 @@ class Ranged:
     widths: tuple[int, ...] = number((200, 200), least=1)
     free: int = -7
     pair: tuple[float, float] = (0.0, 1.0)
+    seed: int = number(0, least=0, below=2**32)
+    kind: Literal["mlp", "conv"] = "mlp"
+    flag: bool = False
+    nested: tuple[tuple[int, ...], ...] = number(((3,), (4, 5)), least=1)
 
     def __post_init__(self):
         if self.free == 13:
@@ -161,6 +166,8 @@ class Ranged:
         {"least": 1, "above": 1e-9, "both": 0.999, "closed": 0.0, "most": -5, "below": 2.9},
         {"closed": 1.0, "maybe": None, "widths": ()},
         {"maybe": 0, "widths": (1,), "free": -100},
+        {"closed": 1e-300, "both": 1e-37, "above": 3e38},
+        {"seed": 2**32 - 1, "least": 10**9, "kind": "conv"},
     ],
 )
 def test_numbers_within_their_ranges(fields):
@@ -184,6 +191,29 @@ def test_numbers_within_their_ranges(fields):
         ({"widths": (3, 0)}, "widths should be at least 1, got 0."),
         ({"above": float("nan")}, "above should be positive, got nan."),
         ({"above": float("-inf")}, "above should be positive, got -inf."),
+        # Neither lies in any range, declared or not.
+        ({"above": float("inf")}, "above should be positive, got inf."),
+        ({"below": float("-inf")}, "below should be below 3, got -inf."),
+        ({"below": 10**400}, "below should be below 3, got inf."),
+        # Nor does what is lost in float32.
+        ({"above": 1e300}, "above should be positive, got 1e+300, which is inf in float32."),
+        ({"above": 1e-300}, "above should be positive, got 1e-300, which is 0 in float32."),
+        (
+            {"both": 0.99999999999},
+            "both should be in (0, 1), got 0.99999999999, which is 1 in float32.",
+        ),
+        (
+            {"pair": (0.0, -1e39)},
+            "pair should be a finite number, got -1e+39, which is -inf in float32.",
+        ),
+        ({"pair": (float("nan"), 1.0)}, "pair should be a finite number, got nan."),
+        ({"pair": (0.0, float("inf"))}, "pair should be a finite number, got inf."),
+        # jax counts in 32 bits.
+        ({"least": 10**12}, "least should be at most 1000000000, got 1000000000000."),
+        ({"free": 10**9 + 1}, "free should be at most 1000000000, got 1000000001."),
+        ({"widths": (10**9 + 1,)}, "widths should be at most 1000000000, got 1000000001."),
+        ({"seed": 2**32}, "seed should be in [0, 4294967296), got 4294967296."),
+        ({"nested": ((3,), (4, 0))}, "nested should be at least 1, got 0."),
     ],
 )
 def test_numbers_out_of_their_ranges(fields, says):
@@ -191,6 +221,41 @@ def test_numbers_out_of_their_ranges(fields, says):
         with pytest.raises(ConfigError) as error:
             make()
         assert str(error.value) == f"test_typed: {says}"
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        (
+            {"kind": "cnn"},
+            "unknown value of test_typed.kind: 'cnn'. Did you mean 'conv'? Known: conv, mlp.",
+        ),
+        ({"kind": 3}, "test_typed.kind should be one of 'mlp', 'conv', got 3 (int)."),
+        ({"least": "8"}, "test_typed.least should be int, got '8' (str)."),
+        ({"least": 8.0}, "test_typed.least should be int, got 8.0 (float)."),
+        ({"least": True}, "test_typed.least should be int, got True (bool)."),
+        ({"above": "1e-3"}, "test_typed.above should be float, got '1e-3' (str)."),
+        ({"widths": 200}, "test_typed.widths should be tuple[int, ...], got 200 (int)."),
+        ({"widths": "200"}, "test_typed.widths should be tuple[int, ...], got '200' (str)."),
+        ({"widths": (200, "8")}, "test_typed.widths[1] should be int, got '8' (str)."),
+        ({"pair": (1.0,)}, "test_typed.pair should be tuple[float, float], got (1.0,) (tuple)."),
+        ({"flag": "no"}, "test_typed.flag should be bool, got 'no' (str)."),
+        ({"least": None}, "test_typed.least should be int, got None (NoneType)."),
+    ],
+)
+def test_a_config_that_is_made_by_hand_checks_its_types(fields, says):
+    with pytest.raises(ConfigError) as error:
+        Ranged(**fields)
+    assert str(error.value) == says
+
+
+def test_what_has_another_form_of_its_type_takes_the_declared_one():
+    made = Ranged(
+        widths=[3, 4], nested=[[3], [4]], above=1, least=np.int64(5), both=np.float32(0.5)
+    )
+    assert made == Ranged(widths=(3, 4), nested=((3,), (4,)), above=1.0, least=5, both=0.5)
+    assert isinstance(hash(made), int)
+    assert [type(each) for each in (made.above, made.least, made.both)] == [float, int, float]
 
 
 def test_a_config_is_frozen_and_keeps_its_own_check():
@@ -213,6 +278,8 @@ def test_a_config_is_frozen_and_keeps_its_own_check():
         (Range(above=0), "positive"),
         (Range(least=0, below=1), "in [0, 1)"),
         (Range(above=0, most=1), "in (0, 1]"),
+        (Range(least=1, most=1000000), "in [1, 1000000]"),
+        (Range(), "a finite number"),
     ],
 )
 def test_a_range_in_words(allowed, words):

@@ -10,7 +10,7 @@ import optax
 import pytest
 from flax import struct
 
-from genjax_zoo.contract import ConfigError
+from genjax_zoo.contract import ConfigError, DataError
 from genjax_zoo.learn.state import TrainState, eval_params
 from genjax_zoo.learn.verbs import contrast, descend, em, play, reinforce
 from genjax_zoo.maths import games
@@ -35,6 +35,27 @@ def fresh(key, batch, frozen=None):
 
 def quadratic(key, params, memory, batch):
     return jnp.sum((params.a - batch["x"].mean(0)) ** 2), (memory, {})
+
+
+@pytest.mark.parametrize(
+    ("batch", "telling"),
+    [
+        (np.zeros((3, 2), np.float32), r"got ndarray \[3, 2\]; put it under its name: {\"x\": x}"),
+        ([[0.0, 1.0]], "got list; put it under"),
+        ({"x": [[0.0, 1.0]]}, "'x' is list; make an array of all examples of it"),
+        ({"x": jnp.zeros(())}, "'x' is ArrayImpl; make an array of all examples"),
+        ({"x": np.zeros((3, 2), np.uint8)}, "'x' is uint8; make it float32 .* such as x / 255"),
+        ({"x": np.zeros((3, 2), bool)}, "'x' is bool; make it float32"),
+        ({"x": np.zeros((3, 2)), "label": np.zeros(2, int)}, r"agree on B.*'x': 3, 'label': 2"),
+        ({"x": np.zeros((0, 2))}, "or hold nothing: {'x': 0}"),
+    ],
+)
+def test_what_is_no_batch_is_told_what_one_is(batch, telling):
+    """Before a network sees it, whatever the verb; labels may be of any integers."""
+    init, _ = descend(fresh, quadratic, optax.sgd(0.1))
+    with pytest.raises(DataError, match=telling):
+        init(KEY, batch)
+    init(KEY, {**BATCH, "label": np.zeros(3, np.uint8)})
 
 
 def policy_verb(tx=None, **fields):

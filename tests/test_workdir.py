@@ -2,14 +2,17 @@
 
 import contextlib
 import errno
+import fcntl
+import json
 import os
 import subprocess
 
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from genjax_zoo.contract import CheckpointError, ConfigError, ZooError
-from genjax_zoo.run.record import files
+from genjax_zoo.run.record import files, schema
 from genjax_zoo.run.record.checkpoint import Checkpoints
 from genjax_zoo.run.record.workdir import Workdir, write_json
 
@@ -49,6 +52,24 @@ def test_one_run_at_a_time(workdir):
         pass
     with workdir.lock():
         pass
+
+
+def test_a_file_system_without_locks_is_said_so_and_trained_on(workdir, monkeypatch, capsys):
+    def none(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with workdir.lock():
+        pass
+    told = capsys.readouterr().err
+    assert "without locks (No locks available): see to it that no second process" in told
+
+
+def test_a_link_to_nothing_is_said_so(tmp_path):
+    (tmp_path / "link").symlink_to(tmp_path / "gone")
+    for place in (tmp_path / "link", tmp_path / "link" / "below"):
+        with pytest.raises(ZooError, match=r"cannot be written: .*link is a link to nothing\. "):
+            Workdir(place).create()
 
 
 def test_the_same_config_claims_again(workdir):
@@ -130,6 +151,64 @@ def test_rewinding_forgets_later_lines_and_a_torn_one(workdir):
         file.write('{"step": 30, "lo')
     workdir.rewind_metrics(30)
     assert workdir.metrics.read_text() == "".join(whole[:2])
+
+
+def test_a_damaged_line_of_metrics_takes_no_other_with_it(workdir, capsys):
+    whole = ['{"step": 10, "loss": 1.0}', '{"step": 30, "loss": 1.0}', '{"step": 40, "loss": 1.0}']
+    for damage in ("{", "3", "[]", '{"loss": 1}', '{"step": "x"}'):
+        workdir.metrics.write_text("\n".join([whole[0], damage, *whole[1:], "torn"]))
+        workdir.rewind_metrics(30)
+        assert workdir.metrics.read_text().splitlines() == whole[:2]
+        assert capsys.readouterr().err.count("cannot be read, and is left out") == 1
+
+
+NOT_JSON = ("", "{", "\x00\xff", "[" * 100_000)
+ORIGIN = {"workdir": "a", "asked": "last", "step": 1, "sha256": "", "config": {}, "arrays": {}}
+GOOD = {
+    "config.json": {"model": {"name": "toy"}},
+    "run.json": [{"genjax_zoo": None, "begun": {"params": ORIGIN | {"begun": {"x": ORIGIN}}}}],
+    "example.json": {"arrays": {"x": ["float32", [2, 3]]}, "interval": [0, 1.0], "symbols": {}},
+    "metrics.json": [{"name": "log_prob", "value": float("nan")}],
+}
+DAMAGED = {
+    "config.json": [None, 3, "x", [], {}, {"model": 3}, {"model": {"name": 3}}],
+    "run.json": [
+        *(None, 3, {}, [1], [{"commit": 3}], [{"begun": 3}], [{"begun": {"x": {}}}]),
+        *([{"begun": {"x": ORIGIN | {"step": "1"}}}], [{"begun": {"x": ORIGIN | {"step": True}}}]),
+        [{"begun": {"params": ORIGIN | {"begun": {"x": ORIGIN | {"arrays": {"x": 3}}}}}}],
+    ],
+    "example.json": [
+        *(None, [], {}, GOOD["example.json"] | {"interval": [0]}),
+        *(GOOD["example.json"] | {"arrays": {"x": a}} for a in (3, ["float99", [1]], ["int8", 1])),
+        *(GOOD["example.json"] | {"arrays": {"x": ["int8", s]}} for s in ([-1], [1.5], [2**80])),
+        *(GOOD["example.json"] | {"symbols": s} for s in (3, {"label": 3}, {"label": [3]})),
+    ],
+    "metrics.json": [None, {}, [3], [{}], [{"name": 3}], [{"name": "a", "protocol": 3}]],
+}
+
+
+@pytest.mark.parametrize("name", DAMAGED)
+def test_a_damaged_file_is_one_sentence_with_its_own_advice(workdir, name):
+    path = workdir.root / name
+    write_json(path, GOOD[name])
+    workdir.read(path)
+    for text in (*NOT_JSON, *map(json.dumps, DAMAGED[name])):
+        path.write_bytes(text.encode("latin1"))
+        with pytest.raises(ZooError) as caught:
+            workdir.read(path)
+        told = str(caught.value)
+        assert told.startswith((f"{path} is damaged: ", f"{path} cannot be read: "))
+        assert told.endswith(schema.FILES[name].advice) and len(told) < 400 and "\n" not in told
+
+
+def test_what_is_damaged_is_said_by_its_place():
+    shape = schema.FILES["run.json"].shape
+    told = schema.problem([{}, {"begun": {"params": ORIGIN | {"arrays": {"x": 3}}}}], shape)
+    assert told.startswith("[1].begun.params.arrays.x should be a dtype and a shape, such as ")
+    assert told.endswith(", got 3")
+    assert (
+        schema.problem([{"begun": {"params": {}}}], shape) == "[0].begun.params.workdir is missing"
+    )
 
 
 # ------------------------------------------------------------------------ disks that do not take it
@@ -221,6 +300,16 @@ def test_a_full_disk_is_found_before_the_run_begins(tmp_path):
         with pytest.raises(ZooError, match="cannot be written: No space left"):
             Workdir(disk / "run").create()
         assert not any((disk / "run").glob("*"))
+
+
+def test_a_disk_that_is_full_of_the_checkpoint_is_said_so(tmp_path):
+    with mounted(tmp_path / "disk", "size=256k") as disk:
+        saved = Checkpoints(disk / "checkpoints", "toy")
+        state = {"mean": jnp.asarray(np.random.default_rng(0).normal(size=200_000))}
+        with pytest.raises(CheckpointError) as caught:
+            saved.save(1, state)
+            saved.wait()
+        assert ": No space left on device. There is none yet; free some room" in str(caught.value)
 
 
 def test_a_read_only_disk_is_found_before_the_run_begins(tmp_path):

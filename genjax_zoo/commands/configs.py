@@ -5,11 +5,13 @@ Floor 8.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
+import json
 import pathlib
 import re
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from absl import flags
@@ -17,7 +19,9 @@ from ml_collections import ConfigDict, config_flags
 
 from genjax_zoo.commands.flags import Call
 from genjax_zoo.contract import ConfigError, ZooError
+from genjax_zoo.data.config import located as absolute
 from genjax_zoo.run import config
+from genjax_zoo.run.record import files, schema
 from genjax_zoo.run.record.workdir import Workdir
 from genjax_zoo.typed import nearest
 
@@ -36,9 +40,19 @@ CONFIGS = _folder()
 
 
 def load(name: str) -> ConfigDict:
-    """The config that `PATH:VARIANT` names; configs/ is found from any folder."""
-    name, _, variant = name.partition(":")
-    path = pathlib.Path(name)
+    """The config that `PATH:VARIANT` names, or the config.json of a run, as it was run.
+
+    configs/ is found from any folder.
+    """
+    if not name.strip():
+        raise ConfigError(
+            "--config= names no file; expected configs/FAMILY.py:VARIANT, or the config.json of a "
+            "run."
+        )
+    whole, (name, _, variant) = files.place(name, "--config"), name.partition(":")
+    if whole.suffix == ".json":
+        return unjson(read_run(whole)).lock()
+    path = files.place(name, "--config")
     if not path.exists() and path.parent.name == "configs":
         path = CONFIGS / path.name
     if not path.is_file():
@@ -47,24 +61,50 @@ def load(name: str) -> ConfigDict:
     get_config = names_of(path).get("get_config")
     if get_config is None:
         raise ConfigError(f"{path} has no get_config(variant); see configs/ for examples.")
-    return ConfigDict(get_config(variant) if variant else get_config()).lock()
+    with _told_by_line(path):
+        fields = get_config(variant) if variant else get_config()
+    if not isinstance(fields, ConfigDict | Mapping):
+        raise ConfigError(
+            f"get_config of {path} should return a ConfigDict, got {type(fields).__name__}."
+        )
+    return ConfigDict(fields).lock()
+
+
+def read_run(path: pathlib.Path) -> dict[str, Any]:
+    """The fields of a config.json; raises ConfigError where that is none."""
+    try:
+        fields = json.loads(path.read_text())
+    except (OSError, ValueError, RecursionError) as error:
+        why = getattr(error, "strerror", None) or error
+        raise ConfigError(f"--config={path} cannot be read: {why}.") from error
+    wrong = schema.problem(fields, schema.FILES["config.json"].shape)
+    if wrong:
+        raise ConfigError(f"--config={path} is no config of a run: {wrong}.")
+    return fields
 
 
 def names_of(path: pathlib.Path) -> dict[str, Any]:
     """The names that a config file defines; raises ConfigError where it cannot be run."""
     names: dict[str, Any] = {"__name__": f"genjax_zoo.configs.{path.stem}", "__file__": str(path)}
-    try:
+    with _told_by_line(path):
         exec(compile(path.read_text(), str(path), "exec"), names)
+    return names
+
+
+@contextlib.contextmanager
+def _told_by_line(path: pathlib.Path) -> Iterator[None]:
+    """Tells of what a config file raises, with its line, while the block lasts."""
+    try:
+        yield
     except ZooError:
         raise
     except Exception as error:
-        line = (
-            getattr(error, "lineno", None) or traceback.extract_tb(error.__traceback__)[-1].lineno
-        )
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+        line = getattr(error, "lineno", None) or (frames[-1].lineno if frames else None)
         raise ConfigError(
-            f"{path}, line {line}, cannot be run: {type(error).__name__}: {error}."
+            f"{path}{f', line {line},' if line else ''} cannot be run: "
+            f"{type(error).__name__}: {error}."
         ) from error
-    return names
 
 
 def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
@@ -78,6 +118,11 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
                 known = node.keys() if isinstance(node, ConfigDict) else ()
                 raise ConfigError(nearest(name, known, f"field of {where}:"))
             where, node = f"{where}.{name}", node[name]
+        if isinstance(node, ConfigDict):
+            example = f"--{where}.{min(node)}={node[min(node)]}"
+            raise ConfigError(f"{flag}: {where} is a group of fields; set each, as {example}.")
+        if type(node) is int:
+            flag = _whole(flag)
         values, argv = flags.FlagValues(), ["genjax-zoo", flag]
         try:
             config_flags.DEFINE_config_dict("config", config, flag_values=values, sys_argv=argv)
@@ -89,6 +134,24 @@ def override(config: ConfigDict, overrides: Sequence[str]) -> ConfigDict:
     return config
 
 
+def located(config: ConfigDict) -> ConfigDict:
+    """The config, whose data are the same from whatever folder it is read."""
+    data = config.get("data")
+    if isinstance(data, ConfigDict) and isinstance(data.get("source"), str):
+        config = config.copy_and_resolve_references()
+        config.data.source = absolute(config.data.source)
+    return config
+
+
+def _whole(flag: str) -> str:
+    """The flag, 1e4 written out as the integer that it is."""
+    name, equals, value = flag.partition("=")
+    with contextlib.suppress(ValueError):
+        if "e" in value.lower() and (number := float(value)).is_integer():
+            return f"{name}{equals}{int(number)}"
+    return flag
+
+
 def workdir_of(call: Call) -> Workdir:
     """The workdir of a command; raises ZooError where none is named, or an older version's is."""
     if not call.flags.workdir:
@@ -96,6 +159,16 @@ def workdir_of(call: Call) -> Workdir:
     workdir = Workdir(call.flags.workdir)
     workdir.check_version()
     return workdir
+
+
+def out_of(call: Call, within: pathlib.Path) -> pathlib.Path:
+    """The folder that a command writes to: --out, or a folder within the workdir.
+
+    Raises ZooError, before anything is computed, where it cannot be written.
+    """
+    folder = within if call.flags.out is None else files.place(call.flags.out, "--out")
+    files.make_writable(folder, "--out")
+    return folder
 
 
 def data_dir_of(call: Call, workdir: Workdir) -> str | None:
@@ -106,7 +179,7 @@ def data_dir_of(call: Call, workdir: Workdir) -> str | None:
 
 def of_trained(call: Call, workdir: Workdir) -> config.Run:
     """The config of a workdir that was trained, with the overrides of the command line."""
-    return config.read(override(unjson(workdir.read_config()), call.overrides))
+    return config.read(located(override(unjson(workdir.read_config()), call.overrides)))
 
 
 def unjson(tree: Any) -> Any:

@@ -18,6 +18,7 @@ from genjax_zoo.measure import examples, extractors, samples
 from genjax_zoo.measure.results import Result, describe
 from genjax_zoo.run import trained
 from genjax_zoo.run.config import Run, make_model
+from genjax_zoo.run.devices import memory
 from genjax_zoo.run.record import report, results
 from genjax_zoo.run.record.progress import Measuring, Progress
 from genjax_zoo.run.setup import EVALUATE, Setup, set_up
@@ -30,6 +31,7 @@ SHORTER = "--examples={} takes fewer, and whoever stops it keeps the numbers so 
 def run(call: Call) -> None:
     """Adds to eval/metrics.json and the report, and prints."""
     workdir = configs.workdir_of(call)
+    workdir.read_numbers()
     own_run = configs.of_trained(call, workdir)
     of_examples = examples.measures_of(make_model(own_run))
     asked = tuple(call.flags.measures or ())
@@ -37,6 +39,7 @@ def run(call: Call) -> None:
         choose(name, {**of_examples, **dict.fromkeys(samples.NAMES)}, "measure")
     data_dir, begun = configs.data_dir_of(call, workdir), trained.begun_of(workdir)
     setup = set_up(own_run, data_dir, learning=False, begun=begun)
+    memory.check_samples("num_samples", call.flags.num_samples or 0, setup.example)
     extractor = _extractor(call, setup)
     of_samples = samples.applicable(setup.model, setup.source, extractor)
     _check_measures(own_run, asked, (*of_examples, *of_samples))

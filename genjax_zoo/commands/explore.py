@@ -5,7 +5,6 @@ Floor 8.
 
 from __future__ import annotations
 
-import pathlib
 import re
 import textwrap
 
@@ -32,12 +31,14 @@ def run(call: Call) -> None:
     pair = None if known.codes is None else _pair(known.codes)
     data_dir, begun = configs.data_dir_of(call, workdir), trained.begun_of(workdir)
     setup = set_up(own_run, data_dir, learning=False, begun=begun)
+    folder = configs.out_of(call, workdir.explore)
     step, state = trained.restore(setup, workdir, known.checkpoint)
     key = jax.random.fold_in(jax.random.fold_in(setup.root, STREAM), known.seed)
-    folder = pathlib.Path(known.out).expanduser() if known.out else workdir.explore
     subject = begin(setup.model, state, setup.source, key, folder, pair)
     entries, left_out = explore(subject, known.what, step)
-    report.write(workdir.root)
+    if folder == workdir.explore:
+        # The report shows what lies in the workdir, which may be one that is read alone.
+        report.write(workdir.root)
     for entry in entries:
         print(*(folder / name for name in entry.files))
         print(textwrap.fill(entry.caption, 99, initial_indent="  ", subsequent_indent="  "))

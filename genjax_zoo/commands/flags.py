@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from absl import flags
 
 from genjax_zoo.errors import ConfigError
-from genjax_zoo.typed import RENAMED
+from genjax_zoo.typed import LARGEST, RENAMED
 
 COMMANDS = {
     "train": "train a model, or go on training it, in --workdir",
@@ -30,6 +30,7 @@ COMMANDS = {
 QUICKSTART = "configs/vae.py:digits"
 SEEDS = {"lower_bound": 0, "upper_bound": 2**32 - 1}
 """What a key can be folded with."""
+COUNTS = {"lower_bound": 1, "upper_bound": LARGEST}
 
 
 class Call(NamedTuple):
@@ -99,14 +100,14 @@ FLAGS = (
         ["train"],
         "How many processes train together.",
         flags.DEFINE_integer,
-        how={"lower_bound": 1, "upper_bound": 2**31 - 1},
+        how=COUNTS,
     ),
     Flag(
         "process",
         ["train"],
         "The number of this process, from 0.",
         flags.DEFINE_integer,
-        how={"lower_bound": 0, "upper_bound": 2**31 - 1},
+        how={"lower_bound": 0, "upper_bound": LARGEST},
     ),
     Flag("checkpoint", TRAINED, "last, best or a number of steps.", default="last"),
     Flag(
@@ -115,7 +116,7 @@ FLAGS = (
         "How many samples.",
         flags.DEFINE_integer,
         64,
-        {"lower_bound": 1},
+        COUNTS,
     ),
     Flag(
         "given",
@@ -137,7 +138,7 @@ FLAGS = (
         ["evaluate"],
         "Held-out examples; all if not given.",
         flags.DEFINE_integer,
-        how={"lower_bound": 1},
+        how=COUNTS,
     ),
     Flag(
         "importance_samples",
@@ -145,7 +146,7 @@ FLAGS = (
         "Up to how many draws an example takes of an estimate by importance weights, such as iwae, "
         "while those say that it cannot be trusted; the config's if not given.",
         flags.DEFINE_integer,
-        how={"lower_bound": 1},
+        how=COUNTS,
     ),
     Flag(
         "measures",
@@ -158,7 +159,7 @@ FLAGS = (
         ["evaluate"],
         "Samples; 2500 for modes, 2000 else.",
         flags.DEFINE_integer,
-        how={"lower_bound": 1},
+        how=COUNTS,
     ),
     Flag(
         "extractor",
@@ -174,7 +175,11 @@ FLAGS = (
         flags.DEFINE_list,
         ["all"],
     ),
-    Flag("out", ["explore"], "Folder of the pictures; WORKDIR/explore if not given."),
+    Flag(
+        "out",
+        ["sample", "explore"],
+        "Folder of what is written; WORKDIR/samples or WORKDIR/explore if not given.",
+    ),
     Flag("codes", ["explore"], "The latents that a sweep moves, as 0,1; the most telling if none."),
     Flag(
         "seed",
@@ -183,6 +188,13 @@ FLAGS = (
         flags.DEFINE_integer,
         0,
         SEEDS,
+    ),
+    Flag(
+        "debug",
+        list(COMMANDS),
+        "Raise an error as it is, with its traceback, and not as one sentence.",
+        flags.DEFINE_boolean,
+        False,
     ),
     Flag(
         "help",
@@ -211,8 +223,8 @@ def usage(command: str = "") -> str:
     for flag in own:
         # Where all commands are told of, those that know a flag are named before it.
         whose = "" if command or len(flag.of) >= len(COMMANDS) - 1 else f"{', '.join(flag.of)}: "
-        indents = {"initial_indent": f"  {'--' + flag.name:22} ", "subsequent_indent": " " * 25}
-        rows += textwrap.wrap(whose + flag.help, 79, **indents)
+        first, *more = textwrap.wrap(whose + flag.help, 54)
+        rows += [f"  {'--' + flag.name:22} {first}", *(" " * 25 + line for line in more)]
     return "\n".join(rows)
 
 

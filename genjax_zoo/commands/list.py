@@ -9,11 +9,12 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from genjax_zoo.commands.configs import CONFIGS, load, names_of
+from genjax_zoo.commands.configs import CONFIGS, names_of
 from genjax_zoo.commands.flags import Call
 from genjax_zoo.contract import Exactness, Model
 from genjax_zoo.models import ZOO
-from genjax_zoo.run import config
+from genjax_zoo.run.config import Run, make_model
+from genjax_zoo.typed import typed
 
 
 def run(call: Call) -> None:
@@ -27,8 +28,10 @@ def run(call: Call) -> None:
     configs = Table.grid(padding=(0, 2))
     for name, family in sorted(ZOO.items()):
         path = CONFIGS / f"{name}.py"
-        variants = list(names_of(path)["VARIANTS"]) if path.exists() else []
-        models = [config.make_model(config.read(load(f"{path}:{v}"))) for v in variants]
+        names = names_of(path) if path.exists() else {}
+        variants = list(names.get("VARIANTS", ()))
+        runs = [typed(Run, names["get_config"](v).to_dict()) for v in variants]
+        models = [make_model(run) for run in runs]
         kinds = dict.fromkeys(
             str(model.log_prob.exactness if model.log_prob else Exactness.NONE) for model in models
         )

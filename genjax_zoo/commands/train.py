@@ -10,8 +10,11 @@ import jax
 from genjax_zoo.commands import configs
 from genjax_zoo.commands.flags import QUICKSTART, Call
 from genjax_zoo.contract import ConfigError
+from genjax_zoo.data import summary
+from genjax_zoo.data.config import is_read
 from genjax_zoo.measure.results import describe
 from genjax_zoo.run import begin, config, train
+from genjax_zoo.run.record.progress import log
 from genjax_zoo.run.setup import set_up
 
 
@@ -19,17 +22,22 @@ def run(call: Call) -> None:
     """The workdir is touched last: a config or data that do not fit leave nothing behind."""
     _join(call)
     workdir = configs.workdir_of(call)
-    if call.flags.config or not workdir.config.exists():
-        fields = configs.load(call.flags.config or QUICKSTART)
-    else:
+    if call.flags.config is not None:
+        fields = configs.load(call.flags.config)
+    elif workdir.config.exists() or workdir.has_begun():
         fields = configs.unjson(workdir.read_config())
-    fields = configs.override(fields, call.overrides)
+    else:
+        fields = configs.load(QUICKSTART)
+    fields = configs.located(configs.override(fields, call.overrides))
     data_dir = configs.data_dir_of(call, workdir)
     own_run = config.read(fields)
     begun = begin.read(call.flags.begin, own_run, workdir)
+    if is_read(own_run.data.source) and jax.process_index() == 0:
+        log(f"data: reading {own_run.data.source}")
     setup = set_up(own_run, data_dir, begun=begun)
     workdir.create()
     workdir.claim(fields.to_dict(), call.flags.allow_config_change)
+    workdir.claim_data(summary.record(setup.source), call.flags.allow_config_change)
     results = train.train(setup, workdir, fields.to_dict(), data_dir)
     if jax.process_index() == 0:
         for result in results:

@@ -6,8 +6,10 @@ Floor 4. A clip is one example, which there is no other of to hold out.
 from __future__ import annotations
 
 import collections
+import itertools
 import pathlib
 import posixpath
+import re
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -17,7 +19,7 @@ from genjax_zoo.contract import DataError
 from genjax_zoo.data.config import Data
 from genjax_zoo.data.files import image, tree
 from genjax_zoo.data.files.tree import counted
-from genjax_zoo.data.pixels import recoloured, resized
+from genjax_zoo.data.pixels import fitted, recoloured
 from genjax_zoo.data.source import Source
 from genjax_zoo.data.tables import single
 
@@ -83,7 +85,7 @@ def clip(name: str, data: Data) -> Clip:
     """
     if name in CLIPS:
         x = CLIPS[name]()
-        if not (data.resize or data.channels):
+        if not (data.crop or data.resize or data.channels):
             return Clip(x)
         return Clip(_joined(data, list(np.rint(255 * x).astype(np.uint8))))
     path = pathlib.Path(name).expanduser()
@@ -113,17 +115,32 @@ def _in_folder(data: Data, files: tree.Tree) -> tuple[list[image.Image], list[st
             "clip is one; name one of them."
         )
     others = [path for path in files.files if path not in paths]
-    return [
+    notes = [f"left out {tree.endings(others)}"] if others else []
+    read = [
         image.read(files.files[path], f"{files.where}/{path}", data.background) for path in paths
-    ], ([f"left out {tree.endings(others)}"] if others else [])
+    ]
+    return read, [*notes, *_gaps(paths)]
+
+
+def _gaps(paths: list[str]) -> list[str]:
+    """A note where the numbers of frames leave some out, at which time closes up."""
+    numbers = [int(found[-1]) for path in paths if (found := re.findall(r"\d+", path))]
+    steps = [after - before for before, after in itertools.pairwise(numbers)]
+    if len(numbers) < len(paths) or not steps or min(steps) == max(steps) or min(steps) < 1:
+        return []
+    gap = next(i for i, step in enumerate(steps) if step > min(steps))
+    return [
+        f"frames are missing after {paths[gap]}, the first of {sum(s > min(steps) for s in steps)} "
+        "gaps, and time closes up there"
+    ]
 
 
 def _joined(data: Data, frames: list[np.ndarray]) -> np.ndarray:
     """Levels [H, W, C] of each frame -> [T, H, W, C] float32 in [0, 1]; grey where all are."""
     if len(frames) < 2:
         raise DataError(f"{data.source} has {counted(len(frames), 'frame')}; expected 2 or more.")
-    colour = [recoloured(frame, data.channels or 3) for frame in frames]
-    sized = [resized(frame, data.resize) for frame in colour]
+    # Of one that is grey and coloured in turn all frames are coloured.
+    sized = [fitted(data, frame if data.channels else recoloured(frame, 3)) for frame in frames]
     sizes = sorted({frame.shape[1::-1] for frame in sized})
     if len(sizes) > 1:
         raise DataError(

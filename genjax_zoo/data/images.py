@@ -7,6 +7,8 @@ sends.
 from __future__ import annotations
 
 import collections
+import concurrent.futures
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
@@ -18,11 +20,11 @@ from genjax_zoo.data.config import Data
 from genjax_zoo.data.files.tree import counted
 from genjax_zoo.data.pixels import (
     describe,
+    fitted,
+    fitted_shape,
     interval,
     level,
     preprocess,
-    recoloured,
-    resized,
     space,
 )
 from genjax_zoo.data.source import (
@@ -30,6 +32,7 @@ from genjax_zoo.data.source import (
     Source,
     batch_of,
     class_notes,
+    digest_of,
     drawn,
     fixed,
     resident,
@@ -47,7 +50,7 @@ class Record(NamedTuple):
 
     Attributes:
       levels: uint8 [H, W, C].
-      label: of it, if it has one.
+      label: of it, where it is not known before.
       remarks: what reading did to it besides decoding.
     """
 
@@ -66,6 +69,9 @@ class Records(NamedTuple):
       label: [size] of all of them, where it is known before they are read.
       text: [size, T] tokens of their captions, if they have any.
       words: what the tokens are called.
+      names: of all of them, where they have any: they stand for the images that are not read.
+      look: the number of one -> its shape (H, W, C), by far faster than by reading it; None where
+        all are known to be of one shape, or it is no faster.
     """
 
     size: int
@@ -74,6 +80,8 @@ class Records(NamedTuple):
     label: np.ndarray | None = None
     text: np.ndarray | None = None
     words: Sequence[str] = ()
+    names: Sequence[str] = ()
+    look: Callable[[int], tuple[int, int, int]] | None = None
 
 
 def digits(data: Data, seed: int) -> Source:
@@ -98,10 +106,10 @@ def array(
     words: Sequence[str] = (),
     notes: Sequence[str] = (),
 ) -> Source:
-    """Images of levels 0 .. levels - 1, which rest on the device."""
+    """Images which rest on the device, of levels 0 .. levels - 1, or in [0, 1] with 0 levels."""
     for part in parts:
         _check_stack(data, part)
-    train, test = (part._replace(x=_fitted(data, part.x)) for part in parts)
+    train, test = (part._replace(x=fitted(data, part.x)) for part in parts)
     return resident(
         data,
         seed,
@@ -116,11 +124,6 @@ def array(
         words=words,
         notes=notes,
     )
-
-
-def _fitted(data: Data, x: np.ndarray) -> np.ndarray:
-    """Images [..., H, W, C] of the channels and the size that the config asks for."""
-    return resized(recoloured(x, data.channels), data.resize)
 
 
 def _check_stack(data: Data, part: Examples) -> None:
@@ -149,6 +152,9 @@ def records(
     if first.x.nbytes * (train.size + test.size) <= RESIDENT_BYTES:
         parts, said = _read_whole(data, train, test, shape)
         return array(data, seed, parts, split, 256, classes, words, (*notes, *said))
+    # What is odd about one of them is found now, and not when its turn comes.
+    sizes = {size for part in (train, test) for size in _look(data, part, shape)}
+    notes = (*notes, *_squared(data, sizes), "decoded as needed")
     process = preprocess(data, 256)
 
     def read(part: Records, rows: np.ndarray) -> Examples:
@@ -177,15 +183,47 @@ def records(
         training=lambda key, first, last: part(key, train, kept[first:last]),
         spaces={"x": space(data, 256)} | told_spaces(data, first, len(classes), len(words)),
         symbols=told_symbols(data, classes, words),
-        notes=(*class_notes(classes, train.label, test.label), *notes, "read from disk as needed"),
+        notes=(*class_notes(classes, train.label, test.label), *notes),
+        digest=functools.cache(
+            lambda: digest_of(*(a for p in (train, test) for a in (p.names, p.label, p.text)))
+        ),
     )
+
+
+def _look(data: Data, part: Records, shape: tuple[int, ...]) -> set[tuple[int, int]]:
+    """The sizes of all images; raises DataError where one is of another shape, once fitted."""
+    if part.look is None:
+        return set()
+    with concurrent.futures.ThreadPoolExecutor() as threads:
+        shapes = set(threads.map(part.look, range(part.size)))
+    _check_shapes(data, {fitted_shape(data, seen) for seen in shapes} | {shape})
+    return {seen[:2] for seen in shapes}
+
+
+def _squared(data: Data, sizes: set[tuple[int, int]]) -> list[str]:
+    """A note where images lose their proportions: not all are squares, and are made such."""
+    if not data.resize or data.crop or all(height == width for height, width in sizes):
+        return []
+    low, high = ("x".join(map(str, size)) for size in (min(sizes), max(sizes)))
+    ends = low if low == high else f"{low} to {high}"
+    return [f"{ends} made square, out of proportion (config.data.crop=True cuts the middle out)"]
+
+
+def _check_shapes(data: Data, shapes: set[tuple[int, ...]]) -> None:
+    if len(shapes) > 1:
+        some = ", ".join(map(str, sorted(shapes)[:5])) + (", ..." if len(shapes) > 5 else "")
+        raise DataError(
+            f"the images of {data.source} differ in shape ({some}); set config.data.resize to a "
+            "side in pixels, and config.data.channels to 1 (grey) or 3 (colour) where some are "
+            "grey."
+        )
 
 
 class _Seen(NamedTuple):
     """What was seen of images besides their levels: how often each remark came, and the sizes."""
 
     remarks: collections.Counter[str]
-    sizes: set[tuple[int, ...]]
+    sizes: set[tuple[int, int]]
 
 
 def _read_whole(
@@ -200,9 +238,7 @@ def _read_whole(
         known = {_digest(x) for x in one.x}
         twice = sum(_digest(x) in known for x in other.x)
         notes += [f"{twice} of those held out are in the training part too"] if twice else []
-    if data.resize and len(seen.sizes) > 1:
-        low, high = ("x".join(map(str, size)) for size in (min(seen.sizes), max(seen.sizes)))
-        notes.append(f"{len(seen.sizes)} sizes before, {low} to {high}, not kept in proportion")
+    notes += _squared(data, seen.sizes)
     notes += [f"{remark}: {counted(n, 'image')}" for remark, n in sorted(seen.remarks.items())]
     return (one, other), notes
 
@@ -227,22 +263,19 @@ def _batch(
 ) -> tuple[Examples, _Seen]:
     """Reads and stacks images, fitted; raises DataError where their shapes differ."""
     block = part.read(rows)
-    images = [_fitted(data, record.levels) for record in block]
-    shapes = {image.shape for image in images} | ({shape} if shape else set())
-    if len(shapes) > 1:
-        raise DataError(
-            f"the images of {data.source} differ in shape ({', '.join(map(str, sorted(shapes)))}); "
-            "set config.data.resize to a side in pixels, and config.data.channels to 1 (grey) or "
-            "3 (colour) where some are grey."
-        )
-    labels = [record.label for record in block]
-    known = all(label is not None for label in labels)
+    images = [fitted(data, record.levels) for record in block]
+    _check_shapes(data, {image.shape for image in images} | ({shape} if shape else set()))
+    label = part.label
+    if label is not None:
+        label = label[rows]
+    elif all(record.label is not None for record in block):
+        label = np.array([record.label for record in block], np.int32)
     seen = _Seen(
         collections.Counter(remark for record in block for remark in record.remarks),
-        {record.levels.shape[:2] for record in block},
+        {(record.levels.shape[0], record.levels.shape[1]) for record in block},
     )
     text = None if part.text is None else part.text[rows]
-    return Examples(np.stack(images), np.array(labels, np.int32) if known else None, text), seen
+    return Examples(np.stack(images), label, text), seen
 
 
 def _digest(x: np.ndarray) -> bytes:

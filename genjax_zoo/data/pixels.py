@@ -18,7 +18,7 @@ from genjax_zoo.data.config import Data
 
 
 def preprocess(data: Data, levels: int) -> Callable[[Key, Any], jax.Array]:
-    """(key, integer levels 0 .. levels-1) -> x, as the config declares."""
+    """(key, levels 0 .. levels-1, or numbers in [0, 1] where `levels` is 0) -> x, as declared."""
 
     def process(key: Key, raw: Any) -> jax.Array:
         x = jnp.asarray(raw, jnp.float32)
@@ -28,7 +28,7 @@ def preprocess(data: Data, levels: int) -> Callable[[Key, Any], jax.Array]:
             # In float32 the sum can round up to `levels`, where a logit would be infinite.
             unit = jnp.minimum(unit, np.nextafter(np.float32(1), np.float32(0)))
         else:
-            unit = x / (levels - 1)
+            unit = x / _top(levels)
         if data.binarise == "threshold":
             return jnp.asarray(unit > 0.5, jnp.float32)
         if data.binarise == "dynamic":
@@ -42,9 +42,14 @@ def preprocess(data: Data, levels: int) -> Callable[[Key, Any], jax.Array]:
     return process
 
 
+def _top(levels: int) -> int:
+    """The highest of so many levels; 1 of the numbers in [0, 1], which have none."""
+    return levels - 1 if levels else 1
+
+
 def interval(data: Data, levels: int) -> tuple[float, float]:
     """The range that `scale` gives the values; noise of a level lifts the top by one level."""
-    top = float(levels if data.dequantise else levels - 1)
+    top = float(levels if data.dequantise else _top(levels))
     return {"unit": (0.0, 1.0), "symmetric": (-1.0, 1.0), "raw": (0.0, top)}[data.scale]
 
 
@@ -58,7 +63,9 @@ def space(data: Data, levels: int = 0) -> Space:
     """What `scale`, `binarise` and `dequantise` make of so many levels; of any number with 0."""
     if data.binarise != "none":
         return BINARY
-    raw = REAL if data.dequantise else COUNTS
+    if levels == 2 and data.scale != "symmetric" and not data.dequantise:
+        return BINARY
+    raw = REAL if data.dequantise else COUNTS if levels else UNIT
     found = {"unit": UNIT, "symmetric": SIGNED, "raw": raw}[data.scale]
     return found if data.dequantise else found.of(levels)
 
@@ -67,7 +74,7 @@ def describe(data: Data, levels: int, shape: Sequence[int]) -> str:
     """The preprocessing in words."""
     *image, channels = shape
     size = "x".join(map(str, [*image, data.stack * channels]))
-    done = ["resized"] * bool(data.resize)
+    done = ["cropped"] * data.crop + ["resized"] * bool(data.resize)
     done += [{1: "made grey", 3: "made colour"}[data.channels]] if data.channels else []
     size += f" ({', '.join(done)})" if done else ""
     if data.stack > 1:
@@ -84,8 +91,30 @@ def describe(data: Data, levels: int, shape: Sequence[int]) -> str:
     return f"{data.source}, {size}, {values}"
 
 
+def fitted(data: Data, x: np.ndarray) -> np.ndarray:
+    """Images [..., H, W, C] of the channels and the size that the config asks for."""
+    x = recoloured(x, data.channels)
+    return resized(cropped(x) if data.crop else x, data.resize)
+
+
+def fitted_shape(data: Data, shape: Sequence[int]) -> tuple[int, int, int]:
+    """The shape of the image that `fitted` makes of one of that shape."""
+    height, width, channels = shape
+    if data.crop:
+        height = width = min(height, width)
+    return data.resize or height, data.resize or width, data.channels or channels
+
+
+def cropped(x: np.ndarray) -> np.ndarray:
+    """Images [..., H, W, C] cut to the square in their middle."""
+    height, width = x.shape[-3:-1]
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return x[..., top : top + side, left : left + side, :]
+
+
 def recoloured(x: np.ndarray, channels: int) -> np.ndarray:
-    """Integer images [..., H, W, 1 or 3] with 1 channel or with 3; as they are where that is 0.
+    """Images [..., H, W, 1 or 3] with 1 channel or with 3; as they are where that is 0.
 
     Grey is the luma of ITU-R BT.601, as Pillow has it.
     """
@@ -95,7 +124,7 @@ def recoloured(x: np.ndarray, channels: int) -> np.ndarray:
         return np.repeat(x, 3, axis=-1)
     if channels == 1 and x.shape[-1] == 3:
         luma = x.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
-        return np.rint(luma).astype(x.dtype)[..., None]
+        return _like(x, luma)[..., None]
     raise DataError(
         f"config.data.channels={channels} makes grey of colour or colour of grey, and the images "
         f"have {x.shape[-1]} channels; set it to 0."
@@ -103,12 +132,17 @@ def recoloured(x: np.ndarray, channels: int) -> np.ndarray:
 
 
 def resized(x: np.ndarray, side: int) -> np.ndarray:
-    """Integer images [..., H, W, C] resized to [..., side, side, C], in their own levels."""
+    """Images [..., H, W, C] resized to [..., side, side, C]; of levels, in these."""
     if not side or x.shape[-3:-1] == (side, side):
         return x
     rows, columns = (_interpolation(n, side) for n in x.shape[-3:-1])
     planes = np.moveaxis(x, -1, -3).astype(np.float32)
-    return np.moveaxis(np.rint(rows @ planes @ columns.T), -3, -1).astype(x.dtype)
+    return np.moveaxis(_like(x, rows @ planes @ columns.T), -3, -1)
+
+
+def _like(x: np.ndarray, made: np.ndarray) -> np.ndarray:
+    """What was made of x, in its dtype: rounded to levels, if it has any."""
+    return (np.rint(made) if np.issubdtype(x.dtype, np.integer) else made).astype(x.dtype)
 
 
 @functools.lru_cache(maxsize=256)

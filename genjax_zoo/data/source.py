@@ -14,10 +14,10 @@ and 40 times less of a core than asking for one shuffled index at a time.
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -53,6 +53,8 @@ class Source(NamedTuple):
         classes that labels count, the words of captions, the characters of a text.
       columns: what the numbers of a flat x are called, in their order; empty where they have no
         names.
+      digest: () -> sha256 of the examples, or of the names of files that stay on disk; "" of what
+        is drawn.
       notes: what else was understood of the data, a phrase each: its classes and how many there
         are of each, the columns of a table, what is missing, what was left out and why. A run says
         them in one line before it trains, and keeps them (data/summary.py).
@@ -75,6 +77,19 @@ class Source(NamedTuple):
     symbols: Mapping[str, tuple[str, ...]] = {}
     columns: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    digest: Callable[[], str] = str
+
+
+def digest_of(*parts: Any) -> str:
+    """sha256 of arrays, texts, sequences of texts and None, each told from the others."""
+    found = hashlib.sha256()
+    for part in parts:
+        if isinstance(part, np.ndarray):
+            found.update(f"{part.dtype}{part.shape}".encode())
+            found.update(np.ascontiguousarray(part).view(np.uint8).data)
+        else:
+            found.update(repr(part).encode())
+    return found.hexdigest()
 
 
 def order(seed: int, size: int, batch_size: int, step: int) -> np.ndarray:
@@ -125,6 +140,9 @@ def feeds(
     def load(chunk: tuple[int, int]) -> Any:
         each = [source.feed(step, rows) for step in range(*chunk)]
         return jax.tree.map(lambda *xs: np.stack(xs), *each)
+
+    # Not at the top of the file, for whoever draws samples reads no data.
+    import grain
 
     ahead = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     return iter(grain.MapDataset.source(list(chunks)).map(load).to_iter_dataset(ahead))
@@ -188,10 +206,11 @@ def resident(
       words: what the tokens of the texts are called, in order; () where there are no texts.
       notes: what else was understood of them; their classes are counted here.
     """
-    train, test = parts
+    (train, test), unlabelled = _labelled(data, parts, classes)
+    classes = () if unlabelled else classes
     size, known = len(train.x), len(classes)
     if train.label is not None and not known:
-        known = 1 + int(max(part.label.max() for part in parts))
+        known = 1 + int(max(part.label.max() for part in (train, test)))
 
     def take(key: Key, images: Examples, rows: Any) -> Batch:
         taken = Examples(*(None if array is None else array[rows] for array in images))
@@ -214,8 +233,29 @@ def resident(
         training=lambda key, first, last: part(key, train, first, last),
         spaces={"x": space} | told_spaces(data, train, known, len(words)),
         symbols=told_symbols(data, classes, words),
-        notes=(*class_notes(classes, *(part.label for part in parts)), *notes),
+        notes=(*unlabelled, *class_notes(classes, train.label, test.label), *notes),
+        digest=functools.cache(lambda: digest_of(*train, *test, tuple(classes), tuple(words))),
     )
+
+
+def _labelled(
+    data: Data, parts: tuple[Examples, Examples], classes: Sequence[str]
+) -> tuple[tuple[Examples, Examples], tuple[str, ...]]:
+    """The parts, without labels where these tell nothing apart, and a note that says so."""
+    labels = [part.label for part in parts if part.label is not None]
+    if not labels or data.stack > 1:
+        return parts, ()
+    low, high = min(each.min() for each in labels), max(each.max() for each in labels)
+    if low < 0:
+        why = f"some are {low}, which is none"
+    elif low == high:
+        why = f"all of them are {classes[low] if classes else low}"
+    elif len(labels) < len(parts):
+        why = "only a part has them"
+    else:
+        return parts, ()
+    train, test = (part._replace(label=None) for part in parts)
+    return (train, test), (f"labels left out: {why}",)
 
 
 def class_notes(
@@ -228,15 +268,15 @@ def class_notes(
       train, held_out: the labels of each part; None where they are not known.
     """
     if train is None or held_out is None:
-        return (f"classes: {_some(classes)}",) if classes else ()
+        return (f"classes: {listed(classes)}",) if classes else ()
     count = 1 + int(max(train.max(), held_out.max(), len(classes) - 1))
     names = classes or [str(label) for label in range(count)]
     counts = (np.bincount(part, minlength=count) for part in (train, held_out))
     each = zip(names, *counts, strict=True)
-    return ("classes: " + _some([f"{name} {some}+{other}" for name, some, other in each]),)
+    return ("classes: " + listed([f"{name} {some}+{other}" for name, some, other in each]),)
 
 
-def _some(words: Sequence[str], most: int = 10) -> str:
+def listed(words: Sequence[str], most: int = 10) -> str:
     """The first words, and how many there are where these are not all."""
     rest = f", ... ({len(words)} in all)" if len(words) > most else ""
     return ", ".join(words[:most]) + rest

@@ -6,6 +6,7 @@ Floor 4. What a source is, and in what order it is read, stands in data/source.p
 from __future__ import annotations
 
 import functools
+import pathlib
 import types
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -16,10 +17,12 @@ import numpy as np
 
 from genjax_zoo.contract import ConfigError, DataError
 from genjax_zoo.data import (
+    arrays,
     captions,
     clips,
     folders,
     images,
+    parquet,
     scenes,
     strings,
     tables,
@@ -34,10 +37,15 @@ from genjax_zoo.data.source import Source
 from genjax_zoo.typed import choose
 
 HELD_OUT_DRAWS = 10_000
+SUFFIXES = {
+    **{".npy": "array", ".npz": "array", ".parquet": "parquet", ".csv": "series", ".txt": "text"},
+    **{".zip": "folder", ".tar": "folder", ".tgz": "folder", ".gif": "clip"},
+}
+"""What files of these endings may be."""
 NONE: Mapping[str, Any] = types.MappingProxyType({})
 KINDS = (
-    "digits, density:NAME, table:NAME, series:PATH, clip:PATH, tfds:NAME, folder:PATH, text:PATH, "
-    "captions:digits, captions:tfds:NAME, strings:NAME:SYMBOLS"
+    "digits, density:NAME, table:NAME, series:PATH, clip:PATH, tfds:NAME, folder:PATH, array:PATH, "
+    "parquet:PATH, text:PATH, captions:digits, captions:tfds:NAME, strings:NAME:SYMBOLS"
 )
 
 
@@ -48,10 +56,12 @@ def open_source(data: Data, seed: int, data_dir: str | None = None) -> Source:
         "digits": lambda: images.digits(data, seed),
         "density": lambda: _density(data, name),
         "table": lambda: tables.labelled(data, seed, name),
-        "series": lambda: tables.single(data, tables.series(name)),
+        "series": lambda: tables.of_times(data, name),
         "clip": lambda: clips.opened(data, name),
         "tfds": lambda: tfds.opened(data, seed, name, data_dir),
         "folder": lambda: folders.folder(data, seed, name),
+        "array": lambda: arrays.opened(data, seed, name),
+        "parquet": lambda: parquet.opened(data, seed, name),
         "text": lambda: text.windows(data, seed, text.read(name)),
         "captions": lambda: captions.captioned(
             data, seed, open_source(captions.of_digits(data), seed, data_dir)
@@ -59,7 +69,7 @@ def open_source(data: Data, seed: int, data_dir: str | None = None) -> Source:
         "strings": lambda: strings.opened(name, data.length, data.batch_size),
     }
     if kind not in openers or bool(name) != (kind != "digits"):
-        raise ConfigError(f"config.data.source={data.source!r} is none of {KINDS}.")
+        raise ConfigError(f"config.data.source={data.source!r} is none of {KINDS}.{_hint(data)}")
     source = openers[kind]()
     source = source._replace(name=name if kind in ("tfds", "density", "table") else data.source)
     if source.size is not None and source.size < data.batch_size:
@@ -69,6 +79,15 @@ def open_source(data: Data, seed: int, data_dir: str | None = None) -> Source:
             "for all of them at once, or to less."
         )
     return source
+
+
+def _hint(data: Data) -> str:
+    """What a path that stands there without its kind may have meant."""
+    path = pathlib.Path(data.source).expanduser()
+    if not path.exists():
+        return ""
+    kind = "folder" if path.is_dir() else SUFFIXES.get(path.suffix.lower())
+    return f" Did you mean {kind}:{data.source}?" if kind else ""
 
 
 def tokeniser(
@@ -99,7 +118,7 @@ def _density(data: Data, name: str) -> Source:
 
     return Source(
         resident=(),
-        feed=lambda step, rows: np.zeros(data.batch_size, np.int8)[rows],
+        feed=lambda step, rows: np.broadcast_to(np.int8(0), (data.batch_size,))[rows],
         batch=lambda key, resident, feed: {"x": density.sample(key, feed.shape[0])},
         held_out=lambda key, first, last: {"x": jnp.asarray(held()[first:last])},
         held_out_split="held-out draws",

@@ -42,7 +42,7 @@ def opened(name: str, length: int, batch_size: int) -> Source:
 
     return Source(
         resident=(),
-        feed=lambda step, rows: np.zeros(batch_size, np.int8)[rows],
+        feed=lambda step, rows: np.broadcast_to(np.int8(0), (batch_size,))[rows],
         batch=lambda key, resident, feed: {"x": draw(key, feed.shape[0])},
         held_out=lambda key, first, last: {"x": jnp.asarray(held()[first:last])},
         held_out_split="held-out draws",

@@ -31,4 +31,5 @@ def record(source: Source) -> dict[str, Any]:
         "spaces": {name: str(space) for name, space in source.spaces.items()},
         "symbols": {name: list(called) for name, called in source.symbols.items()},
         "notes": list(source.notes),
+        "sha256": source.digest(),
     }

@@ -13,11 +13,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from genjax_zoo.contract import DataError
-from genjax_zoo.data.config import Data
-from genjax_zoo.data.source import Examples, Source, resident, space_of
+from genjax_zoo.data.config import TABLES, Data
+from genjax_zoo.data.files import columns as files
+from genjax_zoo.data.files.columns import Header
+from genjax_zoo.data.source import Examples, Source, listed, resident, space_of
 from genjax_zoo.typed import choose
-
-TABLES = ("breast_cancer", "iris", "wine")
 
 
 class Table(NamedTuple):
@@ -33,7 +33,7 @@ class Table(NamedTuple):
     x: np.ndarray
     label: np.ndarray
     classes: tuple[str, ...]
-    columns: tuple[str, ...] = ()
+    columns: tuple[str, ...]
 
 
 def table(name: str) -> Table:
@@ -69,51 +69,31 @@ def nile() -> np.ndarray:
 SERIES: dict[str, Callable[[], np.ndarray]] = {"nile": nile}
 
 
-def series(name: str) -> np.ndarray:
-    """An embedded series, or a file of numbers, a time a line, a dimension a column: [T, D].
+def series(
+    name: str, columns: Sequence[str] = (), header: Header = "auto"
+) -> tuple[np.ndarray, tuple[str, ...]]:
+    """An embedded series, or a file of columns of numbers (files/columns.py), a time a line.
 
-    Columns are separated by commas or by space; one line of names may come first; a missing number
-    is empty or `nan`.
+    Args:
+      name: of the series, or a path.
+      columns: the names of those that are wanted; () takes all.
+      header: what the first line of the file holds.
+
+    Returns:
+      x [T, D], NaN where a number is missing, and notes of what was read.
 
     Raises DataError where there is no such file, or it holds anything but numbers.
     """
-    if name in SERIES:
-        return SERIES[name]()
-    path = pathlib.Path(name).expanduser()
+    if name in SERIES and not columns:
+        return SERIES[name](), ()
     try:
-        lines = path.read_text(encoding="utf-8-sig").rstrip().splitlines()
+        read = files.read(pathlib.Path(name).expanduser(), f"series:{name}", columns, header)
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
             f"series:{name} is neither a series of the zoo ({', '.join(SERIES)}) nor a file that "
             f"can be read: {getattr(error, 'strerror', None) or error}."
         ) from error
-    cells = [line.split(",") if "," in line else line.split() for line in lines]
-    if any("," in line for line in lines) or max(map(len, cells), default=0) > 1:
-        # Of one column an empty line is a missing number; of several it is nothing.
-        cells = [row for row in cells if any(word.strip() for word in row)]
-    else:
-        cells = [row or [""] for row in cells]
-    if cells and all(word.strip().strip('"').isidentifier() for word in cells[0]):
-        named = [word.strip().lower() for word in cells[0]]
-        cells = cells if set(named) <= {"nan"} else cells[1:]
-    rows = [_numbers(row) for row in cells]
-    for row, words in zip(rows, cells, strict=True):
-        if row is None or len(row) != len(cells[0]):
-            raise DataError(
-                f"series:{name}: expected {len(cells[0])} numbers in every line, got "
-                f"{','.join(words)!r}; a missing number is empty (between commas) or nan."
-            )
-    if len(rows) < 2:
-        raise DataError(f"series:{name} holds {len(rows)} lines of numbers; expected 2 or more.")
-    return np.array(rows, np.float32)
-
-
-def _numbers(row: list[str]) -> list[float] | None:
-    try:
-        numbers = [float(word) if word.strip() else np.nan for word in row]
-    except ValueError:
-        return None
-    return None if np.isinf(numbers).any() else numbers
+    return read.x, read.notes
 
 
 # ---------------------------------------------------------------------------- the sources
@@ -123,7 +103,7 @@ def labelled(data: Data, seed: int, name: str) -> Source:
     """The rows of a table and their labels; every fifth is held out."""
     x, label, classes, columns = table(name)
     test = np.arange(len(x)) % 5 == 4
-    x, standardised = _standardised(data, x, x[~test])
+    x, scaled = standardised(data, x, x[~test])
     train, held = (Examples(x[rows], label[rows]) for rows in (~test, test))
     source = resident(
         data,
@@ -131,9 +111,10 @@ def labelled(data: Data, seed: int, name: str) -> Source:
         (train, held),
         "test (every fifth)",
         lambda key, x: jnp.asarray(x),
-        preprocessing=f"{data.source}, {x.shape[1]} features{standardised}",
+        preprocessing=f"{data.source}, {x.shape[1]} features{scaled}",
         space=space_of(x),
         classes=classes,
+        notes=(f"columns: {listed(columns)}",),
     )
     return source._replace(columns=columns)
 
@@ -144,9 +125,15 @@ ONE_EXAMPLE = (
 """The note of a series or a clip."""
 
 
+def of_times(data: Data, name: str) -> Source:
+    """A series, in which one column or several go on together."""
+    x, notes = series(name, data.columns, data.header)
+    return single(data, x, notes)
+
+
 def single(data: Data, x: np.ndarray, notes: Sequence[str] = ()) -> Source:
     """One example x [T, ...], which there is no other of to hold out; notes: of its `Source`."""
-    x, standardised = _standardised(data, x, x)
+    x, scaled = standardised(data, x, x)
     whole = Examples(x[None], None)
     shape = "x".join(map(str, x.shape[1:]))
     missing = f", {int(np.isnan(x).sum())} numbers missing" if np.isnan(x).any() else ""
@@ -156,16 +143,34 @@ def single(data: Data, x: np.ndarray, notes: Sequence[str] = ()) -> Source:
         (whole, whole),
         "the training series itself",
         lambda key, x: jnp.asarray(x),
-        preprocessing=f"{data.source}, {len(x)} times of {shape}{standardised}{missing}",
+        preprocessing=f"{data.source}, {len(x)} times of {shape}{scaled}{missing}",
         space=space_of(x),
         notes=(ONE_EXAMPLE.format(x.size), *notes),
     )
 
 
-def _standardised(data: Data, x: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, str]:
+def standardised(data: Data, x: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, str]:
     """x [N, D] with the training part's mean 0 and deviation 1, if asked; and what to say of it."""
     if not data.standardise:
+        return _single_precision(x)
+    whole = np.asarray(train, np.float64)
+    mean, deviation = np.nanmean(whole, axis=0), np.nanstd(whole, axis=0)
+    # A constant has the deviation that rounding leaves it.
+    varies = deviation > 8 * np.finfo(x.dtype).eps * np.abs(mean)
+    scaled = (x - mean) / np.where(varies, deviation, 1)
+    return scaled.astype(np.float32), ", standardised by the training part"
+
+
+def _single_precision(x: np.ndarray) -> tuple[np.ndarray, str]:
+    """x as float32, and a warning where that takes a part of what its columns vary by."""
+    single = x.astype(np.float32)
+    if single.dtype == x.dtype:
         return x, ""
-    deviation = np.nanstd(train, axis=0)
-    scaled = (x - np.nanmean(train, axis=0)) / np.where(deviation > 0, deviation, 1)
-    return scaled.astype(x.dtype), ", standardised by the training part"
+    lost = np.nanmax(np.abs(single - x), axis=0)
+    worst = np.max(lost / np.maximum(np.nanstd(x, axis=0, dtype=np.float64), 1e-30))
+    if worst < 1e-3:
+        return single, ""
+    return single, (
+        f", rounded by up to {worst:.2g} of a column's deviation (float32): "
+        "config.data.standardise=True would not"
+    )

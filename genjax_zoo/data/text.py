@@ -5,6 +5,7 @@ Floor 4.
 
 from __future__ import annotations
 
+import functools
 import pathlib
 from typing import NamedTuple
 
@@ -13,7 +14,7 @@ import numpy as np
 
 from genjax_zoo.contract import DataError, categorical
 from genjax_zoo.data.config import Data
-from genjax_zoo.data.source import Source, order
+from genjax_zoo.data.source import Source, digest_of, order
 
 
 class Parts(NamedTuple):
@@ -34,13 +35,18 @@ def read(name: str) -> Parts:
     """The file `name`, in UTF-8; its last tenth is held out. Raises DataError where it is none."""
     path = pathlib.Path(name).expanduser()
     try:
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except OSError as error:
         raise DataError(f"text:{name} cannot be read: {error.strerror or error}.") from error
     except UnicodeDecodeError as error:
         raise DataError(f"text:{name} is not UTF-8 ({error.reason}); convert it first.") from error
-    cut = len(text) * 9 // 10
-    return Parts(text[:cut], text[cut:], "validation (last tenth)")
+    return cut(text)
+
+
+def cut(text: str) -> Parts:
+    """A text whose last tenth is held out."""
+    first = len(text) * 9 // 10
+    return Parts(text[:first], text[first:], "validation (last tenth)")
 
 
 def windows(data: Data, seed: int, parts: Parts) -> Source:
@@ -57,6 +63,9 @@ def windows(data: Data, seed: int, parts: Parts) -> Source:
             f"{data.source} has {len(train)} + {len(held)} characters, too few for "
             f"config.data.length={data.length}; choose a shorter one."
         )
+    unseen = set(parts.held_out) - set(parts.train)
+    notes = [f"{len(train)}+{len(held)} characters"]
+    notes += [f"{len(unseen)} symbols are held out alone"] if unseen else []
     held = held[: blocks * data.length].reshape(blocks, data.length)
     offsets = jnp.arange(data.length)
     return Source(
@@ -70,4 +79,6 @@ def windows(data: Data, seed: int, parts: Parts) -> Source:
         preprocessing=f"{data.source}, characters, {len(codes)} symbols, windows of {data.length}",
         spaces={"x": categorical(len(codes))},
         symbols={"x": tuple(codes)},
+        notes=tuple(notes),
+        digest=functools.cache(lambda: digest_of(parts.train, parts.held_out)),
     )

@@ -46,6 +46,8 @@ def opened(data: Data, seed: int, name: str, data_dir: str | None) -> Source:
             f"tfds:{name} needs a train and a test (or validation) split; it has "
             f"{', '.join(splits)}."
         )
+    unused = [split for split in splits if split not in ("train", held)]
+    notes = [f"version {builder.info.version}"]
     features = dict((builder.info.features or {}).items())
     if "text" in features:
         names = ["train", *(s for s in ("validation", "test") if s in splits)]
@@ -54,7 +56,8 @@ def opened(data: Data, seed: int, name: str, data_dir: str | None) -> Source:
             texts = {s: read(s) for s in names}
         held_text = "".join(texts[s] for s in names[1:])
         parts = text.Parts(texts["train"], held_text, "+".join(names[1:]))
-        return text.windows(data, seed, parts)
+        source = text.windows(data, seed, parts)
+        return source._replace(notes=(*source.notes, *notes))
     if "image" not in features or features["image"].np_dtype != np.uint8:
         raise DataError(
             f"tfds:{name} has the features {', '.join(features)}; expected an 'image' of bytes "
@@ -65,7 +68,8 @@ def opened(data: Data, seed: int, name: str, data_dir: str | None) -> Source:
         train, test = (
             _records(builder.as_data_source(split=split), classes) for split in ("train", held)
         )
-    return images.records(data, seed, train, test, held)
+    notes += [f"left out {', '.join(unused)}"] if unused else []
+    return images.records(data, seed, train, test, held, notes)
 
 
 def _records(source: Any, classes: Sequence[str]) -> images.Records:

@@ -9,6 +9,7 @@ import collections
 import difflib
 import re
 from collections.abc import Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -61,3 +62,27 @@ def tokenise(text: str, words: Sequence[str], length: int) -> np.ndarray:
             f"a caption has at most {length} words here, and {text!r} has {len(asked)}; say less."
         )
     return tokens([text], words, length)[0]
+
+
+class Captions(NamedTuple):
+    """Captions of both parts as tokens.
+
+    Attributes:
+      train, held_out: [N, T] int32; None where there are no captions.
+      words: what the tokens are called.
+      notes: of a `Source`.
+    """
+
+    train: np.ndarray | None = None
+    held_out: np.ndarray | None = None
+    words: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+
+
+def captions(train: Sequence[str], held_out: Sequence[str]) -> Captions:
+    """The captions of each example as tokens, by the words of the training part."""
+    if not any(train):
+        return Captions()
+    words, length = vocabulary(train), longest([*train, *held_out])
+    said = f"captions: {len(words) - 2} words, at most {length} in one"
+    return Captions(tokens(train, words, length), tokens(held_out, words, length), words, (said,))

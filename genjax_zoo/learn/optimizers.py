@@ -11,6 +11,7 @@ import jax
 import optax
 
 from genjax_zoo import typed
+from genjax_zoo.contract import ConfigError
 from genjax_zoo.typed import number
 
 
@@ -33,14 +34,27 @@ class Config:
     name: Literal["adam", "adamw", "sgd", "rmsprop"] = "adam"
     learning_rate: float = number(1e-3, above=0)
     schedule: Literal["constant", "cosine", "linear"] = "constant"
-    final_fraction: float = number(0.0, least=0)
+    final_fraction: float = number(0.0, least=0, most=1)
     warmup_steps: int = number(0, least=0)
     b1: float = number(0.9, least=0, below=1)
     b2: float = number(0.999, least=0, below=1)
-    eps: float = number(1e-8, least=0)
+    eps: float = number(1e-8, above=0, most=1)
     momentum: float = number(0.0, least=0, below=1)
     weight_decay: float = number(0.0, least=0)
     clip_norm: float = number(0.0, least=0)
+
+    def __post_init__(self):
+        for name, what, is_read in (
+            ("momentum", "name 'sgd' or 'rmsprop'", self.name in ("sgd", "rmsprop")),
+            ("weight_decay", "name 'adamw'", self.name == "adamw"),
+            ("final_fraction", "schedule 'cosine' or 'linear'", self.schedule != "constant"),
+        ):
+            if getattr(self, name) and not is_read:
+                raise ConfigError(
+                    f"optimizers: {name}={getattr(self, name)} is of {what}, and would be ignored "
+                    f"by {self.name!r} with a {self.schedule} schedule; set it to 0, or choose "
+                    "what reads it."
+                )
 
 
 def make(config: Config, steps: int) -> optax.GradientTransformation:

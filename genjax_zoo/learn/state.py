@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 
-from genjax_zoo.contract import Array, ConfigError, Key, State
+from genjax_zoo.contract import Array, ConfigError, DataError, Key, State
 
 Params = Any
 Memory = Any
@@ -110,6 +110,36 @@ def of_params(fn: Callable[..., Any]) -> Callable[..., Any]:
         return fn(key, eval_params(state), *args, **kwargs)
 
     return of_state
+
+
+def check_batch(batch: Any) -> None:
+    """Raises DataError for what is no batch: {name: array [B, ...]}, floats or integers.
+
+    What is refused would otherwise end deep in a network, or be learnt from as it is not meant:
+    pixels of 8 bits overflow in their own arithmetic, and bits have none.
+    """
+    expected = 'a batch should be {"x": an array [B, ...], ...}, B examples of float32 each'
+    if not isinstance(batch, Mapping):
+        came = type(batch).__name__ + (f" {list(batch.shape)}" if hasattr(batch, "shape") else "")
+        raise DataError(f'{expected}, got {came}; put it under its name: {{"x": x}}.')
+    sizes = {}
+    for name, array in batch.items():
+        shape, dtype = getattr(array, "shape", ()), getattr(array, "dtype", None)
+        if dtype is None or not shape:
+            raise DataError(
+                f"{expected}, and {name!r} is {type(array).__name__}; make an array of all "
+                "examples of it, such as numpy.asarray(..., numpy.float32)."
+            )
+        signed = jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.signedinteger)
+        if len(shape) > 1 and not signed:
+            raise DataError(
+                f"{expected}, and {name!r} is {dtype}; make it float32 in the range that the model "
+                f"expects, such as {name} / 255 for pixels of 8 bits in [0, 1], or int32 where its "
+                "values are names or symbols."
+            )
+        sizes[name] = shape[0]
+    if len(set(sizes.values())) > 1 or 0 in sizes.values():
+        raise DataError(f"{expected}; these arrays do not agree on B, or hold nothing: {sizes}.")
 
 
 def adopt(fresh: Params, begun: Params | None, name: str = "params") -> Params:

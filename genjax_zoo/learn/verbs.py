@@ -32,6 +32,7 @@ from genjax_zoo.learn.state import (
     adopt,
     average_start,
     average_update,
+    check_batch,
 )
 from genjax_zoo.maths.games.dynamics import Dynamics, Losses, Optimizers
 from genjax_zoo.maths.sequences.policy_gradients import Attempts, Estimator, Worth, at_end
@@ -65,6 +66,7 @@ def starting(
     def start(
         key: Key, batch: Batch, params: Params | None = None, **begun: Params | None
     ) -> TrainState:
+        check_batch(batch)
         fresh, memory = init(key, batch, **begun)
         params = adopt(fresh, params)
         return TrainState(params, memory, optimizer(params), average_start(params, average))
@@ -367,6 +369,7 @@ def staged(stages: Sequence[Stage]) -> Verb:
     names = [stage.name for stage in stages]
 
     def start(key: Key, batch: Batch, **begun: Params | None) -> Staged:
+        check_batch(batch)
         states: tuple[State, ...] = ()
         for name in begun:
             if name not in names:

@@ -89,8 +89,8 @@ def one_by_one(
             value = _compiled(cast(Hashable, measure.weighed), where, measure.draws)
         shared: tuple[Any, ...] = ()
         error, detail = 0.0, measure.detail
+        progress(name, 0, size)
         if measure.once is not None:
-            progress(name, 0, size)
             # A stream apart from those of the batches.
             key_once = jax.random.fold_in(jax.random.fold_in(key, 2**31), index)
             once = _compiled(measure.once, where)(key_once, state)

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, cast
 
 import jax
 import numpy as np
-import scipy.stats
 
 from genjax_zoo.contract import Batch, DataError, Exactness, Key, Model
 from genjax_zoo.data.source import Source
@@ -125,6 +124,9 @@ def check_shape(x: np.ndarray, shape: tuple[int, ...]) -> None:
 
 def share(right: np.ndarray) -> Estimate:
     """How many of n are right, in percent, with the 95 % interval of Clopper & Pearson 1934."""
+    # Not at the top of the file, for it takes a second to load, and few runs have a probe.
+    import scipy.stats
+
     interval = scipy.stats.binomtest(int(right.sum()), len(right)).proportion_ci(0.95)
     return Estimate(*(100 * float(x) for x in (np.mean(right), interval.low, interval.high)))
 

@@ -40,9 +40,9 @@ from genjax_zoo.contract import (
 from genjax_zoo.learn.state import TrainState, eval_params, of_params
 from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.probability import corruption, distributions, likelihoods
-from genjax_zoo.maths.probability.given import check_names
+from genjax_zoo.maths.probability.given import read_given
 from genjax_zoo.nets import Net
-from genjax_zoo.typed import number
+from genjax_zoo.typed import MOST_LAYERS, MOST_STEPS, number
 
 VERB = "descend"
 
@@ -79,13 +79,13 @@ class Config:
     widths: tuple[int, ...] = number((256,), least=1)
     activation: str = "swish"
     corruption: str = "gaussian"
-    noise: float = 0.3
+    noise: float = number(0.3, least=0)
     reconstruction: Literal["bernoulli", "gaussian"] = "gaussian"
     mean: Literal["linear", "sigmoid", "residual"] = "linear"
     variance: Literal["fixed", "scalar", "diagonal"] = "scalar"
-    noise_std: float = number(0.3, above=0)
-    walkback: int = number(0, least=0)
-    chain_steps: int = number(100, least=1)
+    noise_std: float = number(0.3, least=1e-6, most=1e6)
+    walkback: int = number(0, least=0, most=MOST_LAYERS)
+    chain_steps: int = number(100, least=1, most=MOST_STEPS)
     sample_means: bool = False
     average: float = number(0.0, least=0, below=1)
 
@@ -177,7 +177,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def sample(key: Key, state: TrainState, n: int, given: Batch = NOTHING) -> Batch:
         """Ends of n chains of corruption and reconstruction, begun about the data's mean."""
-        check_names(given, (), "autoencoder")
+        read_given(given, {}, n, "autoencoder")
         params, start = eval_params(state), state.memory
         key_start, key_chain = jax.random.split(key)
         shape = (n, *params.shape)

@@ -58,7 +58,7 @@ from genjax_zoo.maths.inference.bayes_nets import Params, draw, elimination, lea
 from genjax_zoo.maths.inference.bayes_nets.evidence import Evidence, check, inside
 from genjax_zoo.maths.inference.bayes_nets.params import no_statistics
 from genjax_zoo.maths.inference.graphs import Net, laid_out, nodes_of, states_of
-from genjax_zoo.maths.probability.given import Labels, check_names
+from genjax_zoo.maths.probability.given import Labels, Told, read_given
 from genjax_zoo.typed import nearest, number
 
 VERB = "em"
@@ -148,10 +148,12 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
     def begin(key: Key, batch: Batch) -> tuple[Params, Statistics]:
         """Tables of equal probabilities, nearly so where a node is hidden.
 
-        Raises DataError for numbers that are no states of their nodes, as far as they can be seen
-        (not traced).
+        Raises DataError where the label is missing and, as far as they can be seen (not traced),
+        for numbers that are no states of their nodes.
         """
         net = net_of(config, batch["x"].shape[1:])
+        if config.label:
+            label_of(batch)
         evidence = evidence_of(net, batch, label=True)
         check(net, evidence)
         params = learning.start(key, net, evidence, config.least_variance)
@@ -188,8 +190,9 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
     def label_of(batch: Batch) -> Array:
         if "label" not in batch:
             raise DataError(
-                f"bayes_net: the label is the node {config.label}, and this batch has no label to "
-                "measure by; give it one, or ask for log_prob, which needs none."
+                f"bayes_net: the label is the node {config.label}, and this batch has no label; "
+                "give it one, or learn with that node in model.hidden and model.label=''. log_prob "
+                "needs none."
             )
         return jnp.asarray(batch["label"])
 
@@ -217,10 +220,11 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
     def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
         """n exact draws, given the values [] or [n] of some nodes, by name, or of the label."""
         net = params.net
-        names = [node.name for node in net.nodes]
-        check_names(given, (*names, *labels.names), "bayes_net")
-        known = {(name if name in names else net.label): value for name, value in given.items()}
-        if len(known) < len(given):
+        each = {name: Told(COUNTS.of(K) if K else REAL) for name, K in states_of(net.nodes).items()}
+        told = read_given(given, (labels.told if net.label else {}) | each, n, "bayes_net")
+        # As they were given: what is one for all is one query, and not n.
+        known = {(name if name in each else net.label): given[name] for name in told}
+        if len(known) < len(told):
             raise DataError(f"bayes_net: the label is the node {net.label}; give one of the two.")
         drawn = draw(key, params, n, known)
         x = jnp.stack([drawn[name] for name in net.columns], -1)

@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from flax import struct
 
@@ -34,9 +35,9 @@ from genjax_zoo.learn.state import of_params
 from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.diffusion import ode
 from genjax_zoo.maths.probability.distributions import flat
-from genjax_zoo.maths.probability.given import check_names
+from genjax_zoo.maths.probability.given import read_given
 from genjax_zoo.nets import ACTIVATIONS
-from genjax_zoo.typed import choose, number
+from genjax_zoo.typed import MOST_STEPS, choose, number
 
 VERB = "descend"
 
@@ -59,10 +60,10 @@ class Config:
 
     widths: tuple[int, ...] = number((64, 64, 64), least=1)
     activation: str = "tanh"
-    probes: int = number(0, least=0)
+    probes: int = number(0, least=0, most=MOST_STEPS)
     method: str = "rk4"
-    steps: int = number(8, least=1)
-    tolerance: float = number(1e-5, above=0)
+    steps: int = number(8, least=1, most=MOST_STEPS)
+    tolerance: float = number(1e-5, least=1e-12, most=0.1)
     average: float = number(0.0, least=0, below=1)
 
     def __post_init__(self):
@@ -89,7 +90,8 @@ class Params:
 
 def make(config: Config, tx: optax.GradientTransformation) -> Model:
     """A continuous flow that follows the gradient of its likelihood."""
-    forwards = jnp.linspace(0.0, 1.0, config.steps + 1)
+    # Of numpy, for a model is made without a device.
+    forwards: Any = np.linspace(0.0, 1.0, config.steps + 1, dtype=np.float32)
     solver = (config.method, config.tolerance)
 
     def network(shape: tuple[int, ...]) -> nets.Net:
@@ -132,7 +134,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
         """x(0) of x(1) ~ N(0, I); the model can be told nothing."""
-        check_names(given, (), "continuous_flow")
+        read_given(given, {}, n, "continuous_flow")
         return decode(key, params, prior(key, params, n))
 
     exactness = Exactness.ESTIMATE if config.probes else Exactness.EXACT

@@ -70,8 +70,8 @@ from genjax_zoo.maths.mcmc import deep_boltzmann as deep
 from genjax_zoo.maths.mcmc.boltzmann import Machine, flat, follow
 from genjax_zoo.maths.mcmc.deep_boltzmann import DeepMachine, Layers
 from genjax_zoo.maths.probability import distributions
-from genjax_zoo.maths.probability.given import check_names, known_part
-from genjax_zoo.typed import number
+from genjax_zoo.maths.probability.given import known_part, part_of, read_given
+from genjax_zoo.typed import MOST_LAYERS, MOST_STEPS, number
 
 VERB = "staged"
 
@@ -102,16 +102,16 @@ class Config:
 
     widths: tuple[int, ...] = number((64, 64), least=1)
     stage_steps: tuple[int, ...] = number((2000, 2000), least=0)
-    k: int = number(1, least=1)
-    weight_std: float = number(0.01, least=0)
+    k: int = number(1, least=1, most=MOST_STEPS)
+    weight_std: float = number(0.01, least=0, most=100)
     weight_decay: float = number(0.0, least=0)
     centred: bool = True
     nu: float = number(0.01, above=0, most=1)
     rate: float = number(1.0, above=0)
-    updates: int = number(10, least=1)
-    chain_steps: int = number(5, least=1)
+    updates: int = number(10, least=1, most=MOST_LAYERS)
+    chain_steps: int = number(5, least=1, most=MOST_STEPS)
     chains: int = number(100, least=1)
-    sample_steps: int = number(1000, least=1)
+    sample_steps: int = number(1000, least=1, most=MOST_STEPS)
     sample_means: bool = False
     ais: annealing.Config = dataclasses.field(default_factory=annealing.Config)
 
@@ -211,9 +211,8 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
         The known part of x, if one is given, stays as it is, and the rest is drawn given it.
         """
-        check_names(given, ("x", "mask"), "dbm")
         params = now(state)
-        part = known_part(given, params.shape, "dbm", n)
+        part = known_part(read_given(given, part_of(BINARY, params.shape), n, "dbm"), "dbm")
         hold = gibbs.hold(math.prod(params.shape), part)
         key_start, key_chain = jax.random.split(key)
         h = deep.start(key_start, params, n, hold)

@@ -55,9 +55,9 @@ from genjax_zoo.maths.mcmc import ais as annealing
 from genjax_zoo.maths.mcmc import boltzmann, gibbs
 from genjax_zoo.maths.mcmc.boltzmann import Machine, flat
 from genjax_zoo.maths.probability import distributions
-from genjax_zoo.maths.probability.given import Labels, check_names, known_part
+from genjax_zoo.maths.probability.given import Labels, known_part, part_of, read_given
 from genjax_zoo.models import rbm
-from genjax_zoo.typed import number
+from genjax_zoo.typed import MOST_STEPS, number
 
 VERB = "staged"
 
@@ -90,7 +90,7 @@ class Config:
     up_down: bool = False
     classes: int = number(0, least=0)
     rate: float = number(1.0, above=0)
-    samples: int = number(10, least=1)
+    samples: int = number(10, least=1, most=MOST_STEPS)
     machine: rbm.Config = dataclasses.field(default_factory=lambda: rbm.Config(centred=True))
 
     def __post_init__(self):
@@ -289,11 +289,12 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         A label is held in the top pair. Of x a part can be known where the top pair is all there
         is: below it arrows point down, and what they lead to cannot be held.
         """
-        check_names(given, (*labels.names, *(("x", "mask") if L == 1 else ())), "dbn")
         params = now(state)
         top, *keys = params.top, *jax.random.split(key, 4)
-        part = known_part(given, top.shape, "dbn", n)
-        hold = gibbs.hold(math.prod(top.shape), part, labels.given(given, n), config.classes)
+        parts = part_of(BINARY, top.shape) if L == 1 else {}
+        told = read_given(given, labels.told | parts, n, "dbn")
+        part = known_part(told, "dbn")
+        hold = gibbs.hold(math.prod(top.shape), part, told.get("label"), config.classes)
         h = gibbs.start(keys[1], keys[0], top, n, hold)
         v, mean = gibbs.visible(keys[2], top, h, config.machine.sample_steps, hold)
         x, *above = sleep(keys[3], params.generate, boltzmann.x_part(top, v))

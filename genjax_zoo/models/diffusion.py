@@ -16,6 +16,7 @@ DDPM (Ho et al. 2020) is "ddpm", "noise", "simple", "ancestral"; NCSN (Song & Er
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from typing import Any, Literal
 
@@ -43,8 +44,8 @@ from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.diffusion import denoising, guidance, likelihood, ode, samplers, sde
 from genjax_zoo.maths.diffusion.denoising import PARAMETRISATIONS, WEIGHTINGS, Predict
 from genjax_zoo.maths.diffusion.sde import Process, like
-from genjax_zoo.maths.probability.given import Labels, Texts, check_names, known_part
-from genjax_zoo.typed import choose, number
+from genjax_zoo.maths.probability.given import Labels, Texts, known_part, part_of, read_given
+from genjax_zoo.typed import MOST_STEPS, choose, number
 
 VERB = "descend"
 
@@ -67,10 +68,15 @@ class Config:
       guide: what guides samples to their label or text: "free" is the network itself, given neither
         (Ho & Salimans 2022); "classifier" is another network, which learns beside it to tell the
         label of x_t (Dhariwal & Nichol 2021).
-      guidance: w of either; 0 is none.
+      guidance: w of either. Without a classifier (1 + w) ε̂(y) - w ε̂, as Ho & Salimans 2022 have it:
+        0 is conditional and not guided, -1 unconditional. Elsewhere (Imagen, Stable Diffusion) the
+        guidance scale is s = 1 + w: 1 is not guided, 0 unconditional, and 7.5 is 6.5 here. By a
+        classifier, the weight of ∇ log p(y | x_t): 0 is none, 1 Bayes' rule.
       classifier: what the classifier is made of.
-      bound_samples: times and noises per example for `bound`.
-      bound_steps: T of the chain that `bound` is of; 0 is for T without end.
+      bound_samples: times and noises per example for `bound` (Kingma et al. 2021), and for
+        `ddpm_bound_small` and `ddpm_bound_large` (Ho et al. 2020): the same process, but of the
+        chain of ancestral sampling at the times of `sampling`, with either of its variances.
+      bound_steps: T of the chain, even in log SNR, that `bound` is of; 0 is for T without end.
       ode: of the probability-flow ODE for `log_prob`, `encode` and `decode`: a name in ode.METHODS.
       ode_steps: of a fixed method, evenly in log SNR.
       tolerance: of "dopri5".
@@ -83,20 +89,20 @@ class Config:
     parametrisation: str = "noise"
     weighting: str = "simple"
     sampling: samplers.Config = dataclasses.field(default_factory=samplers.Config)
-    data_std: float = number(0.5, above=0)
+    data_std: float = number(0.5, least=1e-6, most=1e6)
     network: nets.Denoiser = dataclasses.field(default_factory=nets.Denoiser)
     classes: int = number(0, least=0)
     text: nets.Text = dataclasses.field(default_factory=nets.Text)
     condition_dropout: float = number(0.1, least=0, most=1)
     guide: Literal["free", "classifier"] = "free"
-    guidance: float = 0.0
+    guidance: float = number(0.0, least=-1)
     classifier: nets.Denoiser = dataclasses.field(default_factory=nets.Denoiser)
-    bound_samples: int = number(16, least=1)
-    bound_steps: int = number(0, least=0)
+    bound_samples: int = number(16, least=1, most=MOST_STEPS)
+    bound_steps: int = number(0, least=0, most=MOST_STEPS)
     ode: str = "rk4"
-    ode_steps: int = number(25, least=1)
-    tolerance: float = number(1e-4, above=0)
-    probes: int = number(1, least=0)
+    ode_steps: int = number(25, least=1, most=MOST_STEPS)
+    tolerance: float = number(1e-4, least=1e-12, most=0.1)
+    probes: int = number(1, least=0, most=MOST_STEPS)
     average: float = number(0.999, least=0, below=1)
 
     def __post_init__(self):
@@ -285,6 +291,12 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     def bound(key: Key, params: Params, batch: Batch) -> Array:
         return terms(key, params, batch).bound()
 
+    def ancestral(variance: samplers.Variance, key: Key, params: Params, batch: Batch) -> Array:
+        """DDPM's bound, of the chain that samples are drawn by if they are by "ancestral"."""
+        process, predict = of_batch(params, batch)
+        chain = (config.bound_samples, config.sampling.times(process), variance)
+        return likelihood.ancestral_terms(key, process, predict, batch["x"], *chain).bound()
+
     def in_bits(name: str):
         """A term alone, in bits for each dimension of x."""
 
@@ -300,10 +312,13 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         process, predict = of_batch(params, batch)
         return likelihood.log_density(key, process, predict, batch["x"], solver, config.probes)
 
-    def solver_error(key: Key, params: Params, batch: Batch) -> Array:
-        """|log p(x) - log p(x) with coarser steps| [B] nats, more than what is left of error."""
+    def log_prob_error(key: Key, params: Params, batch: Batch) -> Array:
+        """|log p(x) - log p(x) with coarser steps|, and what the end leaves out: [B] nats."""
         coarse = log_prob(key, params, batch, solver.coarser())
-        return jnp.abs(log_prob(key, params, batch) - coarse)
+        left_out = likelihood.end_error(
+            jax.random.fold_in(key, 1), process_of(config, params), batch["x"]
+        )
+        return jnp.abs(log_prob(key, params, batch) - coarse) + left_out
 
     # -------------------------------------------------------------------- latents and samples
 
@@ -340,10 +355,11 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
         Labels are drawn evenly where none are given, and texts say nothing.
         """
-        check_names(given, ("label", "text", "x", "mask"), "diffusion")
+        can = labels.told | texts.told | part_of(REAL, params.shape)
+        told = read_given(given, can, n, "diffusion")
         key_label, key_start, key_walk = jax.random.split(key, 3)
-        condition = labels.draw(key_label, given, n) | texts.draw(key_label, given, n)
-        known = known_part(given, params.shape, "diffusion", n)
+        condition = labels.draw(key_label, told, n) | texts.draw(key_label, told, n)
+        known = known_part(told, "diffusion")
         process, predict = guided(params, next(iter(condition.values()), None))
         x = process.sigma(jnp.asarray(process.end)) * prior(key_start, params, n)
         return {"x": draw(key_walk, process, predict, x, known), **condition}
@@ -352,22 +368,35 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     reversible = not config.conditional or config.condition_dropout > 0
     latents = Latents(of_params(decode), of_params(encode), of_params(prior))
     chain = f"a chain of {config.bound_steps} steps" if config.bound_steps else "continuous time"
-    draws = f"{chain}, {config.bound_samples} times and noises an example"
+    draws = f"{config.bound_samples} times and noises an example"
     draws += "".join(f", given its {name}" for name in conditions.names)
+    of_chain = f"VDM's, {chain}, {draws}"
+
+    def ddpm(variance: samplers.Variance, symbol: str) -> Measure:
+        steps = f"{config.sampling.steps + 1} steps, the grid {config.sampling.grid!r}"
+        detail = f"DDPM's, {steps}, the {variance} variance {symbol}, {draws}"
+        value = functools.partial(ancestral, variance)
+        return Measure(of_params(value), Exactness.LOWER_BOUND, detail=detail, density=True)
+
     computed = lambda fn, unit, detail="": Measure(fn, Exactness.EXACT, unit, "lower", detail)
     return Model(
         *descend(init, loss, tx, config.average),
         sample=of_params(sample),
         log_prob=Measure(of_params(log_prob), Exactness.ESTIMATE, density=True),
         measures={
-            "bound": Measure(of_params(bound), Exactness.LOWER_BOUND, detail=draws, density=True),
-            "diffusion_loss": computed(in_bits("diffusion"), "bits/dim", draws),
+            "bound": Measure(
+                of_params(bound), Exactness.LOWER_BOUND, detail=of_chain, density=True
+            ),
+            "ddpm_bound_small": ddpm("small", "β̃"),
+            "ddpm_bound_large": ddpm("large", "β"),
+            "diffusion_loss": computed(in_bits("diffusion"), "bits/dim", of_chain),
             "prior_loss": computed(in_bits("prior"), "bits/dim"),
             "reconstruction_loss": computed(in_bits("reconstruction"), "bits/dim"),
-            "solver_error": computed(
-                of_params(solver_error),
+            "log_prob_error": computed(
+                of_params(log_prob_error),
                 "nats",
-                "of log_prob, against half the steps or ten times the tolerance",
+                "against half the steps or ten times the tolerance, and what lies at the end in "
+                "place of N(0, σ²)",
             ),
         },
         spaces=conditions.spaces(REAL),

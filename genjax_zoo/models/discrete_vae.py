@@ -41,9 +41,9 @@ from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.inference import bounds, importance
 from genjax_zoo.maths.inference.codebooks import gumbel_softmax, kl_to_uniform, perplexity
 from genjax_zoo.maths.probability import likelihoods
-from genjax_zoo.maths.probability.given import check_names
+from genjax_zoo.maths.probability.given import read_given
 from genjax_zoo.nets import Net
-from genjax_zoo.typed import number
+from genjax_zoo.typed import MOST_LAYERS, MOST_STEPS, number
 
 VERB = "descend"
 
@@ -74,7 +74,7 @@ class Config:
     codes: int = number(64, least=1)
     features: int = number(16, least=1)
     widths: tuple[int, ...] = number((32, 64), least=1)
-    blocks: int = number(2, least=0)
+    blocks: int = number(2, least=0, most=MOST_LAYERS)
     activation: str = "relu"
     temperature: float = number(1.0, above=0)
     temperature_end: float = number(0.0625, above=0)
@@ -82,12 +82,12 @@ class Config:
     straight_through: bool = False
     kl_weight: float = number(1.0, least=0)
     kl_steps: int = number(500, least=0)
-    importance_samples: int = number(16, least=1)
+    importance_samples: int = number(16, least=1, most=MOST_STEPS)
     decoder: likelihoods.Name = "gaussian"
     mean: likelihoods.Mean = "linear"
     variance: likelihoods.Variance = "scalar"
-    noise_std: float = number(1.0, above=0)
-    levels: int = number(256, least=2)
+    noise_std: float = number(1.0, least=1e-6, most=1e6)
+    levels: int = number(256, least=2, most=2**16)
     sample_means: bool = True
     average: float = number(0.0, least=0, below=1)
 
@@ -200,7 +200,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
         """z ~ p(z), then x ~ p(x | z), with its mean if `sample_means` is set."""
-        check_names(given, (), "discrete_vae")
+        read_given(given, {}, n, "discrete_vae")
         key_z, key_x = jax.random.split(key)
         f = outputs(params, params.codebook[prior(key_z, params, n)])
         return likelihood.sample(key_x, params.log_std, f, config.sample_means)

@@ -57,8 +57,9 @@ from genjax_zoo.maths.inference import unnormalised
 from genjax_zoo.maths.mcmc import ais as annealing
 from genjax_zoo.maths.mcmc import chains, langevin
 from genjax_zoo.maths.mcmc.langevin import half_square
-from genjax_zoo.maths.probability.given import Labels, check_names, known_part
-from genjax_zoo.typed import number
+from genjax_zoo.maths.probability.given import Labels, known_part, part_of, read_given
+from genjax_zoo.maths.probability.scales import varies
+from genjax_zoo.typed import MOST_STEPS, number
 
 VERB = "contrast"
 
@@ -94,15 +95,15 @@ class Objective:
     chains: int = number(100, least=1)
     buffer: int = number(1000, least=1)
     rate: float = number(0.05, least=0, most=1)
-    steps: int = number(20, least=1)
+    steps: int = number(20, least=1, most=MOST_STEPS)
     step: float = number(0.01, above=0)
     noise: float = number(0.0, least=0)
     clip: float = number(0.0, least=0)
     instance_noise: float = number(0.0, least=0)
     alpha: float = number(0.0, least=0)
-    slices: int = number(0, least=0)
+    slices: int = number(0, least=0, most=MOST_STEPS)
     sigma: float = number(0.1, above=0)
-    ratio: int = number(1, least=1)
+    ratio: int = number(1, least=1, most=MOST_STEPS)
 
     def __post_init__(self):
         if self.start == "persistent" and self.chains > self.buffer:
@@ -130,7 +131,7 @@ class Sampling:
     """
 
     start: Literal["base", "buffer"] = "base"
-    steps: int = number(200, least=1)
+    steps: int = number(200, least=1, most=MOST_STEPS)
     first: float = number(0.3, above=0)
     last: float = number(0.03, above=0)
 
@@ -210,9 +211,10 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         key_f, key_buffer = jax.random.split(key)
         x = batch["x"]
         mean = jnp.mean(x, axis=0)
-        std = jnp.sqrt(jnp.mean((x - mean) ** 2))
+        variance = jnp.mean((x - mean) ** 2)
+        std = jnp.where(varies(variance, jnp.max(jnp.abs(mean))), jnp.sqrt(variance), 1.0)
         f, _ = net.init(key_f, x[:1])
-        params = Params(f, jnp.zeros(()), mean, jnp.where(std > 0, std, 1.0))
+        params = Params(f, jnp.zeros(()), mean, std)
         if not persistent:
             return params, ()
         return params, base(key_buffer, objective.buffer, params)
@@ -339,11 +341,11 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
         Given anything they start from the Gaussian.
         """
-        check_names(given, (*labels.names, "x", "mask"), "energy_based_model")
         params = eval_params(state)
+        can = labels.told | part_of(REAL, params.mean.shape)
+        told = read_given(given, can, n, "energy_based_model")
         key_start, key_chain = jax.random.split(key)
-        label = labels.given(given, n)
-        part = known_part(given, params.mean.shape, "energy_based_model", n)
+        label, part = told.get("label"), known_part(told, "energy_based_model")
         # What a chain does where x is known is neither looked at nor kept.
         held = lambda x: x if part is None else jnp.where(part[1], part[0], x)
         of_x = lambda u: params.mean + params.std * u

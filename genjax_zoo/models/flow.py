@@ -43,9 +43,9 @@ from genjax_zoo.maths.inference import bounds
 from genjax_zoo.maths.probability import bijections, couplings, distributions
 from genjax_zoo.maths.probability.bijections import Bijection
 from genjax_zoo.maths.probability.distributions import flat
-from genjax_zoo.maths.probability.given import Labels, check_names
+from genjax_zoo.maths.probability.given import Labels, read_given
 from genjax_zoo.nets import ACTIVATIONS
-from genjax_zoo.typed import choose, number
+from genjax_zoo.typed import MOST_LAYERS, choose, number
 
 VERB = "descend"
 
@@ -75,16 +75,16 @@ class Config:
     """
 
     architecture: str = "realnvp"
-    layers: int = number(6, least=1)
-    scales: int = number(0, least=0)
+    layers: int = number(6, least=1, most=MOST_LAYERS)
+    scales: int = number(0, least=0, most=MOST_LAYERS)
     widths: tuple[int, ...] = number((128, 128), least=1)
     activation: str = "relu"
-    bins: int = number(8, least=2)
+    bins: int = number(8, least=2, most=MOST_LAYERS)
     bound: float = number(4.0, above=0)
     prior: Literal["gaussian", "logistic"] = "gaussian"
     alpha: float = number(0.0, least=0, below=0.5)
-    levels: int = number(0, least=0)
-    dequantisation_layers: int = number(0, least=0)
+    levels: int = number(0, least=0, most=2**16)
+    dequantisation_layers: int = number(0, least=0, most=MOST_LAYERS)
     classes: int = number(0, least=0)
     average: float = number(0.0, least=0, below=1)
 
@@ -294,9 +294,9 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
         """f⁻¹(z), z ~ p(z), of labels that are drawn evenly where none are given."""
-        check_names(given, labels.names, "flow")
+        told = read_given(given, labels.told, n, "flow")
         key_z, key_label = jax.random.split(key)
-        z, y = draw(key_z, params, n), labels.draw(key_label, given, n)
+        z, y = draw(key_z, params, n), labels.draw(key_label, told, n)
         return {"x": to_data(params, z, condition_of(y)), **y}
 
     def with_label(z: Array, condition: Array | None) -> Array:

@@ -23,7 +23,6 @@ from genjax_zoo.contract import (
     Array,
     Autoregression,
     Batch,
-    DataError,
     Exactness,
     Info,
     Key,
@@ -34,7 +33,7 @@ from genjax_zoo.learn.state import TrainState, eval_params, of_params
 from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.probability import distributions
 from genjax_zoo.maths.probability.distributions import flat
-from genjax_zoo.maths.probability.given import check_names, prompt
+from genjax_zoo.maths.probability.given import check_count, part_of, prompt, read_given
 from genjax_zoo.typed import number
 
 VERB = "descend"
@@ -114,8 +113,7 @@ def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
 
     What is given of x is its beginning, row by row, and is 0 or 1.
     """
-    check_names(given, ("x", "mask"), "fvsbn")
-    begun = prompt(given, params.shape, "fvsbn", n)
+    begun = prompt(read_given(given, part_of(BINARY, params.shape), n, "fvsbn"), "fvsbn")
     if begun is not None:
         value, known = (part.T for part in begun)
     size = params.bias.size
@@ -136,12 +134,9 @@ def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
 
 def start(state: TrainState, n: int, length: int, given: Batch = NOTHING) -> tuple[Array, Cache]:
     """The logits [n, 2] of the first pixel, and a cache of n strings; contract.Start."""
-    check_names(given, (), "fvsbn")
+    read_given(given, {}, n, "fvsbn")
     params = eval_params(state)
-    if length > params.bias.size:
-        raise DataError(
-            f"fvsbn: an example has {params.bias.size} pixels, and {length} were asked for."
-        )
+    check_count("length", length, "fvsbn", params.bias.size)
     cache = Cache(jnp.zeros((n, params.bias.size)), jnp.zeros((), jnp.int32))
     return _of_two(jnp.broadcast_to(params.bias[0], (n,))), cache
 

@@ -25,7 +25,7 @@ from genjax_zoo.contract import NOTHING, Array, Batch, Key, Latents, Model
 from genjax_zoo.learn.state import TrainState, eval_params
 from genjax_zoo.learn.verbs import play
 from genjax_zoo.maths import games
-from genjax_zoo.maths.probability.given import Labels, check_names
+from genjax_zoo.maths.probability.given import Labels, read_given
 from genjax_zoo.nets import generators
 from genjax_zoo.nets.generators import Memory
 from genjax_zoo.typed import number
@@ -84,13 +84,13 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     init, losses = game(config)
     labels = Labels(config.classes, "gan")
 
-    def draw(key: Key, n: int, given: Batch = NOTHING) -> tuple[Array, Batch]:
+    def draw(key: Key, n: int, told: Batch = NOTHING) -> tuple[Array, Batch]:
         """(z, y), z ~ p(z): [n, L + classes], and y as it goes beside x.
 
-        Labels are drawn evenly where none are given.
+        Labels are drawn evenly where none were told.
         """
         key_z, key_label = jax.random.split(key)
-        z, y = config.noise(key_z, n), labels.draw(key_label, given, n)
+        z, y = config.noise(key_z, n), labels.draw(key_label, told, n)
         return jnp.concatenate([z, labels.one_hot({"x": z, **y})], axis=1), y
 
     def decode(key: Key, state: TrainState, latents: Array) -> Batch:
@@ -100,8 +100,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def sample(key: Key, state: TrainState, n: int, given: Batch = NOTHING) -> Batch:
         """x = G(z, y), z ~ p(z)."""
-        check_names(given, labels.names, "gan")
-        latents, y = draw(key, n, given)
+        latents, y = draw(key, n, read_given(given, labels.told, n, "gan"))
         return {**decode(key, state, latents), **y}
 
     tx_each, dynamics = config.objective.optimizers(tx), games.make(config.dynamics)

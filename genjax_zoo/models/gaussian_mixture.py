@@ -45,8 +45,8 @@ from genjax_zoo.maths.inference.clustering import k_means_of_classes
 from genjax_zoo.maths.inference.gaussians import Form, Gaussians, Moments
 from genjax_zoo.maths.inference.matrices import exactly
 from genjax_zoo.maths.probability.distributions import flat
-from genjax_zoo.maths.probability.given import Labels, check_names, known_part
-from genjax_zoo.typed import number
+from genjax_zoo.maths.probability.given import Labels, known_part, part_of, read_given
+from genjax_zoo.typed import MOST_STEPS, number
 
 VERB = "em"
 
@@ -80,7 +80,7 @@ class Config:
     keep: float = number(0.0, least=0, most=1)
     pseudo_counts: float = number(1.0, least=0)
     ridge: float = number(1e-5, least=1e-7, most=1)
-    lloyd: int = number(10, least=0)
+    lloyd: int = number(10, least=0, most=MOST_STEPS)
 
 
 @struct.dataclass
@@ -211,10 +211,10 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
 
         Where a part of x is given, y and k are drawn from their posterior, and of x only the rest.
         """
-        check_names(given, (*labels.names, "x", "mask"), "gaussian_mixture")
+        told = read_given(given, labels.told | part_of(REAL, params.shape), n, "gaussian_mixture")
         key_m, key_x = jax.random.split(key)
         C, _, D = params.mean.shape
-        y, part = labels.given(given, n), known_part(given, params.shape, "gaussian_mixture", n)
+        y, part = told.get("label"), known_part(told, "gaussian_mixture")
         inner = jnp.broadcast_to(jnp.log(params.weight), (n, C, K))
         outer = jnp.log(params.prior)[:, None] + inner
         if part is not None:

@@ -40,9 +40,9 @@ from genjax_zoo.learn.state import of_params
 from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.inference import bounds, importance
 from genjax_zoo.maths.probability import distributions, likelihoods
-from genjax_zoo.maths.probability.given import check_names
+from genjax_zoo.maths.probability.given import read_given
 from genjax_zoo.nets import ACTIVATIONS, Net
-from genjax_zoo.typed import choose, number
+from genjax_zoo.typed import MOST_STEPS, choose, number
 
 VERB = "descend"
 
@@ -75,14 +75,14 @@ class Config:
     decoder: likelihoods.Name = "bernoulli"
     mean: likelihoods.Mean = "linear"
     variance: likelihoods.Variance = "scalar"
-    noise_std: float = number(1.0, above=0)
-    levels: int = number(256, least=2)
+    noise_std: float = number(1.0, least=1e-6, most=1e6)
+    levels: int = number(256, least=2, most=2**16)
     objective: Literal["elbo", "iwae"] = "elbo"
-    training_samples: int = number(1, least=1)
+    training_samples: int = number(1, least=1, most=MOST_STEPS)
     beta: float = number(1.0, least=0)
     warmup_steps: int = number(0, least=0)
     free_bits: float = number(0.0, least=0)
-    importance_samples: int = number(64, least=1)
+    importance_samples: int = number(64, least=1, most=MOST_STEPS)
     sample_means: bool = True
     average: float = number(0.0, least=0, below=1)
 
@@ -332,7 +332,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
         """z_L, then each layer given the one above; at last x, with its mean if wanted."""
-        check_names(given, (), "hierarchical_vae")
+        read_given(given, {}, n, "hierarchical_vae")
         key_z, key_x = jax.random.split(key)
         f = outputs(params, lowest(key_z, params, n))
         return likelihood.sample(key_x, params.log_std, f, config.sample_means)

@@ -23,11 +23,22 @@ import optax
 from flax import struct
 
 from genjax_zoo import nets, typed
-from genjax_zoo.contract import NOTHING, Array, Batch, ConfigError, DataError, Key, Latents, Model
+from genjax_zoo.contract import (
+    COUNTS,
+    NOTHING,
+    REAL,
+    Array,
+    Batch,
+    ConfigError,
+    DataError,
+    Key,
+    Latents,
+    Model,
+)
 from genjax_zoo.learn.state import TrainState, eval_params
 from genjax_zoo.learn.verbs import play
 from genjax_zoo.maths import games
-from genjax_zoo.maths.probability.given import check_names, for_each
+from genjax_zoo.maths.probability.given import Told, check_count, read_given
 from genjax_zoo.nets import StatefulNet, generators
 from genjax_zoo.nets.generators import Memory
 from genjax_zoo.typed import number
@@ -179,24 +190,28 @@ def given_code(config: Config, given: Batch, c: Array) -> Array:
 
     Raises DataError for a name, a shape or a value that the code does not have.
     """
-    check_names(given, ("code", "categorical", "continuous"), "infogan")
-    if "code" in given and len(given) > 1:
-        raise DataError("infogan: give the whole code or parts of it; both were given.")
-    part = lambda name, size: for_each(given[name], (size,), len(c), f"infogan: {name}")
-    if "code" in given:
-        return part("code", config.code)
+    factors = config.categorical
+    can = {"code": Told(REAL, (config.code,))}
+    if factors:
+        can["categorical"] = Told(COUNTS.of(max(factors)), (len(factors),))
+    if config.continuous:
+        can["continuous"] = Told(REAL, (config.continuous,))
+    told = read_given(given, can, len(c), "infogan")
+    if "code" in told:
+        if len(told) > 1:
+            raise DataError("infogan: give the whole code or parts of it; both were given.")
+        return jnp.asarray(told["code"])
     one_hot, u = split(config, c)
-    if "categorical" in given:
-        values = part("categorical", len(config.categorical)).T
-        one_hot = tuple(map(jax.nn.one_hot, values, config.categorical))
-        for k, each in enumerate(one_hot):
-            if not isinstance(each, jax.core.Tracer) and not bool(jnp.all(each.sum(1))):
+    if "categorical" in told:
+        values = told["categorical"].T
+        for k, (value, size) in enumerate(zip(values, factors, strict=True)):
+            if not isinstance(value, jax.core.Tracer) and (value >= size).any():
                 raise DataError(
-                    f"infogan: the categorical factor {k} has the values 0 .. "
-                    f"{config.categorical[k] - 1}, got {values[k].min()} .. {values[k].max()}."
+                    f"infogan: the categorical factor {k} has the values 0 .. {size - 1}, and "
+                    f"{value.max():g} is none."
                 )
-    if "continuous" in given:
-        u = part("continuous", config.continuous)
+        one_hot = tuple(map(jax.nn.one_hot, values.astype(jnp.int32), factors))
+    u = told.get("continuous", u)
     return jnp.concatenate([*one_hot, u], axis=1)
 
 
@@ -219,6 +234,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def sample(key: Key, state: TrainState, n: int, given: Batch = NOTHING) -> Batch:
         """x = G(z, c), z ~ p(z), and c ~ p(c) but for what is given of it (`given_code`)."""
+        check_count("n", n, "infogan")
         z, c = jnp.split(prior(config, key, n), [config.latents], axis=1)
         latents = jnp.concatenate([z, given_code(config, given, c)], axis=1)
         return decode(key, state, latents)

@@ -45,7 +45,7 @@ from genjax_zoo.learn.state import Staged, TrainState, eval_params
 from genjax_zoo.learn.verbs import Stage, em, staged
 from genjax_zoo.maths.inference.codebooks import nearest
 from genjax_zoo.maths.probability import distributions, scales
-from genjax_zoo.maths.probability.given import check_names
+from genjax_zoo.maths.probability.given import Labels, Texts, read_given
 from genjax_zoo.models import diffusion, vae, vq_vae
 from genjax_zoo.typed import number
 
@@ -108,7 +108,8 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     """An auto-encoder, the scale of its latents, and their diffusion, one after another."""
     auto = AUTO_ENCODERS[config.first](config, tx)
     prior = diffusion.make(config.diffusion, tx)
-    conditions = [name for name in prior.spaces if name != "x"]
+    labels = Labels(config.diffusion.classes, "latent_diffusion")
+    texts = Texts(config.diffusion.text.vocabulary, "latent_diffusion")
 
     # ----------------------------------------------------------------------------- the stages
 
@@ -183,8 +184,8 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def sample(key: Key, state: Staged, n: int, given: Batch = NOTHING) -> Batch:
         """z ~ p(z | y), then x ~ p(x | z), y as it is given or the diffusion draws it."""
-        check_names(given, conditions, "latent_diffusion")
-        z, condition = draw(key, state, n, given)
+        told = read_given(given, labels.told | texts.told, n, "latent_diffusion")
+        z, condition = draw(key, state, n, told)
         # A stream apart from those of the diffusion.
         key_x = jax.random.fold_in(key, 2**32 - 1)
         return {**auto.draw_x(key_x, state.states[0], z), **condition}

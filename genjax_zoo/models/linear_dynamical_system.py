@@ -8,7 +8,7 @@ whose closed form by the singular value decomposition is where EM (Shumway & Sto
 Ghahramani & Hinton 1996) starts. Special cases, by `structure`:
 
     free             A, C, d, Q, R, m_1, P_1 are learnt
-    local_level      A = C = I, d = 0: a random walk seen through noise; variances are learnt
+    local_level      A = C = I: a random walk seen through noise; variances are learnt
     autoregressive   y_t - d = Σ_i Φ_i (y_t-i - d) + ε_t: the states are the last values, R = 0
 
 An example is a series [T, D], a clip [T, H, W, C], an image [H, W, C] whose rows are its times, or
@@ -48,8 +48,8 @@ from genjax_zoo.maths.inference import kalman, regressions, subspaces
 from genjax_zoo.maths.inference.kalman import System
 from genjax_zoo.maths.inference.matrices import at_least, exactly, spectral_radius
 from genjax_zoo.maths.inference.regressions import Regression, coefficients, residual
-from genjax_zoo.maths.probability.given import check_names, known_part
-from genjax_zoo.typed import nearest, number
+from genjax_zoo.maths.probability.given import check_count, known_part, part_of, read_given
+from genjax_zoo.typed import MOST_LAYERS, MOST_STEPS, nearest, number
 
 VERB = "em"
 
@@ -71,7 +71,11 @@ class Config:
         "random".
       fixed: which of A, Q, C, d, R and initial (m_1, P_1) stay as they begin. From one series
         alone P_1 would shrink to nothing: fix the initial state.
-      diffuse: variance of a level's first state, whose mean is 0; wide where the level is unknown.
+      initial_level: what is known of a level's first state. "data": that it is N(mean, 100 times
+        variance) of the first batch, whatever the units. "diffuse": nothing; log_prob is then the
+        diffuse likelihood, of all numbers but those that first tell the levels. "given":
+        N(initial_mean, initial_variance), in the units of the data.
+      initial_mean, initial_variance: of a "given" level.
       stable: "report" the spectral radius ρ(A), or "enforce" ρ(A) <= radius in every step, by
         shrinking all eigenvalues of A alike; Q is then the best for that A.
       radius: the largest that is let be.
@@ -89,18 +93,20 @@ class Config:
 
     structure: Literal["free", "local_level", "autoregressive"] = "free"
     states: int = number(8, least=1)
-    ar: int = number(1, least=1)
+    ar: int = number(1, least=1, most=MOST_LAYERS)
     noise: Literal["diagonal", "isotropic", "full"] = "diagonal"
     start: Literal["subspace", "random"] = "subspace"
     fixed: tuple[str, ...] = ()
-    diffuse: float = number(1e7, above=0)
+    initial_level: Literal["data", "diffuse", "given"] = "data"
+    initial_mean: float = number(0.0)
+    initial_variance: float = number(1e7, above=0)
     stable: Literal["report", "enforce"] = "report"
     radius: float = number(0.999, above=0, most=1)
     pseudo_counts: float = number(0.0, least=0)
     ridge: float = number(1e-6, least=1e-9, most=1)
     keep: float = number(0.0, least=0, most=1)
     parallel: bool = False
-    sample_length: int = number(0, least=0)
+    sample_length: int = number(0, least=0, most=MOST_STEPS)
 
     def __post_init__(self):
         for part in self.fixed:
@@ -178,7 +184,7 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
             )
         d, e, variance = subspaces.centred(y)
         if config.structure == "local_level":
-            system = subspaces.local_level(variance, config.diffuse)
+            system = first_level(subspaces.local_level(d, variance), variance)
         elif lags:
             system = subspaces.autoregression(d, variance, config.ar)
         elif config.start == "subspace":
@@ -195,6 +201,16 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         shapes, _ = jax.eval_shape(expect, key, params, batch)
         nothing = jax.tree.map(lambda like: jnp.zeros(like.shape, like.dtype), shapes)
         return params, replace(nothing, reference=params.reference)
+
+    def first_level(system: System, variance: Array) -> System:
+        """The start of a level, as the config has it."""
+        zero = jnp.zeros_like(system.P1)
+        if config.initial_level == "diffuse":
+            return replace(system, P1=zero, diffuse=variance)
+        if config.initial_level == "given":
+            P1 = zero + config.initial_variance * jnp.eye(len(zero), dtype=zero.dtype)
+            return replace(system, m1=config.initial_mean - system.d, P1=P1)
+        return system
 
     # ----------------------------------------------------------------------------------- learning
 
@@ -315,23 +331,21 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         `given` may hold x, a series [T, ...] of any length to go on from, or one for each sample
         [n, T, ...], and a mask (1 where it is known); what is NaN is missing.
         """
-        check_names(given, ("x", "mask"), "linear_dynamical_system")
+        can = part_of(REAL, (None, *params.shape[1:]))
+        past = past_of(read_given(given, can, n, "linear_dynamical_system"))
         keys, times = jax.random.split(key, n), config.sample_length or params.shape[0]
-        past = past_of(params, given, n)
         ahead = lambda y: kalman.ahead(params.system, y)
         start = None if past is None else jax.vmap(ahead)(past)
         draw = lambda key, start: kalman.simulate(key, params.system, times, start)[0]
         y = jax.vmap(draw)(keys, start)
         return {"x": y.reshape(n, times, *params.shape[1:])}
 
-    def past_of(params: Params, given: Batch, n: int) -> Array | None:
-        """The series [n, T, p] to go on from, NaN where it is missing; None if none is given."""
-        shape = params.shape
-        if "x" in given:
-            shape = (*jnp.shape(given["x"])[-len(shape) :][:1], *shape[1:])
+    def past_of(told: Batch) -> Array | None:
+        """The series [n, T, p] to go on from, NaN where it is missing; None if none was told."""
+        if "x" in told:
             # All of it may be known, for it is not what is drawn.
-            given = {"mask": jnp.ones(shape), **given}
-        part = known_part(given, shape, "linear_dynamical_system", n)
+            told = {"mask": jnp.ones(told["x"].shape), **told}
+        part = known_part(told, "linear_dynamical_system")
         return None if part is None else series(jnp.where(part[1], part[0], jnp.nan))
 
     def encode(key: Key, params: Params, batch: Batch) -> Array:
@@ -344,11 +358,19 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         y = x @ params.system.C.T + params.system.d
         return {"x": y.reshape(*y.shape[:2], *params.shape[1:])}
 
+    diffuse = config.structure == "local_level" and config.initial_level == "diffuse"
+    detail = "diffuse likelihood: of all numbers but those that first tell the levels"
+    nats = Measure(
+        of_params(log_prob),
+        Exactness.EXACT,
+        detail=detail if diffuse else "",
+        density=not diffuse,
+    )
     error = Measure(of_params(one_step), Exactness.EXACT, "squared error a number", "lower")
     return Model(
         *em(begin, expect, maximise, config.keep),
         sample=of_params(sample),
-        log_prob=Measure(of_params(log_prob), Exactness.EXACT, density=True),
+        log_prob=nats,
         measures={"one_step": error},
         spaces={"x": REAL._replace(missing=True)},
         latents=Latents(decode=of_params(decode), encode=of_params(encode)),
@@ -358,8 +380,10 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
 def forecast(params: Params, x: Array, steps: int) -> kalman.Forecast:
     """What may follow each series x [B, T, ...]: means, deviations, states; [B, steps, ...] each.
 
-    Of the mean and the deviation, the numbers of a time lie in a row: [B, steps, p].
+    Of the mean and the deviation, the numbers of a time lie in a row: [B, steps, p]. Raises
+    DataError for less than one step.
     """
+    check_count("steps", steps, "linear_dynamical_system")
     return jax.vmap(lambda y: kalman.forecast(params.system, y, steps))(series(x))
 
 

@@ -25,7 +25,6 @@ from genjax_zoo.contract import (
     Autoregression,
     Batch,
     ConfigError,
-    DataError,
     Exactness,
     Key,
     Measure,
@@ -35,7 +34,7 @@ from genjax_zoo.learn.state import TrainState, eval_params, of_params
 from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.probability import distributions
 from genjax_zoo.maths.probability.distributions import flat
-from genjax_zoo.maths.probability.given import check_names, prompt
+from genjax_zoo.maths.probability.given import check_count, part_of, prompt, read_given
 from genjax_zoo.typed import number
 
 VERB = "descend"
@@ -110,9 +109,9 @@ def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
 
     What is given of x is its beginning, in the model's order, and is 0 or 1.
     """
-    check_names(given, ("x", "mask"), "nade")
     D = params.bias.size
-    begun = prompt(given, params.shape, "nade", n, params.order)
+    told = read_given(given, part_of(BINARY, params.shape), n, "nade")
+    begun = prompt(told, "nade", params.order)
     value, known = begun or (jnp.zeros((n, D)), jnp.zeros((n, D), bool))
     noise = jax.random.logistic(key, known.T.shape)
 
@@ -165,10 +164,9 @@ def in_order(params: Params, x: Array) -> Array:
 
 def start(state: TrainState, n: int, length: int, given: Batch = NOTHING) -> tuple[Array, Any]:
     """The logits [n, 2] of the first pixel, and the cache (a_1, how many are read: 0)."""
-    check_names(given, (), "nade")
+    read_given(given, {}, n, "nade")
     params = eval_params(state)
-    if length > (D := params.bias.size):
-        raise DataError(f"nade: an example has {D} pixels, and {length} were asked for.")
+    check_count("length", length, "nade", params.bias.size)
     a, (_, V, b) = jnp.tile(params.hidden_bias, (n, 1)), pixels(params)
     return of_two(logit(a, V[0], b[0])), (a, jnp.int32(0))
 

@@ -57,7 +57,8 @@ from genjax_zoo.maths.inference import classification
 from genjax_zoo.maths.inference.matrices import exactly
 from genjax_zoo.maths.probability import distributions
 from genjax_zoo.maths.probability.distributions import flat
-from genjax_zoo.maths.probability.given import Labels, check_names, known_part
+from genjax_zoo.maths.probability.given import Labels, known_part, part_of, read_given
+from genjax_zoo.maths.probability.scales import varies
 from genjax_zoo.typed import number
 
 VERB = "em"
@@ -83,7 +84,7 @@ class Config:
 
     kind: Literal["gaussian", "bernoulli", "multinomial"] = "gaussian"
     classes: int = number(10, least=0)
-    var_smoothing: float = number(1e-9, least=0)
+    var_smoothing: float = number(1e-9, least=0, most=1)
     alpha: float = number(1.0, above=0)
     sample_means: bool = False
 
@@ -145,6 +146,8 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
     """Naive Bayes in closed form; there is no gradient, and the optimizer is not used."""
     gaussian, multinomial = config.kind == "gaussian", config.kind == "multinomial"
     labels = Labels(config.classes, "naive_bayes")
+    space = {"gaussian": REAL, "bernoulli": BINARY, "multinomial": COUNTS}[config.kind]
+    space = space._replace(missing=not multinomial)
 
     # ----------------------------------------------------------------------------------- learning
 
@@ -214,6 +217,7 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         offset = s.sums / jnp.maximum(n, 1)
         mean = s.shift + offset
         variance = jnp.maximum(s.squares / jnp.maximum(n, 1) - offset**2, 0)
+        variance = jnp.where(varies(variance, mean), variance, 0)
         # ε = var_smoothing · max_d Var[x_d],  Var[x_d] = Σ_y n_yd / n_d (σ²_y + (μ_y - μ)²)
         weight = n / jnp.maximum(n.sum(0), 1)
         overall = jnp.sum(weight * mean, 0)
@@ -301,10 +305,10 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         its posterior, and of x only the rest; no part of counts can be given, for one would have to
         know how many are missing.
         """
-        parts = () if multinomial else ("x", "mask")
-        check_names(given, (*labels.names, *parts), f"naive_bayes ({config.kind})")
+        parts = {} if multinomial else part_of(space, params.shape)
+        told = read_given(given, labels.told | parts, n, f"naive_bayes ({config.kind})")
         key_y, key_x = jax.random.split(key)
-        y, part = labels.given(given, n), known_part(given, params.shape, "naive_bayes", n)
+        y, part = told.get("label"), known_part(told, "naive_bayes")
         log_y = jnp.broadcast_to(jnp.log(params.prior), (n, params.prior.size))
         if part is not None:
             log_y = joint(params, flat(jnp.where(part[1], part[0], jnp.nan)))
@@ -335,8 +339,6 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
 
     detail = "given the sum of the counts" if multinomial else ""
     measures = classification.measures(of_params(by_class), labels.of, detail)
-    space = {"gaussian": REAL, "bernoulli": BINARY, "multinomial": COUNTS}[config.kind]
-    space = space._replace(missing=not multinomial)
     return Model(
         *em(begin, expect, maximise),
         sample=of_params(sample),

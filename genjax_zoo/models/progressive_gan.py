@@ -20,6 +20,7 @@ from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 
 from genjax_zoo import typed
@@ -39,7 +40,7 @@ from genjax_zoo.learn.state import Average, Params, Staged, TrainState, eval_par
 from genjax_zoo.learn.verbs import Stage, play, staged
 from genjax_zoo.maths import games
 from genjax_zoo.maths.games import objectives
-from genjax_zoo.maths.probability.given import check_names
+from genjax_zoo.maths.probability.given import read_given
 from genjax_zoo.nets import progressive, upsample
 from genjax_zoo.nets.generators import Memory
 from genjax_zoo.typed import number
@@ -71,7 +72,7 @@ class Config:
     """
 
     widths: tuple[int, ...] = number((64, 32), least=1)
-    first: int = 4
+    first: int = number(4, least=1)
     stage_steps: tuple[int, ...] = number((2000,), least=1)
     fade: float = number(0.5, least=0, most=1)
     latents: int = number(32, least=1)
@@ -127,7 +128,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             for model, side, steps in zip(models, config.sides, config.steps, strict=True)
         ]
     )
-    ends = jnp.cumsum(jnp.array(config.steps))
+    ends = np.cumsum(config.steps)
 
     @functools.wraps(init)
     def start(key: Key, batch: Batch, **begun: Params) -> Staged:
@@ -165,7 +166,7 @@ def prior(config: Config, key: Key, n: int) -> Array:
 def _sampler(config: Config, decode: Callable[..., Batch]) -> Callable[..., Batch]:
     def sample(key: Key, state: Staged | TrainState, n: int, given: Batch = NOTHING) -> Batch:
         """x = G(z), z ~ N(0, I)."""
-        check_names(given, (), "progressive_gan")
+        read_given(given, {}, n, "progressive_gan")
         return decode(key, state, prior(config, key, n))
 
     return sample

@@ -57,8 +57,8 @@ from genjax_zoo.maths.mcmc import boltzmann, gibbs
 from genjax_zoo.maths.mcmc.boltzmann import Machine, flat, visible
 from genjax_zoo.maths.mcmc.units import UNITS
 from genjax_zoo.maths.probability import distributions
-from genjax_zoo.maths.probability.given import Labels, check_names, known_part
-from genjax_zoo.typed import number
+from genjax_zoo.maths.probability.given import Labels, known_part, part_of, read_given
+from genjax_zoo.typed import MOST_STEPS, number
 
 VERB = "contrast"
 
@@ -108,21 +108,21 @@ class Config:
     std: float = number(0.0, least=0)
     learn_std: bool = False
     chain: Literal["cd", "pcd", "fast_pcd", "tempering"] = "pcd"
-    k: int = number(1, least=1)
+    k: int = number(1, least=1, most=MOST_STEPS)
     chains: int = number(100, least=1)
     fast_rate: float = number(0.01, least=0)
     fast_decay: float = number(0.95, least=0, below=1)
-    replicas: int = number(10, least=2)
+    replicas: int = number(10, least=2, most=MOST_STEPS)
     centred: bool = False
     nu: float = number(0.01, above=0, most=1)
     base_rate: bool = True
-    weight_std: float = number(0.01, least=0)
+    weight_std: float = number(0.01, least=0, most=100)
     weight_decay: float = number(0.0, least=0)
     l1: float = number(0.0, least=0)
     sparsity: float = number(0.0, least=0)
     target: float = number(0.1, above=0, below=1)
     discriminative: float = number(0.0, least=0)
-    sample_steps: int = number(1000, least=1)
+    sample_steps: int = number(1000, least=1, most=MOST_STEPS)
     sample_means: bool = False
     ais: annealing.Config = dataclasses.field(default_factory=annealing.Config)
 
@@ -286,9 +286,9 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
         What is given, the label or a part of x, stays as it is, and the rest is drawn given it.
         """
-        check_names(given, (*labels.names, "x", "mask"), "rbm")
-        part, label = known_part(given, params.shape, "rbm", n), labels.given(given, n)
-        hold = gibbs.hold(math.prod(params.shape), part, label, config.classes)
+        told = read_given(given, labels.told | part_of(units.space, params.shape), n, "rbm")
+        part = known_part(told, "rbm")
+        hold = gibbs.hold(math.prod(params.shape), part, told.get("label"), config.classes)
         key_v, key_h, key_chain = jax.random.split(key, 3)
         h = gibbs.start(key_v, key_h, params, n, hold)
         v, mean = gibbs.visible(key_chain, params, h, config.sample_steps, hold)

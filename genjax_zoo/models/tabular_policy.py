@@ -25,12 +25,12 @@ from flax import struct
 
 from genjax_zoo import typed
 from genjax_zoo.contract import (
+    COUNTS,
     NOTHING,
     Array,
     Autoregression,
     Batch,
     ConfigError,
-    DataError,
     Exactness,
     Info,
     Key,
@@ -40,10 +40,10 @@ from genjax_zoo.contract import (
 )
 from genjax_zoo.learn.state import TrainState, adopt, eval_params, of_params
 from genjax_zoo.learn.verbs import reinforce
-from genjax_zoo.maths.probability.given import check_names, known_part
+from genjax_zoo.maths.probability.given import check_count, part_of, prompt, read_given
 from genjax_zoo.maths.sequences import optimum, policy_gradients
 from genjax_zoo.maths.sequences.policy_gradients import Attempts
-from genjax_zoo.typed import choose, number
+from genjax_zoo.typed import MOST_STEPS, choose, number
 
 VERB = "reinforce"
 
@@ -75,12 +75,12 @@ class Config:
     """
 
     vocabulary: int = number(3, least=2)
-    length: int = number(4, least=1)
+    length: int = number(4, least=1, most=64)
     prompt: int = number(0, least=0)
     reward: str = "count"
     estimator: policy_gradients.Config = policy_gradients.Config()
     value: bool = False
-    sample_best_of: int = number(1, least=1)
+    sample_best_of: int = number(1, least=1, most=MOST_STEPS)
     average: float = number(0.0, least=0, below=1)
 
     def __post_init__(self):
@@ -215,19 +215,11 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def prompt_of(given: Batch, n: int) -> tuple[Array, Array]:
         """What is given of x [n, T], and where; raises DataError for what is no prompt."""
-        check_names(given, ("x", "mask"), "tabular_policy")
-        part = known_part(given, (T,), "tabular_policy", n)
+        told = read_given(given, part_of(COUNTS.of(V), (T,)), n, "tabular_policy")
+        part = prompt(told, "tabular_policy")
         if part is None:
             return jnp.zeros((n, T), jnp.int32), jnp.zeros((n, T), bool)
-        x, known = part
-        strange = known[:, 1:] & ~known[:, :-1]
-        strange = jnp.any(strange) | jnp.any((x != jnp.rint(x)) | (x < 0) | (x >= V))
-        if not isinstance(strange, jax.core.Tracer) and bool(strange):
-            raise DataError(
-                f"tabular_policy: a prompt is the first symbols of a string, each one of 0 .. "
-                f"{V - 1}; give x with a mask that is 1 up to somewhere and 0 from there on."
-            )
-        return jnp.asarray(x, jnp.int32), known
+        return jnp.asarray(part[0], jnp.int32), jnp.asarray(part[1])
 
     def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
         """x ~ p, after a prompt if one is given; the best of several with `sample_best_of`."""
@@ -238,9 +230,8 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def start(state: TrainState, n: int, length: int, given: Batch = NOTHING) -> tuple[Array, Any]:
         """The cache is the number of the prefix [n]; raises DataError for more than T symbols."""
-        check_names(given, (), "tabular_policy")
-        if length > T:
-            raise DataError(f"tabular_policy writes {T} symbols, and was asked for {length}.")
+        read_given(given, {}, n, "tabular_policy")
+        check_count("length", length, "tabular_policy", T)
         return jnp.broadcast_to(eval_params(state).logits[0], (n, V)), jnp.zeros(n, jnp.int32)
 
     def extend(state: TrainState, cache: Array, x: Array) -> tuple[Array, Array]:

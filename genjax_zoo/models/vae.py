@@ -38,9 +38,9 @@ from genjax_zoo.learn.state import of_params
 from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.inference import bounds, importance
 from genjax_zoo.maths.probability import bijections, couplings, distributions, likelihoods
-from genjax_zoo.maths.probability.given import Labels, check_names
+from genjax_zoo.maths.probability.given import Labels, read_given
 from genjax_zoo.nets import Net
-from genjax_zoo.typed import number
+from genjax_zoo.typed import MOST_LAYERS, MOST_STEPS, number
 
 VERB = "descend"
 
@@ -81,17 +81,17 @@ class Config:
     decoder: likelihoods.Name = "gaussian"
     mean: likelihoods.Mean = "linear"
     variance: likelihoods.Variance = "scalar"
-    noise_std: float = number(1.0, above=0)
-    levels: int = number(256, least=2)
+    noise_std: float = number(1.0, least=1e-6, most=1e6)
+    levels: int = number(256, least=2, most=2**16)
     classes: int = number(0, least=0)
-    flow_steps: int = number(0, least=0)
+    flow_steps: int = number(0, least=0, most=MOST_LAYERS)
     flow_width: int = number(64, least=1)
     objective: Literal["elbo", "iwae", "dreg"] = "elbo"
-    training_samples: int = number(1, least=1)
+    training_samples: int = number(1, least=1, most=MOST_STEPS)
     beta: float = number(1.0, least=0)
     warmup_steps: int = number(0, least=0)
     free_bits: float = number(0.0, least=0)
-    importance_samples: int = number(64, least=1)
+    importance_samples: int = number(64, least=1, most=MOST_STEPS)
     sample_means: bool = True
     encode_means: bool = True
     average: float = number(0.0, least=0, below=1)
@@ -286,10 +286,10 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
         Labels are drawn evenly where none are given.
         """
-        check_names(given, ("label",), "vae")
+        told = read_given(given, labels.told, n, "vae")
         key_z, key_x = jax.random.split(key)
         z = jax.random.normal(key_z, (n, config.latents))
-        y = labels.draw(jax.random.fold_in(key, 2), given, n)
+        y = labels.draw(jax.random.fold_in(key, 2), told, n)
         return {**drawn_from(config, key_x, params, z_with_y(z, y)), **y}
 
     def decode(key: Key, params: Params, z_and_y: Array) -> Batch:

@@ -57,9 +57,9 @@ from genjax_zoo.maths.inference.codebooks import (
     straight_through,
 )
 from genjax_zoo.maths.probability import likelihoods
-from genjax_zoo.maths.probability.given import check_names
+from genjax_zoo.maths.probability.given import read_given
 from genjax_zoo.nets import Net
-from genjax_zoo.typed import number
+from genjax_zoo.typed import MOST_LAYERS, number
 
 VERB = "descend"
 
@@ -90,19 +90,19 @@ class Config:
     codes: int = number(64, least=1)
     features: int = number(16, least=1)
     widths: tuple[int, ...] = number((32, 64), least=1)
-    blocks: int = number(2, least=0)
+    blocks: int = number(2, least=0, most=MOST_LAYERS)
     activation: str = "relu"
     codebook: Literal["ema", "loss"] = "ema"
     commitment: float = number(0.25, least=0)
     decay: float = number(0.99, least=0, below=1)
     revive_below: float = number(0.03, least=0)
     prior_width: int = number(64, least=1)
-    prior_layers: int = number(2, least=0)
+    prior_layers: int = number(2, least=0, most=MOST_LAYERS)
     decoder: likelihoods.Name = "gaussian"
     mean: likelihoods.Mean = "linear"
     variance: likelihoods.Variance = "scalar"
-    noise_std: float = number(1.0, above=0)
-    levels: int = number(256, least=2)
+    noise_std: float = number(1.0, least=1e-6, most=1e6)
+    levels: int = number(256, least=2, most=2**16)
     sample_means: bool = True
 
     def __post_init__(self):
@@ -257,7 +257,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def sample(key: Key, params: Params, n: int, given: Batch = NOTHING) -> Batch:
         """z ~ p(z), then x ~ p(x | z), with its mean if `sample_means` is set."""
-        check_names(given, (), "vq_vae")
+        read_given(given, {}, n, "vq_vae")
         key_z, key_x = jax.random.split(key)
         return drawn_from(config, key_x, params, draw_codes(key_z, params, n))
 

@@ -33,7 +33,7 @@ from genjax_zoo.nets.transformer import (
     normalise_tokens,
     sinusoidal_embedding,
 )
-from genjax_zoo.typed import choose, number
+from genjax_zoo.typed import MOST_LAYERS, choose, number
 
 
 @typed.config
@@ -53,8 +53,8 @@ class Denoiser:
     name: str = "mlp"
     width: int = number(128, least=1)
     multiples: tuple[int, ...] = number((1, 2, 2), least=1)
-    blocks: int = number(2, least=1)
-    attention: tuple[int, ...] = ()
+    blocks: int = number(2, least=1, most=MOST_LAYERS)
+    attention: tuple[int, ...] = number((), least=1)
     heads: int = number(4, least=1)
     patch: int = number(1, least=1)
 

@@ -32,7 +32,7 @@ from genjax_zoo.nets.image import (
 )
 from genjax_zoo.nets.net import ACTIVATIONS, Activation
 from genjax_zoo.nets.resample import upsample, upsample_conv
-from genjax_zoo.typed import choose, number
+from genjax_zoo.typed import MOST_LAYERS, choose, number
 
 Shape = tuple[int, ...]
 
@@ -65,7 +65,7 @@ class Network:
     widths: tuple[int, ...] = number((128, 128), least=1)
     activation: str = "relu"
     normalise: str = "none"
-    blocks: int = number(2, least=1)
+    blocks: int = number(2, least=1, most=MOST_LAYERS)
     dense: tuple[int, ...] = number((), least=1)
 
     def __post_init__(self):

@@ -14,7 +14,7 @@ from genjax_zoo import typed
 from genjax_zoo.contract import Array, ConfigError, Key
 from genjax_zoo.nets.net import Net, Params, net
 from genjax_zoo.nets.transformer import Block, TokenNorm, sinusoidal_embedding
-from genjax_zoo.typed import number
+from genjax_zoo.typed import MOST_LAYERS, number
 
 
 @typed.config
@@ -30,7 +30,7 @@ class Text:
 
     vocabulary: int = number(0, least=0)
     width: int = number(64, least=1)
-    blocks: int = number(2, least=0)
+    blocks: int = number(2, least=0, most=MOST_LAYERS)
     heads: int = number(4, least=1)
 
     def __post_init__(self):

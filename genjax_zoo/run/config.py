@@ -49,7 +49,8 @@ class Run:
     """
 
     model: dict
-    seed: int = 0
+    # jax would drop the upper half of a longer one, and two seeds would be the same.
+    seed: int = number(0, least=0, below=2**32)
     steps: int = number(1000, least=1)
     data: Data = dataclasses.field(default_factory=Data)
     optimizer: optimizers.Config = dataclasses.field(default_factory=optimizers.Config)
@@ -59,15 +60,10 @@ class Run:
     eval_every: int = number(1000, least=0)
     eval_examples: int = number(1000, least=1)
     final_examples: int = number(0, least=0)
-    samples: int = number(64, least=1)
+    samples: int = number(64, least=1, most=10**5)
     keep_last: int = number(2, least=1)
     steps_per_call: int = number(20, least=1)
     devices: Devices = dataclasses.field(default_factory=Devices)
-
-    def __post_init__(self):
-        if not 0 <= self.seed < 2**32:
-            # jax would drop the upper half of a longer one, and two seeds would be the same.
-            raise ConfigError(f"config: seed should lie in 0 .. 2**32 - 1, got {self.seed}.")
 
 
 def family_of(model: Mapping[str, Any]) -> Family:
@@ -81,10 +77,24 @@ def make_model(run: Run) -> Model:
     """The model that a run's config describes."""
     family = family_of(run.model)
     fields = {k: v for k, v in run.model.items() if k != "name"}
+    _check_owner(family, fields)
     return family.make(
         typed.typed(family.Config, fields, "config.model"),
         optimizers.make(run.optimizer, run.steps),
     )
+
+
+def _check_owner(family: Family, fields: Mapping[str, Any]) -> None:
+    """Raises ConfigError where the fields are all those of another family."""
+    own = lambda of: {field.name for field in dataclasses.fields(of.Config)}
+    if not set(fields) <= own(family):
+        for other in ZOO.values():
+            if set(fields) == own(other):
+                raise ConfigError(
+                    f"config.model.name={family.name!r}, but its other fields are those of a "
+                    f"{other.name}; choose that family's own: "
+                    f"--config=configs/{family.name}.py:VARIANT."
+                )
 
 
 def read(config: ml_collections.ConfigDict | Mapping[str, Any]) -> Run:

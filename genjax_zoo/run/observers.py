@@ -29,7 +29,9 @@ from genjax_zoo.run.record import planes, shown
 from genjax_zoo.run.record.checkpoint import Checkpoints
 from genjax_zoo.run.record.journal import Journal
 from genjax_zoo.run.record.plots import Plane, frame_of
+from genjax_zoo.run.record.progress import log
 from genjax_zoo.run.setup import EVALUATE, EXAMPLE, SAMPLE, Setup
+from genjax_zoo.run.stop import Stopped
 from genjax_zoo.run.trained import look_of
 
 Line = dict[str, float]
@@ -79,7 +81,11 @@ class Measurements:
 
         def act(step: int, state: State, info: Info, line: Line) -> None:
             asked = {"examples": run.eval_examples, "only": only, "progress": self._progress}
-            results = list(self._ask(examples.one_by_one, step, state, **asked))
+            try:
+                results = list(self._ask(examples.one_by_one, step, state, **asked))
+            except Stopped:
+                log(f"stopped while measuring: the numbers of step {step} are left out")
+                return
             self._newest = step, results
             line |= {f"test/{_with_kind(r)}": r.value for r in results}
 

@@ -11,11 +11,20 @@ from typing import Any, NamedTuple
 import jax
 import numpy as np
 
-from genjax_zoo.contract import Batch, DataError, Kind, Model, Space, State, categorical
+from genjax_zoo.contract import (
+    Batch,
+    ConfigError,
+    DataError,
+    Kind,
+    Model,
+    Space,
+    State,
+    categorical,
+)
 from genjax_zoo.data.source import Source
 from genjax_zoo.data.sources import open_source
 from genjax_zoo.run.config import Run, make_model
-from genjax_zoo.run.devices import Devices, sharding
+from genjax_zoo.run.devices import Devices, memory, sharding
 from genjax_zoo.run.record.provenance import Origin
 
 # Streams of the root key besides the steps', which count from 0 up.
@@ -104,19 +113,35 @@ def state_like(
 ) -> Any:
     """The state's shapes, dtypes and shardings before any step.
 
-    Of the example, and of what the state is begun from, only shapes and dtypes matter.
+    Of the example, and of what the state is begun from, only shapes and dtypes matter. Raises
+    ConfigError for a state that no device of this machine can hold.
     """
-    shapes = jax.eval_shape(model.init, jax.random.key(0), example, **(begun or {}))
+    try:
+        shapes = jax.eval_shape(model.init, jax.random.key(0), example, **(begun or {}))
+    except OverflowError as error:
+        raise ConfigError(
+            f"this {run.model['name']} has arrays larger than any machine holds; choose smaller "
+            "fields of config.model (widths, latents, classes, chains)."
+        ) from error
     shardings = sharding.of_state(layout.mesh, shapes, run.devices.min_split)
-    return jax.tree.map(
+    like = jax.tree.map(
         lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shapes, shardings
     )
+    memory.check_state(like)
+    return like
 
 
 def example_batch(source: Source, root: jax.Array, batch_size: int) -> Batch:
-    """Batch 0, by another key than step 0's."""
+    """Batch 0, by another key than step 0's; raises ConfigError for one that memory cannot hold."""
+    own = jax.random.fold_in(root, EXAMPLE)
+    one = jax.eval_shape(source.batch, own, source.resident, source.feed(0, slice(0, 1)))
+    memory.check(
+        f"a batch of config.data.batch_size={batch_size}",
+        batch_size * sum(map(memory.bytes_of, one.values())),
+        "choose a smaller one.",
+    )
     feed = source.feed(0, slice(0, batch_size))
-    batch = source.batch(jax.random.fold_in(root, EXAMPLE), source.resident, feed)
+    batch = source.batch(own, source.resident, feed)
     return jax.tree.map(np.asarray, batch)
 
 
@@ -125,15 +150,18 @@ def check_spaces(model: Model, source: Source, batch: Batch, run: Run) -> None:
     who = f"this {run.model['name']}"
     for name, wanted in model.spaces.items():
         offered = source.spaces.get(name)
+        if offered and offered.kind is Kind.CATEGORICAL and not offered.size:
+            # Where the source cannot tell, the first batch may: below 0 there are no labels.
+            seen = np.asarray(batch[name])
+            offered = categorical(int(seen.max(initial=-1)) + 1) if (seen >= 0).all() else None
         if offered is None:
+            has = ", ".join(other for other in source.spaces if other != name)
+            why = "".join(f" ({note})" for note in source.notes if note.startswith(name))
             raise DataError(
-                f"{who} learns from {name!r} ({wanted}), and {run.data.source} has: "
-                f"{', '.join(source.spaces)}; choose other data, or a config that asks for no such "
-                "thing (model.classes=0, of labels)."
+                f"{who} learns from {name!r} ({wanted}), and {run.data.source} has: {has}{why}; "
+                "choose other data, or a config that asks for no such thing (of labels: "
+                "model.classes=0, of a Bayes net model.label='')."
             )
-        if offered.kind is Kind.CATEGORICAL and not offered.size:
-            # Where the source cannot tell, the first batch may.
-            offered = categorical(int(np.max(batch[name], initial=-1)) + 1)
         if wanted.holds(offered):
             continue
         raise DataError(

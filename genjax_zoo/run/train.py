@@ -1,6 +1,6 @@
 """A whole run: where it starts, its steps, those who watch them, and its end.
 
-Floor 6. The same call on the same workdir goes on where it was stopped: by SIGTERM, by SIGKILL, by
+Floor 6. The same call on the same workdir goes on where it was stopped: by a signal, by SIGKILL, by
 a power cut.
 """
 
@@ -8,26 +8,24 @@ from __future__ import annotations
 
 import contextlib
 import signal
-import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
-import numpy as np
-from jax.experimental import multihost_utils
 
 from genjax_zoo.contract import ConfigError
 from genjax_zoo.data import summary
 from genjax_zoo.measure.results import Result
 from genjax_zoo.run import replay, trained
 from genjax_zoo.run.observers import Line, Measurements, Samples, lines, saves, training
-from genjax_zoo.run.record import provenance, results
+from genjax_zoo.run.record import provenance, recipe, results
 from genjax_zoo.run.record.checkpoint import barrier
 from genjax_zoo.run.record.journal import Journal
 from genjax_zoo.run.record.progress import Measuring, Progress, log
 from genjax_zoo.run.record.workdir import Workdir
 from genjax_zoo.run.setup import Setup
 from genjax_zoo.run.steps import Calls, NotFinite, steps
+from genjax_zoo.run.stop import PATIENCE, Stopped, on_signals
 
 
 def train(
@@ -39,7 +37,8 @@ def train(
 ) -> list[Result]:
     """Trains, or goes on training, in `workdir`; returns the held-out numbers of the end.
 
-    SIGTERM saves and returns with what there is; the same call then goes on. Raises ZooError.
+    SIGTERM saves and returns with what there is; the same call then goes on. Raises ZooError, and
+    KeyboardInterrupt once it has saved.
 
     Args:
       setup: the run's parts.
@@ -52,6 +51,8 @@ def train(
     with contextlib.ExitStack() as stack:
         if is_primary:
             stack.enter_context(workdir.lock())
+            # What is damaged is found before the steps, and not when there are numbers to add.
+            workdir.read_numbers()
         checkpoints = trained.checkpoints(setup, workdir)
         latest = lambda: checkpoints.restore_latest(setup.like) or (0, setup.init())
         first, start = latest()
@@ -68,13 +69,17 @@ def train(
                 workdir.write_config(config)
             trained.describe(setup, workdir)
             entry = provenance.start(first, data_dir, setup.begun.origins)
-            entry["data"] = summary.record(setup.source)
+            data = {"sha256": recipe.sha256(setup.source.resident, setup.example)}
+            entry["data"] = summary.record(setup.source) | data
+            entry["recipe"] = recipe.keep(workdir.root, config) if config is not None else None
+            if first and _other_data(workdir, data["sha256"]):
+                log("the data are no longer those that this run was trained on before")
             stack.enter_context(provenance.recorded(workdir, entry))
         journal = stack.enter_context(Journal(workdir if is_primary else None, first))
         progress = stack.enter_context(Progress(run.steps, first, quiet or not is_primary))
-        stop = stack.enter_context(_until_sigterm())
+        stop = stack.enter_context(on_signals())
 
-        measurements = Measurements(setup, Measuring(progress))
+        measurements = Measurements(setup, stop.watch(Measuring(progress), PATIENCE))
         samples = Samples(setup, journal)
         tellers = [training(run), measurements.observer(), samples.observer()]
         saving = saves(run, checkpoints, journal, measurements.score)
@@ -87,7 +92,7 @@ def train(
             progress.update(step)
             # Several processes meet where all of them look, and nowhere else.
             met = jax.process_count() == 1 or due(step)
-            return not (met and _any_process(stop.is_set(), step))
+            return not (met and stop.any_process(step))
 
         step, state = first, start
         try:
@@ -112,19 +117,21 @@ def train(
             measuring = Measuring(
                 progress, SHORTER, progress.seconds(), than if step > first else ""
             )
-            with contextlib.suppress(_Stopped):
-                for result in measurements.final(step, state, _watching(stop, measuring)):
+            with contextlib.suppress(Stopped):
+                for result in measurements.final(step, state, stop.watch(measuring)):
                     measured.append(result)
                     if is_primary:
                         results.write(workdir, measured)
-        if is_primary and stop.is_set():
+        if is_primary and stop.by is not None:
             when = "while measuring the end" if step == run.steps else f"after step {step}"
             log(
-                f"stopped by SIGTERM {when} of {run.steps} steps, and saved; "
+                f"stopped by {stop.by.name} {when} of {run.steps} steps, and saved; "
                 "the same command goes on"
             )
         checkpoints.close()
         barrier(f"end of run at step {step}")
+    if stop.by is signal.SIGINT:
+        raise KeyboardInterrupt
     return measured
 
 
@@ -137,8 +144,11 @@ def _sources(setup: Setup, workdir: Workdir, first: int) -> Iterator[str]:
     yield summary.line(setup.source)
 
 
-class _Stopped(Exception):
-    """SIGTERM came while something long was measured."""
+def _other_data(workdir: Workdir, sha256: str) -> bool:
+    """Whether the last start of the run saw other data."""
+    starts = workdir.read_runs()
+    before = (starts[-1].get("data") or {}).get("sha256") if starts else None
+    return before is not None and before != sha256
 
 
 SHORTER = (
@@ -146,34 +156,3 @@ SHORTER = (
     "stops it keeps the checkpoint and the numbers so far."
 )
 """What is said of measuring that takes longer than the training."""
-
-
-def _watching(stop: threading.Event, then: Measuring) -> Callable[[str, int, int], None]:
-    def look(name: str, done: int, of: int) -> None:
-        then(name, done, of)
-        if stop.is_set() and jax.process_count() == 1:
-            raise _Stopped
-
-    return look
-
-
-@contextlib.contextmanager
-def _until_sigterm() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets, while the block lasts; other threads get one never set."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _any_process(mine: bool, step: int) -> bool:
-    """Whether any process was asked to stop: all of them stop after the same step."""
-    if jax.process_count() == 1:
-        return mine
-    barrier(f"step {step}")
-    return bool(np.any(multihost_utils.process_allgather(np.asarray(mine))))

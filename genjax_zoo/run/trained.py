@@ -109,7 +109,7 @@ def read(workdir: Workdir, run: Run, layout: Layout | None = None) -> Trained:
     about = workdir.read(workdir.example, "train in this workdir first.")
     model, layout = make_model(run), layout or lay_out(Devices())
     begun = begun_of(workdir).like
-    like = state_like(run, model, layout, _example(about["arrays"]), begun)
+    like = state_like(run, model, layout, example_of(about["arrays"]), begun)
     low, high = about["interval"]
     look = Look(about["symbols"], (low, high), about.get("columns", ()), _kept(workdir))
     return Trained(run, model, like, about["arrays"], look)
@@ -129,21 +129,22 @@ def _kept(workdir: Workdir) -> dict[str, np.ndarray]:
 
 def begun_of(workdir: Workdir) -> Begun:
     """What a run began from, by run.json alone: the other workdirs may be gone."""
-    origins = {name: Origin(**entry) for name, entry in workdir.origins().items()}
+    origins = {name: Origin.read(entry) for name, entry in workdir.origins().items()}
     return Begun(origins, {name: params_like(origin) for name, origin in origins.items()})
 
 
 def params_like(origin: Origin) -> Any:
     """The shapes and dtypes of what was taken from another run."""
     run = config.read(origin.config)
-    begun = {name: params_like(Origin(**entry)) for name, entry in origin.begun.items()}
-    example = _example(origin.arrays)
+    begun = {name: params_like(Origin.read(entry)) for name, entry in origin.begun.items()}
+    example = example_of(origin.arrays)
     return jax.eval_shape(
         eval_params, state_like(run, make_model(run), lay_out(Devices()), example, begun)
     )
 
 
-def _example(arrays: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
+def example_of(arrays: Mapping[str, Any]) -> dict[str, jax.ShapeDtypeStruct]:
+    """A batch's shapes and dtypes, by what `Trained.arrays` says of each."""
     return {
         name: jax.ShapeDtypeStruct(tuple(shape), dtype) for name, (dtype, shape) in arrays.items()
     }

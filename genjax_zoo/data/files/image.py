@@ -54,6 +54,18 @@ def read(opens: Opens, name: str, background: str = "white") -> Image:
         return first._replace(remarks=(*first.remarks, *more))
 
 
+def shape(opens: Opens, name: str) -> tuple[int, int, int]:
+    """The shape (H, W, C) of what `read` makes of a file, by its head alone.
+
+    Raises DataError for what is no image, or whose numbers have no known range.
+    """
+    with _explained(opens, name) as image:
+        width, height = image.size
+        turned = image.getexif().get(ORIENTATION, 1) >= 5
+        channels = 1 if _is_grey(image) or _is_deep(image) else 3
+        return (width, height, channels) if turned else (height, width, channels)
+
+
 def frames(opens: Opens, name: str, background: str = "white") -> tuple[list[Image], set[int]]:
     """All frames of an animated image, and the milliseconds that each is shown for.
 
@@ -83,27 +95,35 @@ def _explained(opens: Opens, name: str) -> Iterator[PIL.Image.Image]:
         ) from error
 
 
+def _is_deep(image: PIL.Image.Image) -> bool:
+    """Whether levels are of 16 bits; raises ValueError where nothing says which are black."""
+    # Pillow scales the levels of portable grey maps to 16 bits itself, and calls them 32.
+    deep = image.mode.startswith("I;16") or (image.mode == "I" and image.format == "PPM")
+    if (image.mode in ("I", "F") and not deep) or (deep and image.has_transparency_data):
+        kinds = {"I": "32-bit integers", "F": "32-bit floats"}
+        kind = kinds.get(image.mode, "16-bit levels of which one is transparent")
+        raise ValueError(
+            f"its pixels are {kind}, and nothing says which are black and white: save it in 8 or "
+            "16 bits, or all of them as array:FILE.npy"
+        )
+    return deep
+
+
+def _is_grey(image: PIL.Image.Image) -> bool:
+    return image.mode in ("1", "L", "LA", "La")
+
+
 def _levels(image: PIL.Image.Image, background: str) -> Image:
     """Upright, over the background, in eight bits, grey or coloured."""
     remarks = []
     if image.getexif().get(ORIENTATION, 1) != 1:
         remarks.append("turned upright by its EXIF")
+    deep, grey = _is_deep(image), _is_grey(image)
     upright = ImageOps.exif_transpose(image)
-    # Pillow scales the levels of portable grey maps to 16 bits itself, and calls them 32.
-    deep = upright.mode.startswith("I;16") or (upright.mode == "I" and image.format == "PPM")
-    if deep and not upright.has_transparency_data:
+    if deep:
         # 65535 / 255 = 257
         x = np.rint(np.asarray(upright) / 257).astype(np.uint8)
         return Image(x[..., None], (*remarks, "rounded from 16 bits to 8"))
-    if deep or upright.mode in ("I", "F"):
-        kind = {"I": "32-bit integers", "F": "32-bit floats"}.get(
-            upright.mode, "transparent 16 bit"
-        )
-        raise ValueError(
-            f"its pixels are {kind}, and nothing says which are black and white: save it in 8 or "
-            "16 bits, or all of them as array:FILE.npy"
-        )
-    grey = upright.mode in ("1", "L", "LA", "La")
     if upright.has_transparency_data:
         upright = upright.convert("LA") if upright.mode == "La" else upright
         layer = upright.convert("RGBA")

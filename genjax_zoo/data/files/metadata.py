@@ -1,9 +1,14 @@
-"""What a table beside images says of them: their labels and captions, as Hugging Face's folders do.
+"""What stands beside images in files: their labels and captions.
 
     metadata.csv     file_name,label,text         a line for each image below the table's folder
     metadata.jsonl   {"file_name": ..., "label": ..., "text": ...}
+    NAME.txt         or NAME.caption, the caption of the image NAME.png
+    NAME.cls         its label
 
-https://huggingface.co/docs/datasets/image_dataset. Floor 4.
+The tables are those of Hugging Face's folders, https://huggingface.co/docs/datasets/image_dataset;
+small files beside each image are what WebDataset and trainers of text-to-image models have.
+
+Floor 4.
 """
 
 from __future__ import annotations
@@ -12,7 +17,8 @@ import csv
 import io
 import json
 import posixpath
-from collections.abc import Iterator, Mapping
+import unicodedata
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from genjax_zoo.contract import DataError
@@ -23,29 +29,64 @@ FILE, LABEL, TEXT = "file_name", ("label", "labels"), ("text", "caption", "capti
 
 
 class Metadata(NamedTuple):
-    """What is said of images, by their paths; all three hold the same paths where they hold any.
+    """What is said of images, by their paths.
 
     Attributes:
       paths: of the images that are spoken of.
       label: the name of each one's class; empty where no column is of labels.
       text: each one's caption; empty where no column is of texts.
       notes: what else there is to say: what was not read.
+      files: the paths that all this was read from.
     """
 
     paths: frozenset[str]
     label: Mapping[str, str]
     text: Mapping[str, str]
     notes: tuple[str, ...] = ()
+    files: frozenset[str] = frozenset()
 
 
-def read(tree: Tree) -> Metadata | None:
-    """What all tables of a tree say; None where there is none.
+def read(tree: Tree, images: Sequence[str]) -> Metadata:
+    """What all tables of a tree say of its images, or else small files beside each, or nothing.
 
-    Raises DataError for a table that cannot be read, or that says two things of one image.
+    Raises DataError for a file that cannot be read, or that says two things of one image.
     """
     tables = [path for path in tree.files if posixpath.basename(path) in NAMES]
-    if not tables:
-        return None
+    return _in_tables(tree, tables) if tables else _beside(tree, images)
+
+
+def _beside(tree: Tree, images: Sequence[str]) -> Metadata:
+    """What small files beside each image say; nothing where there are none of them."""
+    found: dict[str, dict[str, str]] = {"cls": {}, "txt": {}}
+    files = set[str]()
+    for path in images:
+        stem = posixpath.splitext(path)[0]
+        for kind, endings in (("cls", (".cls",)), ("txt", (".txt", ".caption"))):
+            at = next((stem + ending for ending in endings if stem + ending in tree.files), None)
+            if at is not None:
+                files.add(at)
+                found[kind][path] = _content(tree, at)
+    label, text = found["cls"], found["txt"]
+    if not files:
+        return Metadata(frozenset(images), {}, {})
+    bare = next((path for path in images if label and not label.get(path)), None)
+    if bare is not None:
+        raise DataError(f"{tree.where}: {bare} has no .cls beside it and others do; give it one.")
+    notes = ["files beside the images say" + _both(label, text)]
+    if text and len(text) < len(images):
+        notes.append(f"{counted(len(images) - len(text), 'image')} without a caption")
+    return Metadata(frozenset(images), label, text, tuple(notes), frozenset(files))
+
+
+def _content(tree: Tree, path: str) -> str:
+    try:
+        with tree.files[path]() as file:
+            return file.read().decode("utf-8-sig").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{tree.where}/{path} cannot be read as text: {error}.") from error
+
+
+def _in_tables(tree: Tree, tables: Sequence[str]) -> Metadata:
     label: dict[str, str] = {}
     text: dict[str, str] = {}
     paths, unread, lost = set[str](), set[str](), list[str]()
@@ -75,7 +116,7 @@ def read(tree: Tree) -> Metadata | None:
         notes.append(f"columns that were not read: {', '.join(sorted(unread))}")
     if lost:
         notes.append(f"{counted(len(lost), 'line')} of it name no file here ({lost[0]})")
-    return Metadata(frozenset(paths), label, text, tuple(notes))
+    return Metadata(frozenset(paths), label, text, tuple(notes), frozenset(tables))
 
 
 def _both(label: Mapping[str, str], text: Mapping[str, str]) -> str:
@@ -85,7 +126,7 @@ def _both(label: Mapping[str, str], text: Mapping[str, str]) -> str:
 
 def _word(value: Any, column: str, where: str) -> str:
     if isinstance(value, str | int):
-        return str(value).strip()
+        return unicodedata.normalize("NFC", str(value).strip())
     if value is None:
         return ""
     raise DataError(f"{where}: expected a word or a number as {column}, got {value!r}.")

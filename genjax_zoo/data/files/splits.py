@@ -6,6 +6,7 @@ Floor 4. Paths alone, whose parts are separated by `/`; no file is opened.
 from __future__ import annotations
 
 import re
+import unicodedata
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -70,7 +71,11 @@ def parts(paths: Sequence[str], where: str, folders: Collection[str] = ()) -> Pa
     split, notes = _split({p: f[len(within) :] for p, f in lying.items()}, where)
     lying = {path: inner for files in split.values() for path, inner in files.items()}
     depth = len(_sole(lying))
-    classes = {path: inner[depth] if len(inner) > depth else "" for path, inner in lying.items()}
+    # One name may be written in two ways: é, or e with an accent, as macOS does.
+    classes = {
+        path: unicodedata.normalize("NFC", inner[depth]) if len(inner) > depth else ""
+        for path, inner in lying.items()
+    }
     train, held, name = _held_out({k: list(files) for k, files in split.items()})
     names = sorted(set(classes.values()) - {""}, key=natural)
     _check_classes(classes, names, where)

@@ -137,7 +137,13 @@ def _in_zip(path: pathlib.Path) -> Found:
     archive = zipfile.ZipFile(path)
     for entry in archive.infolist():
         opens: Opens = functools.partial(archive.open, entry)
-        yield entry.filename, None if entry.is_dir() else opens
+        # Some tools of Windows write its own separator.
+        yield _relative(entry.filename.replace("\\", "/")), None if entry.is_dir() else opens
+
+
+def _relative(path: str) -> str:
+    """A path within an archive, without what says that it begins there."""
+    return path.removeprefix("./").lstrip("/")
 
 
 def _in_tar(path: pathlib.Path) -> Found:
@@ -166,4 +172,4 @@ def _in_tar(path: pathlib.Path) -> Found:
         read: Opens = functools.partial(content, entry)
         if compressed:
             read = functools.partial(io.BytesIO, read().read())
-        yield entry.name.removeprefix("./"), read
+        yield _relative(entry.name), read

@@ -21,7 +21,8 @@ def classifier_free(conditional: Predict, unconditional: Predict, w: float) -> P
     Args:
       conditional: of the network with its condition y.
       unconditional: of the same with the null condition.
-      w: how much; 0 is the conditional one alone.
+      w: how much; 0 is the conditional one alone, -1 the unconditional one. The guidance scale of
+        Imagen (Saharia et al. 2022, equation 2) and of Stable Diffusion is 1 + w.
     """
     mix = lambda a, b: (1 + w) * a - w * b
     return lambda t, x_t: jax.tree.map(mix, conditional(t, x_t), unconditional(t, x_t))

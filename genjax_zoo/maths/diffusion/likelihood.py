@@ -8,6 +8,7 @@ differential equations, 2021 (arXiv:2011.13456).
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax
@@ -45,43 +46,110 @@ class Terms(NamedTuple):
 def terms(
     key: Key, process: Process, predict: Predict, x: Array, draws: int = 16, steps: int = 0
 ) -> Terms:
-    """The terms of the bound of x [B, ...].
+    """The terms of the bound of x [B, ...], of a chain of evenly many steps in λ (VDM's).
 
     Args:
       draws: times and noises for each example.
       steps: T of the chain that the bound is of; 0 is for T without end.
     """
-    x_flat = flat(x)
     first, last = jnp.asarray(process.start), jnp.asarray(process.end)
     most, least = process.log_snr(first), process.log_snr(last)
 
-    key_time, key_errors = jax.random.split(key)
-    offset = jax.random.uniform(key_time)
-
-    def diffusion(draw: tuple[Array, Key]) -> Array:
-        # Evenly spread over the draws of an example, and between them over the examples.
-        k, key_error = draw
-        u = (offset + (k + jnp.arange(len(x)) / len(x)) / draws) % 1
+    def at(u: Array) -> tuple[Array, Array]:
         if not steps:
             # Evenly in λ, for most of the integral lies at times near the start.
-            t = process.time_of(least + (most - least) * u)
-            return 0.5 * (most - least) * squared_error(key_error, process, predict, t, x)
+            return process.time_of(least + (most - least) * u), 0.5 * (most - least)
         # ½ (SNR_s / SNR_t - 1) |ε - ε̂|² of one of the T steps t -> s: equation 13
         times = samplers.even_in_log_snr(process, steps)
         i = (u * steps).astype(jnp.int32)
         t, s = times[i], times[i + 1]
-        gain = jnp.expm1(process.log_snr(s) - process.log_snr(t))
-        return 0.5 * steps * gain * squared_error(key_error, process, predict, t, x)
+        return t, 0.5 * steps * jnp.expm1(process.log_snr(s) - process.log_snr(t))
 
     # (1) the diffusion loss
-    keys = jax.random.split(key_errors, draws)
-    between = jax.lax.map(diffusion, (jnp.arange(draws), keys)).mean(0)
-    # (2) the prior loss, KL(N(α x, σ²) || N(0, σ²))
-    prior = 0.5 * (process.alpha(last) / process.sigma(last)) ** 2 * jnp.sum(x_flat**2, -1)
+    between = _mean_error(key, process, predict, x, draws, at)
+    # (2) the prior loss
+    prior = prior_loss(process, x)
     # (3) the reconstruction loss of p(x | x_0) = N(x_0 / α, (σ / α)²), in the mean over x_0
     log_ratio = -0.5 * process.log_snr(first)
-    reconstruction = x_flat.shape[-1] * (0.5 * math.log(2 * math.pi) + log_ratio + 0.5)
+    reconstruction = x[0].size * (0.5 * math.log(2 * math.pi) + log_ratio + 0.5)
     return Terms(between, prior, jnp.full_like(prior, reconstruction))
+
+
+def ancestral_terms(
+    key: Key,
+    process: Process,
+    predict: Predict,
+    x: Array,
+    draws: int,
+    times: Array,
+    variance: samplers.Variance,
+) -> Terms:
+    """The same of the chain that ancestral sampling is: Ho et al. 2020, equation 5 (DDPM's).
+
+        Σ_i KL(q(x_s | x_t, x) || N(x_s; μ(x_t, x̂), v_ts)) + KL(q(x_T | x) || N(0, σ_T²))
+        - log N(x; x̂(x_1), σ_1²),    v_ts = β̃ or β
+
+    With the smaller variance, β̃, each KL is that of `terms`; at DDPM's own times, few of which are
+    at little noise, they add up to much more than evenly in λ. The larger one, β, loses nothing of
+    data N(0, I).
+
+    Args:
+      draws: times and noises for each example, of the first sum.
+      times: of the chain, from the end to the start; x itself comes after them.
+      variance: which of the two.
+    """
+    later, earlier = times[:-1], times[1:]
+    # β / v: β = σ_ts², β̃ = σ_ts² σ_s² / σ_t²
+    narrow = (process.sigma(earlier) / process.sigma(later)) ** 2
+    ratio = jnp.ones_like(narrow) if variance == "small" else narrow
+    # ½ |x - x̂|² (SNR_s - SNR_t) β̃ / v: of all steps the more is drawn, the more it weighs
+    weights = 0.5 * jnp.expm1(process.log_snr(earlier) - process.log_snr(later)) * ratio
+    total = jnp.sum(weights)
+    share = jnp.cumsum(weights) / total
+
+    def at(u: Array) -> tuple[Array, Array]:
+        i = jnp.minimum(jnp.searchsorted(share, u, side="right"), len(later) - 1)
+        return later[i], total
+
+    # (1) the KL of each step, its variances [] and its means [B]
+    of_variances = 0.5 * x[0].size * jnp.sum(ratio - 1 - jnp.log(ratio))
+    between = of_variances + _mean_error(key, process, predict, x, draws, at)
+    # (2) the prior loss
+    prior = prior_loss(process, x)
+    # (3) the last step, to data
+    t = jnp.full(len(x), process.start)
+    alpha, sigma = process.alpha(t), process.sigma(t)
+    error = squared_error(jax.random.fold_in(key, 2), process, predict, t, x)
+    log_volume = 0.5 * x[0].size * jnp.log(2 * math.pi * sigma**2)
+    return Terms(between, prior, log_volume + error / (2 * alpha**2))
+
+
+def prior_loss(process: Process, x: Array) -> Array:
+    """KL(q(x_T | x) || N(0, σ_T²)) = ½ |α x / σ|² [B] nats."""
+    last = jnp.asarray(process.end)
+    return 0.5 * (process.alpha(last) / process.sigma(last)) ** 2 * jnp.sum(flat(x) ** 2, -1)
+
+
+def _mean_error(
+    key: Key,
+    process: Process,
+    predict: Predict,
+    x: Array,
+    draws: int,
+    at: Callable[[Array], tuple[Array, Array]],
+) -> Array:
+    """The mean of w |ε - ε̂|² [B] over draws of u in [0, 1), which `at` turns to (time, w)."""
+    key_time, key_errors = jax.random.split(key)
+    offset = jax.random.uniform(key_time)
+
+    def one(draw: tuple[Array, Key]) -> Array:
+        # Evenly spread over the draws of an example, and between them over the examples.
+        k, key_error = draw
+        t, weight = at((offset + (k + jnp.arange(len(x)) / len(x)) / draws) % 1)
+        return weight * squared_error(key_error, process, predict, t, x)
+
+    keys = jax.random.split(key_errors, draws)
+    return jax.lax.map(one, (jnp.arange(draws), keys)).mean(0)
 
 
 # ----------------------------------------------------------------------------------------- the ODE
@@ -126,6 +194,24 @@ def log_density(
     log_std = jnp.log(process.sigma(times[-1]))
     own = (solver.method, solver.tolerance)
     return ode.log_density(key, field, x, times, log_std, probes, *own)
+
+
+def end_error(key: Key, process: Process, x: Array) -> Array:
+    """What `log_density` leaves out at the end, where it takes N(0, σ_T²): [B] nats.
+
+    |log q(x_T) - log N(x_T; 0, σ_T²)| at an x_T ~ q(x_T | x), with the examples x themselves for
+    the data that q(x_T) = E_x q(x_T | x) is the mean over. It is of the size of α_T, and not of its
+    square, as in the mean over x_T, where it is a KL.
+    """
+    last = jnp.asarray(process.end)
+    alpha, sigma = process.alpha(last), process.sigma(last)
+    data = flat(x)
+    noise = jax.random.normal(key, data.shape)
+    # log N(x_T; α x', σ²) - log N(x_T; 0, σ²) = (α / σ) x'·x_T / σ - ½ (α / σ)² |x'|²
+    ratio = alpha / sigma
+    at = ratio * data + noise
+    each = ratio * at @ data.T - 0.5 * ratio**2 * jnp.sum(data**2, -1)
+    return jnp.abs(jax.nn.logsumexp(each, -1) - math.log(len(data)))
 
 
 def encode(process: Process, predict: Predict, x: Array, solver: Solver) -> Array:

@@ -24,9 +24,11 @@ from genjax_zoo.contract import Array, Key
 from genjax_zoo.maths.diffusion import ode
 from genjax_zoo.maths.diffusion.denoising import Predict
 from genjax_zoo.maths.diffusion.sde import Process
-from genjax_zoo.typed import choose, number
+from genjax_zoo.typed import MOST_STEPS, choose, number
 
 Sampler = Callable[..., Array]
+Variance = Literal["small", "large"]
+"""Of an ancestral step: β̃, which is that of q(x_s | x_t, x), or β, that of q(x_t | x_s)."""
 
 
 # ----------------------------------------------------------------------------------------- grids
@@ -71,7 +73,7 @@ def ancestral(
     predict: Predict,
     x: Array,
     times: Array,
-    variance: Literal["small", "large"] = "small",
+    variance: Variance = "small",
 ) -> Array:
     """x_s ~ q(x_s | x_t, x̂): Ho et al. 2020, equations 6, 7 and 11.
 
@@ -268,26 +270,41 @@ def inpaint(
     times: Array,
     known: Array,
     mask: Array,
-    resampling_steps: int = 1,
+    resampling_steps: int = 10,
+    variance: Variance = "small",
 ) -> Array:
     """Ancestral sampling of what is not known: RePaint, Lugmayr et al. 2022, algorithm 1.
+
+    It is biased, for the two parts of x_t know too little of each other, and U is what that is
+    mended by. Of x_2 given x_1 = 1.5, both N(0, 1) with correlation .9, the exact score and 200
+    times, the mean and the deviation are
+
+        U        1       10      true           at as many predictions in all, 200
+        mean     .94     1.32    1.35           1.29 by U = 10 with 20 times
+        std      .55     .40     .44            .33 (.49 with the larger variance)
+
+    and of a mixture of three, whose other modes the known part all but excludes, -.49, -1.02 and
+    truly -1.17. At 200 predictions guidance by the gradient of the reconstruction (Song, Vahdat,
+    Mardani & Kautz 2023) comes to 1.27 and -.66, where U = 10 has 1.29 and -.93, and ten particles
+    (Trippe et al. 2023) to 1.2 or 1.3 with a deviation of .34: neither is better at equal cost, and
+    so neither is here.
 
     Args:
       known: an x [B, ...], of which what the mask leaves out is not looked at.
       mask: like it, True where it is known and False where it is to be drawn.
       resampling_steps: U, how often each step is taken, with noise put back between; 1 is the
-        replacement method of Song et al. 2021, appendix I.2, whose two parts know less of each
-        other.
+        replacement method of Song et al. 2021, appendix I.2.
+      variance: of the ancestral steps.
     """
 
     def step(key: Key, x_t: Array, t: Array, s: Array) -> Array:
         def one(x_t: Array, each: tuple[Key, Array]) -> tuple[Array, None]:
             key_known, key_drawn, key_back = jax.random.split(each[0], 3)
             kept = process.noised(s, known, jax.random.normal(key_known, x.shape))
-            drawn = ancestral(key_drawn, process, predict, x_t, jnp.stack([t, s]))
+            drawn = ancestral(key_drawn, process, predict, x_t, jnp.stack([t, s]), variance)
             x_s = jnp.where(mask, kept, drawn)
-            alpha, variance = process.between(s, t)
-            again = alpha * x_s + jnp.sqrt(variance) * jax.random.normal(key_back, x.shape)
+            a_ts, v_ts = process.between(s, t)
+            again = a_ts * x_s + jnp.sqrt(v_ts) * jax.random.normal(key_back, x.shape)
             return jnp.where(each[1], x_s, again), None
 
         last = jnp.arange(resampling_steps) == resampling_steps - 1
@@ -324,25 +341,28 @@ class Config:
       name: in SAMPLERS.
       grid: in GRIDS, and `steps` how many it has.
       eta: of "ddim".
-      variance: of "ancestral", "small" or "large".
+      variance: of "ancestral", and of inpainting, "small" or "large".
       rate: of "annealed_langevin".
       snr: of "predictor_corrector".
-      corrector_steps: of the Langevin chains of either, at each noise; and how often inpainting
-        takes each of its steps.
+      corrector_steps: of the Langevin chains of either, at each noise.
+      resampling_steps: of inpainting, how often it takes each step, and so how many times as much
+        it costs. By 1 what is drawn hardly knows what is given: the mean of a number with
+        correlation .9 is 30 % too near to 0, by 10 it is 2 % (`inpaint`).
       tolerance: of "adaptive", which of the grid takes the ends alone.
       rho: of the grid "karras".
     """
 
     name: str = "ancestral"
     grid: str = "even"
-    steps: int = number(200, least=1)
+    steps: int = number(200, least=1, most=MOST_STEPS)
     eta: float = number(0.0, least=0, most=1)
-    variance: Literal["small", "large"] = "small"
-    rate: float = number(2e-5, above=0)
-    snr: float = number(0.16, above=0)
-    corrector_steps: int = number(1, least=1)
-    tolerance: float = number(1e-4, above=0)
-    rho: float = number(7.0, above=0)
+    variance: Variance = "small"
+    rate: float = number(2e-5, above=0, most=1)
+    snr: float = number(0.16, above=0, most=10)
+    corrector_steps: int = number(1, least=1, most=MOST_STEPS)
+    resampling_steps: int = number(10, least=1, most=MOST_STEPS)
+    tolerance: float = number(1e-4, least=1e-12, most=0.1)
+    rho: float = number(7.0, above=0, most=100)
 
     def __post_init__(self):
         choose(self.name, SAMPLERS, "sampler")
@@ -379,7 +399,7 @@ def make(config: Config) -> Callable[..., Array]:
         if part is None:
             x = sampler(key, process, predict, x, times, **own)
         else:
-            x = inpaint(key, process, predict, x, times, *part, config.corrector_steps)
+            x = inpaint(key, process, predict, x, times, *part, **config.own(inpaint))
         # What is left of noise at the last time is taken away: Jolicoeur-Martineau et al. 2021.
         x = predict(jnp.asarray(process.start), x).x
         return x if part is None else jnp.where(part[1], part[0], x)

@@ -17,16 +17,18 @@ from __future__ import annotations
 
 import inspect
 import math
+import operator
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from genjax_zoo import typed
 from genjax_zoo.contract import Array, ConfigError
-from genjax_zoo.typed import choose, number
+from genjax_zoo.typed import MOST_STEPS, choose, number
 
 Schedule = Callable[[Array], Array]
 """(t) -> a number for each t, of the same shape; a smooth function."""
@@ -157,23 +159,23 @@ def rectified_flow(start: float = 1e-3, end: float = 0.999) -> Process:
     return Process(lambda t: 1 - t, lambda t: t, start, end)
 
 
-def discrete(beta: Array) -> Process:
+def discrete(beta: np.ndarray) -> Process:
     """The chain of T steps with variances β_1 .. β_T, read at times i / T: Ho et al. 2020.
 
     Between those times log SNR is interpolated; the first step, from data without noise, has none.
     """
     # log ᾱ_i = Σ_{j ≤ i} log(1 - β_j)
-    log_alpha = 0.5 * jnp.cumsum(jnp.log1p(-beta))
-    at = (1 + jnp.arange(len(beta))) / len(beta)
-    log_snr = 2 * log_alpha - jnp.log(-jnp.expm1(2 * log_alpha))
-    snr = lambda t: jnp.interp(t, at, log_snr)
+    log_alpha = 0.5 * np.cumsum(np.log1p(-np.asarray(beta, np.float64)))
+    at = (1 + np.arange(len(beta))) / len(beta)
+    log_snr = 2 * log_alpha - np.log(-np.expm1(2 * log_alpha))
+    snr = lambda t: jnp.interp(t, *(jnp.asarray(each, float) for each in (at, log_snr)))
     alpha = lambda t: jnp.sqrt(jax.nn.sigmoid(snr(t)))
     return Process(alpha, lambda t: jnp.sqrt(jax.nn.sigmoid(-snr(t))), 1 / len(beta), 1.0)
 
 
-def linear_betas(steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> Array:
+def linear_betas(steps: int = 1000, first: float = 1e-4, last: float = 0.02) -> np.ndarray:
     """β_1 .. β_T of Ho et al. 2020, section 4."""
-    return jnp.linspace(first, last, steps)
+    return np.linspace(first, last, steps)
 
 
 def of_log_snr(log_snr: Schedule, start: float = 0.0, end: float = 1.0) -> Process:
@@ -254,21 +256,31 @@ class Ends:
       most, least: λ at the ends of "learnt".
     """
 
-    beta_min: float | None = None
-    beta_max: float | None = None
-    sigma_min: float | None = None
-    sigma_max: float | None = None
-    start: float | None = None
-    end: float | None = None
-    steps: int | None = number(None, least=1)
-    first: float | None = None
-    last: float | None = None
-    most: float | None = None
-    least: float | None = None
+    beta_min: float | None = number(None, least=0)
+    beta_max: float | None = number(None, above=0)
+    sigma_min: float | None = number(None, above=0)
+    sigma_max: float | None = number(None, above=0)
+    start: float | None = number(None, least=0, below=1)
+    end: float | None = number(None, above=0, most=1)
+    steps: int | None = number(None, least=1, most=MOST_STEPS)
+    first: float | None = number(None, above=0, below=1)
+    last: float | None = number(None, above=0, below=1)
+    most: float | None = number(None, least=-100, most=100)
+    least: float | None = number(None, least=-100, most=100)
 
     def chosen(self) -> dict[str, Any]:
         """Those that are not None."""
         return {name: value for name, value in vars(self).items() if value is not None}
+
+
+_RISING = (
+    ("beta_min", "beta_max", operator.le),
+    ("sigma_min", "sigma_max", operator.lt),
+    ("start", "end", operator.lt),
+    ("first", "last", operator.le),
+    ("least", "most", operator.lt),
+)
+"""The ends of which the first lies below the second; β may also stay where it is."""
 
 
 def make(name: str, ends: Ends | None = None) -> Callable[..., Process]:
@@ -279,12 +291,18 @@ def make(name: str, ends: Ends | None = None) -> Callable[..., Process]:
     """
     process = choose(name, {**PROCESSES, "learnt": learnt}, "process")
     chosen = ends.chosen() if ends else {}
-    own = [p for p in inspect.signature(process).parameters if p != "eta"]
+    signature = inspect.signature(process)
+    own = [p for p in signature.parameters if p != "eta"]
     unknown = sorted(set(chosen) - set(own))
     if unknown:
         raise ConfigError(
             f"process {name!r} is not made of {', '.join(unknown)}; it takes {', '.join(own)}."
         )
+    for low, high, below in _RISING:
+        if low in own and high in own:
+            a, b = (chosen.get(end, signature.parameters[end].default) for end in (low, high))
+            if not below(a, b):
+                raise ConfigError(f"process {name!r}: {low}={a} should lie below {high}={b}.")
     if name == "learnt":
         return lambda eta: learnt(eta, **chosen)
     made = process(**chosen)

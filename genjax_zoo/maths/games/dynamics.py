@@ -28,7 +28,7 @@ import optax
 
 from genjax_zoo import typed
 from genjax_zoo.contract import Array, Batch, ConfigError, Info, Key
-from genjax_zoo.typed import choose, number
+from genjax_zoo.typed import MOST_LAYERS, choose, number
 
 Players = dict[str, Any]
 """{player: its parameters}."""
@@ -277,7 +277,7 @@ class Config:
 
     name: str = "alternating"
     gamma: float = number(10.0, least=0)
-    k: int = number(1, least=1)
+    k: int = number(1, least=1, most=MOST_LAYERS)
 
     @property
     def parts(self) -> int:

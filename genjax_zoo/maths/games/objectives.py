@@ -16,7 +16,7 @@ import optax
 
 from genjax_zoo import typed
 from genjax_zoo.contract import Array, ConfigError, Info, Key
-from genjax_zoo.typed import choose, number
+from genjax_zoo.typed import MOST_LAYERS, choose, number
 
 Critic = Callable[[Array], Array]
 """x [B, ...] -> a [B], each example by itself."""
@@ -185,7 +185,7 @@ class Config:
     r2: float = number(0.0, least=0)
     clip: float = number(0.0, least=0)
     instance_noise: float = number(0.0, least=0)
-    pack: int = number(1, least=1)
+    pack: int = number(1, least=1, most=MOST_LAYERS)
     generator_rate: float = number(1.0, above=0)
 
     def __post_init__(self):

@@ -20,13 +20,11 @@ def error(joint: Array, label: Array) -> Array:
 def info(joint: Array, label: Array) -> Info:
     """What a step says: `error`, in the mean, and `labels_outside`, NaN where a label is no class.
 
-    A label may be traced, and then nothing else can refuse it.
+    A label may be traced, and then nothing else can refuse it. Of one class there is no error.
     """
     outside = jnp.any((label < 0) | (label >= joint.shape[-1]))
-    return {
-        "error": jnp.mean(error(joint, label)),
-        "labels_outside": jnp.where(outside, jnp.nan, 0.0),
-    }
+    missed = {"error": jnp.mean(error(joint, label))} if joint.shape[-1] > 1 else {}
+    return missed | {"labels_outside": jnp.where(outside, jnp.nan, 0.0)}
 
 
 def measures(

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 
 from genjax_zoo.contract import Array, Key
 from genjax_zoo.maths.inference.matrices import exactly
+from genjax_zoo.maths.probability.scales import varies
 
 _SMALLEST = 1e-30
 """The least number that anything is divided by, and the least probability of a draw."""
@@ -83,10 +84,13 @@ def k_means_of_classes(
     counted = member.sum(1, keepdims=True)
     known = (~jnp.isnan(x)) * counted
     n = jnp.maximum(known.sum(0), 1)
-    mean = jnp.where(known > 0, x, 0).sum(0) / n
+    # About a number of each feature's own, so that of a constant nothing is left.
+    own = jnp.take_along_axis(x, jnp.argmax(known, axis=0, keepdims=True), axis=0)
+    own = jnp.where(jnp.isnan(own), 0, own)
+    mean = own[0] + jnp.where(known > 0, x - own, 0).sum(0) / n
     z = jnp.where(known > 0, x - mean, 0)
     std = jnp.sqrt((z**2).sum(0) / n)
-    std = jnp.where(std > 0, std, 1)
+    std = jnp.where(varies(std**2, mean), std, 1)
     z = z / std
     keys = jax.random.split(key, member.shape[1])
     of_class = lambda key, w: k_means(key, z, w, K, iterations)

@@ -22,6 +22,7 @@ from jax.scipy.linalg import solve_triangular
 
 from genjax_zoo.contract import Array
 from genjax_zoo.maths.inference.matrices import exactly
+from genjax_zoo.maths.probability.scales import varies
 
 Form = Literal["full", "tied", "diagonal", "spherical"]
 """How the covariances are made."""
@@ -243,9 +244,10 @@ def estimate(form: Form, s: Moments, pseudo_counts: float, ridge: float) -> Gaus
     # V_d, the variance within Gaussians, and V_d + Σ_m n_m / n (μ_md - μ_d)², over all data
     share = (n / jnp.maximum(total, _SMALLEST))[:, None]
     within = own.sum(0) / jnp.maximum(total, _SMALLEST)
-    overall = within + jnp.sum(share * (mean - jnp.sum(share * mean, 0)) ** 2, 0)
+    centre = jnp.sum(share * mean, 0)
+    overall = within + jnp.sum(share * (mean - centre) ** 2, 0)
     # A feature that never changed may yet: it is as uncertain as the others are in the mean.
-    floor = ridge * jnp.where(overall > 0, overall, jnp.mean(overall))
+    floor = ridge * jnp.where(varies(overall, centre), overall, jnp.mean(overall))
     floor = jnp.maximum(floor, _SMALLEST)
 
     def shrunk(scatter: Array, n: Array, target: Array) -> Array:

@@ -82,6 +82,9 @@ def _names(text: str, where: str) -> tuple[str, ...]:
     return names
 
 
+MOST_STATES = 10**6
+
+
 def nodes_of(text: str, states: str = "") -> tuple[Node, ...]:
     """The nodes of a product such as "P(A) P(B | A)", or of one of NETS, in the order written.
 
@@ -104,9 +107,10 @@ def nodes_of(text: str, states: str = "") -> tuple[Node, ...]:
         name, _, value = (part.strip() for part in item.partition("="))
         if name not in size:
             raise ConfigError(f"bayes_net: states: {nearest(name, size, 'node')}")
-        if value != "real" and not (value.isdecimal() and int(value) >= 2):
+        if value != "real" and not (value.isdecimal() and 2 <= float(value) <= MOST_STATES):
             raise ConfigError(
-                f"bayes_net: states: {item!r} should be NAME=NUMBER of at least 2, or NAME=real."
+                f"bayes_net: states: {item!r} should be NAME=NUMBER of 2 .. {MOST_STATES}, or "
+                "NAME=real."
             )
         size[name] = 0 if value == "real" else int(value)
     neighbours = OFFSETS if "pixel" in parents else {}

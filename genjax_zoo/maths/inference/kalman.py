@@ -14,11 +14,11 @@ C P Cᵀ + R, where that is small or R is no diagonal (R may then be 0), or by w
 
 where a frame of thousands of pixels costs its products with C, and no matrix of its size is formed.
 
-`_join` makes one stretch of time of two that follow each other; it is associative, so that a series
-is filtered and smoothed in O(log T) joins on a machine that is wide enough (Särkkä & García-
-Fernández, Temporal parallelization of Bayesian smoothers, 2021). The smoother meets a forward
-filter with a backward one (Fraser & Potter 1969), and inverts no covariance: those of states that
-are known exactly, such as the lags of an autoregression, are singular.
+`join` (stretches.py) makes one stretch of time of two that follow each other; it is associative, so
+that a series is filtered and smoothed in O(log T) joins on a machine that is wide enough. The
+smoother meets a forward filter with a backward one (Fraser & Potter 1969), and inverts no
+covariance: those of states that are known exactly, such as the lags of an autoregression, are
+singular. Of a diffuse start, the stretch from before the first time is as good as any other.
 
 Floor 1. One series [T, p] at a time; jax.vmap takes several. In float64 where its arrays are.
 """
@@ -34,6 +34,14 @@ from flax import struct
 
 from genjax_zoo.contract import Array, Key
 from genjax_zoo.maths.inference.matrices import exactly, matvec, root, solve, symmetric
+from genjax_zoo.maths.inference.stretches import (
+    Stretch,
+    conditioned,
+    integrated,
+    join,
+    so_far,
+    tell,
+)
 
 _LOG_2PI = math.log(2 * math.pi)
 
@@ -50,6 +58,9 @@ class System:
       R: covariance of the emission's noise: [p, p], or its diagonal [p].
       m1: mean of the first state [q].
       P1: its covariance [q, q].
+      diffuse: [q], not 0 where nothing at all is known of a number of the first state, whose
+        variance is without end (an exact diffuse start, about m1). Its value is the variance that
+        stands in where a number has to be drawn all the same. None for none.
     """
 
     A: Array
@@ -59,6 +70,7 @@ class System:
     R: Array
     m1: Array
     P1: Array
+    diffuse: Array | None = None
 
 
 class Filtered(NamedTuple):
@@ -67,7 +79,8 @@ class Filtered(NamedTuple):
     Attributes:
       mean, cov: of p(x_t | y_1 .. y_t): [T, q], [T, q, q].
       predicted_mean, predicted_cov: of p(x_t | y_1 .. y_t-1).
-      log_prob: log p(y_t | y_1 .. y_t-1) [T] nats; 0 where all of y_t is missing.
+      log_prob: log p(y_t | y_1 .. y_t-1) [T] nats; 0 where all of y_t is missing. Of a diffuse
+        start their sum is the diffuse likelihood, see `log_prob`.
     """
 
     mean: Array
@@ -187,62 +200,24 @@ def _predict(system: System, mean: Array, cov: Array) -> tuple[Array, Array]:
     return system.A @ mean, symmetric(system.A @ cov @ system.A.T + system.Q)
 
 
-class _Stretch(NamedTuple):
-    """What times s .. t together make of the state x before them: with x' the state at t,
-
-        p(x', y_s .. y_t | x) ∝ N(x'; F x + b, V) exp(ηᵀx - ½ xᵀJ x)
-
-    Attributes:
-      F, b, V: where the state goes [q, q], [q], [q, q].
-      eta, J: what these times say of the state before them [q], [q, q].
-    """
-
-    F: Array
-    b: Array
-    V: Array
-    eta: Array
-    J: Array
-
-
-def _join(early: _Stretch, late: _Stretch) -> _Stretch:
-    """Two stretches, of which the second follows the first, as one; over any leading axes.
-
-    Between them lies x ~ N(F x_before + b, V), of which the late one says η and J: so one solve,
-    by I + V J, is all there is (Särkkä & García-Fernández 2021, lemma 8).
-    """
-    F, b, V = _conditioned(early.F, early.b, early.V, late.eta, late.J)
-    return _Stretch(
-        F=late.F @ F,
-        b=matvec(late.F, b) + late.b,
-        V=symmetric(late.F @ V @ late.F.mT) + late.V,
-        eta=early.eta + matvec(early.F.mT, late.eta - matvec(late.J, b)),
-        J=early.J + symmetric(early.F.mT @ late.J @ F),
-    )
-
-
-def _conditioned(F: Array, b: Array, V: Array, eta: Array, J: Array) -> tuple[Array, Array, Array]:
-    """N(x; F x_before + b, V) exp(ηᵀx - ½ xᵀJ x) is again one N: its F, b and V.
-
-    (I + V J)⁻¹ [F, b + V η, V]
-    """
-    q = b.shape[-1]
-    right = jnp.concatenate([F, (b + matvec(V, eta))[..., None], V], -1)
-    found, _ = solve(jnp.eye(q, dtype=b.dtype) + V @ J, right)
-    return found[..., : F.shape[-1]], found[..., -q - 1], symmetric(found[..., -q:])
-
-
-def _stretches(system: System, y: Array, S: Array | None) -> _Stretch:
+def _each_time(system: System, y: Array, S: Array | None) -> Stretch:
     """Each time as a stretch of its own; the first one knows where the state comes from."""
     zero = jnp.zeros_like(system.m1)
 
-    def one(y: Array, S: Array | None) -> _Stretch:
+    def one(y: Array, S: Array | None) -> Stretch:
         now = _observe(system, y, S, zero, system.Q)
         eta, J = system.A.T @ now.eta, symmetric(system.A.T @ now.J @ system.A)
-        return _Stretch(now.gain @ system.A, now.mean, now.cov, eta, J)
+        return Stretch(now.gain @ system.A, now.mean, now.cov, eta, J)
 
     first = _observe(system, y[0], None if S is None else S[0], system.m1, system.P1)
     none = jnp.zeros_like(system.Q)
-    start = _Stretch(none, first.mean, first.cov, zero, none)
+    start = Stretch(none, first.mean, first.cov, zero, none)
+    if system.diffuse is not None:
+        # x_1 = m_1 + δ + N(0, P_1): what comes before the first state is δ, of which nothing is
+        # known.
+        D = jnp.diag((system.diffuse > 0).astype(zero.dtype))
+        eta, J = D @ first.eta, D @ first.J @ D
+        start = start._replace(F=first.gain @ D, eta=eta, J=J)
     return jax.tree.map(lambda all_, x: all_.at[0].set(x), jax.vmap(one)(y, S), start)
 
 
@@ -260,8 +235,8 @@ def filter(system: System, y: Array, parallel: bool = False) -> Filtered:
         one after the other.
     """
     S = _precision(system, y)
-    if parallel:
-        return _filter_at_once(system, y, S, _stretches(system, y, S))
+    if parallel or system.diffuse is not None:
+        return _filter_at_once(system, y, S, so_far(_each_time(system, y, S), parallel))
 
     def step(predicted: tuple[Array, Array], at: tuple[Array, Array | None]):
         m, P = predicted
@@ -271,59 +246,100 @@ def filter(system: System, y: Array, parallel: bool = False) -> Filtered:
     return jax.lax.scan(step, (system.m1, system.P1), (y, S))[1]
 
 
-def _filter_at_once(system: System, y: Array, S: Array | None, times: _Stretch) -> Filtered:
-    whole = jax.lax.associative_scan(_join, times)
-    mean, cov = whole.b, whole.V
-    m, P = jax.vmap(_predict, (None, 0, 0))(system, mean[:-1], cov[:-1])
-    m, P = jnp.concatenate([system.m1[None], m]), jnp.concatenate([system.P1[None], P])
+def _filter_at_once(system: System, y: Array, S: Array | None, whole: Stretch) -> Filtered:
+    """What the times so far say, as `so_far` has joined them."""
+
+    def ahead(mean: Array, cov: Array, P1: Array) -> tuple[Array, Array]:
+        m, P = jax.vmap(_predict, (None, 0, 0))(system, mean[:-1], cov[:-1])
+        return jnp.concatenate([system.m1[None], m]), jnp.concatenate([P1[None], P])
+
+    m, P = ahead(whole.b, whole.V, system.P1)
     log_prob = jax.vmap(lambda y, S, m, P: _observe(system, y, S, m, P).log_prob)(y, S, m, P)
-    return Filtered(mean, cov, m, P, log_prob)
+    if system.diffuse is None:
+        return Filtered(whole.b, whole.V, m, P, log_prob)
+    # All this was given δ = 0, and is affine in it.
+    told = jax.vmap(tell, (None, 0, 0))(system.diffuse, whole.eta, whole.J)
+    mean, cov = integrated(whole.F, whole.b, whole.V, told)
+    more = jnp.diff(told.log, prepend=jnp.zeros_like(told.log[:1]))
+    P1 = system.P1 + jnp.diag(system.diffuse)
+    return Filtered(mean, cov, *ahead(mean, cov, P1), log_prob + more)
 
 
 def log_prob(system: System, y: Array, parallel: bool = False) -> Array:
-    """log p(y) [] nats of a series [T, p]; what is missing is integrated out."""
+    """log p(y) [] nats of a series [T, p]; what is missing is integrated out.
+
+    Of a diffuse start it is the diffuse likelihood, that of all numbers but those which first tell
+    the k diffuse ones:
+
+        log ∫ p(y | x_1) dx_1 = lim_κ→∞ [log p(y) + k/2 log 2πκ]
+
+    where κ is their variance. Durbin & Koopman, Time series analysis by state space methods, 2012,
+    have chapter 5 of it, and k/2 log 2π less in equation 7.4.
+    """
     return jnp.sum(filter(system, y, parallel).log_prob)
 
 
-def _backwards(system: System, y: Array, parallel: bool) -> tuple[Filtered, _Stretch, _Stretch]:
-    """(filtered; each time; for each t, what all later times say of x_t in eta and J)."""
+class _Both(NamedTuple):
+    """A series from both sides.
+
+    Attributes:
+      found: what the times up to each say.
+      times: each time as a stretch.
+      rest: what all later times say of x_t, in eta and J.
+      mean, cov: of p(x_t | y), which is where the two meet.
+    """
+
+    found: Filtered
+    times: Stretch
+    rest: Stretch
+    mean: Array
+    cov: Array
+
+
+def _from_both_sides(system: System, y: Array, parallel: bool) -> _Both:
     S = _precision(system, y)
-    times = _stretches(system, y, S)
+    times = _each_time(system, y, S)
     # After the last time comes nothing, which says nothing.
     end = jax.tree.map(lambda a: jnp.zeros_like(a[:1]), times)
-    if parallel:
-        found = _filter_at_once(system, y, S, times)
-        # Stretches t+1 .. T for every t: scanned from the end, so what comes second is earlier.
-        rest = jax.lax.associative_scan(lambda a, b: _join(b, a), times, reverse=True)
+    if parallel or system.diffuse is not None:
+        whole = so_far(times, parallel)
+        found = _filter_at_once(system, y, S, whole)
     else:
         found = filter(system, y)
+        whole = times._replace(F=jnp.zeros_like(found.cov), b=found.mean, V=found.cov)
+    if parallel:
+        # Stretches t+1 .. T for every t: scanned from the end, so what comes second is earlier.
+        rest = jax.lax.associative_scan(lambda a, b: join(b, a), times, reverse=True)
+    else:
 
-        def back(later: _Stretch, now: _Stretch) -> tuple[_Stretch, _Stretch]:
-            both = _join(now, later)
+        def back(later: Stretch, now: Stretch) -> tuple[Stretch, Stretch]:
+            both = join(now, later)
             return both, both
 
         last = jax.tree.map(lambda a: a[0], end)
         rest = jax.lax.scan(back, last, times, reverse=True)[1]
-    return found, times, jax.tree.map(lambda a, e: jnp.concatenate([a[1:], e]), rest, end)
+    rest = jax.tree.map(lambda a, e: jnp.concatenate([a[1:], e]), rest, end)
+    # N(x_t; F δ + b, V), of which the rest says η and J
+    F, mean, cov = conditioned(whole.F, whole.b, whole.V, rest.eta, rest.J)
+    if system.diffuse is not None:
+        mean, cov = integrated(F, mean, cov, tell(system.diffuse, whole.eta[-1], whole.J[-1]))
+    return _Both(found, times, rest, mean, cov)
 
 
 @exactly
 def smooth(system: System, y: Array, parallel: bool = False) -> Smoothed:
     """p(x_t, x_t-1 | y) for all t, from the whole series; arguments as those of `filter`."""
-    found, times, rest = _backwards(system, y, parallel)
-    # N(x_t; m, P), of which the rest says η and J
-    _, mean, cov = _conditioned(jnp.zeros_like(found.cov), found.mean, found.cov, rest.eta, rest.J)
+    found, times, rest, mean, cov = _from_both_sides(system, y, parallel)
     # p(x_t | x_t-1, y) = N(G x_t-1 + g, ..)  and so  Cov(x_t, x_t-1 | y) = G Cov(x_t-1 | y)
-    G, _, _ = _conditioned(times.F, times.b, times.V, rest.eta, rest.J)
+    G, _, _ = conditioned(times.F, times.b, times.V, rest.eta, rest.J)
     return Smoothed(mean, cov, G[1:] @ cov[:-1], found)
 
 
 @exactly
 def draw(key: Key, system: System, y: Array, parallel: bool = False) -> Array:
     """x ~ p(x_1 .. x_T | y) [T, q]: the states of a series, drawn together."""
-    found, times, rest = _backwards(system, y, parallel)
-    _, mean, cov = _conditioned(jnp.zeros_like(found.cov), found.mean, found.cov, rest.eta, rest.J)
-    G, g, V = _conditioned(times.F, times.b, times.V, rest.eta, rest.J)
+    _, times, rest, mean, cov = _from_both_sides(system, y, parallel)
+    G, g, V = conditioned(times.F, times.b, times.V, rest.eta, rest.J)
     noise = jax.random.normal(key, mean.shape, mean.dtype)
     first = mean[0] + root(cov[0]) @ noise[0]
     shift = g[1:] + matvec(root(V[1:]), noise[1:])
@@ -347,7 +363,8 @@ def simulate(
     `start` is the mean [q] and the covariance [q, q] of its first state, the system's by default.
     """
     key_first, key_w, key_u = jax.random.split(key, 3)
-    m, P = (system.m1, system.P1) if start is None else start
+    spread = 0 if system.diffuse is None else jnp.diag(system.diffuse)
+    m, P = (system.m1, system.P1 + spread) if start is None else start
     x1 = m + root(P) @ jax.random.normal(key_first, m.shape, m.dtype)
     w = jax.random.normal(key_w, (length, m.size), m.dtype) @ root(system.Q).T
 

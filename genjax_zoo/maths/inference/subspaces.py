@@ -19,11 +19,16 @@ def centred(y: Array) -> tuple[Array, Array, Array]:
     """(mean d [p], y - d with 0 where it is missing [B, T, p], variance [p]) of what is known."""
     known = ~jnp.isnan(y)
     n = jnp.maximum(jnp.sum(known, (0, 1)), 1)
-    d = jnp.sum(jnp.where(known, y, 0), (0, 1)) / n
+    mean = lambda a: jnp.sum(jnp.where(known, a, 0), (0, 1)) / n
+    d = mean(y)
+    # Again, for a sum of large numbers is rounded.
+    d = d + mean(y - d)
     e = jnp.where(known, y - d, 0)
     variance = jnp.sum(e**2, (0, 1)) / n
-    # A pixel that never changes has a little of what the others have.
-    return d, e, jnp.maximum(variance, jnp.maximum(1e-3 * jnp.mean(variance), 1e-12))
+    # A pixel that never changes has a little of what the others have; where none changes, what
+    # rounding leaves of it.
+    rounding = jnp.maximum(jnp.max((jnp.finfo(y.dtype).eps * d) ** 2), 1e-24)
+    return d, e, jnp.maximum(variance, jnp.maximum(1e-3 * jnp.mean(variance), rounding))
 
 
 def principal(x: Array, q: int) -> Array:
@@ -81,13 +86,20 @@ def rotation(key: Key, d: Array, variance: Array, q: int, radius: float = 0.9) -
     return System(A, (1 - radius**2) * V, C, d, variance / 2, jnp.zeros(q, d.dtype), V)
 
 
-def local_level(variance: Array, diffuse: float) -> System:
-    """A = C = I, d = 0: half of the variance moves the level, half is noise.
+def local_level(d: Array, variance: Array, wide: float = 100.0) -> System:
+    """A = C = I: half of the variance moves the level, half is noise.
 
-    `diffuse` is the variance of the first level, whose mean is 0.
+    States are levels less d, the mean of the data, so that none is large beside its changes.
+
+    Args:
+      d: that mean [p].
+      variance: of each number [p].
+      wide: the first level is N(d, `wide` times the variance), whatever the units.
     """
     eye, zero = jnp.eye(variance.size, dtype=variance.dtype), jnp.zeros_like(variance)
-    return System(eye, jnp.diag(variance / 2), eye, zero, variance / 2, zero, eye * diffuse)
+    return System(
+        eye, jnp.diag(variance / 2), eye, d, variance / 2, zero, jnp.diag(wide * variance)
+    )
 
 
 def autoregression(d: Array, variance: Array, lags: int) -> System:

@@ -35,7 +35,7 @@ from genjax_zoo.contract import (
     Once,
     State,
 )
-from genjax_zoo.typed import number
+from genjax_zoo.typed import MOST_STEPS, number
 
 
 class Path(NamedTuple):
@@ -68,8 +68,8 @@ class Config:
       block: chains held at once, which `chains` is a multiple of; 0 holds all.
     """
 
-    temperatures: int = number(1000, least=1)
-    chains: int = number(100, least=2)
+    temperatures: int = number(1000, least=1, most=MOST_STEPS)
+    chains: int = number(100, least=2, most=MOST_STEPS)
     schedule: Literal["linear", "published"] = "linear"
     block: int = number(0, least=0)
 

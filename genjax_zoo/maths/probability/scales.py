@@ -68,3 +68,13 @@ def maximise(sums: Sums) -> Scale:
     mean = sums.first / sums.count
     variance = sums.second / sums.count - mean**2
     return Scale(mean, jnp.sqrt(jnp.maximum(variance, 1e-8)))
+
+
+def varies(variance: Array, mean: Array) -> Array:
+    """Whether numbers vary, and not only by rounding: bool, like their variance and their mean.
+
+    What is constant, and not 0, has a mean that may be off by a unit in the last place, and the
+    variance that this leaves it.
+    """
+    least = 2 * jnp.finfo(jnp.result_type(mean)).eps * jnp.abs(mean)
+    return variance > least**2

@@ -31,7 +31,7 @@ import jax.numpy as jnp
 from genjax_zoo import typed
 from genjax_zoo.contract import Array, Batch, ConfigError, Info
 from genjax_zoo.maths.sequences import kl
-from genjax_zoo.typed import choose, number
+from genjax_zoo.typed import MOST_LAYERS, MOST_STEPS, choose, number
 
 
 class Attempts(NamedTuple):
@@ -180,7 +180,7 @@ class Config:
     """
 
     name: str = "leave_one_out"
-    group: int = number(4, least=1)
+    group: int = number(4, least=1, most=MOST_STEPS)
     beta: float = number(0.1, above=0)
     kl: Literal["k1", "k2", "k3"] = "k1"
     kl_in: Literal["reward", "loss", "weighted"] = "reward"
@@ -190,8 +190,8 @@ class Config:
     decay: float = number(0.95, least=0, most=1)
     value_weight: float = number(0.5, least=0)
     clip: float = number(0.2, least=0, below=1)
-    passes: int = number(1, least=1)
-    minibatches: int = number(1, least=1)
+    passes: int = number(1, least=1, most=MOST_LAYERS)
+    minibatches: int = number(1, least=1, most=MOST_STEPS)
 
     def __post_init__(self):
         if choose(self.name, ESTIMATORS, "estimator").groups and self.group < 2:

@@ -11,6 +11,7 @@ import errno
 import json
 import os
 import pathlib
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -24,6 +25,7 @@ from orbax.checkpoint import checkpoint_managers, multihost
 
 from genjax_zoo.contract import CheckpointError
 from genjax_zoo.learn.state import settle
+from genjax_zoo.run.record import schema
 from genjax_zoo.run.record.progress import log
 
 BARRIER_SECONDS = int(os.environ.get("GENJAX_ZOO_BARRIER_SECONDS", "300"))
@@ -136,16 +138,14 @@ class Checkpoints:
                 for torn in sorted(self.folder.glob("*.orbax-checkpoint-tmp*")):
                     log(f"the save {torn.name} was cut off before it was whole; it is removed")
             for scores in sorted(self.folder.glob("*/metrics/metrics")):
-                try:
-                    json.loads(scores.read_text())
-                except ValueError as error:
-                    step = int(scores.parents[1].name)
+                step = scores.parents[1].name
+                if step.isdecimal() and not _is_score(scores):
                     if read_only:
                         raise CheckpointError(
                             f"the score of the checkpoint of step {step} in {self.folder} is "
                             "damaged; train on in this workdir, which sets it aside."
-                        ) from error
-                    self._set_aside(step, "its score cannot be read")
+                        )
+                    self._set_aside(int(step), "its score cannot be read")
         barrier("checkpoints looked over")
 
     def _set_aside(self, step: int, why: str) -> None:
@@ -261,6 +261,9 @@ class Checkpoints:
         except Exception as error:
             self._not_now(error, step)
             raise Damaged(f"its description cannot be read ({_first_line(error)})") from error
+        wrong = schema.problem(about, schema.ABOUT)
+        if wrong:
+            raise Damaged(f"its description cannot be read ({wrong})")
         # What a state has put down until that step was not saved.
         like = settle(like, step)
         self._same_model(about, like, step)
@@ -271,9 +274,10 @@ class Checkpoints:
             self._not_now(error, step)
             raise Damaged(f"it cannot be read ({_first_line(error)})") from error
         now = fingerprint(state)
-        wrong = [name for name, value in about["fingerprint"].items() if now.get(name) != value]
-        if wrong:
-            raise Damaged(f"{wrong[0]} is not what was saved")
+        prints = about["fingerprint"]
+        changed = [name for name, value in now.items() if prints.get(name) != value]
+        if changed:
+            raise Damaged(f"{changed[0]} is not what was saved")
         return state
 
     def _not_now(self, error: BaseException, step: int) -> None:
@@ -291,16 +295,24 @@ class Checkpoints:
         if about["family"] == self.family and arrays == expected:
             return
         differing = sorted(k for k in arrays | expected if arrays.get(k) != expected.get(k))
-        detail = ""
-        if differing:
-            name = differing[0]
-            detail = (
-                f" {len(differing)} arrays differ, the first is {name}: "
-                f"{arrays.get(name, 'absent')} there, {expected.get(name, 'absent')} here."
+        where = self.folder / str(step)
+        if about["family"] != self.family:
+            raise CheckpointError(
+                f"the checkpoint {where} is of a {about['family']!r}, and this run's model is a "
+                f"{self.family!r}. Use another workdir."
             )
+        wide, narrow = ("64[" in str(side.get(differing[0])) for side in (arrays, expected))
+        if wide != narrow:
+            raise CheckpointError(
+                f"the checkpoint {where} holds numbers of {'64' if wide else '32'} bits, and this "
+                f"process works with {'32' if wide else '64'}: "
+                f"{'set JAX_ENABLE_X64=1' if wide else 'unset JAX_ENABLE_X64'} to go on with it."
+            )
+        name = differing[0]
         raise CheckpointError(
-            f"the checkpoint {self.folder / str(step)} is of another model (a "
-            f"{about['family']!r}; this run's is {self.family!r}).{detail} Use another workdir."
+            f"the checkpoint {where} is of another model than this run's {self.family!r}: "
+            f"{len(differing)} arrays differ, the first is {name}: {arrays.get(name, 'absent')} "
+            f"there, {expected.get(name, 'absent')} here. Use another workdir."
         )
 
     def restore_latest(self, like: Any) -> tuple[int, Any] | None:
@@ -342,6 +354,14 @@ def _everywhere(ok: bool, name: str) -> bool:
     return bool(np.all(multihost_utils.process_allgather(np.asarray(ok))))
 
 
+def _is_score(path: pathlib.Path) -> bool:
+    """Whether a file holds what the best checkpoint is judged by."""
+    try:
+        return schema.problem(json.loads(path.read_text()), schema.SCORE) is None
+    except ValueError:
+        return False
+
+
 def _first_line(error: BaseException) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
@@ -357,4 +377,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _reason(error: BaseException) -> str:
     """What the operating system said, if it lies beneath; else the error's first line."""
     said = [c.strerror for c in _causes(error) if isinstance(c, OSError) and c.strerror]
+    # tensorstore spells it out at the end of a long line.
+    spelt = re.search(r"os_error_code='(\d+)'", str(error))
+    if not said and spelt:
+        said = [os.strerror(int(spelt[1]))]
     return said[0] if said else _first_line(error)

@@ -12,6 +12,7 @@ from typing import Any
 
 from genjax_zoo.contract import ConfigError
 from genjax_zoo.run.config import assemble
+from genjax_zoo.run.record import recipe
 from genjax_zoo.run.record.page import Html, number, quiet, tag
 from genjax_zoo.run.record.reading import mapping, sequence
 
@@ -174,8 +175,11 @@ def _duration(seconds: Any) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min {rest} s"
 
 
-def again(starts: Sequence[Mapping]) -> Html:
-    """What to type to run it again."""
+def again(starts: Sequence[Mapping], workdir: pathlib.Path) -> Html:
+    """What to type to run it again: what was kept of it, or the command of a run that kept less."""
+    told = recipe.again(starts, workdir)
+    if told is not None:
+        return tag("div", tag("pre", "\n".join(told.lines)), *map(quiet, told.remarks))
     command = command_of(starts)
     if not command:
         return quiet("The command was not recorded.")

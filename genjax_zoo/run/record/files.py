@@ -38,8 +38,12 @@ def make_writable(folder: pathlib.Path, flag: str = "--workdir") -> None:
         # Not empty: a full disk still takes names.
         probe.write_bytes(bytes(4096))
     except OSError as error:
-        taken = next((p for p in (folder, *folder.parents) if p.is_file()), None)
-        why = f"{taken} is a file" if taken else error.strerror or error
+        why = error.strerror or error
+        for part in (folder, *folder.parents):
+            if part.is_file():
+                why = f"{part} is a file"
+            elif part.is_symlink() and not part.exists():
+                why = f"{part} is a link to nothing"
         raise ZooError(
             f"{flag}={folder} cannot be written: {why}. Choose another folder, or free some room."
         ) from error

@@ -9,7 +9,7 @@ import contextlib
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, cast
 
 from rich.console import Console
 from rich.progress import (
@@ -27,8 +27,8 @@ LONG = 30.0
 
 
 def log(text: str) -> None:
-    """One line of news on stderr; a run whose reader has gone needs none, and goes on."""
-    with contextlib.suppress(BrokenPipeError):
+    """One line of news on stderr; where the reader or the terminal has gone, the run goes on."""
+    with contextlib.suppress(OSError):
         print(text, file=sys.stderr, flush=True)
 
 
@@ -145,10 +145,10 @@ class Measuring:
         now = time.time()
         if (name, of) != (self._name, self._of) or done <= self._done:
             self._name, self._of, self._said, self._warned = name, of, now, False
-            self._start: tuple[int, float] | None = None
+            self._began, self._first = now, cast(tuple[int, float] | None, None)
             self._task = self._added(name, of)
             if not done and self._shorter and self._task is None:
-                log(f"measuring {name}: first what all {of} have in common")
+                log(f"measuring {name}: 0 of {of}")
         self._done = done
         left = self._left(done, now)
         if self._progress.bar is not None:
@@ -159,16 +159,22 @@ class Measuring:
         if left is not None and self._shorter and left > self._most and not self._warned:
             self._warned = True
             self._say(
-                f"measuring {name} takes {duration(left)} more{self._than}; "
+                f"measuring {name} takes some {duration(left)} more{self._than}; "
                 + self._shorter.format(max(done, _one_digit(of * self._most / left)))
             )
 
     def _left(self, done: int, now: float) -> float | None:
-        """Seconds left, told by all batches but the first, which is compiled for."""
-        if self._start is None or done <= self._start[0]:
-            self._start = (done, now) if done else None
+        """Seconds left, told by all batches but the first, which is compiled for.
+
+        One that has taken long all the same is told by itself, until the next one is done.
+        """
+        if not done:
             return None
-        first, began = self._start
+        first, began = self._first or (0, self._began)
+        if self._first is None:
+            self._first = (done, now)
+            if now - began < LONG:
+                return None
         return (self._of - done) * (now - began) / (done - first)
 
     def _added(self, name: str, of: int) -> Any:

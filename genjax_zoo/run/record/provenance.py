@@ -11,7 +11,6 @@ import importlib.metadata
 import os
 import pathlib
 import platform
-import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
@@ -19,7 +18,7 @@ from typing import Any, NamedTuple
 
 import jax
 
-from genjax_zoo.run.record import report
+from genjax_zoo.run.record import checkout, report
 from genjax_zoo.run.record.workdir import Workdir, write_json
 from genjax_zoo.version import __version__
 
@@ -32,7 +31,7 @@ def record() -> dict[str, Any]:
     Never fails for a missing fact: outside a git checkout `commit` and `dirty` are None, and a
     package that is not installed has the version None. No host or user is named.
     """
-    commit, dirty = _commit()
+    commit, dirty = checkout.commit()
     return {
         "genjax_zoo": __version__,
         "commit": commit,
@@ -71,6 +70,11 @@ class Origin(NamedTuple):
     config: Mapping[str, Any]
     arrays: Mapping[str, Any]
     begun: Mapping[str, Any] = {}
+
+    @classmethod
+    def read(cls, entry: Mapping[str, Any]) -> Origin:
+        """Of an entry of run.json; what a later version wrote besides is left."""
+        return cls(**{name: entry[name] for name in cls._fields if name in entry})
 
 
 def start(
@@ -117,32 +121,6 @@ def _version(package: str) -> str | None:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
         return None
-
-
-def _commit() -> tuple[str | None, bool | None]:
-    """The commit of the checkout that this package was imported from, and if it was changed."""
-    package = pathlib.Path(__file__).resolve().parents[2]
-    # An installed copy may lie inside a checkout that is not ours (a venv in somebody's project).
-    if _git(package, "ls-files", "--error-unmatch", "__init__.py") is None:
-        return None, None
-    commit = _git(package, "rev-parse", "HEAD")
-    status = _git(package.parent, "status", "--porcelain", "--", package.name, "configs")
-    return commit, None if status is None else bool(status)
-
-
-def _git(folder: pathlib.Path, *arguments: str) -> str | None:
-    """What git answers, or None where there is no git, no checkout or no answer in time."""
-    try:
-        done = subprocess.run(
-            ["git", "-C", str(folder), *arguments],
-            capture_output=True,
-            text=True,
-            timeout=10,
-            stdin=subprocess.DEVNULL,
-        )
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def _cpu() -> str:

@@ -43,7 +43,7 @@ def write(workdir: pathlib.Path) -> pathlib.Path:
         _exploration(workdir / "explore"),
         _section("Config", facts.config_of(config)),
         _section("What ran, on what", facts.facts_of(config, starts)),
-        _section("How to run it again", facts.again(starts)),
+        _section("How to run it again", facts.again(starts, workdir)),
     )
     return files.write(workdir / "report.html", page)
 

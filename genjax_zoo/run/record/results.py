@@ -13,10 +13,9 @@ from genjax_zoo.run.record.workdir import Workdir, write_json
 
 def write(workdir: Workdir, results: Sequence[Result]) -> None:
     """Adds numbers; one takes the place of an older one that is the same but for its value."""
-    path = workdir.eval / "metrics.json"
     same = ("name", "step", "n", "split", "preprocessing", "detail")
     identity = lambda e: [*(e.get(k) for k in same), e.get("protocol") or {}]
     new = [result._asdict() for result in results]
     taken = [identity(entry) for entry in new]
-    old = workdir.read(path) if path.exists() else []
-    write_json(path, [*new, *(entry for entry in old if identity(entry) not in taken)])
+    old = [entry for entry in workdir.read_numbers() if identity(entry) not in taken]
+    write_json(workdir.numbers, [*new, *old])

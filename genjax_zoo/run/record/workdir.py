@@ -1,7 +1,7 @@
 """A workdir: everything a run leaves behind, and nothing else. It can be deleted without regret.
 
     config.json  run.json  example.json  metrics.jsonl  events/  checkpoints/  damaged/
-    samples/  eval/  explore/  report.html
+    samples/  eval/  explore/  report.html  again/  error-*.txt
 
 Floor 6.
 """
@@ -18,7 +18,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from genjax_zoo.contract import ConfigError, ZooError
-from genjax_zoo.run.record import files
+from genjax_zoo.run.record import files, schema
+from genjax_zoo.run.record.progress import log
 from genjax_zoo.version import __version__
 
 OLDEST = (0, 2)
@@ -56,6 +57,7 @@ class Workdir:
         self.checkpoints = self.root / "checkpoints"
         self.samples = self.root / "samples"
         self.eval = self.root / "eval"
+        self.numbers = self.eval / "metrics.json"
         self.explore = self.root / "explore"
         self.events = self.root / "events"
         self.example = self.root / "example.json"
@@ -76,6 +78,12 @@ class Workdir:
                     f"another process is training in {self.root}; stop it, or choose another "
                     "--workdir."
                 ) from error
+            except OSError as error:
+                # Some network file systems have none (ENOLCK, EOPNOTSUPP, 524).
+                log(
+                    f"{self.root} lies on a file system without locks ({error.strerror or error}): "
+                    "see to it that no second process trains there."
+                )
             yield
 
     def has_begun(self) -> bool:
@@ -125,6 +133,25 @@ class Workdir:
                     "delete this one, or continue it with the new config by --allow_config_change."
                 )
 
+    def claim_data(self, data: Mapping[str, Any], allow_change: bool) -> None:
+        """Checks that what was learnt from here is what is learnt from now, unless it may change.
+
+        Args:
+          data: what the source says of itself (data/summary.py).
+          allow_change: whether it may.
+        """
+        starts = self.read_runs()
+        before = starts[-1].get("data") or {} if starts and self.has_begun() else {}
+        same = before.get("sha256", data["sha256"]) == data["sha256"]
+        if not same and not allow_change:
+            sizes = before.get("size"), data["size"]
+            what = "as many, but others" if sizes[0] == sizes[1] else f"{sizes[1]} instead"
+            raise ConfigError(
+                f"{self.root} has learnt from {sizes[0]} training examples of {data['name']}, and "
+                f"there are {what} now; bring them back, use another --workdir, or go on with "
+                "these by --allow_config_change."
+            )
+
     def write_config(self, config: Mapping[str, Any]) -> None:
         """config.json: the whole config of the run."""
         write_json(self.config, config)
@@ -133,32 +160,54 @@ class Workdir:
         """One record for each time a process trained here."""
         return self.read(self.runs) if self.runs.exists() else []
 
+    def read_numbers(self) -> list[dict[str, Any]]:
+        """What was measured here."""
+        return self.read(self.numbers) if self.numbers.exists() else []
+
     def origins(self) -> dict[str, Any]:
         """What the run here began from, by name; empty where it began from nothing."""
         starts = self.read_runs()
         return starts[-1].get("begun", {}) if starts else {}
 
     def read(self, path: pathlib.Path, advice: str = "") -> Any:
-        """A JSON file of this workdir; raises ZooError where it cannot be read."""
+        """A JSON file of this workdir, of which `schema.FILES` says what it holds.
+
+        Args:
+          path: of the file.
+          advice: what to do where there is none.
+
+        Raises ZooError where it is not there, cannot be read or does not hold that.
+        """
+        about = schema.FILES[path.name]
         try:
-            return json.loads(path.read_text())
+            value = json.loads(path.read_text())
         except FileNotFoundError as error:
             raise ZooError(f"{path} does not exist; {advice}") from error
-        except (OSError, ValueError) as error:
-            raise ZooError(f"{path} cannot be read: {error}.") from error
+        except PermissionError as error:
+            raise ZooError(f"{path} cannot be read: {error.strerror}; ask its owner.") from error
+        except (OSError, ValueError, RecursionError) as error:
+            why = getattr(error, "strerror", None) or str(error)
+            raise ZooError(f"{path} cannot be read: {why}. {about.advice}") from error
+        wrong = schema.problem(value, about.shape)
+        if wrong:
+            raise ZooError(f"{path} is damaged: {wrong}. {about.advice}")
+        return value
 
     def rewind_metrics(self, step: int) -> None:
         """Forgets the lines of steps after `step`, and a torn last line; they will come again."""
         if not self.metrics.exists():
             return
-        kept = []
-        for line in self.metrics.read_text().splitlines():
+        kept, text = [], self.metrics.read_text(errors="replace")
+        for line in text.splitlines():
             try:
-                if json.loads(line)["step"] > step:
+                at = json.loads(line)["step"]
+                if at > step:
                     break
-            except (ValueError, KeyError):
-                break
-            kept.append(line + "\n")
+                kept.append(line + "\n")
+            except (ValueError, KeyError, TypeError):
+                # The last one was torn by what stopped the run, and its step comes again.
+                if line != text.splitlines()[-1]:
+                    log(f"a line of {self.metrics} cannot be read, and is left out: {line[:40]!r}")
         files.write(self.metrics, "".join(kept))
 
     def append_metrics(self, step: int, values: Mapping[str, float]) -> None:

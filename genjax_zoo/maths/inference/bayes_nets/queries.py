@@ -1,12 +1,15 @@
 """Questions to a net: probabilities, moments, interventions and draws, given values of some nodes.
 
-Floor 1.
+A question is compiled for the nodes that are known in it. Where the discrete nodes have few
+configurations in all, their joint table is computed instead, by one program for every question to
+such a net, and what is asked for is looked up and summed by numpy. Floor 1.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -16,7 +19,7 @@ import numpy as np
 
 from genjax_zoo.contract import NOTHING, Array, ConfigError, DataError, Key
 from genjax_zoo.maths.inference import factors
-from genjax_zoo.maths.inference.bayes_nets.elimination import log_evidence, log_factors
+from genjax_zoo.maths.inference.bayes_nets.elimination import log_factors
 from genjax_zoo.maths.inference.bayes_nets.evidence import Evidence, check_value, of_values
 from genjax_zoo.maths.inference.bayes_nets.linear_gaussian import (
     completed,
@@ -33,6 +36,9 @@ from genjax_zoo.maths.inference.bayes_nets.params import (
 )
 from genjax_zoo.maths.inference.graphs import Net, levels, states_of
 from genjax_zoo.typed import nearest
+
+SMALL = 2**16
+"""The most configurations of all discrete nodes together for which their joint table is made."""
 
 
 def query(params: Params, wanted: str | Sequence[str], given: Mapping[str, Any] = NOTHING) -> Array:
@@ -54,10 +60,63 @@ def query(params: Params, wanted: str | Sequence[str], given: Mapping[str, Any] 
     return _normalised(log.reshape([states[name] for name in names]), given)
 
 
-@functools.partial(jax.jit, static_argnames="names")
 def _log_table(params: Params, evidence: Evidence, names: tuple[str, ...]) -> Array:
-    """log p(names, e): [B, *states of names]. Compiled once for all values of the evidence."""
+    """log p(names, e): [B, *states of names]."""
+    rows = evidence.x.shape[0]
+    if _traced(params, evidence) or rows * _configurations(params.net) > SMALL:
+        return _eliminated(params, evidence, names)
+    return jnp.asarray(_summed(params, evidence, names), params.centre.dtype)
+
+
+@functools.partial(jax.jit, static_argnames="names")
+def _eliminated(params: Params, evidence: Evidence, names: tuple[str, ...]) -> Array:
+    """`_log_table`, compiled once for all values of the evidence."""
     return factors.eliminate(log_factors(params, evidence), names).log
+
+
+@jax.jit
+def _joint(params: Params, reals: Array) -> Array:
+    """log p(discrete nodes, what is not NaN of the real ones): [B or 1, *states of the nodes]."""
+    states = states_of(params.net.nodes)
+    known = tuple(name for name, size in states.items() if not size)
+    evidence = Evidence(reals, known, frozenset(known))
+    keep = [name for name, size in states.items() if size]
+    log = factors.eliminate(log_factors(params, evidence), keep).log
+    return log.reshape(-1, *(states[name] for name in keep))
+
+
+def _summed(params: Params, evidence: Evidence, names: tuple[str, ...]) -> np.ndarray:
+    """`_log_table` of the joint table, in float64 from there on."""
+    states = states_of(params.net.nodes)
+    discrete = [name for name, size in states.items() if size]
+    real = [name for name, size in states.items() if not size]
+    observed = np.asarray(evidence.x)
+    x = np.full((len(observed), len(real)), np.nan, params.centre.dtype)
+    at: list[Any] = [slice(None)] * len(discrete)
+    for name, values in zip(evidence.names, observed.T, strict=True):
+        if states[name]:
+            at[discrete.index(name)] = values.astype(int)
+        else:
+            x[:, real.index(name)] = values
+    log = np.asarray(_joint(params, x if real else x[:1]), np.float64)
+    each = [
+        table[tuple(a if isinstance(a, slice) else a[row] for a in at)]
+        for row, table in enumerate(np.broadcast_to(log, (len(observed), *log.shape[1:])))
+    ]
+    left = [name for name in discrete if name not in evidence.names]
+    rest = tuple(1 + i for i, name in enumerate(left) if name not in names)
+    found = np.logaddexp.reduce(np.stack(each), rest) if rest else np.stack(each)
+    kept = [name for name in left if name in names]
+    return found.transpose(0, *(1 + kept.index(name) for name in names))
+
+
+def _configurations(net: Net) -> int:
+    """Of all discrete nodes together."""
+    return math.prod(node.states for node in net.nodes if node.states)
+
+
+def _traced(*trees: Any) -> bool:
+    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
 
 
 class Moments(NamedTuple):
@@ -90,26 +149,31 @@ def moments(
     gaps = frozenset(n for n in evidence.names if states[n])
     reals = tuple(n for group in components(net) if set(group) & set(names) for n in group)
     held = dataclasses.replace(evidence, gaps=gaps)
-    log_weight, mean, covariance = _moments(params, held, reals, names)
-    return Moments(_normalised(log_weight, given), mean, covariance, scope_of(net, reals))
+    if _configurations(net) <= SMALL:
+        # One program for whatever is given: what is not is a gap.
+        held = Evidence(evidence.columns(tuple(states)), tuple(states), frozenset(states))
+    log_weight, mean, covariance = _moments(params, held, reals)
+    at = np.array([reals.index(name) for name in names])
+    found = (_normalised(log_weight, given), mean[..., at], covariance[..., at[:, None], at])
+    return Moments(*found, scope_of(net, reals))
 
 
-@functools.partial(jax.jit, static_argnames=("reals", "names"))
+@functools.partial(jax.jit, static_argnames="reals")
 def _moments(
-    params: Params, evidence: Evidence, reals: tuple[str, ...], names: tuple[str, ...]
+    params: Params, evidence: Evidence, reals: tuple[str, ...]
 ) -> tuple[Array, Array, Array]:
-    """log p(scope, e) and what it weighs: the means and covariances of `names` among `reals`."""
+    """log p(scope, e) and what it weighs: the means and covariances of `reals`."""
     g = gaussian(params, reals, None)
     x, centre = evidence.columns(reals), centre_of(params, reals)
     mean, L = completed(g, x - centre)
     lost = jnp.isnan(x)[0]
     eye = jnp.broadcast_to(jnp.eye(len(reals), dtype=mean.dtype), L[0].shape)
     covariance = jax.scipy.linalg.cho_solve((L[0], True), eye) * lost * lost[:, None]
-    at = np.array([reals.index(name) for name in names])
+    R = len(reals)
     return (
         factors.eliminate(log_factors(params, evidence), g.scope).log.reshape(g.sizes),
-        (mean[0] + centre)[:, at].reshape(*g.sizes, len(at)),
-        covariance[:, at[:, None], at].reshape(*g.sizes, len(at), len(at)),
+        (mean[0] + centre).reshape(*g.sizes, R),
+        covariance.reshape(*g.sizes, R, R),
     )
 
 
@@ -140,8 +204,8 @@ def draw(key: Key, params: Params, n: int, given: Mapping[str, Any] = NOTHING) -
     net = params.net
     _names(net, (), given)
     evidence = of_values(net, given, n)
-    traced = any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((params, evidence)))
-    if given and not traced and not bool(jnp.all(jnp.isfinite(log_evidence(params, evidence)))):
+    impossible = lambda: not bool(jnp.all(jnp.isfinite(_log_table(params, evidence, ()))))
+    if given and not _traced(params, evidence) and impossible():
         raise DataError(
             f"bayes_net: the evidence {dict(given)} has probability 0; there is nothing to draw."
         )
