@@ -17,6 +17,7 @@ FILES += ("checkpoints/6/state/_METADATA", "checkpoints/6/state/manifest.ocdbt")
 COMMANDS = {
     "sample": ("--n=2",),
     "evaluate": ("--examples=5", "--measures=log_prob"),
+    "explore": ("--what=neighbours",),
     "train": (),
 }
 VALUES = (None, True, -1, 2**70, 1.5, "", "x", [], {}, [[]], [{}], {"x": None})
