@@ -69,8 +69,7 @@ def train(
                 workdir.write_config(config)
             trained.describe(setup, workdir)
             entry = provenance.start(first, data_dir, setup.begun.origins)
-            data = {"sha256": recipe.sha256(setup.source.resident, setup.example)}
-            entry["data"] = summary.record(setup.source) | data
+            data = entry["data"] = summary.record(setup.source)
             entry["recipe"] = recipe.keep(workdir.root, config) if config is not None else None
             if first and _other_data(workdir, data["sha256"]):
                 log("the data are no longer those that this run was trained on before")

@@ -21,7 +21,7 @@ from genjax_zoo.run import config
 from genjax_zoo.run.config import Run, make_model
 from genjax_zoo.run.devices import Devices
 from genjax_zoo.run.devices.sharding import Layout, lay_out
-from genjax_zoo.run.record import files
+from genjax_zoo.run.record import files, schema
 from genjax_zoo.run.record.checkpoint import Checkpoints, Damaged
 from genjax_zoo.run.record.progress import log
 from genjax_zoo.run.record.provenance import Origin
@@ -109,7 +109,16 @@ def read(workdir: Workdir, run: Run, layout: Layout | None = None) -> Trained:
     about = workdir.read(workdir.example, "train in this workdir first.")
     model, layout = make_model(run), layout or lay_out(Devices())
     begun = begun_of(workdir).like
-    like = state_like(run, model, layout, example_of(about["arrays"]), begun)
+    try:
+        like = state_like(run, model, layout, example_of(about["arrays"]), begun)
+    except ZooError:
+        raise
+    except Exception as error:
+        why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ZooError(
+            f"{workdir.example} is not of the model in config.json: no state can be made for its "
+            f"arrays ({why[:200]}). {schema.FILES['example.json'].advice}"
+        ) from error
     low, high = about["interval"]
     look = Look(about["symbols"], (low, high), about.get("columns", ()), _kept(workdir))
     return Trained(run, model, like, about["arrays"], look)

@@ -132,21 +132,28 @@ class Checkpoints:
             ) from error
 
     def _look_over(self, read_only: bool) -> None:
-        """Tells of saves that were cut off, and sets aside steps whose score cannot be read."""
+        """Tells of saves that were cut off, and sets aside steps that orbax could not list."""
         if jax.process_index() == 0:
             if not read_only:
                 for torn in sorted(self.folder.glob("*.orbax-checkpoint-tmp*")):
                     log(f"the save {torn.name} was cut off before it was whole; it is removed")
-            for scores in sorted(self.folder.glob("*/metrics/metrics")):
-                step = scores.parents[1].name
-                if step.isdecimal() and not _is_score(scores):
-                    if read_only:
-                        raise CheckpointError(
-                            f"the score of the checkpoint of step {step} in {self.folder} is "
-                            "damaged; train on in this workdir, which sets it aside."
-                        )
-                    self._set_aside(int(step), "its score cannot be read")
+            for path in sorted(self.folder.iterdir() if self.folder.is_dir() else ()):
+                if not path.name.isdecimal():
+                    continue
+                for file, shape in ABOUT_STEP.items():
+                    if not _holds(path / file, shape):
+                        self._unusable(int(path.name), f"its {file} cannot be read", read_only)
+                        break
         barrier("checkpoints looked over")
+
+    def _unusable(self, step: int, why: str, read_only: bool) -> None:
+        """Sets aside a checkpoint whose description would fail all the others too."""
+        if read_only:
+            raise CheckpointError(
+                f"the checkpoint of step {step} in {self.folder} is damaged: {why}; train on in "
+                "this workdir, which sets it aside."
+            )
+        self._set_aside(step, why)
 
     def _set_aside(self, step: int, why: str) -> None:
         """Moves a damaged checkpoint to `damaged/` beside the checkpoints, and says so."""
@@ -354,11 +361,17 @@ def _everywhere(ok: bool, name: str) -> bool:
     return bool(np.all(multihost_utils.process_allgather(np.asarray(ok))))
 
 
-def _is_score(path: pathlib.Path) -> bool:
-    """Whether a file holds what the best checkpoint is judged by."""
+ABOUT_STEP = {"metrics/metrics": schema.SCORE, "_CHECKPOINT_METADATA": schema.STEP}
+"""What orbax reads of every checkpoint before it opens any."""
+
+
+def _holds(path: pathlib.Path, shape: Any) -> bool:
+    """Whether a JSON file, if it is there, holds what it should."""
     try:
-        return schema.problem(json.loads(path.read_text()), schema.SCORE) is None
-    except ValueError:
+        return schema.problem(json.loads(path.read_text()), shape) is None
+    except FileNotFoundError:
+        return True
+    except (ValueError, RecursionError):
         return False
 
 

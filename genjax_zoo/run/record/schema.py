@@ -15,6 +15,7 @@ import numpy as np
 
 TEXT = (str, type(None))
 NUMBER = (int, float)
+MAYBE = (int, float, type(None))
 
 
 def _array(value: Any) -> str | None:
@@ -51,6 +52,15 @@ BEGUN: Any = {str: ORIGIN}
 ORIGIN["begun?"] = BEGUN
 
 
+RESULT: Any = {
+    **dict.fromkeys(("kind?", "unit?", "split?", "preprocessing?", "better?", "detail?"), TEXT),
+    **dict.fromkeys(("value?", "standard_error?", "low?", "high?", "per?"), MAYBE),
+    **dict.fromkeys(("n?", "step?"), int),
+    **dict.fromkeys(("protocol?", "trust?"), (dict, type(None))),
+}
+"""What a number that was measured says besides its name (measure/results.py)."""
+
+
 class File(NamedTuple):
     """What a file holds, and what to do where it does not."""
 
@@ -78,12 +88,12 @@ FILES: Mapping[str, File] = {
         "was begun from.",
     ),
     "example.json": File(
-        {"arrays": ARRAYS, "interval": _interval, "symbols": {str: [str]}},
+        {"arrays": ARRAYS, "interval": _interval, "symbols": {str: [str]}, "columns?": [str]},
         "Move it away and give the same train command again, which writes it anew and, where the "
         "run is over, nothing else.",
     ),
     "metrics.json": File(
-        [{"name": str, "protocol?": (dict, type(None))}],
+        [{"name": str, **RESULT}],
         "Mend it, or move it away: then only what is measured from now on stands in it.",
     ),
 }
@@ -92,6 +102,13 @@ ABOUT: Any = {"family": str, "arrays": {str: str}, "fingerprint": {str: int}}
 """What a checkpoint says of itself."""
 SCORE: Any = {"score": NUMBER}
 """What the best checkpoint is judged by."""
+STEP: Any = {
+    **dict.fromkeys(("metrics?", "custom_metadata?"), (dict, type(None))),
+    **dict.fromkeys(("init_timestamp_nsecs?", "commit_timestamp_nsecs?"), (int, type(None))),
+    "performance_metrics?": dict,
+    "item_handlers?": (dict, str, type(None)),
+}
+"""What orbax says of a checkpoint, by types that it insists on."""
 
 
 def problem(value: Any, shape: Any, where: str = "") -> str | None:
