@@ -64,9 +64,9 @@ def run(call: Call) -> None:
             print(describe(result))
     if any(result.trust.get("untrusted") for result in found):
         print(
-            "What cannot be trusted probably lies too low. --importance_samples=N gives such "
-            "examples up to N draws each; a tail index that stays above .7 asks for another model "
-            "of the posterior, for no N helps."
+            "What cannot be trusted probably lies too low. --importance_samples=N gives such\n"
+            "examples up to N draws each; a tail index that stays above .7 asks for another\n"
+            "posterior, for no N helps."
         )
     results.write(workdir, found)
     report.write(workdir.root)
