@@ -20,9 +20,6 @@ import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax
-import numpy as np
-
 from genjax_zoo.run.devices import startup
 from genjax_zoo.run.record import checkout, files, schema
 
@@ -85,19 +82,6 @@ def packages() -> str:
     }
     head = f"# python {platform.python_version()}, {platform.platform()}"
     return "\n".join([head, *sorted(found, key=str.lower)]) + "\n"
-
-
-def sha256(resident: Any, example: Any) -> str:
-    """Of the data: of the arrays that rest on the device, and of the first batch.
-
-    What stays on a disk is told by its first batch alone, and by how much of it there is.
-    """
-    digest = hashlib.sha256()
-    for leaf in jax.tree.leaves((resident, example)):
-        array = np.asarray(leaf)
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).tobytes())
-    return digest.hexdigest()
 
 
 class Again(NamedTuple):
