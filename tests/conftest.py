@@ -32,6 +32,7 @@ import pytest
 from genjax_zoo.contract import NOTHING, Exactness, Measure, Model
 from genjax_zoo.learn.state import of_params
 from genjax_zoo.learn.verbs import descend
+from genjax_zoo.maths.probability.given import read_given
 from genjax_zoo.models import ZOO, Family
 from genjax_zoo.run.config import read
 from genjax_zoo.run.devices import startup
@@ -113,6 +114,7 @@ def make_toy(config, tx):
         return -jnp.mean(log_prob(key, noisy, batch)), (memory, {})
 
     def sample(key, params, n, given=NOTHING):
+        read_given(given, {}, n, "toy")
         x = params["mean"] + params["scale"] * jax.random.normal(key, (n, *params["mean"].shape))
         return {"x": x}
 

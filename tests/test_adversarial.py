@@ -235,7 +235,7 @@ def test_the_generator_may_learn_faster():
         ({"r2": -1.0}, "objectives: r2 should be not negative"),
         ({"clip": -0.1}, "objectives: clip should be not negative"),
         ({"instance_noise": -0.1}, "objectives: instance_noise should be not negative"),
-        ({"pack": 0}, "objectives: pack should be at least 1, got 0"),
+        ({"pack": 0}, r"objectives: pack should be in \[1, 1000\], got 0"),
         ({"generator_rate": 0.0}, "objectives: generator_rate should be positive, got 0"),
     ],
 )

@@ -144,9 +144,9 @@ def test_schedules_go_from_nought_to_one(temperatures):
 
 
 def test_what_makes_no_sense_is_refused():
-    with pytest.raises(ConfigError, match="temperatures should be at least 1"):
+    with pytest.raises(ConfigError, match=r"temperatures should be in \[1, 1000000\]"):
         ais.Config(0)
-    with pytest.raises(ConfigError, match="chains should be at least 2"):
+    with pytest.raises(ConfigError, match=r"chains should be in \[2, 1000000\]"):
         ais.Config(chains=1)
     with pytest.raises(ConfigError, match="divide the 100 chains, got 30"):
         ais.Config(block=30)

@@ -2,13 +2,20 @@
 
 import dataclasses
 import json
+import time
 
+import jax
 import pytest
 
-from genjax_zoo.contract import ConfigError, Model
+from genjax_zoo.commands.configs import CONFIGS, names_of
+from genjax_zoo.contract import ConfigError, Model, ZooError
+from genjax_zoo.data.sources import open_source
 from genjax_zoo.models import ZOO
 from genjax_zoo.run import config
 from genjax_zoo.run.config import Run, assemble
+from genjax_zoo.run.devices import Devices, memory
+from genjax_zoo.run.devices.sharding import lay_out
+from genjax_zoo.run.setup import example_batch, state_like
 from genjax_zoo.typed import typed
 
 TINY = {"model": {"name": "toy"}}
@@ -113,6 +120,30 @@ def test_no_number_of_a_family_takes_nonsense(name):
             with pytest.raises(ConfigError) as error:
                 typed(Config, put(fields, path, nonsense(value, wrong)))
             assert path[-1] in str(error.value)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ZOO)
+def test_no_count_of_a_family_hangs_or_exhausts(name, monkeypatch):
+    """Each count at a million and at a thousand millions: refused, or of a state that is known.
+
+    The state is known before any of it is made, by shapes alone, and in seconds.
+    """
+    monkeypatch.setattr(memory, "limit", lambda: 2**34)
+    path = CONFIGS / f"{name}.py"
+    fields = names_of(path)["get_config"]().to_dict()
+    run = config.read(fields)
+    source, layout = open_source(run.data, 0), lay_out(Devices())
+    batch = example_batch(source, jax.random.key(0), run.data.batch_size)
+    for where, one, value in numbers(fields["model"]):
+        for many in (10**6, 10**9) if isinstance(one, int) else ():
+            begun = time.monotonic()
+            try:
+                more = config.read(put(fields, ("model", *where), nonsense(value, many)))
+                state_like(more, config.make_model(more), layout, batch)
+            except ZooError:
+                pass
+            assert time.monotonic() - begun < 60, (where, many)
 
 
 @pytest.mark.parametrize("name", ZOO)

@@ -179,7 +179,7 @@ def test_resized_digits_say_so():
         ({"source": "tfds:"}, "none of"),
         ({"source": "density:rings"}, "Did you mean 'ring'"),
         ({"source": "density:rings", "binarise": "dynamic"}, "Did you mean 'ring'"),
-        ({"batch_size": 0}, "config: batch_size should be at least 1, got 0"),
+        ({"batch_size": 0}, r"config: batch_size should be in \[1, 1000000\], got 0"),
         ({"binarise": "dynamic", "dequantise": True}, "nothing to dequantise"),
         ({"source": "density:ring", "binarise": "dynamic"}, "is for images"),
         ({"source": "text:x.txt", "resize": 3}, "is for images"),
@@ -238,7 +238,8 @@ def test_a_digest_is_of_the_data_and_of_nothing_else():
     )
     assert one.digest() == other.digest() != threes.digest()
     assert len(one.digest()) == 64 and open_source(Data(source="density:ring"), 0).digest() == ""
-    arrays = np.arange(4), np.arange(4.0), np.arange(4)[:, None], None, ("a", "b"), ("ab",), "ab"
+    shapes = np.arange(4), np.arange(4.0), np.arange(4)[:, None], np.arange(4)[::-1]
+    arrays = *shapes, np.arange(4.0, dtype=np.float32), None, ("a", "b"), ("ab",), "ab"
     assert len({digest_of(array) for array in arrays}) == len(arrays)
     assert digest_of(np.arange(8)[::2]) == digest_of(np.arange(0, 8, 2))
 

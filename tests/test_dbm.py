@@ -395,7 +395,7 @@ def test_encode_gives_all_layers_and_decode_the_means():
         ({"widths": (3, 3), "stage_steps": (5,)}, "2 numbers"),
         ({"stage_steps": (2000, -1)}, "stage_steps should be not negative"),
         ({"widths": (3, 0)}, "widths should be at least 1"),
-        ({"updates": 0}, "updates should be at least 1"),
+        ({"updates": 0}, r"updates should be in \[1, 1000\]"),
     ],
 )
 def test_bad_configs_are_refused(fields, says):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from genjax_zoo.contract import BINARY, ConfigError, Latents, Model, ZooError, categorical
+from genjax_zoo.contract import BINARY, REAL, ConfigError, Latents, Model, ZooError, categorical
 from genjax_zoo.data.config import Data
 from genjax_zoo.data.sources import open_source
 from genjax_zoo.explore import completions, explorations, paths
@@ -20,7 +20,7 @@ from genjax_zoo.explore.latents import encode, flat, invert
 from genjax_zoo.explore.neighbours import neighbours
 from genjax_zoo.explore.subject import begin, named
 from genjax_zoo.main import main
-from genjax_zoo.maths.probability.given import check_names, known_part
+from genjax_zoo.maths.probability.given import known_part, part_of, read_given
 from genjax_zoo.models import ZOO, Family
 from genjax_zoo.run.config import assemble, make_model, read
 from tests.conftest import ToyConfig, make_toy
@@ -194,7 +194,7 @@ def test_a_copy_is_at_distance_nought():
 def sample(key, state, n, given=MappingProxyType({})):
     """Draws, but for what is known of x."""
     x = decode(jax.random.normal(key, (n, L)))
-    part = known_part(given, (8, 8, 1), "linear", n)
+    part = known_part(read_given(given, part_of(REAL, (8, 8, 1)), n, "linear"), "linear")
     return {"x": x if part is None else jnp.where(part[1], part[0], x)}
 
 
@@ -331,7 +331,7 @@ def test_points_of_the_plane_are_shown_too(tmp_path):
     source = open_source(Data(source="density:two_moons", batch_size=20), seed=0)
     model = linear_model(
         sample=lambda key, state, n, given=(): (
-            check_names(given, (), "normal") or {"x": jax.random.normal(key, (n, 2))}
+            read_given(given, {}, n, "normal") or {"x": jax.random.normal(key, (n, 2))}
         ),
         encode=lambda key, state, batch: batch["x"] / 2,
         decode=lambda key, state, z: {"x": 2 * z},

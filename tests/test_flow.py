@@ -93,6 +93,8 @@ def test_scales_keep_the_shape_and_invert(architecture):
     fields = {"architecture": architecture, "layers": 1, "scales": 2, "alpha": 0.05}
     model, state = built(IMAGES, **fields)
     assert model.spaces["x"] == UNIT
+    beyond = model.log_prob(KEY, state, {"x": IMAGES.at[0, 0, 0, 0].set(1.2)})
+    assert beyond[0] == -np.inf and np.isfinite(beyond[1:]).all()
 
     @jax.jit
     def there_and_back(state):
@@ -126,8 +128,10 @@ def test_probabilities_of_levels_sum_to_at_most_one():
     mass = jnp.exp(jax.nn.logsumexp(draws, 0) - math.log(len(keys)))
     assert 0.5 < float(mass.sum()) < 1.02
     assert np.all(draws.mean(0) < jnp.log(mass) + 1e-6)
-    between = model.log_prob(KEY, state, {"x": everything + 0.2})
-    assert np.all(between == -np.inf)
+    for off in (0.2, 4 / 3, 2.0, -1.0):
+        outside = model.log_prob(KEY, state, {"x": everything + off})
+        on = np.asarray(((everything + off >= 0) & (everything + off <= 1)).all(1)) & (off != 0.2)
+        assert np.all((outside == -np.inf) == ~on), off
     drawn = model.sample(KEY, state, 50)["x"]
     assert set(np.unique(drawn)) <= {0, 0.5, 1}
     bits, batch = model.measures["bits_per_dim"], {"x": everything}
@@ -183,7 +187,7 @@ def test_the_label_is_a_part_of_the_latents(shape):
 
 def test_a_flow_without_labels_takes_none():
     model, state = built()
-    with pytest.raises(DataError, match="cannot be told that"):
+    with pytest.raises(DataError, match="label was given, and this model knows no labels"):
         model.sample(KEY, state, 3, {"label": 1})
 
 

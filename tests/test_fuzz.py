@@ -155,10 +155,18 @@ DAMAGES = {
     "list": lambda text: "[]",
     "number": lambda text: "3",
     "dict": lambda text: "{}",
-    "others": lambda text: json.dumps(mangled(json.loads(text.splitlines()[0]), 0)),
-    "deep": lambda text: json.dumps(mangled(json.loads(text.splitlines()[0]), 2)),
+    "others": lambda text: json.dumps(mangled(first_of(text), 0)),
+    "deep": lambda text: json.dumps(mangled(first_of(text), 2)),
     "noise": lambda text: "\0\x7f\u2028}{",
 }
+
+
+def first_of(text):
+    """A file's JSON, or that of its first line."""
+    try:
+        return json.loads(text)
+    except ValueError:
+        return json.loads(text.splitlines()[0])
 
 
 def mangled(value, depth):

@@ -177,9 +177,13 @@ def test_what_is_no_prompt_is_refused_under_jit_too(model):
     hole = np.array([1, np.nan, 1, np.nan, np.nan, np.nan], np.float32).reshape(SHAPE)
     for given, why in (
         ({"x": hole}, "goes on from its beginning"),
-        ({"x": np.full(SHAPE, 0.5), "mask": np.eye(1, 6).reshape(SHAPE)}, "should be 0 or 1"),
+        (
+            {"x": np.full(SHAPE, 0.5), "mask": np.eye(1, 6).reshape(SHAPE)},
+            "should be numbers that are 0 or 1",
+        ),
         ({"label": 3}, "unknown given 'label'"),
-        ({"x": np.zeros((2, 2))}, "which leaves nothing to draw"),
+        ({"x": np.zeros(SHAPE)}, "which leaves nothing to draw"),
+        ({"x": np.zeros((2, 2))}, r"got the shape \[2, 2\]"),
     ):
         with pytest.raises(DataError, match=why):
             jax.jit(lambda key, given=given: model.sample(key, state, 2, given))(KEY)

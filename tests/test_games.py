@@ -326,7 +326,7 @@ def test_dirac_gan_simultaneous_at_a_fifth_has_the_known_modulus():
     [
         ({"name": "consensu"}, "Did you mean 'consensus'"),
         ({"name": "consensus", "gamma": -1.0}, "dynamics: gamma should be not negative, got -1"),
-        ({"name": "alternating", "k": 0}, "dynamics: k should be at least 1, got 0"),
+        ({"name": "alternating", "k": 0}, r"dynamics: k should be in \[1, 1000\], got 0"),
         ({"name": "symplectic", "gamma": -1.0}, "dynamics: gamma should be not negative"),
     ],
 )

@@ -171,6 +171,8 @@ X = [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
         # What is NaN is unknown, whatever the mask.
         ({"x": [NAN, 8.0]}, [[0.0, 8.0]] * 3, [[False, True]] * 3),
         ({"x": [NAN, 8.0], "mask": [1, 1]}, [[0.0, 8.0]] * 3, [[False, True]] * 3),
+        # What stands where the mask is 0 may be anything.
+        ({"x": [float("inf"), 8.0], "mask": [0, 1]}, [[0.0, 8.0]] * 3, [[False, True]] * 3),
         # All may be known where a mask says so.
         ({"x": [7.0, 8.0], "mask": [1, 1]}, [[7.0, 8.0]] * 3, [[True, True]] * 3),
         ({"x": [7, 8], "mask": [True, False]}, [[7.0, 0.0]] * 3, [[True, False]] * 3),
@@ -220,6 +222,10 @@ def test_a_known_part_lies_in_the_space_of_the_data(space, x, word):
     with refused("^rbm: x should be", str(space)[:8], f"and {word} is none"):
         known_of({"x": [NAN, x]}, space)
     known_of({"x": [NAN, 1.0]}, space)
+    # It counts where the mask says so alone.
+    known_of({"x": [x, 1.0], "mask": [0, 1]}, space)
+    with refused(f"and {word} is none"):
+        known_of({"x": [x, 1.0], "mask": [1, 0]}, space)
 
 
 def test_a_prompt_is_a_beginning():

@@ -117,7 +117,7 @@ def test_only_what_cannot_be_trusted_is_drawn_again():
     says = weighed.diagnostics(found, draws)
     assert says == {"draws": 1000, "effective": 50, "tail_index": 0.9, "untrusted": 1}
     words = weighed.in_words(says, 10)
-    assert "up to 0.90, NOT TO BE TRUSTED for 1 of 10 examples (weights of too heavy" in words
+    assert "up to 0.90, NOT TO BE TRUSTED for 1 of 10 examples (a tail too heavy" in words
 
 
 def test_nothing_is_drawn_again_without_leave():

@@ -348,3 +348,10 @@ def test_a_number_that_is_never_seen_adds_nothing_to_a_diffuse_start():
     np.testing.assert_allclose(found.log_prob, alone.log_prob, atol=1e-9)
     # Of what was not seen, what stands in and how far it has moved since.
     np.testing.assert_allclose(found.cov[:, 1, 1], 3 + 1469.1 * np.arange(20), rtol=1e-9)
+
+
+def test_what_was_never_seen_is_divided_by_nothing():
+    """A number that is missing in all series has sums of 0: its coefficients are 0 and not NaN."""
+    for dtype in (jnp.float32, jnp.float64):
+        found = matrices.divided(jnp.zeros((2, 3), dtype), jnp.zeros((3, 3), dtype))
+        np.testing.assert_array_equal(found, 0)

@@ -79,6 +79,8 @@ def test_run_leaves_what_it_promises(tmp_path, toy):
     left = {p.name for p in tmp_path.iterdir()}
     assert {"run.json", "metrics.jsonl", "events", "checkpoints", "samples", "eval"} <= left
     assert [p.name for p in sorted((tmp_path / "samples").iterdir())] == [
+        "data.npz",
+        "data.png",
         "step_00000030.png",
         "step_00000060.png",
     ]
@@ -733,7 +735,8 @@ def test_data_without_an_x_are_learnt_from_and_shown(tmp_path, toy, monkeypatch,
     run = toy(model={"name": "other"}, samples=5, steps=30)
     run_in(tmp_path, run)
     left = {p.name for p in (tmp_path / "samples").iterdir()}
-    assert left == {"step_00000030.txt"} | ({"step_00000030.png"} if name == "signal" else set())
+    drawn = {"step_00000030.png", "data.png"} if name == "signal" else set()
+    assert left == {"step_00000030.txt", "data.npz", "data.txt"} | drawn
     said = (tmp_path / "samples" / "step_00000030.txt").read_text().splitlines()
     assert len(said) == 5 and set(said) <= {"left right", "up up"}
     assert "test/log_prob" in lines(tmp_path)[1]

@@ -2,6 +2,7 @@
 
 import errno
 import functools
+import itertools
 import json
 import os
 import re
@@ -12,6 +13,7 @@ import sys
 import jax
 import numpy as np
 import pytest
+from absl import flags
 from PIL import Image
 
 import genjax_zoo
@@ -339,6 +341,19 @@ def test_help_of_a_command_is_of_its_own_flags_alone(call, command):
     assert ("config.FIELD" in told) == (command != "list")
 
 
+@pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: flag.name)
+def test_a_flag_takes_no_nonsense(flag):
+    """A number in its range, or one sentence; text is looked at by who reads it."""
+    words = ["", " ", "nan", "inf", "-1", "1.5", "1e400", "²", "x", "\0", f"{10**12}", f"{2**64}"]
+    for command, word in itertools.product(flag.of, words):
+        line = ["genjax-zoo", command, f"--{flag.name}={word}"]
+        if flag.kind in (flags.DEFINE_integer, flags.DEFINE_boolean):
+            with pytest.raises(ConfigError, match=rf"--{flag.name}="):
+                parse(line)
+        else:
+            parse(line)
+
+
 def test_help_waits_for_nothing_that_it_does_not_need(tmp_path):
     """Neither jax nor anything else that takes longer to load than to say it."""
     code = "import sys; from genjax_zoo.main import main; sys.argv = ['genjax-zoo', '--help']; "
@@ -590,6 +605,19 @@ def test_what_was_renamed_is_refused_with_its_new_name(trained):
     ]:
         status, _, err = trained(command, "--workdir=run", flag)
         assert status == 2 and f"Since version 0.2.0 it is called {now!r}." in err
+
+
+def test_what_only_training_reads_cannot_be_set_afterwards(trained):
+    for command, field, told in [
+        ("sample", "steps=5", "sample reads config.model and config.data alone; all else was set"),
+        ("sample", "seed=5", "when run was trained. Leave it out. Another draw is --sample_seed=N"),
+        ("explore", "seed=5", "Another draw is --seed=N."),
+        # Another seed would hold out what the model has learnt from.
+        ("evaluate", "seed=5", "evaluate reads config.model and config.data alone"),
+        ("evaluate", "optimizer.learning_rate=1.0", "evaluate reads config.model and config.data"),
+    ]:
+        status, _, err = trained(command, "--workdir=run", f"--config.{field}")
+        assert status == 2 and f"--config.{field}: " in err and told in err
 
 
 def test_sample_and_evaluate_take_no_config_file(trained):

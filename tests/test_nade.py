@@ -152,7 +152,7 @@ def test_what_is_no_prompt_is_refused_under_jit_too():
     for one, of, given, why in (
         (model, state, {"x": beginning[::-1]}, "goes on from its beginning"),
         (other, turned, {"x": beginning}, "goes on from its beginning"),
-        (model, state, {"x": beginning / 2}, "should be 0 or 1"),
+        (model, state, {"x": beginning / 2}, "should be numbers that are 0 or 1"),
         (model, state, {"label": 3}, "unknown given 'label'"),
     ):
         with pytest.raises(DataError, match=why):

@@ -308,7 +308,7 @@ def test_a_deep_resnet_starts_neither_faint_nor_loud(normalise):
         ({"dense": (0,)}, "players: dense should be at least 1, got 0"),
         ({"name": "conv", "widths": ()}, "a width for each halving"),
         ({"name": "resnet", "widths": ()}, "a width for each halving"),
-        ({"name": "resnet", "blocks": 0}, "players: blocks should be at least 1, got 0"),
+        ({"name": "resnet", "blocks": 0}, r"players: blocks should be in \[1, 1000\], got 0"),
     ],
 )
 def test_a_network_that_cannot_be_is_refused(fields, says):

@@ -412,7 +412,7 @@ def test_a_value_function_learns_the_returns():
         ({"kl": "k1", "kl_in": "loss"}, "hold nothing"),
         ({"beta": 0.0}, "beta should be positive"),
         ({"clip": 1.0}, r"clip should be in \[0, 1\)"),
-        ({"passes": 0}, "passes should be at least 1"),
+        ({"passes": 0}, r"passes should be in \[1, 1000\]"),
     ],
 )
 def test_bad_estimators_are_refused(fields, message):

@@ -1,5 +1,6 @@
 """How a run is run again: it is told by what was run, and whoever follows it gets the same bits."""
 
+import json
 import shlex
 import subprocess
 
@@ -134,3 +135,15 @@ def test_the_environment_is_told_without_what_the_command_sets_itself():
     own = {"XLA_FLAGS": f"--a {recipe.startup.FLAG}={recipe.startup.VALUE}", "JAX_ENABLE_X64": "1"}
     assert recipe._environ(own | {"HOME": "x"}) == {"XLA_FLAGS": "--a", "JAX_ENABLE_X64": "1"}
     assert recipe._environ({"XLA_FLAGS": f"{recipe.startup.FLAG}={recipe.startup.VALUE}"}) == {}
+
+
+def test_data_that_have_changed_are_said_so(train, tmp_path):
+    train("--config=toy.py:digits", "--workdir=a")
+    runs = json.loads((tmp_path / "a" / "run.json").read_text())
+    assert "no longer" not in train("--workdir=a")
+    runs[0]["data"]["sha256"] = "0" * 64
+    (tmp_path / "a" / "run.json").write_text(json.dumps(runs))
+    said = train("--workdir=a", status=2)
+    assert "has learnt from 1438 training examples of digits, and there are as many, but" in said
+    said = train("--workdir=a", "--allow_config_change")
+    assert "the data are no longer those that this run was trained on before" in said

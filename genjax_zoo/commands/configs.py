@@ -178,7 +178,18 @@ def data_dir_of(call: Call, workdir: Workdir) -> str | None:
 
 
 def of_trained(call: Call, workdir: Workdir) -> config.Run:
-    """The config of a workdir that was trained, with the overrides of the command line."""
+    """The config of a workdir that was trained, with the overrides of the command line.
+
+    Raises ConfigError for one that only training reads, or by which other examples are held out.
+    """
+    for flag in call.overrides:
+        if not re.match(r"--?(no)?config\.(model|data)\.", flag):
+            seeds = {"sample": "--sample_seed", "explore": "--seed"}
+            draw = f" Another draw is {seeds[call.command]}=N." if call.command in seeds else ""
+            raise ConfigError(
+                f"{flag}: {call.command} reads config.model and config.data alone; all else was "
+                f"settled when {workdir.root} was trained. Leave it out.{draw}"
+            )
     return config.read(located(override(unjson(workdir.read_config()), call.overrides)))
 
 

@@ -28,7 +28,8 @@ from genjax_zoo.errors import ZooError
 
 FULL, HANDLES = (errno.ENOSPC, errno.EDQUOT), (errno.EMFILE, errno.ENFILE)
 UNWRITABLE = (*FULL, errno.EROFS)
-DISK = (*UNWRITABLE, *HANDLES, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
+NAMES = (errno.ENAMETOOLONG, errno.ENOTDIR, errno.EISDIR, errno.ELOOP)
+DISK = (*UNWRITABLE, *HANDLES, *NAMES, errno.EACCES, errno.EPERM, errno.EIO, errno.ESTALE)
 INSTEAD = {
     "train": "choose another --workdir; then the same command goes on from the last checkpoint",
     "sample": "choose another folder by --out",

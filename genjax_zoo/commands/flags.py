@@ -218,8 +218,12 @@ def usage(command: str = "") -> str:
     rows = [f"  {COMMANDS[command]}"] if command else _rows()
     rows = [f"genjax-zoo {command or 'COMMAND'} [--FLAG=VALUE ...]", "", *rows, ""]
     if "workdir" in {flag.name for flag in own}:
-        rows += ["  --config.FIELD=VALUE   any field of the config: --config.steps=500,"]
-        rows += [" " * 25 + "--config.model.widths='(64,)'"]
+        rows += [
+            "  --config.FIELD=VALUE   any field of the config: --config.steps=500,",
+            f"{'':25}--config.model.widths='(64,)'",
+        ]
+        if command != "train":
+            rows += [f"{'':25}after training: of config.model and config.data"]
     for flag in own:
         # Where all commands are told of, those that know a flag are named before it.
         whose = "" if command or len(flag.of) >= len(COMMANDS) - 1 else f"{', '.join(flag.of)}: "

@@ -13,7 +13,6 @@ from __future__ import annotations
 import io
 import pathlib
 import re
-import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -25,7 +24,7 @@ from genjax_zoo.data import images, words
 from genjax_zoo.data.config import IMAGES, Data
 from genjax_zoo.data.files import image
 from genjax_zoo.data.files.splits import EVERY_TENTH, ITSELF, TEST, TRAIN, VALIDATION, split_of
-from genjax_zoo.data.files.tree import natural
+from genjax_zoo.data.files.tree import ERRORS, natural
 from genjax_zoo.data.source import Examples, Source, resident, space_of
 from genjax_zoo.data.tables import standardised
 
@@ -177,7 +176,7 @@ def load(name: str, asked: str) -> dict[str, np.ndarray]:
             return {key: held[key] for key in held.files}
     except FileNotFoundError as error:
         raise DataError(f"{asked}: there is no such file ({path.absolute()}).") from error
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+    except (*ERRORS, ValueError) as error:
         objects = "pickle" in str(error) or "Object arrays" in str(error)
         why = "it holds Python objects and not numbers alone" if objects else error
         raise DataError(

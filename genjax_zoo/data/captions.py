@@ -96,4 +96,5 @@ def captioned(data: Data, seed: int, digits: Source) -> Source:
         interval=(low, high),
         spaces={"x": space(data), "text": categorical(len(scenes.WORDS))},
         symbols={"text": scenes.WORDS},
+        digest=digits.digest,
     )

@@ -185,7 +185,9 @@ def records(
         symbols=told_symbols(data, classes, words),
         notes=(*class_notes(classes, train.label, test.label), *notes),
         digest=functools.cache(
-            lambda: digest_of(*(a for p in (train, test) for a in (p.names, p.label, p.text)))
+            lambda: digest_of(
+                first.x, *(a for p in (train, test) for a in (p.size, p.names, p.label, p.text))
+            )
         ),
     )
 

@@ -53,8 +53,8 @@ class Source(NamedTuple):
         classes that labels count, the words of captions, the characters of a text.
       columns: what the numbers of a flat x are called, in their order; empty where they have no
         names.
-      digest: () -> sha256 of the examples, or of the names of files that stay on disk; "" of what
-        is drawn.
+      digest: () -> sha256 of the examples, whatever is made of them; of those that stay on disk, of
+        the first and of the names of the rest. "" of what is drawn.
       notes: what else was understood of the data, a phrase each: its classes and how many there
         are of each, the columns of a table, what is missing, what was left out and why. A run says
         them in one line before it trains, and keeps them (data/summary.py).

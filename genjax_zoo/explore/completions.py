@@ -42,7 +42,7 @@ def show(subject: Subject) -> Iterator[Shown]:
         made = np.concatenate([told[:, :half], made], 1)[:, : x.shape[1]]
     completed = made.reshape(len(x), DRAWS, *made.shape[1:])
     blocks = [x[:, None], completed]
-    if is_image(x):
+    if is_image(x) and not follows:
         # What is not given is shown half way between black and white.
         blocks.insert(1, np.where(given["mask"][0], x, np.mean(subject.source.interval))[:, None])
     elif x.ndim == 3:

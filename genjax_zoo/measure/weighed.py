@@ -95,5 +95,5 @@ def in_words(of: Mapping[str, float], n: int) -> str:
     words = f"{of['effective']:.3g} effective of up to {of['draws']:.0f}{tail}"
     if not of["untrusted"]:
         return words
-    why = "weights of too heavy a tail" if tail else "too few draws to tell"
+    why = "a tail too heavy for so many draws" if tail else "too few draws to tell"
     return f"{words}, NOT TO BE TRUSTED for {of['untrusted']:.0f} of {n} examples ({why})"

@@ -128,7 +128,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             for model, side, steps in zip(models, config.sides, config.steps, strict=True)
         ]
     )
-    ends = np.cumsum(config.steps)
+    ends = np.cumsum(config.steps, dtype=np.int32)
 
     @functools.wraps(init)
     def start(key: Key, batch: Batch, **begun: Params) -> Staged:

@@ -14,13 +14,13 @@ so that at α = 0 they are the networks of half the resolution, and at α = 1 ha
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from genjax_zoo.contract import Array, ConfigError, Key
 from genjax_zoo.nets.conv import conv
@@ -104,8 +104,8 @@ def _drawn(key: Key, shapes: dict[str, Any]) -> Params:
     """A layer's parameters for each shape: w ~ N(0, 1) [..., outputs], b = 0 [outputs]."""
     each, names = jax.tree.flatten(shapes, is_leaf=lambda leaf: isinstance(leaf, tuple))
     # All in one draw: to compile as many draws as there are layers takes longer than a step's.
-    ends = np.cumsum([math.prod(shape) for shape in each])
-    parts = jnp.split(jax.random.normal(key, (int(ends[-1]),)), ends[:-1])
+    ends = list(itertools.accumulate(math.prod(shape) for shape in each))
+    parts = jnp.split(jax.random.normal(key, (ends[-1],)), ends[:-1])
     layers = [
         {"w": part.reshape(shape), "b": jnp.zeros(shape[-1])}
         for part, shape in zip(parts, each, strict=True)

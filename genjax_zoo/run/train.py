@@ -69,8 +69,10 @@ def train(
                 workdir.write_config(config)
             trained.describe(setup, workdir)
             entry = provenance.start(first, data_dir, setup.begun.origins)
-            entry["data"] = summary.record(setup.source)
+            data = entry["data"] = summary.record(setup.source)
             entry["recipe"] = recipe.keep(workdir.root, config) if config is not None else None
+            if first and _other_data(workdir, data["sha256"]):
+                log("the data are no longer those that this run was trained on before")
             stack.enter_context(provenance.recorded(workdir, entry))
         journal = stack.enter_context(Journal(workdir if is_primary else None, first))
         progress = stack.enter_context(Progress(run.steps, first, quiet or not is_primary))
@@ -139,6 +141,13 @@ def _sources(setup: Setup, workdir: Workdir, first: int) -> Iterator[str]:
     for name, origin in setup.begun.origins.items() if not first else ():
         yield f"{name} begins from {origin.workdir}, step {origin.step}"
     yield summary.line(setup.source)
+
+
+def _other_data(workdir: Workdir, sha256: str) -> bool:
+    """Whether the last start of the run saw other data."""
+    starts = workdir.read_runs()
+    before = (starts[-1].get("data") or {}).get("sha256") if starts else None
+    return before is not None and before != sha256
 
 
 SHORTER = (

@@ -115,11 +115,10 @@ def _is_grey(image: PIL.Image.Image) -> bool:
 
 def _levels(image: PIL.Image.Image, background: str) -> Image:
     """Upright, over the background, in eight bits, grey or coloured."""
-    remarks = []
-    if image.getexif().get(ORIENTATION, 1) != 1:
-        remarks.append("turned upright by its EXIF")
+    turned = image.getexif().get(ORIENTATION, 1) != 1
+    remarks = ["turned upright by its EXIF"] if turned else []
     deep, grey = _is_deep(image), _is_grey(image)
-    upright = ImageOps.exif_transpose(image)
+    upright = ImageOps.exif_transpose(image) if turned else image
     if deep:
         # 65535 / 255 = 257
         x = np.rint(np.asarray(upright) / 257).astype(np.uint8)

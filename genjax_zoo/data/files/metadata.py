@@ -22,7 +22,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from genjax_zoo.contract import DataError
-from genjax_zoo.data.files.tree import Tree, counted
+from genjax_zoo.data.files.tree import ERRORS, Tree, counted
 
 NAMES = ("metadata.csv", "metadata.jsonl")
 FILE, LABEL, TEXT = "file_name", ("label", "labels"), ("text", "caption", "captions", "prompt")
@@ -82,7 +82,7 @@ def _content(tree: Tree, path: str) -> str:
     try:
         with tree.files[path]() as file:
             return file.read().decode("utf-8-sig").strip()
-    except (OSError, UnicodeDecodeError) as error:
+    except (*ERRORS, UnicodeDecodeError) as error:
         raise DataError(f"{tree.where}/{path} cannot be read as text: {error}.") from error
 
 
@@ -146,5 +146,5 @@ def _rows(tree: Tree, table: str) -> Iterator[Mapping[str, Any]]:
                     if not isinstance(row, dict):
                         raise ValueError(f"expected an object in every line, got {line.strip()}")
                     yield row
-    except (OSError, ValueError, csv.Error) as error:
+    except (*ERRORS, ValueError, csv.Error) as error:
         raise DataError(f"{tree.where}/{table} cannot be read: {error}.") from error

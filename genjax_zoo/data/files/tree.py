@@ -14,6 +14,7 @@ import re
 import tarfile
 import threading
 import zipfile
+import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import IO, NamedTuple
 
@@ -22,6 +23,8 @@ from genjax_zoo.contract import DataError
 UNPACKED_BYTES = 2**30
 """A compressed tar up to this size, unpacked, is held in memory: it can only be read from its
 start on."""
+ERRORS = (OSError, EOFError, RuntimeError, zipfile.BadZipFile, tarfile.TarError, zlib.error)
+"""What goes wrong where a file or an archive is torn, encrypted or of a kind nobody knows."""
 JUNK = {"__MACOSX", "Thumbs.db", "desktop.ini"}
 """What file browsers leave behind, as if it were hidden."""
 
@@ -69,7 +72,7 @@ def read(name: str | os.PathLike, asked: str) -> Tree:
             raise DataError(
                 f"{asked} is neither a folder nor an archive that can be read: .zip, .tar, .tar.gz."
             )
-    except (OSError, zipfile.BadZipFile, tarfile.TarError, EOFError) as error:
+    except ERRORS as error:
         raise DataError(f"{asked} cannot be read: {error}.") from error
     seen = {p for p in found if not any(s.startswith(".") or s in JUNK for s in p.split("/"))}
     files = {p: open_ for p in sorted(seen, key=natural) if (open_ := found[p]) is not None}

@@ -55,9 +55,12 @@ def solve(M: Array, b: Array) -> tuple[Array, Array]:
 
 
 def divided(b: Array, M: Array) -> Array:
-    """b M⁻¹ for a covariance M [k, k], which may lack a direction to within rounding."""
+    """b M⁻¹ for a covariance M [k, k], which may lack a direction to within rounding.
+
+    Where M is 0, of what was never seen, so is b, and 0 is returned.
+    """
     k = len(M)
-    tiny = jnp.finfo(M.dtype).eps * jnp.trace(M) / k
+    tiny = jnp.maximum(jnp.finfo(M.dtype).eps * jnp.trace(M) / k, 1e-30)
     return solve(M + tiny * jnp.eye(k, dtype=M.dtype), b.T)[0].T
 
 

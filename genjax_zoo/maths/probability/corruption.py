@@ -65,5 +65,5 @@ def make(name: str, amount: float) -> Corruption:
     process = choose(name, CORRUPTIONS, "corruption")
     if amount < 0 or (name in ("masking", "salt_and_pepper") and amount > 1):
         what = "a standard deviation, at least 0" if name == "gaussian" else "a probability"
-        raise ConfigError(f"corruption: the amount of {name} is {what}, got {amount}.")
+        raise ConfigError(f"corruption: the noise of {name} is {what}, got {amount}.")
     return process(amount)

@@ -26,11 +26,13 @@ class Told(NamedTuple):
       space: what its numbers are.
       shape: of one example's; None is any length.
       unless: why this model cannot be told it after all, and what to do; "" where it can.
+      mask: the name of what says where its numbers count, 1, and where they are nothing, 0.
     """
 
     space: Space
     shape: tuple[int | None, ...] = ()
     unless: str = ""
+    mask: str = ""
 
 
 def read_given(
@@ -54,8 +56,12 @@ def read_given(
             raise DataError(f"{who}: {name} was given, and {can[name].unless}")
         if name not in can:
             raise DataError(f"{who} cannot be told that: {nearest(name, open_to, 'given')}")
-    there = {name: value for name, value in given.items() if value is not None}
-    return {name: _one(value, open_to[name], n, f"{who}: {name}") for name, value in there.items()}
+    there = [name for name, value in given.items() if value is not None]
+    read: dict[str, Array] = {}
+    for name in sorted(there, key=lambda name: open_to[name].mask != ""):
+        told = open_to[name]
+        read[name] = _one(given[name], told, n, f"{who}: {name}", mask=read.get(told.mask))
+    return {name: read[name] for name in there}
 
 
 def check_count(name: str, count: int, who: str, most: float = math.inf) -> None:
@@ -72,7 +78,14 @@ def check_count(name: str, count: int, who: str, most: float = math.inf) -> None
         raise DataError(f"{who}: {name} should be {may}, got {count}.")
 
 
-def _one(value: Any, told: Told, n: int | None, what: str, advice: str = "") -> Array:
+def _one(
+    value: Any,
+    told: Told,
+    n: int | None,
+    what: str,
+    advice: str = "",
+    mask: Array | None = None,
+) -> Array:
     """One thing that is given; with n None, of a batch [B, *shape], which is left as long."""
     space, shape = told.space, told.shape
     traced = isinstance(value, jax.core.Tracer)
@@ -100,6 +113,11 @@ def _one(value: Any, told: Told, n: int | None, what: str, advice: str = "") -> 
         raise refusal(f"got the shape {list(array.shape)}")
     with np.errstate(over="ignore"):
         array = array if whole else array.astype(jnp.result_type(float))
+    if mask is not None and mask.shape[1:] == array.shape[lead:]:
+        # What stands where nothing is known may be anything.
+        traced = traced or isinstance(mask, jax.core.Tracer)
+        array = (jnp if traced else np).where(mask > 0, array, np.nan).astype(array.dtype)
+        lead = 1
     if not traced:
         strange = array[~space.has(array)]
         if strange.size or not array.size:
@@ -244,7 +262,8 @@ def part_of(space: Space, shape: tuple[int | None, ...]) -> dict[str, Told]:
       space: of x.
       shape: of one x; None is any length.
     """
-    return {"x": Told(space._replace(missing=True), shape), "mask": Told(BINARY, shape)}
+    x = Told(space._replace(missing=True), shape, mask="mask")
+    return {"x": x, "mask": Told(BINARY, shape)}
 
 
 def known_part(told: Mapping[str, Array], who: str) -> tuple[Array, Array] | None:
