@@ -360,6 +360,24 @@ def test_a_constant_column_weighs_as_much_whatever_it_is(constant):
         np.testing.assert_allclose(scales(constant, off), of_zero, rtol=0.01)
 
 
+def test_a_constant_column_keeps_its_floor_among_many_components():
+    """Shares of seconds since 1970 add up to them only to within rounding."""
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(200, 3)).astype(np.float32)
+    model = gaussian_mixture.make(gaussian_mixture.Config(classes=0, components=4))
+
+    def learnt(constant):
+        x[:, 1] = constant
+        state, nats = model.init(KEY, {"x": x}), []
+        for _ in range(4):
+            state, _ = step(KEY, state, {"x": x})
+            nats.append(float(model.log_prob(KEY, state, {"x": x}).mean()))
+        return nats
+
+    step = jax.jit(model.step)
+    np.testing.assert_allclose(learnt(1.6e9), learnt(0.0), atol=0.02)
+
+
 def test_what_varies_is_told_from_what_is_rounded():
     for mean in (0.1, 7.0, 255.0, 1e6):
         mean = np.float32(mean)

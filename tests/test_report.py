@@ -720,6 +720,21 @@ def test_a_line_of_many_points_keeps_its_extremes():
     assert min(heights) == pytest.approx(charts.TOP + 0.06 / 1.12 * 138, abs=0.1)
 
 
+@pytest.mark.parametrize(
+    "values", [(230017.01, 230018.6), (0.99900001, 0.9990001), (-1.01e-10, -0.9e-10), (0, 3e9)]
+)
+def test_no_two_ticks_are_called_alike(values):
+    """230.018k three times, one above the other, and 0.999."""
+    ticks = charts._ticks(*values)
+    labels = charts._labels(ticks)
+    units = {"k": 1e3, "M": 1e6, "G": 1e9}
+    plain = [label.replace("−", "-") for label in labels]
+    meant = [float(v.rstrip("kMG")) * units.get(v[-1], 1) for v in plain]
+    np.testing.assert_allclose(meant, ticks, rtol=0, atol=(ticks[1] - ticks[0]) / 50)
+    assert charts._labels([0, 10000, 20000]) == ["0", "10k", "20k"]
+    assert charts._labels([1000, 1250, 1500]) == ["1k", "1250", "1500"]
+
+
 @pytest.mark.parametrize("values", [(230_016.5, 230_018.5), (-0.0003755, -0.000377)])
 def test_long_labels_have_room(values):
     """They were cut off: "30.018k" of 230.018k."""

@@ -244,10 +244,12 @@ def estimate(form: Form, s: Moments, pseudo_counts: float, ridge: float) -> Gaus
     # V_d, the variance within Gaussians, and V_d + Σ_m n_m / n (μ_md - μ_d)², over all data
     share = (n / jnp.maximum(total, _SMALLEST))[:, None]
     within = own.sum(0) / jnp.maximum(total, _SMALLEST)
-    centre = jnp.sum(share * mean, 0)
-    overall = within + jnp.sum(share * (mean - centre) ** 2, 0)
+    # About one of them, for a mean of large numbers is rounded, even where all are the same.
+    apart = mean - mean[0]
+    middle = jnp.sum(share * apart, 0)
+    overall = within + jnp.sum(share * (apart - middle) ** 2, 0)
     # A feature that never changed may yet: it is as uncertain as the others are in the mean.
-    floor = ridge * jnp.where(varies(overall, centre), overall, jnp.mean(overall))
+    floor = ridge * jnp.where(varies(overall, mean[0] + middle), overall, jnp.mean(overall))
     floor = jnp.maximum(floor, _SMALLEST)
 
     def shrunk(scatter: Array, n: Array, target: Array) -> Array:

@@ -64,7 +64,8 @@ def chart(lines: Mapping[str, Series]) -> Html:
     low, high = low - margin, high + margin
     first, last = 0, max(1, *steps)
     ticks = _decades(low, high) if log else _ticks(low, high)
-    left = max(LEFT, 10 + LETTER * max((len(_short(tick)) for tick in ticks), default=0))
+    labels = _labels(ticks)
+    left = max(LEFT, 10 + LETTER * max(map(len, labels), default=0))
 
     def x(step: float) -> float:
         return left + (step - first) / (last - first) * (WIDTH - left - RIGHT)
@@ -74,14 +75,15 @@ def chart(lines: Mapping[str, Series]) -> Html:
         return min(max(at, TOP), HEIGHT - BOTTOM)
 
     parts = []
-    for tick in ticks:
+    for tick, label in zip(ticks, labels, strict=True):
         at = f"{y(tick):.1f}"
         parts.append(tag("line", x1=left, x2=WIDTH - RIGHT, y1=at, y2=at, class_="rule"))
-        parts.append(tag("text", _short(tick), x=left - 6, y=at, class_="y"))
-    for tick in _ticks(first, last, 3):
+        parts.append(tag("text", label, x=left - 6, y=at, class_="y"))
+    times = _ticks(first, last, 3)
+    for tick, label in zip(times, _labels(times), strict=True):
         # The last label ends where the frame does.
         edge = "x end" if x(tick) > WIDTH - RIGHT - 12 else "x"
-        parts.append(tag("text", _short(tick), x=f"{x(tick):.1f}", y=HEIGHT - 5, class_=edge))
+        parts.append(tag("text", label, x=f"{x(tick):.1f}", y=HEIGHT - 5, class_=edge))
     for i, (name, line) in enumerate(lines.items()):
         for piece in _pieces(line):
             parts.append(_line(piece, x, y, f"s{i % 4}"))
@@ -179,11 +181,19 @@ def _decades(low: float, high: float) -> list[float]:
     return [value for value in between if low <= math.log10(value) <= high]
 
 
-def _short(value: float) -> str:
+def _labels(ticks: Sequence[float]) -> list[str]:
+    """What the ticks are called, in as many digits as tell each from the next."""
+    apart = min((abs(b - a) for a, b in itertools.pairwise(ticks)), default=math.inf)
+    right = lambda digits: all(abs(float(f"{t:.{digits}g}") - t) < apart / 100 for t in ticks)
+    digits = next((digits for digits in range(3, 17) if right(digits)), 17)
+    return [_short(tick, digits) for tick in ticks]
+
+
+def _short(value: float, digits: int) -> str:
     """A tick's label: 12000 is 12k."""
     size = abs(value)
     for unit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if size >= unit * 10 or size == unit:
-            return f"{value / unit:g}{letter}".replace("-", "−")
-    written = f"{round(value, 10):g}" if size >= 1e-4 else f"{value:.0e}" if value else "0"
-    return written.replace("-", "−")
+            return f"{value / unit:.{digits}g}{letter}".replace("-", "−")
+    # From 1e4 on it is in thousands.
+    return f"{value:.{max(digits, 4)}g}".replace("-", "−")

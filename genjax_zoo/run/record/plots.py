@@ -285,7 +285,7 @@ def _draw_panel(axes: Any, panel: _Panel) -> None:
         _line(axes, line, span, color=colour, linewidth=1, label=name)
     lost = int(np.sum(~np.isfinite(series)))
     notes = [f"{lost} of {series.size} not finite"] if lost else []
-    notes += ["off the data's frame: a frame of its own"] if panel.own else []
+    notes += ["on a scale of its own"] if panel.own else []
     style = {"color": RED / 255, "va": "top", "fontsize": 7, "transform": axes.transAxes}
     axes.text(0.02, 0.98, "\n".join(notes), **style)
 
