@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from genjax_zoo.contract import Exactness, Measure, Model, Once, categorical
+from genjax_zoo.commands import evaluate
+from genjax_zoo.contract import Exactness, Measure, Model, Once, ZooError, categorical
 from genjax_zoo.data.config import Data
 from genjax_zoo.data.source import Source
 from genjax_zoo.data.sources import open_source
@@ -210,3 +211,15 @@ def test_an_estimate_says_how_far_its_weights_can_be_trusted():
     (more,) = measured(model, source, only=("iwae",), importance_samples=1600)
     assert more.trust["draws"] == 1600 and more.trust["untrusted"] > 0
     assert abs(more.value) < abs(nats.value)
+
+
+def test_draws_that_nothing_would_take_are_refused():
+    """--importance_samples was ignored by what has no weights, and where it is below K."""
+    exact = {"log_prob": Measure(lambda *_: jnp.zeros(1), Exactness.EXACT)}
+    weighed = bounds.estimates(lambda *_: None, draws=64)
+    for draws, measured in ((0, exact), (0, weighed), (64, weighed), (900, exact | weighed)):
+        evaluate._check_draws(draws, measured)
+    with pytest.raises(ZooError, match=r"=900: none of log_prob is .* leave the flag out"):
+        evaluate._check_draws(900, exact)
+    with pytest.raises(ZooError, match=r"=10 is fewer than the 64 .* iwae .*importance_samples=10"):
+        evaluate._check_draws(10, exact | weighed)

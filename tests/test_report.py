@@ -401,8 +401,9 @@ def test_the_plane_knows_a_density_and_the_components_of_a_mixture():
     at = frame.grid(planes.SIDE)
     np.testing.assert_allclose((at * p.ravel()[:, None]).sum(0) * cell, MEANS.mean(0), atol=0.01)
     for component, mean, std in zip(plane.components, MEANS, STDS, strict=True):
-        np.testing.assert_allclose(component.mean, mean, atol=0.1)
-        np.testing.assert_allclose(component.covariance, std**2 * np.eye(2), atol=0.12)
+        np.testing.assert_allclose(component.mean, mean, atol=0.05 * std)
+        # Circles are to look like circles: 2000 draws among eight left them 5 % out of round.
+        np.testing.assert_allclose(component.covariance, std**2 * np.eye(2), atol=0.05 * std**2)
     outline = plots._ellipse(plots.Component(MEANS[1], np.diag([4.0, 1.0])))
     assert np.abs(outline - MEANS[1]).max(0) == pytest.approx([4, 2], abs=0.02)
     # Where the density is a bound, or wants a label, and the latents are codes, there is nothing.

@@ -6,14 +6,14 @@ Floor 8.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
 
 from genjax_zoo.commands import configs
 from genjax_zoo.commands.flags import Call
-from genjax_zoo.contract import DataError, ZooError
+from genjax_zoo.contract import DataError, Measure, ZooError
 from genjax_zoo.measure import examples, extractors, samples
 from genjax_zoo.measure.results import Result, describe
 from genjax_zoo.run import trained
@@ -37,6 +37,8 @@ def run(call: Call) -> None:
     asked = tuple(call.flags.measures or ())
     for name in asked:
         choose(name, {**of_examples, **dict.fromkeys(samples.NAMES)}, "measure")
+    draws = call.flags.importance_samples or 0
+    _check_draws(draws, {n: m for n, m in of_examples.items() if not asked or n in asked})
     data_dir, begun = configs.data_dir_of(call, workdir), trained.begun_of(workdir)
     setup = set_up(own_run, data_dir, learning=False, begun=begun)
     memory.check_samples("num_samples", call.flags.num_samples or 0, setup.example)
@@ -46,7 +48,6 @@ def run(call: Call) -> None:
     step, state = trained.restore(setup, workdir, call.flags.checkpoint)
     what = (setup.model, state, setup.source, jax.random.fold_in(setup.root, EVALUATE), step)
     only, n = asked or None, call.flags.num_samples
-    draws = call.flags.importance_samples or 0
     found: list[Result] = []
     try:
         with Progress() as progress:
@@ -100,3 +101,20 @@ def _check_measures(run: Run, asked: Sequence[str], known: Sequence[str]) -> Non
         raise ZooError(f"--measures={','.join(missing)} cannot be measured here; {why}")
     if not known:
         raise ZooError(f"nothing can be measured; {why}")
+
+
+def _check_draws(draws: int, measured: Mapping[str, Measure]) -> None:
+    """Raises ZooError for a number of draws that nothing of what is measured would take."""
+    weighed = {name: of.draws for name, of in measured.items() if of.weighed is not None}
+    if not draws or any(draws >= K for K in weighed.values()):
+        return
+    if not weighed:
+        raise ZooError(
+            f"--importance_samples={draws}: none of {', '.join(measured) or '(no measure)'} is "
+            "estimated by importance weights; leave the flag out."
+        )
+    name, K = min(weighed.items(), key=lambda item: item[1])
+    raise ZooError(
+        f"--importance_samples={draws} is fewer than the {K} draws that {name} takes of every "
+        f"example; give {K} or more, or set --config.model.importance_samples={draws}."
+    )

@@ -127,7 +127,8 @@ table { border-collapse: collapse; width: 100%; font-size: .87rem; }
 th, td { text-align: left; padding: .22rem .9rem .22rem 0; vertical-align: top;
   border-top: 1px solid var(--rule); overflow-wrap: anywhere; }
 tr:first-child > * { border-top: 0; }
-tr.mean > * { border-top-width: 2px; } th { font-weight: 400; color: var(--quiet); }
+tr.mean > * { border-top-width: 2px; } .columns th { overflow-wrap: break-word; }
+th { font-weight: 400; color: var(--quiet); }
 td { font-variant-numeric: tabular-nums; }
 mark { background: var(--mark); color: inherit; border-radius: 4px; padding: .05rem .3rem; }
 pre { background: var(--card); border: 1px solid var(--rule); border-radius: 10px; overflow-x: auto;
