@@ -19,7 +19,7 @@ from genjax_zoo.contract import ConfigError, DataError, Exactness
 from genjax_zoo.data import densities
 from genjax_zoo.maths.inference import gaussians
 from genjax_zoo.maths.inference.clustering import k_means_of_classes
-from genjax_zoo.maths.probability.scales import varies
+from genjax_zoo.maths.probability.scales import of_parts, varies
 from genjax_zoo.models import gaussian_mixture
 
 KEY = jax.random.key(0)
@@ -376,6 +376,15 @@ def test_a_constant_column_keeps_its_floor_among_many_components():
 
     step = jax.jit(model.step)
     np.testing.assert_allclose(learnt(1.6e9), learnt(0.0), atol=0.02)
+
+
+def test_parts_make_one_mean_and_variance_of_whatever_size():
+    share, mean = np.array([[0.0, 0.1], [0.7, 0.6], [0.3, 0.3]]), np.array([[0, 5], [1, 2], [3, 4]])
+    found = of_parts(jnp.asarray(share), jnp.asarray(mean, jnp.float32))
+    want = (share * mean).sum(0)
+    np.testing.assert_allclose(found, (want, (share * (mean - want) ** 2).sum(0)), rtol=1e-5)
+    seconds = jnp.full((3, 2), 1.6e9).at[0, 0].set(0)  # of a class without examples
+    np.testing.assert_array_equal(of_parts(jnp.asarray(share), seconds), ([1.6e9] * 2, [0, 0]))
 
 
 def test_what_varies_is_told_from_what_is_rounded():

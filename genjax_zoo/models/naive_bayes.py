@@ -58,7 +58,7 @@ from genjax_zoo.maths.inference.matrices import exactly
 from genjax_zoo.maths.probability import distributions
 from genjax_zoo.maths.probability.distributions import flat
 from genjax_zoo.maths.probability.given import Labels, known_part, part_of, read_given
-from genjax_zoo.maths.probability.scales import varies
+from genjax_zoo.maths.probability.scales import of_parts, varies
 from genjax_zoo.typed import number
 
 VERB = "em"
@@ -220,8 +220,8 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         variance = jnp.where(varies(variance, mean), variance, 0)
         # ε = var_smoothing · max_d Var[x_d],  Var[x_d] = Σ_y n_yd / n_d (σ²_y + (μ_y - μ)²)
         weight = n / jnp.maximum(n.sum(0), 1)
-        overall = jnp.sum(weight * mean, 0)
-        spread = jnp.sum(weight * (variance + (mean - overall) ** 2), 0)
+        overall, between = of_parts(weight, mean)
+        spread = jnp.sum(weight * variance, 0) + between
         smoothed = variance + config.var_smoothing * jnp.max(spread)
         # A class without examples of a feature has that of all classes, or else N(0, 1); no
         # variance may be 0.

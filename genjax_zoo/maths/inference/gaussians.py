@@ -22,7 +22,7 @@ from jax.scipy.linalg import solve_triangular
 
 from genjax_zoo.contract import Array
 from genjax_zoo.maths.inference.matrices import exactly
-from genjax_zoo.maths.probability.scales import varies
+from genjax_zoo.maths.probability.scales import of_parts, varies
 
 Form = Literal["full", "tied", "diagonal", "spherical"]
 """How the covariances are made."""
@@ -244,12 +244,10 @@ def estimate(form: Form, s: Moments, pseudo_counts: float, ridge: float) -> Gaus
     # V_d, the variance within Gaussians, and V_d + Σ_m n_m / n (μ_md - μ_d)², over all data
     share = (n / jnp.maximum(total, _SMALLEST))[:, None]
     within = own.sum(0) / jnp.maximum(total, _SMALLEST)
-    # About one of them, for a mean of large numbers is rounded, even where all are the same.
-    apart = mean - mean[0]
-    middle = jnp.sum(share * apart, 0)
-    overall = within + jnp.sum(share * (apart - middle) ** 2, 0)
+    centre, between = of_parts(share, mean)
+    overall = within + between
     # A feature that never changed may yet: it is as uncertain as the others are in the mean.
-    floor = ridge * jnp.where(varies(overall, mean[0] + middle), overall, jnp.mean(overall))
+    floor = ridge * jnp.where(varies(overall, centre), overall, jnp.mean(overall))
     floor = jnp.maximum(floor, _SMALLEST)
 
     def shrunk(scatter: Array, n: Array, target: Array) -> Array:

@@ -78,3 +78,21 @@ def varies(variance: Array, mean: Array) -> Array:
     """
     least = 2 * jnp.finfo(jnp.result_type(mean)).eps * jnp.abs(mean)
     return variance > least**2
+
+
+def of_parts(share: Array, mean: Array) -> tuple[Array, Array]:
+    """The mean of all parts, and the variance between them: Σ_k s_k μ_k, Σ_k s_k (μ_k - that)².
+
+    About the largest part: a mean of large numbers is rounded, even where all are the same.
+
+    Args:
+      share: s, what each part is of all [K, D] or [K, 1]; they add up to 1.
+      mean: μ of each part [K, D].
+
+    Returns:
+      the mean and the variance, [D] each.
+    """
+    largest = jnp.broadcast_to(jnp.argmax(share, axis=0, keepdims=True), (1, mean.shape[1]))
+    about = jnp.take_along_axis(mean, largest, axis=0)
+    middle = jnp.sum(share * (mean - about), 0)
+    return about[0] + middle, jnp.sum(share * (mean - about - middle) ** 2, 0)
