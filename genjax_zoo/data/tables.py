@@ -84,14 +84,20 @@ def series(
 
     Raises DataError where there is no such file, or it holds anything but numbers.
     """
-    if name in SERIES and not columns:
+    if name in SERIES:
+        if columns:
+            raise DataError(
+                f"series:{name} has one column and no names; set config.data.columns=()."
+            )
         return SERIES[name](), ()
     try:
         read = files.read(pathlib.Path(name).expanduser(), f"series:{name}", columns, header)
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise DataError(f"series:{name} is no text in UTF-8 ({error}); save it as such.") from error
+    except OSError as error:
         raise DataError(
             f"series:{name} is neither a series of the zoo ({', '.join(SERIES)}) nor a file that "
-            f"can be read: {getattr(error, 'strerror', None) or error}."
+            f"can be read: {error.strerror or error}."
         ) from error
     return read.x, read.notes
 
