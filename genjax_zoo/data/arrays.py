@@ -303,7 +303,9 @@ def _one_each(label: np.ndarray, asked: str) -> np.ndarray:
     """The labels [N], each a name or a class from 0; raises DataError for what are none."""
     flat = label.reshape(len(label), -1)
     kind = label.dtype.kind
-    expected = f"{asked}: expected one label for each example, a name or a number from 0"
+    expected = f"{asked}: expected one label for each example, a number from 0 or a name"
+    if kind == "O" and any(each is None for each in label):
+        raise DataError(f"{expected}, and some have none; leave these out.")
     if flat.shape[1] != 1 or kind not in "iuUSbf":
         raise DataError(
             f"{expected}, got {label.dtype} {list(label.shape[1:])} for each; of rows of ones and "
@@ -313,8 +315,8 @@ def _one_each(label: np.ndarray, asked: str) -> np.ndarray:
         odd = flat[~((flat >= 0) & (flat < MOST_CLASSES) & (flat == np.rint(flat)))]
         if odd.size:
             raise DataError(
-                f"{expected} to {MOST_CLASSES - 1}, got {odd[0]:g}; number the classes from 0 "
-                "(numpy.unique(label, return_inverse=True)), and leave out what has none."
+                f"{expected}, got {odd[0]:g}; number the classes 0, 1, ... (at most {MOST_CLASSES}"
+                "; numpy.unique(label, return_inverse=True) does), and leave out what has none."
             )
     return flat[:, 0]
 
