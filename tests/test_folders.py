@@ -139,7 +139,10 @@ def test_what_stays_on_disk_gives_the_bits_of_what_rests_on_the_device(
     for key in range(2):
         whole, read = (s.training(jax.random.key(key), 3, 9) for s in (resident, on_disk))
         jax.tree.map(np.testing.assert_array_equal, whole, read)
-    assert on_disk.notes == (*resident.notes, "decoded as needed")
+    assert on_disk.notes == (
+        *resident.notes,
+        "decoded as needed, upright, over white where transparent",
+    )
     plain = [s._replace(training=None, notes=(), digest=None)[4:] for s in (resident, on_disk)]
     assert plain[0] == plain[1]  # split, sizes, preprocessing, interval, name, spaces, symbols
     for step in range(8):
@@ -384,6 +387,28 @@ def test_classes_that_are_called_by_numbers_are_asked_for_by_these():
     assert given(["label=[1, 0]"], animals)["label"].tolist() == [1, 0]
     with pytest.raises(ConfigError, match="Did you mean 'owl'"):
         given(["label=['owls']"], animals)
+
+
+def test_a_pipe_among_images_is_named_and_not_waited_for(tmp_path):
+    draw(tmp_path / "0.png")
+    os.mkfifo(tmp_path / "1.png")
+    with pytest.raises(DataError, match=r"1\.png is not a readable image \(it is a pipe"):
+        folder(tmp_path)
+
+
+def test_the_line_is_one_whatever_classes_are_called(tmp_path):
+    for name in ("a\nb", "c"):
+        draw(tmp_path / name / "0.png")
+    assert "classes: a b 1+1, c 1+1" in summary.line(folder(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("Folder:here", "folder:here"), ("arrays:a.npz", "array:a.npz"), ("densty:x", "density:x")],
+)
+def test_a_kind_of_data_that_is_misspelt_is_told_of(written, meant):
+    with pytest.raises(ConfigError, match=f"is none of .* Did you mean {meant}?"):
+        open_source(Data(source=written), 0)
 
 
 def test_links_are_followed_but_not_back_up(tmp_path):
