@@ -188,15 +188,20 @@ def load(name: str, asked: str) -> dict[str, np.ndarray]:
         if isinstance(held, np.ndarray):
             return {"x": held}
         with held:
-            return {key: held[key] for key in held.files}
+            return {key: _unicode(held[key]) for key in held.files}
     except FileNotFoundError as error:
         raise DataError(f"{asked}: there is no such file ({path.absolute()}).") from error
     except (*ERRORS, ValueError) as error:
         objects = "pickle" in str(error) or "Object arrays" in str(error)
-        why = "it holds Python objects and not numbers alone" if objects else error
+        why = "it holds Python objects, or is no .npy or .npz file" if objects else error
         raise DataError(
             f"{asked} cannot be read ({why}); write it by numpy.savez(FILE, x=..., label=...)."
         ) from error
+
+
+def _unicode(array: np.ndarray) -> np.ndarray:
+    """Words as texts, where they were written as bytes."""
+    return np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array
 
 
 def arranged(held: Mapping[str, np.ndarray], asked: str) -> Arrays:
@@ -263,8 +268,9 @@ def _check_lengths(arrays: Mapping[str, np.ndarray], split: str, asked: str) -> 
 
 def _numbers(x: np.ndarray, asked: str) -> np.ndarray:
     """x [N, D ...]; raises DataError where it holds what are no numbers, or infinite ones."""
-    if x.dtype.kind not in "biuf":
-        raise DataError(f"{asked}: expected numbers for x, got {x.dtype}.")
+    if x.dtype.kind not in "biuf" or not x.size:
+        raise DataError(f"{asked}: expected numbers for x, got {x.dtype} {list(x.shape)}.")
+    x = x.astype(x.dtype.newbyteorder("="), copy=False)
     if x.dtype.kind == "f" and (np.abs(x) > np.finfo(np.float32).max).any():
         raise DataError(
             f"{asked}: some numbers of x are infinite, or too large for float32; leave them out, "
@@ -291,6 +297,8 @@ def labels(
         names = tuple(sorted({*map(str, first), *map(str, second)}, key=natural))
         number = {name: i for i, name in enumerate(names)}
         first, second = (np.array([number[str(n)] for n in part]) for part in (first, second))
+    if len({*names}) < len(names):
+        raise DataError(f"{asked}: several classes have one name: {', '.join(names)}.")
     top = int(max(first.max(), second.max()))
     if names and len(names) <= top:
         raise DataError(
@@ -304,7 +312,7 @@ def _one_each(label: np.ndarray, asked: str) -> np.ndarray:
     flat = label.reshape(len(label), -1)
     kind = label.dtype.kind
     expected = f"{asked}: expected one label for each example, a number from 0 or a name"
-    if kind == "O" and any(each is None for each in label):
+    if kind in "OU" and any(each is None or each == "" for each in label.flat):
         raise DataError(f"{expected}, and some have none; leave these out.")
     if flat.shape[1] != 1 or kind not in "iuUSbf":
         raise DataError(
