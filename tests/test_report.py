@@ -673,7 +673,7 @@ def test_a_value_keeps_to_its_error():
     assert cards.value_of(1234.5, 17.3) == ("1,234", "± 17")
     assert cards.value_of(0.5, None) == ("0.50000", "")
     assert cards.value_of(math.nan, 1.0) == ("not a number", "")
-    assert cards.value_of(None, None) == ("not measured", "")
+    assert cards.value_of(None, None) == ("no number", "")
 
 
 def test_a_score_is_shown_with_its_interval(workdir):
