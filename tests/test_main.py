@@ -747,6 +747,7 @@ def test_ctrl_c_before_there_is_anything_to_save_ends_without_a_word(tmp_path):
     script = """
 import os, signal, sys
 from genjax_zoo import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
 main.prepare = lambda: os.kill(os.getpid(), signal.SIGINT)
 sys.argv = ["genjax-zoo", "sample", "--workdir=w"]
 main.run()
