@@ -127,7 +127,7 @@ def check_batch(batch: Any) -> None:
     for name, array in batch.items():
         shape, dtype = getattr(array, "shape", ()), getattr(array, "dtype", np.dtype(object))
         if not shape or dtype.kind in "OSU":
-            came = dtype if shape else type(array).__name__
+            came = str(dtype) if shape else type(array).__name__
             raise DataError(
                 f"{expected}, and {name!r} is {came}; make an array of all "
                 "examples of it, such as numpy.asarray(..., numpy.float32)."

@@ -80,7 +80,7 @@ def spelt(entry: Mapping) -> tuple[str, str]:
 def value_of(value: Any, error: Any) -> tuple[str, str]:
     """A value and its standard error as "± ...", both to the error's second digit."""
     if not isinstance(value, int | float):
-        return ("no number" if value is None else str(value)), ""
+        return ("not a number" if value is None else str(value)), ""
     known = isinstance(error, int | float) and math.isfinite(error) and error > 0
     if not known or not math.isfinite(value):
         return number(float(value), 5), ""
