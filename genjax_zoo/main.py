@@ -1,17 +1,16 @@
 """The command line: genjax-zoo train | sample | evaluate | explore | list.
 
-Floor 8. What a command does stands in commands/, a file each.
+Floor 8. What a command does stands in commands/, a file each. Whatever is not needed to be ready
+for Ctrl-C is imported after that.
 """
 
 from __future__ import annotations
 
 import importlib
 import os
+import signal
 import sys
 from collections.abc import Callable, Sequence
-
-from genjax_zoo.commands import failures
-from genjax_zoo.commands.flags import parse, usage
 
 
 def main(argv: Sequence[str], prepare: Callable[[], None] = lambda: None) -> int:
@@ -25,6 +24,9 @@ def main(argv: Sequence[str], prepare: Callable[[], None] = lambda: None) -> int
       prepare: what has to be settled before a command that works in a workdir starts; help and
         the list touch no device.
     """
+    from genjax_zoo.commands import failures
+    from genjax_zoo.commands.flags import parse, usage
+
     several = any(arg.lstrip("-").startswith("coordinator") for arg in argv)
     call = None
     try:
@@ -34,7 +36,9 @@ def main(argv: Sequence[str], prepare: Callable[[], None] = lambda: None) -> int
         else:
             if "workdir" in call.flags:
                 prepare()
-            importlib.import_module(f"genjax_zoo.commands.{call.command}").run(call)
+            command = importlib.import_module(f"genjax_zoo.commands.{call.command}")
+            ends_by_interrupt(False)
+            command.run(call)
         failures.end_output()
         return 0
     except BrokenPipeError:
@@ -61,8 +65,25 @@ def prepare() -> None:
     startup.keep_compiled()
 
 
+def ends_by_interrupt(at_once: bool) -> None:
+    """Ctrl-C ends the process without a word, or raises KeyboardInterrupt.
+
+    While modules are imported there is nothing to save, and what a KeyboardInterrupt leaves behind
+    in the middle of one is another error. Where somebody else has decided, as a shell does that
+    has the process ignore it, nothing is changed.
+    """
+    raises, ends = signal.default_int_handler, signal.SIG_DFL
+    if at_once and signal.getsignal(signal.SIGINT) is raises:
+        signal.signal(signal.SIGINT, ends)
+    elif not at_once and signal.getsignal(signal.SIGINT) is ends:
+        signal.signal(signal.SIGINT, raises)
+
+
 def run() -> None:
     """The entry point."""
+    ends_by_interrupt(True)
+    from genjax_zoo.commands import failures
+
     failures.watch()
     sys.exit(main(sys.argv, prepare))
 

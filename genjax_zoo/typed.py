@@ -167,7 +167,7 @@ def check(made: Any) -> None:
     What has another form of its type takes the declared one.
     """
     cls: Any = type(made)
-    who, hints = cls.__module__.rpartition(".")[2], _hints(cls)
+    who, hints = _who(cls), _hints(cls)
     for field in dataclasses.fields(made):
         value = _convert(getattr(made, field.name), hints[field.name], f"{who}.{field.name}")
         object.__setattr__(made, field.name, value)
@@ -186,6 +186,13 @@ def check(made: Any) -> None:
                 raise ConfigError(f"{who}: {field.name} should be {allowed}, got {came}.")
             if isinstance(one, int) and allowed.most is allowed.below is None and one > LARGEST:
                 raise ConfigError(f"{who}: {field.name} should be at most {LARGEST}, got {one}.")
+
+
+def _who(cls: Any) -> str:
+    """Whose fields these are: vae, optimizers, data (of data/config.py), config (of a run)."""
+    rooms, _, module = cls.__module__.rpartition(".")
+    room = rooms.rpartition(".")[2]
+    return room if module == "config" and room != "run" else module
 
 
 def _numbers(value: Any) -> list[float]:

@@ -5,10 +5,11 @@ import json
 import time
 
 import jax
+import numpy as np
 import pytest
 
 from genjax_zoo.commands.configs import CONFIGS, names_of
-from genjax_zoo.contract import ConfigError, Model, ZooError
+from genjax_zoo.contract import ConfigError, DataError, Model, ZooError
 from genjax_zoo.data.sources import open_source
 from genjax_zoo.models import ZOO
 from genjax_zoo.run import config
@@ -148,4 +149,9 @@ def test_no_count_of_a_family_hangs_or_exhausts(name, monkeypatch):
 
 @pytest.mark.parametrize("name", ZOO)
 def test_every_family_is_a_model_with_its_defaults(name):
-    assert isinstance(config.make_model(Run(model={"name": name})), Model)
+    model = config.make_model(Run(model={"name": name}))
+    assert isinstance(model, Model)
+    # What is no batch is told what one is, before anything looks into it.
+    for other in (np.zeros((4, 8, 8, 1), np.float32), {}):
+        with pytest.raises(DataError, match="a batch should be"):
+            jax.eval_shape(lambda key, x=other: model.init(key, x), jax.random.key(0))

@@ -179,7 +179,7 @@ def test_resized_digits_say_so():
         ({"source": "tfds:"}, "none of"),
         ({"source": "density:rings"}, "Did you mean 'ring'"),
         ({"source": "density:rings", "binarise": "dynamic"}, "Did you mean 'ring'"),
-        ({"batch_size": 0}, r"config: batch_size should be in \[1, 1000000\], got 0"),
+        ({"batch_size": 0}, r"^data: batch_size should be in \[1, 1000000\], got 0"),
         ({"binarise": "dynamic", "dequantise": True}, "nothing to dequantise"),
         ({"source": "density:ring", "binarise": "dynamic"}, "is for images"),
         ({"source": "text:x.txt", "resize": 3}, "is for images"),

@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 import threading
+import time
 
 import jax.numpy as jnp
 import pytest
@@ -130,6 +131,30 @@ def test_what_libraries_print_of_a_loop_that_is_closed_is_left_out(monkeypatch, 
         del leaving
     told = capsys.readouterr().err
     assert "closed" not in told and told.count("RuntimeError: another") == 2
+
+
+def test_what_fails_a_thread_of_a_library_stops_the_run_by_one_sentence(monkeypatch, capsys):
+    monkeypatch.setattr(threading, "excepthook", threading.excepthook)
+    for hook in ("excepthook", "unraisablehook"):
+        monkeypatch.setattr(sys, hook, getattr(sys, hook))
+    monkeypatch.setattr(failures, "_failed", [])
+    monkeypatch.setattr(failures, "_written", lambda *_: "error.txt")
+    failures.watch()
+
+    def fail(error, kind=threading.Thread):
+        thread = kind(target=lambda: (_ for _ in ()).throw(error))
+        thread.start()
+        thread.join()
+        time.sleep(0.01)
+
+    # A bar that cannot be drawn is no reason to stop.
+    fail(ValueError(), kind=type("Bar", (threading.Thread,), {"__module__": "rich.progress"}))
+    fail(RuntimeError("Event loop is closed"))
+    with pytest.raises(KeyboardInterrupt):
+        fail(ZeroDivisionError("division by zero"))
+    status, told = failures.of_interrupt(None)
+    assert status == 1 and "nobody foresaw: ZeroDivisionError: division by zero. The det" in told
+    assert capsys.readouterr().err == ""
 
 
 class Leaving:

@@ -291,8 +291,16 @@ def test_measuring_says_how_far_it_is_and_what_will_be_long_with_the_field_that_
         "measuring iwae: 1000 of 10000  8 min left",
     ]
     long = "measuring iwae takes some 8 min more; x; config.final_examples=1000 takes fewer."
-    assert told[4] == long and told[-1] == "measuring iwae: 9500 of 10000  25 s left"
-    assert len(told) == 2 + 19 + 1
+    assert told[4] == long and told[-2:] == [
+        "measuring iwae: 9500 of 10000  25 s left",
+        "measured iwae: 10000 in 8 min",
+    ]
+    assert len(told) == 2 + 19 + 2
+    # One that fits in a batch is said to be over.
+    measuring("bits", 0, 9)
+    clock(40)
+    measuring("bits", 9, 9)
+    assert capsys.readouterr().err.splitlines()[1:] == ["measured bits: 9 in 40 s"]
     # One that takes that long is told of at once.
     measuring("iwae", 0, 10_000)
     clock(60)

@@ -7,6 +7,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 
@@ -18,7 +19,7 @@ from PIL import Image
 
 import genjax_zoo
 from genjax_zoo.commands.configs import load, override, unjson
-from genjax_zoo.commands.flags import COMMANDS, FLAGS, parse, usage
+from genjax_zoo.commands.flags import COMMANDS, FLAGS, integer, parse, usage
 from genjax_zoo.commands.sample import given, told_apart
 from genjax_zoo.contract import ConfigError, ZooError
 from genjax_zoo.main import main
@@ -347,11 +348,20 @@ def test_a_flag_takes_no_nonsense(flag):
     words = ["", " ", "nan", "inf", "-1", "1.5", "1e400", "²", "x", "\0", f"{10**12}", f"{2**64}"]
     for command, word in itertools.product(flag.of, words):
         line = ["genjax-zoo", command, f"--{flag.name}={word}"]
-        if flag.kind in (flags.DEFINE_integer, flags.DEFINE_boolean):
+        numeric = flag.kind in (integer, flags.DEFINE_boolean)
+        if numeric or (not word.strip() and flag.name != "text"):
             with pytest.raises(ConfigError, match=rf"--{flag.name}="):
                 parse(line)
         else:
             parse(line)
+
+
+def test_a_whole_number_may_be_written_as_in_a_config():
+    call = parse(["genjax-zoo", "sample", "--n=1e3", "--sample_seed", "2e1"])
+    assert (call.flags.n, call.flags.sample_seed) == (1000, 20)
+    for word in ("1e10", "1e-1", "many", "nan", "1.0"):
+        with pytest.raises(ConfigError, match=r"an integer in the range \[1, 1000000000\]\.$"):
+            parse(["genjax-zoo", "sample", f"--n={word}"])
 
 
 def test_help_waits_for_nothing_that_it_does_not_need(tmp_path):
@@ -494,7 +504,13 @@ def test_what_memory_cannot_hold_is_refused_before_it_is_made(trained, monkeypat
         (["train", "--workdir=x", "--config=none.py"], "none.py has no get_config"),
         (["train", "--workdir=x", "--config=late.py"], "late.py, line 2, cannot be run: KeyError"),
         (["train", "--workdir=x", "--config=odd.py"], "odd.py should return a ConfigDict, got int"),
-        (["train", "--workdir=x", "--config="], "--config= names no file"),
+        (["train", "--workdir=x", "--config="], "--config= is empty; give it a value, or leave it"),
+        (["train", "--config", "--workdir=x"], "--config has no value, for --workdir=x follows"),
+        (["sample", "--workdir=x", "--out="], "--out= is empty"),
+        (["explore", "--workdir=x", "--what="], "--what= is empty"),
+        (["evaluate", "--workdir=x", "--measures="], "--measures= is empty"),
+        (["sample", "--workdir=x", "--given", "--n=3"], "--given has no value, for --n=3 follows"),
+        (["sample", "--workdir=toy.py"], "--workdir=toy.py is a file; give the folder of a run"),
     ],
 )
 def test_a_command_line_that_makes_no_sense(call, tmp_path, words, telling):
@@ -724,6 +740,22 @@ def test_ctrl_c_is_no_traceback(toy, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(training, "train", interrupt)
     assert main(["genjax-zoo", "train", f"--workdir={tmp_path}/run"]) == 130
     assert "interrupted; the same command goes on" in capsys.readouterr().err
+
+
+def test_ctrl_c_before_there_is_anything_to_save_ends_without_a_word(tmp_path):
+    """A KeyboardInterrupt amid imports was told as a fault of ours, or swallowed."""
+    script = """
+import os, signal, sys
+from genjax_zoo import main
+signal.signal(signal.SIGINT, signal.default_int_handler)
+main.prepare = lambda: os.kill(os.getpid(), signal.SIGINT)
+sys.argv = ["genjax-zoo", "sample", "--workdir=w"]
+main.run()
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", script], cwd=tmp_path, capture_output=True, text=True, timeout=60
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (-signal.SIGINT, "", "")
 
 
 def test_a_locked_config_takes_no_new_field():

@@ -357,8 +357,10 @@ def test_the_platforms_flag_is_left_alone_where_it_should_be():
         ({"libtpu"}, {"dev/nvidia0": ""}, True),
         ({"xla_rocm7"}, {"dev/kfd": ""}, False),
         ({"libtpu"}, {"dev/accel0": ""}, False),
-        ({"libtpu"}, {"pci/vendor": "0x1ae0", "pci/device": "0x0063"}, False),
-        ({"libtpu"}, {"pci/vendor": "0x1ae0", "pci/device": "0x0042"}, True),
+        ({"libtpu"}, {"pci/vendor": "0x1ae0", "pci/class": "0xff0000"}, False),
+        # A network card and a disk of Google's machines
+        ({"libtpu"}, {"pci/vendor": "0x1ae0", "pci/class": "0x020000"}, True),
+        ({"libtpu"}, {"pci/vendor": "0x1ae0", "pci/class": "0x010802"}, True),
         ({"somebody's own"}, {}, False),
     ],
 )
@@ -372,6 +374,15 @@ def test_a_plugin_without_a_device_leaves_the_cpu_its_fast_path(
     monkeypatch.setattr(startup, "plugins", lambda: plugins)
     assert startup.cpu_only({}, tmp_path) == only
     assert startup.cpu_only({"JAX_PLATFORMS": "cpu"}, tmp_path)
+
+
+def test_devices_that_the_user_hides_are_not_there(tmp_path, monkeypatch):
+    (tmp_path / "dev").mkdir()
+    (tmp_path / "dev" / "nvidia0").touch()
+    monkeypatch.setattr(startup, "plugins", lambda: {"xla_cuda13"})
+    for value, only in (("", True), ("-1", True), ("0", False), ("GPU-8932f937", False)):
+        assert startup.cpu_only({"CUDA_VISIBLE_DEVICES": value}, tmp_path) == only
+    assert not startup.cpu_only({"HIP_VISIBLE_DEVICES": ""}, tmp_path)
 
 
 def test_threads_are_spared_where_cores_are_few_and_nothing_is_said(monkeypatch):

@@ -674,7 +674,16 @@ def test_a_value_keeps_to_its_error():
     assert cards.value_of(1234.5, 17.3) == ("1,234", "± 17")
     assert cards.value_of(0.5, None) == ("0.50000", "")
     assert cards.value_of(math.nan, 1.0) == ("not a number", "")
-    assert cards.value_of(None, None) == ("not measured", "")
+    # What a file says of NaN
+    assert cards.value_of(None, None) == ("not a number", "")
+
+
+@pytest.mark.parametrize("trust", [3, {"x": 1}, {"draws": "a", "effective": 1, "untrusted": 1}])
+def test_a_damaged_word_of_trust_costs_only_itself(trust):
+    assert "−30" in str(cards.cards([{"name": "iwae", "value": -30.0, "n": 4, "trust": trust}]))
+    doubted = {"draws": 64.0, "effective": None, "untrusted": 4.0}
+    told = cards.cards([{"name": "iwae", "value": None, "n": 4, "trust": doubted}])
+    assert "NOT TO BE TRUSTED for 4 of 4" in str(told)
 
 
 def test_a_score_is_shown_with_its_interval(workdir):

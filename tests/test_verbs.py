@@ -48,6 +48,8 @@ def quadratic(key, params, memory, batch):
         ({"x": np.zeros((3, 2), bool)}, "'x' is bool; make it float32"),
         ({"x": np.zeros((3, 2)), "label": np.zeros(2, int)}, r"agree on B.*'x': 3, 'label': 2"),
         ({"x": np.zeros((0, 2))}, "or hold nothing: {'x': 0}"),
+        ({"x": np.array(["a"])}, "'x' is <U1; make an array of all examples"),
+        ({}, "or hold nothing: {}"),
     ],
 )
 def test_what_is_no_batch_is_told_what_one_is(batch, telling):

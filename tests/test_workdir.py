@@ -4,6 +4,7 @@ import contextlib
 import errno
 import fcntl
 import json
+import math
 import os
 import subprocess
 
@@ -14,6 +15,7 @@ import pytest
 from genjax_zoo.contract import CheckpointError, ConfigError, ZooError
 from genjax_zoo.run.record import files, schema
 from genjax_zoo.run.record.checkpoint import Checkpoints
+from genjax_zoo.run.record.reading import curves_of
 from genjax_zoo.run.record.workdir import Workdir, write_json
 
 CONFIG = {"seed": 0, "model": {"name": "toy", "widths": (3, 4)}}
@@ -155,7 +157,7 @@ def test_rewinding_forgets_later_lines_and_a_torn_one(workdir):
 
 def test_a_damaged_line_of_metrics_takes_no_other_with_it(workdir, capsys):
     whole = ['{"step": 10, "loss": 1.0}', '{"step": 30, "loss": 1.0}', '{"step": 40, "loss": 1.0}']
-    for damage in ("{", "3", "[]", '{"loss": 1}', '{"step": "x"}'):
+    for damage in ("{", "3", "[]", '{"loss": 1}', '{"step": "x"}', "[" * 100_000):
         workdir.metrics.write_text("\n".join([whole[0], damage, *whole[1:], "torn"]))
         workdir.rewind_metrics(30)
         assert workdir.metrics.read_text().splitlines() == whole[:2]
@@ -272,6 +274,46 @@ def test_a_checkpoint_that_cannot_be_found_again_is_no_success(tmp_path):
     with pytest.raises(CheckpointError, match="was written, but cannot be read"):
         lost.save(2, state)
     assert not (tmp_path / "lost[1]" / "2").exists()
+
+
+def test_the_last_checkpoint_goes_when_the_next_has_been_looked_at(tmp_path):
+    """It went when the next was written, which nobody had opened yet."""
+    state = {"mean": jnp.arange(3.0)}
+    checkpoints = Checkpoints(tmp_path / "checkpoints", "toy", keep_last=1)
+    checkpoints.save(1, state)
+    checkpoints.save(2, state)
+    checkpoints._manager.wait_until_finished()
+    (tmp_path / "checkpoints" / "2" / "state" / "_METADATA").unlink()
+    with pytest.raises(CheckpointError, match=r"cannot be read in .* The last whole one is step 1"):
+        checkpoints.wait()
+    after = Checkpoints(tmp_path / "after", "toy", keep_last=1)
+    for step, score in ((1, 2.0), (2, 1.0), (3, 1.0)):
+        after.save(step, state, score)
+    after.close()
+    assert after.steps() == [1, 3]
+
+
+def test_numbers_that_are_no_json_are_written_so_that_all_can_read_them(workdir):
+    workdir.append_metrics(1, {"a": float("nan"), "b": float("-inf"), "c": 0.1})
+    write_json(workdir.root / "x.json", {"d": [float("inf")], "said": "NaN, Infinity"})
+    text = workdir.metrics.read_text() + (workdir.root / "x.json").read_text()
+    refused = lambda constant: pytest.fail(f"{constant} is no JSON")
+    assert json.loads(workdir.metrics.read_text(), parse_constant=refused) == {
+        "step": 1,
+        "a": None,
+        "b": -math.inf,
+        "c": 0.1,
+    }
+    assert json.loads((workdir.root / "x.json").read_text(), parse_constant=refused) == {
+        "d": [math.inf],
+        "said": "NaN, Infinity",
+    }
+    assert "1e999" in text
+    # What was written before is read as well.
+    workdir.metrics.write_text(
+        '{"step": 1, "a": NaN, "b": -Infinity}\n' + workdir.metrics.read_text()
+    )
+    assert curves_of(workdir.metrics)["b"] == [(1, -math.inf)]
 
 
 @contextlib.contextmanager

@@ -43,7 +43,7 @@ READER_GONE = 141
 WAKE = signal.SIGURG
 """What a thread that has failed sends the main one; nothing else means anything by it."""
 
-_failed: list[OSError] = []
+_failed: list[Exception] = []
 
 
 # ---------------------------------------------------------------------------------- the sentences
@@ -75,10 +75,9 @@ def foreseen(error: Exception, command: str = "") -> str | None:
 
 def of_interrupt(call: Call | None) -> tuple[int, str]:
     """The exit status and the message of an interrupt, which a thread that failed sends too."""
+    if _failed:
+        return explain(_failed[0], call)
     command = call.command if call else ""
-    told = of_disk(_failed[0], command) if _failed else None
-    if told is not None:
-        return 2, told
     return 130, "interrupted" + ("; the same command goes on" if command == "train" else "")
 
 
@@ -209,21 +208,21 @@ def give_up_output() -> None:
 def watch() -> None:
     """Makes of what threads and libraries print by themselves one message, or none.
 
-    A full disk fails the threads of libraries too, and the run stops for it: tensorboardX would
-    print a traceback and then wait for ever for its dead thread.
+    What fails a thread of a library stops the run: tensorboardX would print a traceback and then
+    wait for ever for its dead thread.
     """
+    # tensorstore prints this for each array of a save or a restore that failed; that is raised too.
+    closed = "Event loop is closed"
 
     def failed(args: threading.ExceptHookArgs) -> None:
         error = args.exc_value
-        if isinstance(error, OSError) and error.errno in (*UNWRITABLE, errno.EACCES):
+        # The run goes on without its progress bar, as where the terminal has gone.
+        of_display = type(args.thread).__module__.partition(".")[0] == "rich"
+        if isinstance(error, Exception) and str(error) != closed and not of_display:
             _failed.append(error)
             signal.pthread_kill(threading.main_thread().ident or 0, WAKE)
-        else:
-            threading.__excepthook__(args)
 
     signal.signal(WAKE, signal.default_int_handler)
-    # tensorstore prints this for each array of a save or a restore that failed; that is raised too.
-    closed = "Event loop is closed"
 
     def unraisable(args: sys.UnraisableHookArgs) -> None:
         if str(args.exc_value) != closed:

@@ -33,6 +33,23 @@ SEEDS = {"lower_bound": 0, "upper_bound": 2**32 - 1}
 COUNTS = {"lower_bound": 1, "upper_bound": LARGEST}
 
 
+class _Whole(flags.IntegerParser):
+    """A whole number in a range, which may be written as 1e4."""
+
+    def convert(self, argument: Any) -> int:
+        with contextlib.suppress(ValueError):
+            return super().convert(argument)
+        with contextlib.suppress(ValueError):
+            if "e" in argument.lower() and (number := float(argument)).is_integer():
+                return int(number)
+        raise ValueError(f"expected {self.syntactic_help}")
+
+
+def integer(name: str, default: int | None, help: str, flag_values: Any, **range_: int) -> None:
+    """absl's DEFINE_integer, of whole numbers however they are written."""
+    flags.DEFINE(_Whole(**range_), name, default, help, flag_values, flags.ArgumentSerializer())
+
+
 class Call(NamedTuple):
     """A command line, taken apart.
 
@@ -54,7 +71,7 @@ class Flag(NamedTuple):
       name: without its hyphens.
       of: the commands that know it.
       help: what it is.
-      kind: absl's function that defines it.
+      kind: the function that defines it: absl's, or `integer`.
       default: where it is not given.
       how: further arguments of `kind`: bounds, a short name.
     """
@@ -99,14 +116,14 @@ FLAGS = (
         "processes",
         ["train"],
         "How many processes train together.",
-        flags.DEFINE_integer,
+        integer,
         how=COUNTS,
     ),
     Flag(
         "process",
         ["train"],
         "The number of this process, from 0.",
-        flags.DEFINE_integer,
+        integer,
         how={"lower_bound": 0, "upper_bound": LARGEST},
     ),
     Flag("checkpoint", TRAINED, "last, best or a number of steps.", default="last"),
@@ -114,7 +131,7 @@ FLAGS = (
         "n",
         ["sample"],
         "How many samples.",
-        flags.DEFINE_integer,
+        integer,
         64,
         COUNTS,
     ),
@@ -132,12 +149,12 @@ FLAGS = (
         "A caption, such as 'a red seven above a blue two', for a model that reads them: "
         "--given=text=CAPTION.",
     ),
-    Flag("sample_seed", ["sample"], "The seed of the draw.", flags.DEFINE_integer, 0, SEEDS),
+    Flag("sample_seed", ["sample"], "The seed of the draw.", integer, 0, SEEDS),
     Flag(
         "examples",
         ["evaluate"],
         "Held-out examples; all if not given.",
-        flags.DEFINE_integer,
+        integer,
         how=COUNTS,
     ),
     Flag(
@@ -145,7 +162,7 @@ FLAGS = (
         ["evaluate"],
         "Up to how many draws an example takes of an estimate by importance weights, such as iwae, "
         "while those say that it cannot be trusted; the config's if not given.",
-        flags.DEFINE_integer,
+        integer,
         how=COUNTS,
     ),
     Flag(
@@ -158,7 +175,7 @@ FLAGS = (
         "num_samples",
         ["evaluate"],
         "Samples; 2500 for modes, 2000 else.",
-        flags.DEFINE_integer,
+        integer,
         how=COUNTS,
     ),
     Flag(
@@ -185,7 +202,7 @@ FLAGS = (
         "seed",
         ["explore"],
         "The seed of examples, inversions and samples.",
-        flags.DEFINE_integer,
+        integer,
         0,
         SEEDS,
     ),
@@ -264,9 +281,29 @@ def parse(argv: Sequence[str]) -> Call:
         came = repr(" ".join(words)) if words else "none"
         rows = "\n".join(_rows())
         raise ConfigError(f"expected one command, got {came}:\n{rows}\n  --help    all flags")
+    for flag in of_command(command):
+        if problem := _no_value(flag, known[flag.name].value):
+            raise ConfigError(problem)
     if overrides and command == "list":
         raise ConfigError(f"list reads all configs as they are; leave {overrides[0]} out.")
     return Call(command, known, overrides)
+
+
+def _no_value(flag: Flag, value: Any) -> str | None:
+    """What is said of a flag whose value is missing, as that of an unset variable of a shell."""
+    if not isinstance(value, str | list) or value == flag.default:
+        return None
+    words = [value] if isinstance(value, str) else value
+    # absl takes the next word for the value of a flag that stands without one.
+    taken = [word for word in words if re.match(r"--[a-z]", word)]
+    if taken:
+        came = f"--{flag.name} has no value, for {taken[0]} follows"
+    # A caption may be of no words.
+    elif flag.name != "text" and not "".join(words).strip():
+        came = f"--{flag.name}= is empty"
+    else:
+        return None
+    return f"{came}; give it a value, or leave it out. It is: {flag.help}"
 
 
 # ---------------------------------------------------------------- what a command does not know

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from genjax_zoo.contract import Array, ConfigError, DataError, Key, State
@@ -124,10 +125,11 @@ def check_batch(batch: Any) -> None:
         raise DataError(f'{expected}, got {came}; put it under its name: {{"x": x}}.')
     sizes = {}
     for name, array in batch.items():
-        shape, dtype = getattr(array, "shape", ()), getattr(array, "dtype", None)
-        if dtype is None or not shape:
+        shape, dtype = getattr(array, "shape", ()), getattr(array, "dtype", np.dtype(object))
+        if not shape or dtype.kind in "OSU":
+            came = str(dtype) if shape else type(array).__name__
             raise DataError(
-                f"{expected}, and {name!r} is {type(array).__name__}; make an array of all "
+                f"{expected}, and {name!r} is {came}; make an array of all "
                 "examples of it, such as numpy.asarray(..., numpy.float32)."
             )
         signed = jnp.issubdtype(dtype, jnp.floating) or jnp.issubdtype(dtype, jnp.signedinteger)
@@ -138,7 +140,7 @@ def check_batch(batch: Any) -> None:
                 "values are names or symbols."
             )
         sizes[name] = shape[0]
-    if len(set(sizes.values())) > 1 or 0 in sizes.values():
+    if len(set(sizes.values())) != 1 or 0 in sizes.values():
         raise DataError(f"{expected}; these arrays do not agree on B, or hold nothing: {sizes}.")
 
 

@@ -36,7 +36,7 @@ from genjax_zoo.contract import (
     Latents,
     Model,
 )
-from genjax_zoo.learn.state import Average, Params, Staged, TrainState, eval_params
+from genjax_zoo.learn.state import Average, Params, Staged, TrainState, check_batch, eval_params
 from genjax_zoo.learn.verbs import Stage, play, staged
 from genjax_zoo.maths import games
 from genjax_zoo.maths.games import objectives
@@ -132,6 +132,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     @functools.wraps(init)
     def start(key: Key, batch: Batch, **begun: Params) -> Staged:
+        check_batch(batch)
         progressive.check_size(batch["x"].shape[1:], full)
         return init(key, batch, **begun)
 

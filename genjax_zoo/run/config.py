@@ -43,7 +43,8 @@ class Run:
       eval_examples: held-out examples measured during training, from the first.
       final_examples: the same at the end; 0 measures all of them.
       samples: how many samples a picture shows.
-      keep_last: checkpoints kept; the best, by the measurements, is kept besides.
+      keep_last: checkpoints kept, and one more while the run lasts; the best, by the measurements,
+        is kept besides.
       steps_per_call: steps in one compiled call.
       devices: how the batch and the parameters are laid over the devices.
     """

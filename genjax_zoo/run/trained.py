@@ -106,7 +106,7 @@ def read(workdir: Workdir, run: Run, layout: Layout | None = None) -> Trained:
       run: its typed config.
       layout: how its state shall lie over the devices; whole on all of them if None.
     """
-    about = workdir.read(workdir.example, "train in this workdir first.")
+    about = workdir.read(workdir.example, "give the train command of this run again.")
     model, layout = make_model(run), layout or lay_out(Devices())
     begun = begun_of(workdir).like
     try:

@@ -47,7 +47,13 @@ DEVICES: Mapping[str, tuple[str, ...]] = {
 }
 """What part of a plugin's name says whose it is -> the files by which its devices are seen. A TPU
 may also be known by its vendor on the PCI bus alone."""
-GOOGLE, GOOGLES_NETWORK_CARD = "0x1ae0", "0x0042"
+HIDE: Mapping[str, tuple[str, ...]] = {
+    "cuda": ("CUDA_VISIBLE_DEVICES",),
+    "rocm": ("HIP_VISIBLE_DEVICES", "ROCR_VISIBLE_DEVICES"),
+}
+"""The variables by which a user hides devices: all of them where one is empty or -1."""
+GOOGLE, DISK, NETWORK = "0x1ae0", "0x01", "0x02"
+"""Who makes TPUs, and the classes of what else of theirs is on the PCI bus of their machines."""
 
 
 def keep_compiled(environ: Mapping[str, str] = os.environ) -> pathlib.Path | None:
@@ -132,7 +138,7 @@ def cpu_only(environ: Mapping[str, str] = os.environ, root: pathlib.Path = ROOT)
     asked = environ.get("JAX_PLATFORMS") or environ.get("JAX_PLATFORM_NAME")
     if asked:
         return asked.strip().lower() == "cpu"
-    return not any(has_device(plugin, root) for plugin in plugins())
+    return not any(has_device(plugin, root, environ) for plugin in plugins())
 
 
 def plugins() -> set[str]:
@@ -145,10 +151,14 @@ def plugins() -> set[str]:
     return names | ({"libtpu"} if importlib.util.find_spec("libtpu") else set())
 
 
-def has_device(plugin: str, root: pathlib.Path = ROOT) -> bool:
-    """Whether a plugin's devices are there, by the files that their drivers make."""
+def has_device(
+    plugin: str, root: pathlib.Path = ROOT, environ: Mapping[str, str] = os.environ
+) -> bool:
+    """Whether a plugin's devices are there, by the files of their drivers, and not hidden."""
     for kind, files in DEVICES.items():
         if kind in plugin:
+            if any(environ.get(name, "0").strip() in ("", "-1") for name in HIDE.get(kind, ())):
+                return False
             on_the_bus = kind == "tpu" and any(map(_is_tpu, root.glob("sys/bus/pci/devices/*")))
             return on_the_bus or any(any(root.glob(file)) for file in files)
     return True
@@ -156,10 +166,10 @@ def has_device(plugin: str, root: pathlib.Path = ROOT) -> bool:
 
 def _is_tpu(device: pathlib.Path) -> bool:
     try:
-        vendor, what = ((device / name).read_text().strip() for name in ("vendor", "device"))
+        vendor, kind = ((device / name).read_text().strip() for name in ("vendor", "class"))
     except OSError:
         return False
-    return vendor == GOOGLE and what != GOOGLES_NETWORK_CARD
+    return vendor == GOOGLE and not kind.startswith((DISK, NETWORK))
 
 
 def known(*words: str) -> bool:

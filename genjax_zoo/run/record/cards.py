@@ -43,7 +43,7 @@ def _card(entry: Mapping, older: Sequence[Mapping], with_data: bool) -> Html:
         f"step {step:,}" if isinstance(step, int) else None,
         f"{entry['better']} is better" if entry.get("better") in ("higher", "lower") else None,
         str(entry["detail"]) if entry.get("detail") else None,
-        in_words(mapping(entry.get("trust")), n if isinstance(n, int) else 0),
+        _trust(entry.get("trust"), n if isinstance(n, int) else 0),
     ]
     also = [
         f"{spelt(one)[0]} at step {one.get('step')} (n = {one.get('n')})" for one in older[:ALSO]
@@ -60,6 +60,15 @@ def _card(entry: Mapping, older: Sequence[Mapping], with_data: bool) -> Html:
     )
 
 
+def _trust(of: Any, n: int) -> str:
+    """How far an estimate of n examples can be trusted; nothing where that is damaged."""
+    try:
+        # null is NaN in a file
+        return in_words({k: math.nan if v is None else v for k, v in mapping(of).items()}, n)
+    except (KeyError, TypeError, ValueError):
+        return ""
+
+
 def spelt(entry: Mapping) -> tuple[str, str]:
     """A number, and how sure it is: "± ..." or "[low, high]"."""
     low, high = entry.get("low"), entry.get("high")
@@ -71,7 +80,7 @@ def spelt(entry: Mapping) -> tuple[str, str]:
 def value_of(value: Any, error: Any) -> tuple[str, str]:
     """A value and its standard error as "± ...", both to the error's second digit."""
     if not isinstance(value, int | float):
-        return ("not measured" if value is None else str(value)), ""
+        return ("not a number" if value is None else str(value)), ""
     known = isinstance(error, int | float) and math.isfinite(error) and error > 0
     if not known or not math.isfinite(value):
         return number(float(value), 5), ""

@@ -86,7 +86,7 @@ class Checkpoints:
     Args:
       folder: where they live.
       family: the model's name; a checkpoint of another is refused.
-      keep_last: how many of the latest are kept.
+      keep_last: how many of the latest are kept; a newer one counts once it has been looked at.
       higher_is_better: of the score given to `save`.
       read_only: opens without writing, cleaning or creating anything.
     """
@@ -102,9 +102,11 @@ class Checkpoints:
         self.folder, self.family = folder.absolute(), family
         sign = 1.0 if higher_is_better else -1.0
         self._best: Callable[[dict], float] = lambda metrics: sign * metrics["score"]
+        self._keep_last = keep_last
+        # One more, for the newest is not looked at until it is written.
         keep = checkpoint_managers.AnyPreservationPolicy(
             [
-                checkpoint_managers.LatestN(keep_last),
+                checkpoint_managers.LatestN(keep_last + 1),
                 checkpoint_managers.BestN(
                     get_metric_fn=self._best, n=1, keep_checkpoints_without_metrics=False
                 ),
@@ -234,8 +236,11 @@ class Checkpoints:
         self._unseen.clear()
 
     def close(self) -> None:
-        """Waits, then lets go."""
+        """Waits, keeps as many as shall be kept, and lets go."""
         self.wait()
+        for step in self.steps()[: -self._keep_last]:
+            if step != self.best_step():
+                self._manager.delete(step)
         self._manager.close()
 
     def _failed(self, error: BaseException, hollow: int | None = None) -> CheckpointError:

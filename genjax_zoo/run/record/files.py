@@ -1,4 +1,5 @@
-"""Files that are there whole or not at all, and folders that can be written before they are needed.
+"""Files that are there whole or not at all, folders that can be written before they are needed, and
+JSON that every reader takes.
 
 Floor 6.
 """
@@ -6,9 +7,14 @@ Floor 6.
 from __future__ import annotations
 
 import contextlib
+import json
+import math
 import os
 import pathlib
+import re
 import tempfile
+from collections.abc import Mapping
+from typing import Any
 
 from genjax_zoo.contract import ZooError
 
@@ -73,3 +79,25 @@ def write(path: pathlib.Path | str, content: bytes | str) -> pathlib.Path:
         pathlib.Path(name).unlink(missing_ok=True)
         raise
     return path
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    """JSON that every reader takes: of NaN and Infinity, which Python writes bare, it knows none.
+
+    NaN is null. Infinite numbers are 1e999 and -1e999, which JavaScript, Python and C read as such.
+    """
+    text = json.dumps(_spelt(value), indent=indent, allow_nan=False)
+    return re.sub(rf'"{_INFINITE}(-?)inf"', r"\g<1>1e999", text)
+
+
+_INFINITE = "infinite number "
+
+
+def _spelt(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _spelt(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_spelt(one) for one in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else f"{_INFINITE}{value}"
+    return value

@@ -153,6 +153,8 @@ class Measuring:
         left = self._left(done, now)
         if self._progress.bar is not None:
             self._progress.bar.update(self._task, completed=done, visible=done < of)
+        elif done >= of and now - self._began > SILENCE:
+            log(f"measured {name}: {of} in {duration(now - self._began)}")
         elif done < of and now - self._said > SILENCE:
             self._said = now
             log(f"measuring {name}: {done} of {of}" + (f"  {duration(left)} left" if left else ""))

@@ -15,7 +15,7 @@ def json_of(path: pathlib.Path) -> Any:
     """What a json file holds, or None where it is missing or damaged."""
     try:
         return json.loads(path.read_text())
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return None
 
 
@@ -39,7 +39,7 @@ def curves_of(path: pathlib.Path) -> dict[str, Series]:
     for row in text.splitlines():
         try:
             line = mapping(json.loads(row))
-        except ValueError:
+        except (ValueError, RecursionError):
             continue  # a line cut short by a kill
         if not isinstance(step := line.get("step"), int | float):
             continue

@@ -12,7 +12,6 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib.metadata
-import json
 import os
 import pathlib
 import platform
@@ -57,7 +56,7 @@ def keep(root: pathlib.Path, config: Mapping[str, Any]) -> dict[str, Any]:
 
     changes = checkout.changes()
     return {
-        "config": kept("config", "json", json.dumps(config, indent=2) + "\n"),
+        "config": kept("config", "json", files.to_json(config, indent=2) + "\n"),
         "steps": config.get("steps"),
         "packages": kept("packages", "txt", packages()),
         "changes": changes and kept("changes", "diff", changes),

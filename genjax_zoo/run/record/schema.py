@@ -90,7 +90,7 @@ FILES: Mapping[str, File] = {
     "example.json": File(
         {"arrays": ARRAYS, "interval": _interval, "symbols": {str: [str]}, "columns?": [str]},
         "Move it away and give the same train command again, which writes it anew and, where the "
-        "run is over, nothing else.",
+        "run is over, trains no further.",
     ),
     "metrics.json": File(
         [{"name": str, **RESULT}],

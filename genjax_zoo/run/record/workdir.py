@@ -183,6 +183,11 @@ class Workdir:
             value = json.loads(path.read_text())
         except FileNotFoundError as error:
             raise ZooError(f"{path} does not exist; {advice}") from error
+        except NotADirectoryError as error:
+            raise ZooError(
+                f"--workdir={self.root} is a file; give the folder of a run, such as "
+                "runs/quickstart."
+            ) from error
         except PermissionError as error:
             raise ZooError(f"{path} cannot be read: {error.strerror}; ask its owner.") from error
         except (OSError, ValueError, RecursionError) as error:
@@ -204,7 +209,7 @@ class Workdir:
                 if at > step:
                     break
                 kept.append(line + "\n")
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, RecursionError):
                 # The last one was torn by what stopped the run, and its step comes again.
                 if line != text.splitlines()[-1]:
                     log(f"a line of {self.metrics} cannot be read, and is left out: {line[:40]!r}")
@@ -213,7 +218,7 @@ class Workdir:
     def append_metrics(self, step: int, values: Mapping[str, float]) -> None:
         """One line of metrics.jsonl."""
         with self.metrics.open("a") as file:
-            file.write(json.dumps({"step": step, **values}) + "\n")
+            file.write(files.to_json({"step": step, **values}) + "\n")
 
     @property
     def data(self) -> pathlib.Path:
@@ -227,7 +232,7 @@ class Workdir:
 
 def write_json(path: pathlib.Path, value: Any) -> None:
     """Writes JSON whole."""
-    files.write(path, json.dumps(value, indent=2) + "\n")
+    files.write(path, files.to_json(value, indent=2) + "\n")
 
 
 def _numbers(version: str) -> tuple[int, ...]:
