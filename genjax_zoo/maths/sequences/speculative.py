@@ -27,7 +27,6 @@ import jax.numpy as jnp
 from genjax_zoo.contract import Array, Autoregression, DataError, Key, State
 from genjax_zoo.maths.sequences.decoding import (
     Prompt,
-    Reading,
     Written,
     begin,
     nothing,
@@ -78,6 +77,20 @@ class Writer(NamedTuple):
     state: State
 
 
+class Reading(NamedTuple):
+    """How far the strings have come: of the target, and of the draft.
+
+    Attributes:
+      logits: of the next symbol, [n, V] of each.
+      caches: of each.
+      seen: which symbols were read [n, V] bool, which is one for both.
+    """
+
+    logits: tuple[Array, Array]
+    caches: tuple[Any, Any]
+    seen: Array
+
+
 def write(
     key: Key,
     target: Writer,
@@ -116,7 +129,6 @@ def write(
     extend_p = lambda cache, x: begun_p.model.extend(target.state, cache, x)
     extend_q = lambda cache, x: begun_q.model.extend(draft.state, cache, x)
     one_hot = lambda x: jax.nn.one_hot(x, vocabulary, dtype=bool)
-    # What has been read of each string, and the seen symbols beside it, are one for both.
     reading = Reading(
         (begun_p.logits, begun_q.logits), (begun_p.cache, begun_q.cache), begun_p.seen
     )
@@ -132,7 +144,7 @@ def write(
             logits, cache = extend_q(cache, z[:, None])
             return (logits[:, -1], cache, seen | one_hot(z)), (z, log_q, seen)
 
-        first = (reading.logits[1], reading.cache[1], reading.seen)
+        first = (reading.logits[1], reading.caches[1], reading.seen)
         (*_, last), (z, log_q, seen) = jax.lax.scan(one, first, jax.random.split(key, g))
         seen = jnp.concatenate([seen, last[None]])
         return z.T, jnp.swapaxes(log_q, 0, 1), jnp.swapaxes(seen, 0, 1)
@@ -147,7 +159,7 @@ def write(
         # (1)  the draft writes, one by one
         z, log_q, seen = drafted(keys[0], reading)
         # (2)  the target reads all of it at once
-        after, _ = extend_p(reading.cache[0], z)
+        after, _ = extend_p(reading.caches[0], z)
         logits = jnp.concatenate([reading.logits[0][:, None], after], axis=1)
         log_p = jax.nn.log_softmax(warp(rules, logits, seen))
         # (3)  and accepts z with min(1, p(z) / q(z)), up to the first that it rejects
@@ -165,7 +177,7 @@ def write(
         x = z.at[:, a].set(jnp.where(most > a, z[:, a], instead))
         # (5)  all of which both read, from where the round began
         read = lambda k: lambda p, q: _last(extend_p(p, x[:, :k]), extend_q(q, x[:, :k]))
-        after, cache = jax.lax.switch(a, [read(k) for k in range(1, g + 2)], *reading.cache)
+        following, caches = jax.lax.switch(a, [read(k) for k in range(1, g + 2)], *reading.caches)
         kept = jnp.arange(g + 1) <= a
         ends = jnp.cumsum(stops(rules, x) & kept, axis=1)
         before = jnp.pad(ends[:, :-1], ((0, 0), (1, 0))) > 0
@@ -176,7 +188,7 @@ def write(
         )
         written = Written(*map(put, written, new))
         seen = reading.seen | jnp.any(one_hot(x) & kept[:, None], axis=1)
-        reading, done = Reading(after, cache, seen), done | (ends[:, -1] > 0)
+        reading, done = Reading(following, caches, seen), done | (ends[:, -1] > 0)
         return t + a + 1, rounds + 1, reading, done, written
 
     start = (jnp.int32(0), jnp.int32(0), reading, jnp.zeros(n, bool), nothing(n, room))
