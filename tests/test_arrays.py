@@ -1,5 +1,7 @@
 """Arrays of one's own: what their names say, and what their numbers are taken for."""
 
+import warnings
+
 import jax
 import numpy as np
 import pytest
@@ -37,6 +39,7 @@ def both(source):
         ("y_test", ("test", "label")), ("train_images", ("train", "x")),
         ("val_labels", ("validation", "label")), ("trainTargets", ("train", "label")),
         ("label", ("", "label")), ("class_names", ("", "classes")), ("captions", ("", "text")),
+        ("XTrain", ("train", "x")), ("testX", ("test", "x")),
         ("train", ("train", None)), ("weights", ("", None)),
     ],
 )  # fmt: skip
@@ -88,6 +91,23 @@ def test_names_of_classes_are_kept(tmp_path):
     by_name = opened(saved(tmp_path, x=BYTES, y=names[LABEL]))
     assert by_name.symbols["label"] == ("10", "cat", "owl")
     assert both(by_name)[0]["label"][:3].tolist() == [1, 2, 0]
+
+
+def test_what_is_written_in_other_ways_is_the_same(tmp_path):
+    deep = RNG.integers(0, 2**16, (40, 6, 5), np.uint16)
+    plain = opened(saved(tmp_path, x=deep, y=["cat", "owl"] * 20))
+    other = opened(saved(tmp_path, x=deep.astype(">u2"), y=[b"cat", b"owl"] * 20))
+    assert other.notes == plain.notes and other.symbols == plain.symbols
+    jax.tree.map(np.testing.assert_array_equal, both(other), both(plain))
+
+
+def test_numbers_that_no_held_out_example_has_warn_of_nothing(tmp_path):
+    x = RNG.normal(size=(40, 2))
+    x[9::10, 1] = np.nan
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        source = opened(saved(tmp_path, x=x))
+    assert source.spaces["x"].missing
 
 
 def test_captions_are_read(tmp_path):
@@ -165,13 +185,20 @@ def test_resized_images_in_the_unit_interval_stay_fine(tmp_path):
             {},
             r"got float64 \[40\] for each; of rows .* label.argmax",
         ),
-        ({"x": BYTES, "y": -LABEL}, {}, "a number from 0 or a name"),
+        ({"x": BYTES, "y": -LABEL}, {}, "a number from 0 or a name, got -1; number the classes"),
+        ({"x": BYTES, "y": LABEL * 10**9}, {}, r"got 1e\+09; number the classes 0, 1, ..."),
+        ({"x": np.full((40, 2), 1e39)}, {}, "too large for float32"),
+        ({"x": np.full((40, 2), np.nan)}, {}, r"expected numbers at \[0\] of each x"),
+        ({"x": np.array([[0, np.nan]] * 40)}, {}, r"expected numbers at \[1\] of each x"),
         ({"x": BYTES, "y": LABEL + 0.5}, {}, "a number from 0 or a name"),
         ({"x": BYTES, "y": LABEL, "classes": ["a"]}, {}, "1 classes have names, and a label is 2"),
         ({"x_train": BYTES, "y_train": LABEL, "x_test": BYTES}, {}, "the other none"),
         ({"x": BYTES.transpose(0, 3, 1, 2)}, {}, r"got \[3, 6, 5\] for each; write x.trans"),
         ({"x": np.full((40, 2), np.inf)}, {}, "some numbers of x are infinite"),
         ({"x": np.array(["a"] * 40)}, {}, "expected numbers for x, got <U1"),
+        ({"x": np.zeros((40, 0))}, {}, r"expected numbers for x, got float64 \[36, 0\]"),
+        ({"x": BYTES, "y": ["a", ""] * 20}, {}, "and some have none"),
+        ({"x": BYTES, "y": LABEL, "classes": ["a", "b", "a"]}, {}, "several classes have one name"),
         ({"x": np.array([{}] * 40)}, {}, "it holds Python objects"),
         (
             {"x": RNG.normal(size=(40, 7))},

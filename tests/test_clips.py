@@ -56,7 +56,7 @@ def test_frames_follow_each_other_by_their_numbers(tmp_path):
     np.testing.assert_allclose(found.x[:, 0, 0, 0] * 255, 20 * np.arange(12), atol=1e-4)
     assert found.notes == ("left out 1 of .txt",)
     (tmp_path / "frame7.png").unlink()
-    gap = "frames are missing after frame6.png, the first of 1 gaps, and time closes up there"
+    gap = "frames are missing after frame6.png (1 gap in all), and time closes up there"
     assert read(tmp_path).notes[-1] == gap
     found = read(tmp_path)
     with zipfile.ZipFile(tmp_path / "clip.zip", "w") as file:

@@ -53,6 +53,8 @@ AB = ("a", "b")
         ("1,2,\n3,,\n5,6,\n", ("1", "2"), TWO),
         ("1 2\n3 nan\n\n5 6\n", ("1", "2"), TWO),
         ("a,b\n1e0,+2\n3,None\n5.,6", AB, TWO),
+        ("sep=;\na;b\n1;2\n3;\n5;6\n", AB, TWO),
+        ("SEP=;\n1;2\n3;\n5;6\n", ("1", "2"), TWO),
         # How it is encoded.
         ("\ufeffa,b\n1,2\n3,\n5,6", AB, TWO),
         ("a\tb\r\n1\t2\r\n3\t\r\n5\t6\r\n".encode("utf-16"), AB, TWO),
@@ -79,6 +81,14 @@ def test_what_is_read(tmp_path, text, names, x):
         ("112O\n2\n3\n", ["'112O'", "may be either"]),
         ("2020-01-01,5\n2020-01-02,6\n", ["may be either"]),
         ("x,1\ny,2\n", ["may be either"]),
+        # A first number that is written oddly is no name, for that would lose a time.
+        ("inf\n1\n2\n", ["'inf'", "may be either"]),
+        ("-Infinity\n1\n2\n", ["may be either"]),
+        ("-\n1\n2\n", ["may be either"]),
+        ("?\n1\n2\n", ["may be either"]),
+        ("$1\n2\n3\n", ["may be either"]),
+        ("\u22121\n2\n3\n", ["may be either"]),
+        ("1,5;2,5\n3,5;4,5\n", ["line 1, column '1'", "with a decimal point: 1234.5"]),
         ("date,a\n2020-01-01,5\n2020-01-02,6\n", ["line 2, column 'date'", "config.data.columns"]),
         (
             ",a\n2020-01-01,5\n2020-01-02,6\n",
@@ -180,3 +190,12 @@ def test_files_that_numpy_writes_are_read(tmp_path):
         found = columns.read(tmp_path / "file.csv", "series:file.csv")
         np.testing.assert_allclose(found.x, x, rtol=1e-6)
         assert found.names == (("a", "b", "c") if "header" in options else ("1", "2", "3"))
+
+
+def test_what_is_no_utf_8_and_what_has_no_names_say_so(tmp_path):
+    path = tmp_path / "old.csv"
+    path.write_bytes("d\u00e9bit\n1\n2\n".encode("latin1"))
+    with pytest.raises(DataError, match=r"is no text in UTF-8 .* save it as such"):
+        open_source(Data(source=f"series:{path}", batch_size=1), 0)
+    with pytest.raises(DataError, match="series:nile has one column and no names"):
+        open_source(Data(source="series:nile", columns=("flow",), batch_size=1), 0)

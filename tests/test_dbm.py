@@ -360,6 +360,7 @@ def test_until_the_whole_learns_it_is_what_the_machines_make():
         KEY, model_and_state(p)[1], {"x": X}))  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_small_machine_learns_four_patterns():
     """The best possible is log 4 = 1.386 nats; a uniform guess has 4.16."""
     data = jnp.array([[0, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0],

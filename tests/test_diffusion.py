@@ -278,6 +278,7 @@ def test_the_adaptive_solver_agrees_and_the_error_is_known(monkeypatch):
     assert bool(jnp.all(error > 0.9 * off))
 
 
+@pytest.mark.slow
 def test_a_learnt_schedule_scatters_less_and_leaves_the_bound_alone():
     """Kingma et al. 2021, table 4: what is learnt is how to estimate, not what."""
     with jax.enable_x64(False):
@@ -473,7 +474,9 @@ def test_a_process_refuses_numbers_it_is_not_made_of():
 
 
 @pytest.mark.parametrize("name", DENOISERS)
-@pytest.mark.parametrize("kind", ["nothing", "label", "words"])
+@pytest.mark.parametrize(
+    "kind", [pytest.param("nothing", marks=pytest.mark.slow), "label", "words"]
+)
 def test_networks_say_nothing_at_first_and_follow_their_condition(name, kind):
     with jax.enable_x64(False):
         config = Denoiser(name, width=16, multiples=(1, 2), blocks=1, attention=(4,), patch=1)
@@ -502,7 +505,9 @@ def test_networks_say_nothing_at_first_and_follow_their_condition(name, kind):
         np.testing.assert_allclose(alone, y[:1], atol=1e-4)
 
 
-@pytest.mark.parametrize("name", DENOISERS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=pytest.mark.slow) if n == "unet" else n for n in DENOISERS]
+)
 def test_the_ode_knows_the_divergence_of_every_network(name):
     config = Denoiser(name, width=8, multiples=(1, 2), blocks=1, attention=(2,), patch=1)
     shape = (2, 3) if name == "mlp" else (2, 4, 4, 1)

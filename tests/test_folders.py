@@ -139,7 +139,10 @@ def test_what_stays_on_disk_gives_the_bits_of_what_rests_on_the_device(
     for key in range(2):
         whole, read = (s.training(jax.random.key(key), 3, 9) for s in (resident, on_disk))
         jax.tree.map(np.testing.assert_array_equal, whole, read)
-    assert on_disk.notes == (*resident.notes, "decoded as needed")
+    assert on_disk.notes == (
+        *resident.notes,
+        "decoded as needed, upright, over white where transparent",
+    )
     plain = [s._replace(training=None, notes=(), digest=None)[4:] for s in (resident, on_disk)]
     assert plain[0] == plain[1]  # split, sizes, preprocessing, interval, name, spaces, symbols
     for step in range(8):
@@ -214,6 +217,12 @@ def classed(train, held, classes=("cat", "dog"), count=3):
         ("train", "dev", "validation"),
         ("TRAIN", "Validation", "validation"),
         ("pets/train", "pets/val", "validation"),
+        ("train_64x64", "valid_64x64", "validation"),
+        ("seg_train", "seg_test", "test"),
+        ("trainA", "testA", "test"),
+        ("SegTrain", "SegTEST", "test"),
+        ("train/train", "test/test", "test"),
+        ("seg_train/seg_train", "seg_test/seg_test", "test"),
     ],
 )
 def test_no_held_out_image_is_learnt_from_whatever_the_splits_are_called(train, held, split):
@@ -231,6 +240,16 @@ def test_splits_may_lie_within_classes():
     found = parts(paths, "pets")
     assert found.classes == ("cat", "dog") and found.split == "validation"
     assert [path for path, _ in found.held_out] == [p for p in paths if "val" in p]
+
+
+def test_a_word_of_a_name_is_a_split_where_classes_lie_below_it():
+    found = parts([*classed("seg_train", "seg_test"), "seg_pred/1.png"], "scenes")
+    assert found.classes == ("cat", "dog") and len(found.held_out) == 6
+    assert "left out 1 image in seg_pred/" in found.notes
+    things = parts(
+        [f"{c}/{i}.png" for c in ("bullet_train", "car", "test_tube") for i in "12"], "x"
+    )
+    assert things.classes == ("bullet_train", "car", "test_tube")
 
 
 def test_what_is_beside_the_splits_is_left_out_and_said():
@@ -276,6 +295,8 @@ def test_classes_are_the_first_folders_and_count_naturally():
         (["cat/1.png", "2.png"], "cat/1.png lies in the folder of a class, and 2.png in none"),
         (["train/cat/1.png", "train/dog/1.png", "test/2.png"], "test/2.png in none"),
         (["train/Cat/1.png", "train/dog/1.png", "val/cat/2.png"], "'Cat' and 'cat' differ in cap"),
+        (classed("train", "unseen"), "train/ and unseen/ both hold cat/, so they may be splits"),
+        (classed("trainA", "testA") + classed("trainB", "testB"), "testA/ and testB/ both name"),
         (["cat/train/1.png", "cat/val/2.png", "dog/3.png"], "in a part of its folders alone"),
     ],
 )
@@ -352,6 +373,42 @@ def test_what_was_understood_is_said_and_classes_are_called_by_name(tmp_path):
     assert given(["label=owl"], kept["symbols"]) == {"label": 1}
     with pytest.raises(ConfigError, match="Did you mean 'owl'"):
         given(["label=owls"], kept["symbols"])
+
+
+def test_classes_that_are_called_by_numbers_are_asked_for_by_these():
+    labels = {"label": ("3", "5", "7")}
+    assert given(["label=5"], labels) == {"label": 1}
+    assert given(["label=[7, 3]"], labels)["label"].tolist() == [2, 0]
+    for word in ("label=1", "label=[3, 1]"):
+        with pytest.raises(ConfigError, match=r"'1'. .*Known: 3, 5, 7"):
+            given([word], labels)
+    animals = {"label": ("cat", "owl")}
+    assert given(["label=['owl', 'cat']"], animals)["label"].tolist() == [1, 0]
+    assert given(["label=[1, 0]"], animals)["label"].tolist() == [1, 0]
+    with pytest.raises(ConfigError, match="Did you mean 'owl'"):
+        given(["label=['owls']"], animals)
+
+
+def test_a_pipe_among_images_is_named_and_not_waited_for(tmp_path):
+    draw(tmp_path / "0.png")
+    os.mkfifo(tmp_path / "1.png")
+    with pytest.raises(DataError, match=r"1\.png is not a readable image \(it is a pipe"):
+        folder(tmp_path)
+
+
+def test_the_line_is_one_whatever_classes_are_called(tmp_path):
+    for name in ("a\nb", "c"):
+        draw(tmp_path / name / "0.png")
+    assert "classes: a b 1+1, c 1+1" in summary.line(folder(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [("Folder:here", "folder:here"), ("arrays:a.npz", "array:a.npz"), ("densty:x", "density:x")],
+)
+def test_a_kind_of_data_that_is_misspelt_is_told_of(written, meant):
+    with pytest.raises(ConfigError, match=f"is none of .* Did you mean {meant}?"):
+        open_source(Data(source=written), 0)
 
 
 def test_links_are_followed_but_not_back_up(tmp_path):
@@ -606,12 +663,20 @@ def test_labels_and_captions_of_a_table_beside_the_images(tmp_path, monkeypatch,
         ([("a.png", "x")], ("file", "label"), "expected a file_name in every line"),
         ([("a.png", "x"), ("a.png", "y")], ("file_name", "label"), "speaks of a.png twice"),
         ([("a.png", "x"), ("b.png", "")], ("file_name", "label"), "b.png has no label and others"),
+        ([("a.png", 0.5)], ("file_name", "label"), "number as label, got 0.5"),
         ([("a.png", [1, 2])], ("file_name", "caption"), r"number as caption, got \[1, 2\]"),
     ],
 )
 def test_a_table_that_says_too_little_or_too_much_is_refused(tmp_path, rows, columns, telling):
     with_table(tmp_path, "jsonl", rows, columns)
     with pytest.raises(DataError, match=telling):
+        folder(tmp_path)
+
+
+def test_a_line_of_more_cells_than_columns_is_refused(tmp_path):
+    draw(tmp_path / "a.png")
+    (tmp_path / "metadata.csv").write_text("file_name,text\na.png,a cat, asleep\n")
+    with pytest.raises(DataError, match=r"line 2 has more cells than the first; put .* quotes"):
         folder(tmp_path)
 
 

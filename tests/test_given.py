@@ -252,6 +252,19 @@ def test_counts_that_there_cannot_be_are_refused(count):
             read_given({}, TEN.told, count, "vae")
 
 
+@pytest.mark.parametrize("count", [2.0, "3", True, None])
+def test_counts_are_whole_numbers(count):
+    with refused("^vae: n should be a whole number, 1 or more, got", repr(count)):
+        read_given({}, TEN.told, count, "vae")
+    assert read_given({}, TEN.told, np.int64(2), "vae") == {}
+
+
+@pytest.mark.parametrize("given", [None, 3, "label", ["label"], {3: 1}])
+def test_what_is_given_has_names(given):
+    with refused("^vae: given should be a dictionary .*label.*got"):
+        read_given(given, TEN.told, 3, "vae")
+
+
 def test_texts_and_pasts_are_of_any_length():
     assert read_given({"text": [1, 2]}, TEXTS.told, 3, "vae")["text"].shape == (3, 2)
     assert read_given({"text": [[1, 2]] * 3}, TEXTS.told, 3, "vae")["text"].shape == (3, 2)

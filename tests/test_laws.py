@@ -81,10 +81,13 @@ def embedded(fields: Any) -> bool:
 
 
 ALIKE = {
+    "autoencoder:spiral": "autoencoder:digits",
     "bayes_net:naive": "bayes_net:lecture",
     "continuous_flow:digits": "continuous_flow:toy",
-    "dbm:digits_deep": "dbm:digits",
+    "dbm:digits": "dbm:bars",
+    "dbm:digits_deep": "dbm:bars",
     "dbn:digits": "dbn:digits_label",
+    "diffusion:toy": "diffusion:digits",
     "energy_based_model:digits": "energy_based_model:digits_jem",
     "flow:toy_checkerboard": "flow:toy",
     "gan:digits": "gan:digits_conditional",

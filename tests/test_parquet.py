@@ -81,6 +81,18 @@ def test_columns_of_numbers_are_a_table(tmp_path):
     assert "columns: a, b" in source.notes and source.spaces["x"].missing
 
 
+def test_numbers_keep_their_digits_and_categories_their_names(tmp_path):
+    path = tmp_path / "t.parquet"
+    seconds = 1.6e9 + np.arange(40.0)
+    write(path, seconds=seconds, label=pa.array(["x", "y"] * 20).dictionary_encode())
+    source = opened(path, standardise=True)
+    kept = np.delete(seconds, np.arange(9, 40, 10))
+    train, _ = both(source)
+    np.testing.assert_allclose(train["x"][:, 0], (kept - kept.mean()) / kept.std(), atol=1e-5)
+    assert source.symbols["label"] == ("x", "y")
+    assert "rounded by up to" in opened(path).preprocessing
+
+
 def test_a_column_of_text_is_written_end_to_end(tmp_path):
     write(tmp_path / "train.parquet", text=["abc" * 20, "b"])
     write(tmp_path / "test.parquet", text=["cab" * 20])
@@ -103,6 +115,9 @@ def test_what_is_no_parquet_or_says_too_little_is_refused(tmp_path, monkeypatch)
     write(tmp_path / "c.parquet", url=["http"])
     with pytest.raises(DataError, match="has the columns url; expected one of images"):
         opened(tmp_path / "c.parquet")
+    write(tmp_path / "e.parquet", a=[1.0, 2.0], label=["x", None])
+    with pytest.raises(DataError, match=r"one label for each example.*some have none"):
+        opened(tmp_path / "e.parquet", batch_size=1)
     write(tmp_path / "d.parquet", image=[{"bytes": None, "path": "a.png"}, encoded(X[0])])
     with pytest.raises(DataError, match="image has 1 cells without an image"):
         opened(tmp_path / "d.parquet")

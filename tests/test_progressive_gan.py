@@ -330,6 +330,7 @@ def energy_distance(x, y):
     return 2 * apart(x, y).mean() - apart(x, x).mean() - apart(y, y).mean()
 
 
+@pytest.mark.slow
 def test_a_little_training_brings_samples_nearer_to_the_data_in_both_stages():
     """Two kinds of 8x8 images: bright above or bright below."""
     above = jnp.where(jnp.arange(8)[:, None, None] < 4, 0.8, -0.8) * jnp.ones((8, 8, 1))

@@ -296,7 +296,7 @@ BARS = jnp.array(
 ).reshape(6, 2, 2, 1)
 
 
-@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("centred", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_bars_and_stripes_are_learnt_to_near_their_entropy(centred):
     config = rbm.Config(hidden=6, chain="pcd", k=2, chains=200, centred=centred, weight_std=0.1)
     model = rbm.make(config, optax.sgd(optax.linear_schedule(0.2, 0.0, 10_000)))
@@ -854,7 +854,9 @@ def test_few_temperatures_make_forward_too_low_and_reverse_too_high():
     assert back.mean() > 3 * error(back) > 0
 
 
-@pytest.mark.parametrize("chain", ["cd", "pcd", "fast_pcd", "tempering"])
+@pytest.mark.parametrize(
+    "chain", [pytest.param("cd", marks=pytest.mark.slow), "pcd", "fast_pcd", "tempering"]
+)
 def test_measures_by_annealing_are_the_likelihood(chain):
     p = machine(5, 21).replace(W=0.3 * machine(5, 21).W)
     config = ais.Config(300, 200)

@@ -79,7 +79,10 @@ def recursion(process, variance, times, first, one):
     return value
 
 
-@pytest.mark.parametrize(("kind", "published"), [("large", 0.999900), ("small", 0.991067)])
+@pytest.mark.parametrize(
+    ("kind", "published"),
+    [pytest.param("large", 0.999900, marks=pytest.mark.slow), ("small", 0.991067)],
+)
 def test_a_thousand_ancestral_steps_end_in_the_published_variance(kind, published):
     """DDPM's linear chain on N(0, 1), and x̂ itself at the end instead of a last noise."""
     process = PROCESSES["ddpm"]()

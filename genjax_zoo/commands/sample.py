@@ -110,7 +110,8 @@ def given(
             asked[name] = np.int32(called.index(value))
             continue
         try:
-            asked[name] = np.asarray(np.load(value) if is_file else ast.literal_eval(value))
+            read = np.asarray(np.load(value) if is_file else ast.literal_eval(value))
+            asked[name] = read if is_file or not called else _numbered(read, called, word)
         except (ValueError, SyntaxError, OSError, EOFError, zipfile.BadZipFile) as error:
             if called and re.fullmatch(r"[^\W\d][\w -]*", value):
                 raise ConfigError(f"--given={word}: {nearest(value, called, name)}") from error
@@ -119,3 +120,18 @@ def given(
                 f"for VALUE, got {value!r} ({error})."
             ) from error
     return asked
+
+
+def _numbered(labels: np.ndarray, called: Sequence[str], word: str) -> np.ndarray:
+    """Labels by their numbers 0, 1, ...; raises ConfigError for a name that there is not.
+
+    Names are names, and numbers too where all classes are called by numbers: of 3, 5 and 7 the
+    label 5 is the second, and 1 is none.
+    """
+    if labels.dtype.kind != "U" and not all(name.isdecimal() for name in called):
+        return labels
+    names = [str(label) for label in labels.flat]
+    for name in names:
+        if name not in called:
+            raise ConfigError(f"--given={word}: {nearest(name, called, 'label')}")
+    return np.array([called.index(name) for name in names], np.int32).reshape(labels.shape)

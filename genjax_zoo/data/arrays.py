@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import io
 import pathlib
-import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -23,7 +22,15 @@ from genjax_zoo.contract import DataError
 from genjax_zoo.data import images, words
 from genjax_zoo.data.config import IMAGES, Data
 from genjax_zoo.data.files import image
-from genjax_zoo.data.files.splits import EVERY_TENTH, ITSELF, TEST, TRAIN, VALIDATION, split_of
+from genjax_zoo.data.files.splits import (
+    EVERY_TENTH,
+    ITSELF,
+    TEST,
+    TRAIN,
+    VALIDATION,
+    split_of,
+    words_of,
+)
 from genjax_zoo.data.files.tree import ERRORS, natural
 from genjax_zoo.data.source import Examples, Source, resident, space_of
 from genjax_zoo.data.tables import standardised
@@ -35,6 +42,8 @@ CALLED = {
     "classes": "classes classnames labelnames targetnames names",
 }
 """What each array may be called, besides the name of its split."""
+MOST_CLASSES = 10**6
+"""A label from here on is another number: a time, an identifier."""
 _ROLES = {name: role for role, names in CALLED.items() for name in names.split()}
 EXPECTED = "x, and label, text or classes; or x_train, y_train, x_test and y_test"
 
@@ -115,6 +124,12 @@ def _plain(
     """Numbers that are no images, as they are."""
     _check_plain(data, parts[0].x)
     first, second = (np.asarray(part.x, np.float64) for part in parts)
+    if (empty := np.isnan(first).all(axis=0)).any():
+        at = list(map(int, np.argwhere(empty)[0]))
+        raise DataError(
+            f"{data.source}: expected numbers at {at} of each x, and all of them are missing in "
+            "training; leave that place out."
+        )
     x, deviated = standardised(data, first, first)
     held, _ = standardised(data, second, first)
     shape = "x".join(map(str, x.shape[1:]))
@@ -173,15 +188,20 @@ def load(name: str, asked: str) -> dict[str, np.ndarray]:
         if isinstance(held, np.ndarray):
             return {"x": held}
         with held:
-            return {key: held[key] for key in held.files}
+            return {key: _unicode(held[key]) for key in held.files}
     except FileNotFoundError as error:
         raise DataError(f"{asked}: there is no such file ({path.absolute()}).") from error
     except (*ERRORS, ValueError) as error:
         objects = "pickle" in str(error) or "Object arrays" in str(error)
-        why = "it holds Python objects and not numbers alone" if objects else error
+        why = "it holds Python objects, or is no .npy or .npz file" if objects else error
         raise DataError(
             f"{asked} cannot be read ({why}); write it by numpy.savez(FILE, x=..., label=...)."
         ) from error
+
+
+def _unicode(array: np.ndarray) -> np.ndarray:
+    """Words as texts, where they were written as bytes."""
+    return np.char.decode(array, "utf-8") if array.dtype.kind == "S" else array
 
 
 def arranged(held: Mapping[str, np.ndarray], asked: str) -> Arrays:
@@ -230,7 +250,7 @@ def arranged(held: Mapping[str, np.ndarray], asked: str) -> Arrays:
 
 def role_of(key: str) -> tuple[str, str | None]:
     """The split and the role that the name of an array speaks of: x_train is ("train", "x")."""
-    said = [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+", key)]
+    said = words_of(key)
     split = next((s for word in said if (s := split_of(word))), "")
     rest = "".join(word for word in said if not split_of(word))
     return split, _ROLES.get(rest)
@@ -248,12 +268,13 @@ def _check_lengths(arrays: Mapping[str, np.ndarray], split: str, asked: str) -> 
 
 def _numbers(x: np.ndarray, asked: str) -> np.ndarray:
     """x [N, D ...]; raises DataError where it holds what are no numbers, or infinite ones."""
-    if x.dtype.kind not in "biuf":
-        raise DataError(f"{asked}: expected numbers for x, got {x.dtype}.")
-    if x.dtype.kind == "f" and np.isinf(x).any():
+    if x.dtype.kind not in "biuf" or not x.size:
+        raise DataError(f"{asked}: expected numbers for x, got {x.dtype} {list(x.shape)}.")
+    x = x.astype(x.dtype.newbyteorder("="), copy=False)
+    if x.dtype.kind == "f" and (np.abs(x) > np.finfo(np.float32).max).any():
         raise DataError(
-            f"{asked}: some numbers of x are infinite; leave them out, or make them NaN, which is "
-            "missing."
+            f"{asked}: some numbers of x are infinite, or too large for float32; leave them out, "
+            "or make them NaN, which is missing."
         )
     return x[:, None] if x.ndim == 1 else x
 
@@ -276,6 +297,8 @@ def labels(
         names = tuple(sorted({*map(str, first), *map(str, second)}, key=natural))
         number = {name: i for i, name in enumerate(names)}
         first, second = (np.array([number[str(n)] for n in part]) for part in (first, second))
+    if len({*names}) < len(names):
+        raise DataError(f"{asked}: several classes have one name: {', '.join(names)}.")
     top = int(max(first.max(), second.max()))
     if names and len(names) <= top:
         raise DataError(
@@ -285,15 +308,24 @@ def labels(
 
 
 def _one_each(label: np.ndarray, asked: str) -> np.ndarray:
+    """The labels [N], each a name or a class from 0; raises DataError for what are none."""
     flat = label.reshape(len(label), -1)
     kind = label.dtype.kind
-    whole = kind in "iuUSb" or (kind == "f" and bool(np.all(label == np.rint(label))))
-    if flat.shape[1] != 1 or not whole or (kind in "iuf" and label.min() < 0):
+    expected = f"{asked}: expected one label for each example, a number from 0 or a name"
+    if kind in "OU" and any(each is None or each == "" for each in label.flat):
+        raise DataError(f"{expected}, and some have none; leave these out.")
+    if flat.shape[1] != 1 or kind not in "iuUSbf":
         raise DataError(
-            f"{asked}: expected one label for each example, a number from 0 or a name, got "
-            f"{label.dtype} {list(label.shape[1:])} for each; of rows of ones and zeros take "
-            "label.argmax(1)."
+            f"{expected}, got {label.dtype} {list(label.shape[1:])} for each; of rows of ones and "
+            "zeros take label.argmax(1)."
         )
+    if kind in "iuf":
+        odd = flat[~((flat >= 0) & (flat < MOST_CLASSES) & (flat == np.rint(flat)))]
+        if odd.size:
+            raise DataError(
+                f"{expected}, got {odd[0]:g}; number the classes 0, 1, ... (at most {MOST_CLASSES}"
+                "; numpy.unique(label, return_inverse=True) does), and leave out what has none."
+            )
     return flat[:, 0]
 
 

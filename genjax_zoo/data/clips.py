@@ -128,10 +128,10 @@ def _gaps(paths: list[str]) -> list[str]:
     steps = [after - before for before, after in itertools.pairwise(numbers)]
     if len(numbers) < len(paths) or not steps or min(steps) == max(steps) or min(steps) < 1:
         return []
-    gap = next(i for i, step in enumerate(steps) if step > min(steps))
+    gaps = [path for path, step in zip(paths, steps, strict=False) if step > min(steps)]
     return [
-        f"frames are missing after {paths[gap]}, the first of {sum(s > min(steps) for s in steps)} "
-        "gaps, and time closes up there"
+        f"frames are missing after {gaps[0]} ({counted(len(gaps), 'gap')} in all), and time closes "
+        "up there"
     ]
 
 

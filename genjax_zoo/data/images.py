@@ -16,7 +16,7 @@ from typing import NamedTuple
 import numpy as np
 
 from genjax_zoo.contract import Batch, DataError, Key
-from genjax_zoo.data.config import Data
+from genjax_zoo.data.config import TAKES, Data
 from genjax_zoo.data.files.tree import counted
 from genjax_zoo.data.pixels import (
     describe,
@@ -154,7 +154,9 @@ def records(
         return array(data, seed, parts, split, 256, classes, words, (*notes, *said))
     # What is odd about one of them is found now, and not when its turn comes.
     sizes = {size for part in (train, test) for size in _look(data, part, shape)}
-    notes = (*notes, *_squared(data, sizes), "decoded as needed")
+    of_files = "background" in TAKES[data.source.partition(":")[0]]
+    laid = f", upright, over {data.background} where transparent" if of_files else ""
+    notes = (*notes, *_squared(data, sizes), "decoded as needed" + laid)
     process = preprocess(data, 256)
 
     def read(part: Records, rows: np.ndarray) -> Examples:

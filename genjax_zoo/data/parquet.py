@@ -79,6 +79,8 @@ def columns_of(schema: Any, asked: str) -> Columns:
     kinds = {field.name: field.type for field in schema}
 
     def is_word(kind: Any) -> bool:
+        # What pandas calls a category is a dictionary here.
+        kind = kind.value_type if types.is_dictionary(kind) else kind
         return types.is_string(kind) or types.is_large_string(kind)
 
     def is_image(kind: Any) -> bool:
@@ -132,7 +134,7 @@ def _roles(table: Any, columns: Columns, asked: str) -> dict[str, np.ndarray]:
         x[:] = files
         found["x"] = x
     else:
-        numbers = [_column(table, name, np.float32) for name in columns.numbers]
+        numbers = [_column(table, name, np.float64) for name in columns.numbers]
         found["x"] = np.stack(numbers, axis=1)
     if columns.label is not None:
         found["label"] = _column(table, columns.label)

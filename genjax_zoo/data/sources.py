@@ -5,6 +5,7 @@ Floor 4. What a source is, and in what order it is read, stands in data/source.p
 
 from __future__ import annotations
 
+import difflib
 import functools
 import pathlib
 import types
@@ -30,7 +31,7 @@ from genjax_zoo.data import (
     tfds,
     words,
 )
-from genjax_zoo.data.config import Data
+from genjax_zoo.data.config import TAKES, Data
 from genjax_zoo.data.densities import DENSITIES
 from genjax_zoo.data.files.tree import counted
 from genjax_zoo.data.source import Source
@@ -82,7 +83,11 @@ def open_source(data: Data, seed: int, data_dir: str | None = None) -> Source:
 
 
 def _hint(data: Data) -> str:
-    """What a path that stands there without its kind may have meant."""
+    """What a kind that is misspelt, or a path without its kind, may have meant."""
+    written, _, name = data.source.partition(":")
+    close = difflib.get_close_matches(written.lower(), TAKES, n=1, cutoff=0.7)
+    if name and close and close[0] not in ("digits", written):
+        return f" Did you mean {close[0]}:{name}?"
     path = pathlib.Path(data.source).expanduser()
     if not path.exists():
         return ""

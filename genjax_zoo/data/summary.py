@@ -17,7 +17,8 @@ def line(source: Source) -> str:
     else:
         sizes = f"{source.size} for training, {source.held_out_size} held out"
     first = f"data: {source.preprocessing}; {sizes} ({source.held_out_split})"
-    return "; ".join((first, *source.notes))
+    # The names of files may break lines.
+    return " ".join("; ".join((first, *source.notes)).split())
 
 
 def record(source: Source) -> dict[str, Any]:

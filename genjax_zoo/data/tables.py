@@ -84,14 +84,20 @@ def series(
 
     Raises DataError where there is no such file, or it holds anything but numbers.
     """
-    if name in SERIES and not columns:
+    if name in SERIES:
+        if columns:
+            raise DataError(
+                f"series:{name} has one column and no names; set config.data.columns=()."
+            )
         return SERIES[name](), ()
     try:
         read = files.read(pathlib.Path(name).expanduser(), f"series:{name}", columns, header)
-    except (OSError, UnicodeDecodeError) as error:
+    except UnicodeDecodeError as error:
+        raise DataError(f"series:{name} is no text in UTF-8 ({error}); save it as such.") from error
+    except OSError as error:
         raise DataError(
             f"series:{name} is neither a series of the zoo ({', '.join(SERIES)}) nor a file that "
-            f"can be read: {getattr(error, 'strerror', None) or error}."
+            f"can be read: {error.strerror or error}."
         ) from error
     return read.x, read.notes
 
@@ -152,7 +158,7 @@ def single(data: Data, x: np.ndarray, notes: Sequence[str] = ()) -> Source:
 def standardised(data: Data, x: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, str]:
     """x [N, D] with the training part's mean 0 and deviation 1, if asked; and what to say of it."""
     if not data.standardise:
-        return _single_precision(x)
+        return _single_precision(x, train)
     whole = np.asarray(train, np.float64)
     mean, deviation = np.nanmean(whole, axis=0), np.nanstd(whole, axis=0)
     # A constant has the deviation that rounding leaves it.
@@ -161,13 +167,13 @@ def standardised(data: Data, x: np.ndarray, train: np.ndarray) -> tuple[np.ndarr
     return scaled.astype(np.float32), ", standardised by the training part"
 
 
-def _single_precision(x: np.ndarray) -> tuple[np.ndarray, str]:
-    """x as float32, and a warning where that takes a part of what its columns vary by."""
+def _single_precision(x: np.ndarray, train: np.ndarray) -> tuple[np.ndarray, str]:
+    """x as float32, and a warning where that takes a part of what columns vary by in training."""
     single = x.astype(np.float32)
     if single.dtype == x.dtype:
         return x, ""
-    lost = np.nanmax(np.abs(single - x), axis=0)
-    worst = np.max(lost / np.maximum(np.nanstd(x, axis=0, dtype=np.float64), 1e-30))
+    lost = np.nanmax(np.abs(single - x), axis=0, initial=0)
+    worst = np.max(lost / np.maximum(np.nanstd(train, axis=0, dtype=np.float64), 1e-30))
     if worst < 1e-3:
         return single, ""
     return single, (

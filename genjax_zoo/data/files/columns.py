@@ -33,6 +33,9 @@ DELIMITERS: Mapping[str, str] = {
 MISSING = {"", "nan", "na", "n/a", "#n/a", "<na>", "null", "none"}
 """How a missing number is written, in any case."""
 
+_MARKED = re.compile(r"[-+]?[\d., '\u00a0\u202f]*\d")
+"""A number with a decimal comma, or with marks of thousands."""
+
 
 class Columns(NamedTuple):
     """What was read.
@@ -71,9 +74,10 @@ def read(path: Path, asked: str, columns: Sequence[str] = (), header: Header = "
     text = raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
     text = text.replace("\r\n", "\n").replace("\r", "\n").removesuffix("\n")
     written = text.rstrip("\n").split("\n")
-    comments = next((i for i, line in enumerate(written) if not line.startswith("#")), len(written))
+    comments = next((i for i, line in enumerate(written) if not _says_nothing(line)), len(written))
     delimiter, lines = _parted(written, comments, asked)
-    last = _cells([written[comments - 1].lstrip("# ")], delimiter)[0].cells if comments else []
+    above = written[comments - 1] if comments and written[comments - 1][0] == "#" else ""
+    last = _cells([above.lstrip("# ")], delimiter)[0].cells if above else []
     names, lines = _headed(lines, last, header, asked)
     width = len(names or next((line.cells for line in lines if line.cells), []))
     # Of one column a blank line is a missing number; of several it is nothing.
@@ -140,6 +144,11 @@ def _parted(written: Sequence[str], comments: int, asked: str) -> tuple[str, lis
     return ",", found[","]
 
 
+def _says_nothing(line: str) -> bool:
+    """Whether a line above all others is a comment, or Excel's of what parts the cells."""
+    return line.startswith("#") or re.fullmatch("sep=.", line, re.IGNORECASE) is not None
+
+
 def _missing(cell: str) -> bool:
     return cell.lower() in MISSING
 
@@ -183,8 +192,11 @@ def _headed(
     if words:
         # Beside numbers a word is a name where what stands below it is a number.
         named = not numbers or all(_number(row[i]) is not None for row in others[:1] for i in words)
-        if named and not any(re.match(r"[-+.]?\d", first[i]) for i in words):
+        if named and all(_may_be_name(first[i]) for i in words):
             return first, rest
+        odd = next((i for i in words if _MARKED.fullmatch(first[i])), None)
+        if odd is not None:
+            raise DataError(_no_number(asked, lines[start].number, str(odd + 1), first[odd]))
     elif corner:
         return first, rest
     elif len(comment) == len(first):
@@ -195,6 +207,12 @@ def _headed(
         f"{asked}: expected a first line of names or one of numbers, got {','.join(first)[:60]!r}, "
         "which may be either; set config.data.header to 'names' or 'numbers'."
     )
+
+
+def _may_be_name(cell: str) -> bool:
+    """Whether a cell that is no number begins as a name does, and says a word: no $1, ? or -inf."""
+    infinite = cell.lower().lstrip("+-") in ("inf", "infinity")
+    return not infinite and not re.match(r"[^\w#]*\d|[\W\d_]*$", cell)
 
 
 def _counting(cells: Sequence[str]) -> bool:
@@ -257,7 +275,7 @@ def _numbers(
 
 def _no_number(asked: str, line: int, name: str, cell: str) -> str:
     what = f"{asked}, line {line}, column {name!r}: expected a number, got {cell[:40]!r}; "
-    if re.fullmatch(r"[-+]?[\d., '\u00a0\u202f]*\d", cell):
+    if _MARKED.fullmatch(cell):
         # 1,234 is two numbers, in two countries.
         return what + "write it without marks of thousands, and with a decimal point: 1234.5."
     return what + (

@@ -138,7 +138,14 @@ def _rows(tree: Tree, table: str) -> Iterator[Mapping[str, Any]]:
         with tree.files[table]() as file:
             lines = io.TextIOWrapper(file, encoding="utf-8-sig", newline="")
             if table.endswith(".csv"):
-                yield from csv.DictReader(lines, strict=True)
+                table_of = csv.DictReader(lines, strict=True)
+                for row in table_of:
+                    if None in row:
+                        raise ValueError(
+                            f"line {table_of.line_num} has more cells than the first; put what "
+                            "holds a comma between quotes"
+                        )
+                    yield row
                 return
             for line in lines:
                 if line.strip():

@@ -52,6 +52,17 @@ def split_of(name: str) -> str | None:
     return _SPLITS.get(word) or _SPLITS.get(re.sub(r"(set|data|images|split)$", "", word))
 
 
+def words_of(name: str) -> list[str]:
+    """The words of a name, in small letters: seg_train, segTrain and SegTRAIN have two each."""
+    return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)]
+
+
+def _split_within(name: str) -> str | None:
+    """The one split that words of a name stand for, or None: seg_train, valid_64x64."""
+    found = {split for word in words_of(name) if (split := split_of(word))}
+    return found.pop() if len(found) == 1 else None
+
+
 def parts(paths: Sequence[str], where: str, folders: Collection[str] = ()) -> Parts:
     """Splits files by the folders that are named after splits, and reads classes off the others.
 
@@ -124,6 +135,12 @@ def _split(lying: Folders, where: str) -> tuple[dict[str, Folders], list[str]]:
     has_train, has_held = TRAIN in known.values(), {TEST, VALIDATION} & {*known.values()}
     if has_train and has_held:
         return _at(lying, 0, known, where)
+    within = {name: split for name in sorted(tops) if (split := _split_within(name))}
+    if TRAIN in within.values() and {TEST, VALIDATION} & {*within.values()}:
+        # bullet_train/ and test_tube/ may be two classes among others, which have none below.
+        below = {inner[0] for inner in lying.values() if len(inner) > 1}
+        if within.keys() >= tops or within.keys() <= below:
+            return _at(lying, 0, within, where)
     if known and len(tops) == len(known) == 1:
         (name,) = known
         return {"": {path: inner[1:] for path, inner in lying.items()}}, [f"all are in {name}/"]
@@ -135,6 +152,8 @@ def _split(lying: Folders, where: str) -> tuple[dict[str, Folders], list[str]]:
             + "; put what is to be learnt from into a folder train/ (with classes below it), or "
             "rename what is no split."
         )
+    for name in known:
+        _check_is_class(lying, name, where)
     notes = [f"{name}/ is taken for a class: nothing is held out beside it" for name in known]
     for level in range(1, max(map(len, lying.values()), default=0)):
         at = {
@@ -151,6 +170,20 @@ def _split(lying: Folders, where: str) -> tuple[dict[str, Folders], list[str]]:
                 )
             return _at(lying, level, {inner[level]: at[p] for p, inner in lying.items()}, where)
     return {"": lying}, notes
+
+
+def _check_is_class(lying: Folders, name: str, where: str) -> None:
+    """Raises DataError where a folder in train/ is in another one too, as classes are."""
+    below: dict[str, set[str]] = {}
+    for top, *inner in filter(None, lying.values()):
+        below.setdefault(top, set()).update(inner[:1])
+    twin = next((top for top in below if top != name and below[top] & below[name]), None)
+    if twin is not None:
+        raise DataError(
+            f"{where}: {name}/ and {twin}/ both hold {min(below[twin] & below[name])}/, so they "
+            f"may be splits, or classes; call {twin}/ test/ if it is to be held out, and "
+            f"{name}/ by another name if it is a class."
+        )
 
 
 def _at(
@@ -174,6 +207,10 @@ def _at(
             found[str(known[name])][path] = (*inner[:level], *inner[level + 1 :])
         else:
             beside[name] = beside.get(name, 0) + 1
+    for split, files in found.items():
+        # train/train/cat: a folder that all of a split are in may be called as it is, once more.
+        again = len(_sole(files, stop=lambda name, own=called[split]: name not in own))
+        found[split] = {path: inner[again:] for path, inner in files.items()}
     held = TEST if TEST in found else VALIDATION
     if len(found) > 2:
         unused = found.pop(VALIDATION)

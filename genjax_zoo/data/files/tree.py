@@ -132,6 +132,9 @@ def _below(folder: pathlib.Path, path: str, above: tuple[str, ...]) -> Found:
 
 
 def _open(path: pathlib.Path) -> IO[bytes]:
+    if path.exists() and not path.is_file():
+        # To open a pipe is to wait for ever.
+        raise OSError("it is a pipe, a socket or a device, and no file")
     return path.open("rb")
 
 

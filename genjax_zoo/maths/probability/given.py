@@ -46,10 +46,17 @@ def read_given(
       n: how many are to be drawn.
       who: the family, for messages.
 
-    Raises DataError for an n below 1, a name that the model cannot be told, and for numbers of
-    another kind or shape or, as far as they can be seen (not traced), outside of their space.
+    Raises DataError for an n below 1, what is no dictionary, a name that the model cannot be told,
+    and for numbers of another kind or shape or, as far as they can be seen (not traced), outside of
+    their space.
     """
     check_count("n", n, who)
+    if not isinstance(given, Mapping) or not all(isinstance(name, str) for name in given):
+        names = ", ".join(can) or "nothing"
+        raise DataError(
+            f"{who}: given should be a dictionary of what is known by its name ({names}), got "
+            f"{str(given)[:60]!r}; write {{}} where nothing is."
+        )
     open_to = {name: told for name, told in can.items() if not told.unless}
     for name, value in given.items():
         if name in can and can[name].unless and value is not None:
@@ -73,9 +80,12 @@ def check_count(name: str, count: int, who: str, most: float = math.inf) -> None
       who: the family, for messages.
       most: the largest that there can be.
     """
-    if not 1 <= count <= most:
-        may = f"1 .. {most}" if most < math.inf else "1 or more"
-        raise DataError(f"{who}: {name} should be {may}, got {count}.")
+    whole = hasattr(count, "__index__") and not isinstance(count, bool)
+    if not whole or not 1 <= count <= most:
+        may = ("" if whole else "a whole number, ") + (
+            f"1 .. {most}" if most < math.inf else "1 or more"
+        )
+        raise DataError(f"{who}: {name} should be {may}, got {count!r}.")
 
 
 def _one(
