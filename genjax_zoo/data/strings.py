@@ -14,8 +14,23 @@ from genjax_zoo.contract import Array, ConfigError, Key, categorical
 from genjax_zoo.data.source import Source
 from genjax_zoo.typed import choose
 
+
+def sticky(key: Key, shape: tuple[int, int], symbols: int) -> Array:
+    """Each symbol is the one before it with probability 1/2, and otherwise a uniform one.
+
+    The conditional entropy is that of (1/2 + 1/(2V), 1/(2V), ..., 1/(2V)).
+    """
+    key_again, key_new = jax.random.split(key)
+    again = jax.random.bernoulli(key_again, 0.5, shape).at[:, 0].set(False)
+    new = jax.random.randint(key_new, shape, 0, symbols)
+    # A symbol is the last one that was new.
+    place = jax.lax.cummax(jnp.where(again, 0, jnp.arange(shape[1])), axis=1)
+    return jnp.take_along_axis(new, place, axis=1)
+
+
 STRINGS: dict[str, Callable[[Key, tuple[int, int], int], Array]] = {
     "uniform": lambda key, shape, symbols: jax.random.randint(key, shape, 0, symbols),
+    "sticky": sticky,
 }
 """(key, (strings, length), V) -> x [strings, length] int32."""
 

@@ -1,1 +1,1 @@
-"""Strings of symbols: policies that write them, and what they are worth."""
+"""Strings of symbols: how they are written, policies that write them, and what they are worth."""

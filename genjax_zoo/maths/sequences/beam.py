@@ -1,0 +1,102 @@
+"""Beam search: the likeliest string, as far as a beam of W beginnings sees.
+
+Floor 1. Of all that can follow the W likeliest beginnings, the W likeliest go on (Lowerre 1976).
+Width 1 is greedy; of strings of T symbols, V^(T-1) beginnings are all there are, and what is found
+is the likeliest of all. It is a search and no sampler: nothing is drawn.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from genjax_zoo.contract import NOTHING, Array, Autoregression, Batch, DataError, State
+from genjax_zoo.maths.sequences.decoding import Prompt, begin, stops
+from genjax_zoo.maths.sequences.warping import Decoding
+
+
+class Beams(NamedTuple):
+    """The strings that were found for each of n prompts, the best first.
+
+    Attributes:
+      x: [n, W, L] int32; 0 where nothing was written.
+      mask: 1 where a symbol was written, a stop symbol among them.
+      log_prob: log p of each string after its prompt [n, W] nats; -inf where there are no W.
+      score: log p / symbols^a [n, W], by which they are ordered.
+    """
+
+    x: Array
+    mask: Array
+    log_prob: Array
+    score: Array
+
+
+def search(
+    model: Autoregression,
+    state: State,
+    n: int,
+    length: int,
+    width: int,
+    stop: tuple[int, ...] = (),
+    length_exponent: float = 0.0,
+    prompt: Prompt | None = None,
+    given: Batch = NOTHING,
+) -> Beams:
+    """Searches after each of n prompts.
+
+    Args:
+      model: what is written by.
+      state: of the model.
+      n: how many prompts.
+      length: L, symbols after a prompt at most.
+      width: W.
+      stop: symbols that end a string; what has ended stays in the beam as long as it is likely
+        enough, and nothing is added to it.
+      length_exponent: a of the score; 0 orders by probability, and 1 by that of a symbol, without
+        which short strings win. The beam itself goes by probability.
+      prompt, given: as of `decoding.write`.
+    """
+    if width < 1:
+        raise DataError(f"the width of a beam should be 1 or more, got {width}.")
+    rules, W = Decoding(stop=stop), width
+    begun = begin(model, state, n, length, prompt, given, apart=True)
+    V = begun.logits.shape[-1]
+    # The strings of one prompt lie side by side: [n W, ...].
+    spread = lambda leaf: jnp.repeat(leaf, W, axis=0)
+    logits, cache = jax.tree.map(spread, (begun.logits, begun.cache))
+
+    def unfinished(carry: tuple) -> Array:
+        t, _, _, _, done, _, _ = carry
+        return (t < length) & ~jnp.all(done)
+
+    def one(carry: tuple[Array, Array, Any, Array, Array, Array, Array]) -> tuple:
+        t, logits, cache, log_p, done, x, mask = carry
+        # log p(x_<=t) = log p(x_<t) + log p(x_t | x_<t); an ended string goes on in one way: as 0.
+        after = jax.nn.log_softmax(logits).reshape(n, W, V)
+        ended = jnp.where(jnp.arange(V) == 0, 0.0, -jnp.inf)
+        every = log_p[..., None] + jnp.where(done[..., None], ended, after)
+        log_p, best = jax.lax.top_k(every.reshape(n, W * V), W)
+        parent, symbol = best // V, (best % V).astype(jnp.int32)
+        of_parent = lambda leaf: jnp.take_along_axis(
+            leaf, parent.reshape(n, W, *[1] * (leaf.ndim - 2)), axis=1
+        )
+        done, x, mask = map(of_parent, (done, x, mask))
+        cache = jax.tree.map(
+            lambda leaf: of_parent(leaf.reshape(n, W, *leaf.shape[1:])).reshape(leaf.shape), cache
+        )
+        x, mask = x.at[:, :, t].set(symbol), mask.at[:, :, t].set(~done)
+        logits, cache = begun.model.extend(state, cache, symbol.reshape(-1, 1))
+        return t + 1, logits[:, -1], cache, log_p, done | stops(rules, symbol), x, mask
+
+    # One beginning, the empty one; the other places of the beam are free.
+    log_p = jnp.where(jnp.arange(W) == 0, 0.0, jnp.full((n, W), -jnp.inf))
+    x = jnp.zeros((n, W, length), jnp.int32)
+    start = (jnp.int32(0), logits, cache, log_p, jnp.zeros((n, W), bool), x, x > 0)
+    *_, log_p, _, x, mask = jax.lax.while_loop(unfinished, one, start)
+    score = log_p / jnp.maximum(mask.sum(-1), 1) ** length_exponent
+    order = jnp.argsort(-score, axis=1, stable=True)
+    x, mask = (jnp.take_along_axis(leaf, order[..., None], axis=1) for leaf in (x, mask))
+    log_p, score = (jnp.take_along_axis(leaf, order, axis=1) for leaf in (log_p, score))
+    return Beams(x, mask, log_p, score)

@@ -1,0 +1,408 @@
+"""Decoding: exact numbers of each rule, and every algorithm against enumeration.
+
+The models are small enough to enumerate: a table of what follows each prefix (tabular_policy), and
+one whose cache counts what it has read, once for all strings, as caches of networks do.
+"""
+
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from genjax_zoo.contract import Autoregression, ConfigError, DataError
+from genjax_zoo.learn.state import TrainState
+from genjax_zoo.maths.sequences import beam, decoding, speculative, warping
+from genjax_zoo.maths.sequences.decoding import Prompt
+from genjax_zoo.maths.sequences.speculative import Writer
+from genjax_zoo.maths.sequences.warping import Decoding
+from genjax_zoo.models import tabular_policy
+
+KEY = jax.random.key(0)
+V, T = 3, 4
+STRINGS = np.array(list(itertools.product(range(V), repeat=T)), np.int32)
+
+_policy = tabular_policy.make(tabular_policy.Config(vocabulary=V, length=T), optax.sgd(0.0))
+TABLE = _policy.autoregression
+LONG = 24
+
+
+def table(seed):
+    """A policy of random logits."""
+    logits = 1.5 * jax.random.normal(jax.random.key(seed), ((V**T - 1) // (V - 1), V))
+    return TrainState(tabular_policy.Params(logits))
+
+
+def _start(state, n, length, given=None):
+    return jnp.broadcast_to(state[0, V], (n, V)), jnp.int32(0)
+
+
+def _extend(state, count, x):
+    S = x.shape[1]
+    return state[count + 1 + jnp.arange(S), x], count + S
+
+
+CLOCK = Autoregression(_start, _extend)
+"""p(x_t | x_<t) of t and the symbol before; all strings have one count of what was read."""
+CLOCK_STATE = 1.5 * jax.random.normal(jax.random.key(7), (LONG + 1, V + 1, V))
+
+
+def constant(p):
+    """(writes, state) of independent symbols."""
+    start = lambda state, n, length, given=None: (jnp.broadcast_to(state, (n, len(p))), ())
+    extend = lambda state, cache, x: (jnp.broadcast_to(state, (*x.shape, len(p))), ())
+    return Writer(Autoregression(start, extend), jnp.log(jnp.array(p)))
+
+
+# ------------------------------------------------------------------------------------ the rules
+
+P = jnp.array([0.5, 0.2, 0.15, 0.1, 0.05])
+UNSEEN = jnp.zeros(5, bool)
+
+
+def warped(seen=UNSEEN, logits=None, **rules):
+    logits = jnp.log(P) if logits is None else logits
+    return np.asarray(jax.nn.softmax(warping.warp(Decoding(**rules), logits, seen)))
+
+
+@pytest.mark.parametrize(
+    ("rules", "expected"),
+    [
+        ({}, [0.5, 0.2, 0.15, 0.1, 0.05]),
+        ({"temperature": 0.5}, [0.7692, 0.1231, 0.0692, 0.0308, 0.0077]),
+        ({"top_p": 0.75}, [0.5882, 0.2353, 0.1765, 0, 0]),
+        ({"top_p": 0.7}, [0.7143, 0.2857, 0, 0, 0]),
+        ({"min_p": 0.25}, [0.5882, 0.2353, 0.1765, 0, 0]),
+        ({"min_p": 0.2}, [0.5263, 0.2105, 0.1579, 0.1053, 0]),
+        ({"top_k": 2}, [0.7143, 0.2857, 0, 0, 0]),
+        ({"temperature": 0}, [1, 0, 0, 0, 0]),
+        ({"temperature": 0, "top_p": 0.1, "top_k": 3}, [1, 0, 0, 0, 0]),
+        # In this order, and not the nucleus first, which would keep two.
+        ({"temperature": 2, "top_p": 0.7}, [0.4587, 0.2901, 0.2512, 0, 0]),
+        # The nucleus is one of what top-k has left: .5 of .7 is more than .7.
+        ({"top_k": 2, "top_p": 0.7}, [1, 0, 0, 0, 0]),
+        ({"top_p": 1e-9}, [1, 0, 0, 0, 0]),
+        ({"min_p": 1.0}, [1, 0, 0, 0, 0]),
+        ({"top_k": 99}, [0.5, 0.2, 0.15, 0.1, 0.05]),
+    ],
+)
+def test_exact_numbers_of_the_rules(rules, expected):
+    np.testing.assert_allclose(warped(**rules), expected, atol=5e-5)
+    # Wherever a symbol stands in the vocabulary.
+    order = np.array([3, 0, 4, 2, 1])
+    np.testing.assert_allclose(
+        warped(logits=jnp.log(P)[order], **rules), np.array(expected)[order], atol=5e-5
+    )
+
+
+def test_of_equal_symbols_the_first_stay():
+    np.testing.assert_allclose(warped(logits=jnp.zeros(5), top_k=2), [0.5, 0.5, 0, 0, 0])
+    np.testing.assert_allclose(warped(logits=jnp.zeros(5), temperature=0), [1, 0, 0, 0, 0])
+
+
+def test_repetition_penalty_divides_what_is_positive_and_multiplies_what_is_negative():
+    logits, seen = jnp.array([2.0, -2.0, 0.0, 1.0]), jnp.array([True, True, True, False])
+    np.testing.assert_allclose(warping.penalise(logits, seen, 2.0), [1, -4, 0, 1])
+    np.testing.assert_array_equal(warping.penalise(logits, seen, 1.0), logits)
+
+
+def test_a_repeated_symbol_is_penalised_once_and_not_once_an_occurrence():
+    model = constant([0.3, 0.7])
+    rules = Decoding(repetition_penalty=2.0)
+    log_rules = [
+        decoding.write(KEY, *model, 1, 1, rules, Prompt(jnp.array([prompt]))).log_rule[0, 0]
+        for prompt in ([0], [0, 0, 0])
+    ]
+    # Both logits are negative, log .3 and log .7; that of 0 is doubled.
+    p = np.array([0.09, 0.7]) / 0.79
+    assert float(log_rules[0]) == float(log_rules[1])
+    assert np.abs(np.log(p) - float(log_rules[0])).min() < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"top_p": 0.0}, r"top_p should be in \(0, 1\], got 0.0"),
+        ({"top_p": 1.5}, r"top_p should be in \(0, 1\]"),
+        ({"temperature": -1}, "temperature should be not negative, got -1"),
+        ({"temperature": float("nan")}, "temperature should be not negative"),
+        ({"top_k": -1}, "top_k should be not negative"),
+        ({"min_p": 1.1}, r"min_p should be in \[0, 1\]"),
+        ({"repetition_penalty": 0}, "repetition_penalty should be positive"),
+        ({"stop": (-1,)}, "stop should be not negative"),
+    ],
+)
+def test_bad_rules_are_refused(fields, message):
+    with pytest.raises(ConfigError, match=message):
+        Decoding(**fields)
+
+
+# ---------------------------------------------------------------------------------- the writing
+
+
+def reread(key, model, state, n, length, rules, prompt):
+    """The stupid twin: everything is read again for each symbol, without any cache."""
+    x, log_p = prompt, []
+    for t in range(length):
+        logits, cache = model.start(state, n, prompt.shape[1] + length)
+        if x.shape[1]:
+            logits = model.extend(state, cache, x)[0][:, -1]
+        seen = jnp.array([[v in row for v in range(V)] for row in np.asarray(x)])
+        of = jax.nn.log_softmax(warping.warp(rules, logits, seen))
+        new = jax.random.categorical(jax.random.fold_in(key, t), of)
+        log_p.append(jax.nn.log_softmax(logits)[jnp.arange(n), new])
+        x = jnp.concatenate([x, new[:, None].astype(jnp.int32)], axis=1)
+    return x[:, prompt.shape[1] :], jnp.stack(log_p, axis=1)
+
+
+@pytest.mark.parametrize(
+    "rules", [Decoding(temperature=0), Decoding(1.7, 0.8, 2)], ids=["greedy", "drawn"]
+)
+def test_with_a_cache_the_same_is_written_as_without(rules):
+    prompt = jax.random.randint(KEY, (5, 3), 0, V)
+    written = decoding.write(KEY, CLOCK, CLOCK_STATE, 5, 6, rules, Prompt(prompt))
+    x, log_p = reread(KEY, CLOCK, CLOCK_STATE, 5, 6, rules, prompt)
+    np.testing.assert_array_equal(written.x, x)
+    np.testing.assert_allclose(written.log_prob, log_p, atol=1e-5)
+    assert bool(written.mask.all())
+    assert rules.temperature or not written.log_rule.any()
+
+
+def enumerated(state, **rules):
+    """The probability of each of STRINGS under the rules: by reading all of them."""
+    logits, cache = TABLE.start(state, len(STRINGS), T)
+    after, _ = TABLE.extend(state, cache, STRINGS)
+    logits = jnp.concatenate([logits[:, None], after[:, :-1]], axis=1)
+    log_p = jax.nn.log_softmax(warping.warp(Decoding(**rules), logits, jnp.zeros(V, bool)))
+    each = jnp.take_along_axis(log_p, STRINGS[..., None], axis=-1)[..., 0]
+    return np.exp(np.asarray(each.sum(1), np.float64))
+
+
+def shares(x):
+    number = np.asarray(x) @ V ** np.arange(T - 1, -1, -1)
+    return np.bincount(number, minlength=len(STRINGS)) / len(x)
+
+
+def check_drawn(x, p):
+    n = len(x)
+    assert p.sum() == pytest.approx(1, abs=1e-5)
+    assert (np.abs(shares(x) - p) < 4.5 * np.sqrt(p * (1 - p) / n) + 1e-4).all()
+
+
+def test_strings_are_drawn_as_enumeration_says():
+    state, rules = table(1), {"temperature": 0.7, "top_p": 0.9}
+    written = jax.jit(lambda key: decoding.write(key, TABLE, state, 20_000, T, Decoding(**rules)))(
+        KEY
+    )
+    p = enumerated(state, **rules)
+    check_drawn(written.x, p)
+    number = np.asarray(written.x) @ V ** np.arange(T - 1, -1, -1)
+    np.testing.assert_allclose(np.exp(written.log_rule.sum(1)), p[number], rtol=1e-4)
+    plain = _policy.log_prob(KEY, state, {"x": written.x})
+    np.testing.assert_allclose(written.log_prob.sum(1), plain, rtol=1e-4, atol=1e-5)
+
+
+def test_prompts_of_different_lengths_are_gone_on_with_as_each_alone():
+    """On the left, padding is not read, whatever it says: places are counted string by string."""
+    lengths, longest = [4, 0, 2], 4
+    x = np.asarray(jax.random.randint(KEY, (3, longest), 0, V))
+    mask = np.arange(longest) >= longest - np.array(lengths)[:, None]
+    rules = Decoding(temperature=0)
+    padded = np.where(mask, x, [[0], [-1], [99]])
+    written = decoding.write(KEY, CLOCK, CLOCK_STATE, 3, 5, rules, Prompt(padded, mask))
+    for row, length in enumerate(lengths):
+        own = Prompt(x[row : row + 1, longest - length :]) if length else None
+        alone = decoding.write(KEY, CLOCK, CLOCK_STATE, 1, 5, rules, own)
+        np.testing.assert_array_equal(written.x[row], alone.x[0])
+        np.testing.assert_allclose(written.log_prob[row], alone.log_prob[0], atol=1e-6)
+
+
+def test_nothing_is_written_after_a_stop_symbol():
+    rules = Decoding(stop=(1,))
+    written = decoding.write(KEY, CLOCK, CLOCK_STATE, 50, LONG, rules)
+    x, mask = np.asarray(written.x), np.asarray(written.mask)
+    free = decoding.write(KEY, CLOCK, CLOCK_STATE, 50, LONG)
+    for row in range(50):
+        (ends,) = np.nonzero(x[row] == 1)
+        size = ends[0] + 1 if len(ends) else LONG
+        np.testing.assert_array_equal(mask[row], np.arange(LONG) < size)
+        np.testing.assert_array_equal(x[row, :size], free.x[row, :size])
+    for array in (x, written.log_prob, written.log_rule):
+        assert not np.asarray(array)[~mask].any()
+
+
+def test_it_ends_where_all_strings_have_ended():
+    """A million symbols would take hours."""
+    sure = constant([1e-9, 1 - 1e-9])
+    calls = lambda length: decoding.write(KEY, *sure, 3, length, Decoding(stop=(1,)))
+    assert calls(10**6).mask.sum() == 3
+
+
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        (Prompt(jnp.zeros((3, 2), jnp.int32)), r"\[2, P\] symbols.*got \[3, 2\]"),
+        (Prompt(jnp.zeros((2, 2), jnp.int32), jnp.ones(2)), r"got \[2, 2\] and \[2\]"),
+        (Prompt(jnp.full((2, 1), V)), r"symbols 0 \.\. 2, and 3 is none"),
+        (Prompt(jnp.full((2, T + 1), 0)), r"length should be 1 \.\. 4, got 6"),
+    ],
+)
+def test_bad_prompts_are_refused(prompt, message):
+    with pytest.raises(DataError, match=message):
+        decoding.write(KEY, TABLE, table(0), 2, 1, prompt=prompt)
+
+
+def test_what_is_given_is_told_to_each_string():
+    """By string too, where the model is told of one at a time."""
+    start = lambda state, n, length, given: (jnp.log(given["label"]), jnp.int32(0))
+    labels = jax.nn.softmax(jax.random.normal(KEY, (2, V)))
+    own = decoding.by_string(Autoregression(start, _extend))
+    logits, cache = own.start(CLOCK_STATE, 2, 3, {"label": labels})
+    np.testing.assert_allclose(logits, jnp.log(labels))
+    assert cache.shape == (2,)
+
+
+# ----------------------------------------------------------------------------------------- beam
+
+
+@pytest.mark.parametrize("width", [1, 2, V ** (T - 1), V**T])
+def test_a_beam_of_one_is_greedy_and_of_all_finds_the_best(width):
+    for seed in range(3):
+        state, log_p = table(seed), np.log(enumerated(table(seed)))
+        found = jitted_search(state, width)
+        greedy = jitted_greedy(state)
+        value = dict(zip(map(tuple, STRINGS.tolist()), log_p, strict=True))
+        for x, score in zip(found.x[0].tolist(), found.log_prob[0], strict=True):
+            assert value[tuple(x)] == pytest.approx(float(score), abs=1e-4)
+        if width == 1:
+            np.testing.assert_array_equal(found.x[0, 0], greedy.x[0])
+        if width >= V ** (T - 1):
+            np.testing.assert_array_equal(found.x[0, 0], STRINGS[log_p.argmax()])
+        if width == V**T:
+            np.testing.assert_array_equal(found.x[0], STRINGS[np.argsort(-log_p, kind="stable")])
+
+
+@functools.partial(jax.jit, static_argnums=1)
+def jitted_search(state, width):
+    return beam.search(TABLE, state, 1, T, width)
+
+
+@jax.jit
+def jitted_greedy(state):
+    return decoding.write(KEY, TABLE, state, 1, T, Decoding(temperature=0))
+
+
+@pytest.mark.parametrize("exponent", [0.0, 1.0])
+def test_a_beam_with_a_stop_symbol_finds_the_best_of_all_that_end(exponent):
+    """Of both prompts, by enumeration of what can be written after each, ended or not."""
+    length, stop = 3, 2
+    prompts = jnp.array([[0, 1], [2, 0]])
+    mask = jnp.array([[1, 1], [0, 1]])
+    width = V**length
+    found = beam.search(
+        *(CLOCK, CLOCK_STATE, 2, length, width, (stop,), exponent), Prompt(prompts, mask)
+    )
+    log_table = np.asarray(jax.nn.log_softmax(CLOCK_STATE))
+    for row, prompt in enumerate([[0, 1], [0]]):
+        every = {}
+        for string in itertools.product(range(V), repeat=length):
+            size = string.index(stop) + 1 if stop in string else length
+            read = [*prompt, *string[:size]]
+            places = range(len(prompt), len(read))
+            log_p = sum(log_table[t, read[t - 1], read[t]] for t in places)
+            every[string[:size]] = (log_p / size**exponent, log_p)
+        best = sorted(every, key=lambda s: -every[s][0])
+        for x, there, score, log_p, string in zip(
+            found.x[row], found.mask[row], found.score[row], found.log_prob[row], best, strict=False
+        ):
+            assert tuple(np.asarray(x)[np.asarray(there)].tolist()) == string
+            np.testing.assert_allclose([score, log_p], every[string], rtol=1e-4)
+        # There are no more, and the beam says so.
+        assert np.isneginf(found.log_prob[row, len(best) :]).all()
+
+
+def test_a_beam_without_width_is_refused():
+    with pytest.raises(DataError, match="width of a beam should be 1 or more, got 0"):
+        beam.search(TABLE, table(0), 1, T, 0)
+
+
+# ---------------------------------------------------------------------------------- speculation
+
+TARGET, UNIFORM = jnp.array([0.5, 0.3, 0.15, 0.05]), jnp.full(4, 0.25)
+
+
+def test_exact_numbers_of_speculation():
+    a = float(speculative.acceptance(TARGET, UNIFORM))
+    assert a == pytest.approx(0.7)
+    assert a == pytest.approx(1 - float(jnp.abs(TARGET - UNIFORM).sum()) / 2)
+    np.testing.assert_allclose(
+        speculative.residual(TARGET, UNIFORM), [5 / 6, 1 / 6, 0, 0], atol=1e-6
+    )
+    assert speculative.symbols_a_round(0.7, 4) == pytest.approx(2.7731, abs=5e-5)
+    assert speculative.symbols_a_round(1.0, 4) == 5
+    np.testing.assert_array_equal(speculative.residual(TARGET, TARGET), TARGET)
+    # Accepted and corrected together are the target.
+    accepted = UNIFORM * jnp.minimum(1, TARGET / UNIFORM)
+    both = accepted + (1 - a) * speculative.residual(TARGET, UNIFORM)
+    np.testing.assert_allclose(both, TARGET, atol=1e-6)
+
+
+def test_so_many_symbols_come_of_a_round():
+    """2.7731 in the mean; 4000 symbols are some 1440 rounds, whose counts deviate by 1.6."""
+    found = jax.jit(
+        lambda key: speculative.write(key, constant(TARGET), constant(UNIFORM), 1, 4000, 4)
+    )(KEY)
+    assert 4000 / int(found.rounds) == pytest.approx(2.7731, abs=4 * 1.6 / 1440**0.5)
+    share = np.bincount(np.asarray(found.written.x[0]), minlength=4) / 4000
+    np.testing.assert_allclose(share, TARGET, atol=4 * 0.5 / 4000**0.5)
+
+
+@pytest.mark.parametrize("n", [1, 2])
+def test_whatever_the_draft_the_target_writes(n):
+    """All strings by enumeration; of two that go on together the second one."""
+    target, draft, rules = Writer(WIDER, table(1)), Writer(WIDER, table(2)), {"temperature": 0.8}
+    one = lambda key: speculative.write(key, target, draft, n, T, 2, Decoding(**rules))
+    found = jax.jit(jax.vmap(one))(jax.random.split(KEY, 20_000))
+    p = enumerated(table(1), **rules)
+    x = found.written.x[:, n - 1]
+    check_drawn(x, p)
+    assert bool(found.written.mask.all())
+    number = np.asarray(x) @ V ** np.arange(T - 1, -1, -1)
+    np.testing.assert_allclose(
+        np.exp(found.written.log_rule[:, n - 1].sum(1)), p[number], rtol=1e-4
+    )
+
+
+WIDER = Autoregression(
+    lambda state, n, length, given=None: TABLE.start(state, n, min(length, T)), TABLE.extend
+)
+"""A draft goes beyond the last symbol, of which nothing is kept."""
+
+
+def test_a_greedy_target_writes_the_same_with_a_draft_and_without():
+    """With a penalty, a stop symbol, and prompts of different lengths."""
+    rules = Decoding(repetition_penalty=1.5, temperature=0, stop=(2,))
+    n, length = 4, 8
+    x = jax.random.randint(KEY, (n, 3), 0, V)
+    mask = jnp.arange(3) >= jnp.array([0, 2, 1, 2])[:, None]
+    prompt = Prompt(x, mask)
+    noise = jax.random.normal(KEY, CLOCK_STATE.shape)
+    alone = decoding.write(KEY, CLOCK, CLOCK_STATE, n, length, rules, prompt)
+    target = Writer(CLOCK, CLOCK_STATE)
+    for draft in (Writer(CLOCK, CLOCK_STATE + noise), target):
+        found = speculative.write(KEY, target, draft, n, length, 3, rules, prompt)
+        jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), found.written, alone)
+        # The target as its own draft errs never: 4 of a round.
+        assert int(found.rounds) <= 2 or draft is not target
+    assert not bool(alone.mask.all())
+
+
+def test_bad_drafts_are_refused():
+    pair = constant(TARGET), Writer(TABLE, table(0))
+    with pytest.raises(DataError, match="drafts should be 1 or more, got 0"):
+        speculative.write(KEY, *pair, 1, 2, 0)
+    with pytest.raises(DataError, match="got 3 symbols for the target's 4"):
+        speculative.write(KEY, *pair, 1, 2, 1)
