@@ -116,6 +116,15 @@ def test_sigterm_saves_and_the_same_call_ends_as_if_never_stopped(tmp_path, toy,
     assert run_in(tmp_path / "stopped", toy()) == whole
 
 
+@pytest.fixture
+def heeded():
+    """SIGINT is heeded, which it is not in what a shell has started in the background."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("heeded")
 def test_ctrl_c_saves_too_and_says_that_it_was_ctrl_c(tmp_path, toy, monkeypatch, capsys):
     stop_after(monkeypatch, 25, signal.SIGINT)
     with pytest.raises(KeyboardInterrupt):
@@ -125,6 +134,7 @@ def test_ctrl_c_saves_too_and_says_that_it_was_ctrl_c(tmp_path, toy, monkeypatch
     assert (tmp_path / "report.html").exists()
 
 
+@pytest.mark.usefixtures("heeded")
 def test_a_second_ctrl_c_leaves_at_once_and_what_is_ignored_stays_so():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
