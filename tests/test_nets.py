@@ -335,17 +335,40 @@ def test_sinusoids_have_the_wavelengths_of_the_paper():
     np.testing.assert_allclose(y, want, atol=1e-6)
 
 
-def test_the_platforms_flag_is_left_alone_where_it_should_be():
-    cpu = {"JAX_PLATFORMS": "cpu"}
+def test_the_platforms_flags_are_left_alone_where_they_should_be(monkeypatch):
+    monkeypatch.setattr(startup, "known", lambda *words: True)
+    cpu, split = {"JAX_PLATFORMS": "cpu"}, "--xla_force_host_platform_device_count=2"
+    both = [f"{flag}={value}" for flag, value in startup.FLAGS.items()]
+    scheduler = f"{startup.SCHEDULER}=false"
     assert not startup.prepare({"JAX_PLATFORMS": "cuda"})
-    assert not startup.prepare({**cpu, "XLA_FLAGS": f"{startup.FLAG}=dot"})
-    assert not startup.prepare({**cpu, "XLA_FLAGS": "--xla_force_host_platform_device_count=2"})
-    environ = {**cpu, "XLA_FLAGS": "--xla_dump_to="}
-    if startup.prepare(environ):
-        assert environ["XLA_FLAGS"].split() == [
-            "--xla_dump_to=",
-            f"{startup.FLAG}={startup.VALUE}",
-        ]
+    for own, added in (
+        ("", both),
+        ("--xla_dump_to=", both),
+        (f"{startup.CONVOLUTIONS}=dot", [scheduler]),
+        (split, [scheduler]),
+        (" ".join(both), []),
+    ):
+        environ = {**cpu, "XLA_FLAGS": own}
+        assert startup.prepare(environ) == bool(added)
+        assert environ["XLA_FLAGS"].split() == [*own.split(), *added]
+
+
+def test_batched_lapack_calls_do_not_wait_for_each_other():
+    """More of them at once than there are threads, in a process of its own: it must end."""
+    code = (
+        "from genjax_zoo.run.devices import startup; startup.prepare()\n"
+        "import jax, jax.numpy as jnp\n"
+        "both = lambda x: jnp.linalg.cholesky(x).sum() + jnp.linalg.qr(x)[0].sum()\n"
+        "f = jax.jit(lambda x: sum(both(x + i * jnp.eye(40)) for i in range(4)))\n"
+        "x = jnp.tile(9 * jnp.eye(40), (64, 1, 1))\n"
+        "print([f(x + i / 1000).item() for i in range(100)][0])"
+    )
+    environ = {k: v for k, v in os.environ.items() if k not in ("XLA_FLAGS", "PJRT_NPROC")}
+    environ |= {"JAX_PLATFORMS": "cpu", "PJRT_NPROC": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env=environ, capture_output=True, text=True, timeout=100
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize(
@@ -385,21 +408,6 @@ def test_devices_that_the_user_hides_are_not_there(tmp_path, monkeypatch):
     assert not startup.cpu_only({"HIP_VISIBLE_DEVICES": ""}, tmp_path)
 
 
-def test_threads_are_spared_where_cores_are_few_and_nothing_is_said(monkeypatch):
-    for cores, told in ((1, "2"), (2, "3"), (4, "5"), (64, None)):
-        monkeypatch.setattr(
-            os, "sched_getaffinity", lambda _, n=cores: set(range(n)), raising=False
-        )
-        environ = {}
-        startup.spare_threads(environ)
-        assert environ.get(startup.THREADS) == told
-    for said in ("PJRT_NPROC", "NPROC"):
-        monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0}, raising=False)
-        environ = {said: "3"}
-        startup.spare_threads(environ)
-        assert environ == {said: "3"}
-
-
 def test_jax_starts_with_the_flag(monkeypatch):
     """XLA aborts on a flag that it does not know: really start it."""
     code = (
@@ -413,5 +421,5 @@ def test_jax_starts_with_the_flag(monkeypatch):
 
 
 def test_a_flag_that_jaxlib_lacks_is_not_set(monkeypatch):
-    monkeypatch.setattr(startup, "FLAG", "--xla_cpu_" + "no_such_flag")
+    monkeypatch.setattr(startup, "FLAGS", {"--xla_cpu_" + "no_such_flag": "1"})
     assert not startup.prepare({"JAX_PLATFORMS": "cpu"})

@@ -132,9 +132,10 @@ def test_the_recipe_is_of_what_is_left_of_the_run(tmp_path):
 
 
 def test_the_environment_is_told_without_what_the_command_sets_itself():
-    own = {"XLA_FLAGS": f"--a {recipe.startup.FLAG}={recipe.startup.VALUE}", "JAX_ENABLE_X64": "1"}
+    ours = " ".join(f"{flag}={value}" for flag, value in recipe.startup.FLAGS.items())
+    own = {"XLA_FLAGS": f"--a {ours}", "JAX_ENABLE_X64": "1"}
     assert recipe._environ(own | {"HOME": "x"}) == {"XLA_FLAGS": "--a", "JAX_ENABLE_X64": "1"}
-    assert recipe._environ({"XLA_FLAGS": f"{recipe.startup.FLAG}={recipe.startup.VALUE}"}) == {}
+    assert recipe._environ({"XLA_FLAGS": ours}) == {}
 
 
 def test_data_that_have_changed_are_said_so(train, tmp_path):

@@ -1,4 +1,4 @@
-"""What has to be settled before jax starts: how a CPU convolves, by how many threads, and where
+"""What has to be settled before jax starts: how a CPU convolves, in which order it works, and where
 compiled programs are kept for the next process.
 
 Floor 6. `prepare` is called by the commands before anything touches a device. XLA reads XLA_FLAGS
@@ -19,17 +19,18 @@ import jax
 
 from genjax_zoo.run.record.progress import log
 
-# YNNPACK's convolutions stay on one core; without them Eigen's run on all. Of a whole DDPM step
-# that is a factor of 1.6, of PixelCNN 2.3 (two cores, jax 0.10.2).
-FLAG = "--xla_cpu_experimental_ynn_fusion_type"
-VALUE = "-individual_convolution"
-
-
-# jaxlib 0.10's batched LAPACK calls (vmapped Cholesky, LU, ...) wait inside a thread of the pool
-# for others of it: as many of them at once as there are threads wait for ever. Our tests of what
-# calls LAPACK pass with two threads, so one to spare is enough for us; two a core would make
-# convolutions 15 % slower.
-THREADS, FEW = "PJRT_NPROC", 8
+CONVOLUTIONS = "--xla_cpu_experimental_ynn_fusion_type"
+SCHEDULER = "--xla_cpu_enable_concurrency_optimized_scheduler"
+FLAGS: Mapping[str, str] = {
+    # YNNPACK's convolutions stay on one core; without them Eigen's run on all. Of a whole DDPM step
+    # that is a factor of 1.6, of PixelCNN 2.3 (two cores, jax 0.10.2).
+    CONVOLUTIONS: "-individual_convolution",
+    # jaxlib 0.10's batched LAPACK calls (vmapped Cholesky, QR, ...) wait inside a thread of the
+    # pool for others of it: as many of them at once as there are threads wait for ever. One
+    # after the other they do not, on however few threads.
+    SCHEDULER: "false",
+}
+"""What XLA is told on a CPU."""
 
 
 CACHE = "GENJAX_ZOO_CACHE"
@@ -101,28 +102,26 @@ def make_room(folder: pathlib.Path, most: int = CACHE_BYTES) -> None:
         size -= stat.st_size
 
 
-def spare_threads(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Gives jax's CPU pool a thread to spare where cores are few and the user has said nothing."""
-    affinity = getattr(os, "sched_getaffinity", None)
-    cores = len(affinity(0)) if affinity else os.cpu_count() or 1
-    if cores < FEW and not environ.keys() & {THREADS, "NPROC"}:
-        environ[THREADS] = str(cores + 1)
-
-
 def prepare(environ: MutableMapping[str, str] = os.environ) -> bool:
-    """Spares threads, and adds the flag to XLA_FLAGS where it helps; returns whether it did.
+    """Adds FLAGS to XLA_FLAGS where they help; returns whether it added any.
 
-    Left alone are: a flag that the user has set, a run that may use a GPU or TPU, a CPU split into
-    several devices (each has its own core, and YNNPACK is then the faster one), and a jaxlib that
-    does not know the flag.
+    Left alone are: a flag that the user has set, a run that may use a GPU or TPU, and a flag that
+    the jaxlib does not know; and of a CPU split into several devices how it convolves, for each has
+    its own core, and YNNPACK is then the faster one.
     """
-    spare_threads(environ)
-    flags = environ.get("XLA_FLAGS", "")
-    decided = FLAG.lstrip("-") in flags or "xla_force_host_platform_device_count" in flags
-    if decided or not cpu_only(environ) or not known(FLAG, VALUE):
+    if not cpu_only(environ):
         return False
-    environ["XLA_FLAGS"] = f"{flags} {FLAG}={VALUE}".strip()
-    return True
+    own = environ.get("XLA_FLAGS", "")
+    is_split = "xla_force_host_platform_device_count" in own
+    added = [
+        f"{flag}={value}"
+        for flag, value in FLAGS.items()
+        if flag.lstrip("-") not in own
+        and not (is_split and flag == CONVOLUTIONS)
+        and known(flag, value)
+    ]
+    environ["XLA_FLAGS"] = " ".join([*own.split(), *added])
+    return bool(added)
 
 
 def cpu_only(environ: Mapping[str, str] = os.environ, root: pathlib.Path = ROOT) -> bool:

@@ -67,7 +67,8 @@ def keep(root: pathlib.Path, config: Mapping[str, Any]) -> dict[str, Any]:
 def _environ(environ: Mapping[str, str]) -> dict[str, str]:
     """What the user has set, without what startup.prepare sets for every CPU."""
     own = {name: environ[name] for name in ENVIRON if name in environ}
-    flags = own.get("XLA_FLAGS", "").replace(f"{startup.FLAG}={startup.VALUE}", "").strip()
+    ours = {f"{flag}={value}" for flag, value in startup.FLAGS.items()}
+    flags = " ".join(flag for flag in own.get("XLA_FLAGS", "").split() if flag not in ours)
     return {name: value for name, value in (own | {"XLA_FLAGS": flags}).items() if value}
 
 
