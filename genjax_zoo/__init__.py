@@ -10,7 +10,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-from genjax_zoo.version import __version__
+__version__ = "0.2.0"
 
 if TYPE_CHECKING:
     from genjax_zoo import models
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
         SIGNED,
         UNIT,
         Autoregression,
+        ConfigError,
+        DataError,
         Exactness,
         Latents,
         Measure,
@@ -29,12 +31,11 @@ if TYPE_CHECKING:
         Once,
         Sometimes,
         Space,
+        ZooError,
         categorical,
     )
-    from genjax_zoo.errors import ConfigError, DataError, ZooError
     from genjax_zoo.learn import verbs
     from genjax_zoo.models import ZOO
-    from genjax_zoo.run.trained import load
 
 __all__ = [
     "BINARY",

@@ -23,11 +23,11 @@ from typing import Any, NamedTuple, Protocol
 import jax
 import numpy as np
 
-from genjax_zoo.errors import CheckpointError as CheckpointError
-from genjax_zoo.errors import ConfigError as ConfigError
-from genjax_zoo.errors import DataError as DataError
-from genjax_zoo.errors import DivergedError as DivergedError
-from genjax_zoo.errors import ZooError as ZooError
+from genjax_zoo.typed import CheckpointError as CheckpointError
+from genjax_zoo.typed import ConfigError as ConfigError
+from genjax_zoo.typed import DataError as DataError
+from genjax_zoo.typed import DivergedError as DivergedError
+from genjax_zoo.typed import ZooError as ZooError
 
 Key = jax.Array
 Array = jax.Array

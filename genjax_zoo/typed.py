@@ -1,6 +1,8 @@
 """From a config file's untyped fields to a family's own dataclass, with errors that help.
 
-Floor 0. `ConfigDict` stops here: below this door every field is named, typed and checked.
+Floor 0. `ConfigDict` stops here: below this door every field is named, typed and checked. Neither
+genjax_zoo nor jax is imported here, so that a command line is read before jax is; the errors are
+the contract's, which hands them on.
 """
 
 from __future__ import annotations
@@ -16,9 +18,33 @@ import typing
 from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple, TypeVar
 
-from genjax_zoo.errors import ConfigError
-
 T = TypeVar("T")
+
+
+# ------------------------------------------------------------- the errors that a user can mend
+
+
+class ZooError(Exception):
+    """Something the user can mend. The message says what was expected, what came, what to do."""
+
+
+class ConfigError(ZooError):
+    """A config holds a field, a value or a name that does not exist."""
+
+
+class DataError(ZooError):
+    """The data are missing, unreadable or of the wrong shape."""
+
+
+class CheckpointError(ZooError):
+    """A checkpoint is damaged, belongs to another model, or could not be written."""
+
+
+class DivergedError(ZooError):
+    """A number became NaN or infinite."""
+
+
+# ------------------------------------------------------------------------- names, and the nearest
 
 
 RENAMED: Mapping[str, str] = {

@@ -8,8 +8,9 @@ import shutil
 import pytest
 
 from genjax_zoo.main import main
-from genjax_zoo.models import ZOO
-from tests.test_main import CONFIG_FILE, TOY
+from tests.test_main import trained_folder
+
+__all__ = ["trained_folder"]
 
 FILES = ("config.json", "run.json", "example.json", "eval/metrics.json", "metrics.jsonl")
 FILES += ("checkpoints/6/about/metadata", "checkpoints/6/_CHECKPOINT_METADATA")
@@ -21,17 +22,6 @@ COMMANDS = {
     "train": (),
 }
 VALUES = (None, True, -1, 2**70, 1.5, "", "x", [], {}, [[]], [{}], {"x": None})
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory):
-    folder = tmp_path_factory.mktemp("damage")
-    (folder / "toy.py").write_text(CONFIG_FILE)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(ZOO, "toy", TOY)
-        words = [f"--config={folder}/toy.py:digits", f"--workdir={folder}/run"]
-        assert main(["genjax-zoo", "train", *words]) == 0
-    return folder / "run"
 
 
 def of_bytes(content, chance):
@@ -76,16 +66,16 @@ def _places(tree, before=()):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", FILES)
 def test_a_damaged_file_is_a_sentence_and_no_fault_of_ours(
-    name, whole, toy, tmp_path, monkeypatch, capsys
+    name, trained_folder, toy, tmp_path, monkeypatch, capsys
 ):
     monkeypatch.chdir(tmp_path)
     chance = random.Random(name)
-    content = (whole / name).read_bytes()
+    content = (trained_folder / name).read_bytes()
     cases = [*of_bytes(content, chance), *of_json(content, chance)]
     faults = []
     for damaged, command in itertools.product(cases, COMMANDS):
         shutil.rmtree("run", ignore_errors=True)
-        shutil.copytree(whole, "run")
+        shutil.copytree(trained_folder, "run")
         (tmp_path / "run" / name).write_bytes(damaged)
         status = main(["genjax-zoo", command, "--workdir=run", *COMMANDS[command]])
         err = capsys.readouterr().err

@@ -10,8 +10,6 @@ from genjax_zoo.models import ZOO
 
 ROOT = pathlib.Path(__file__).resolve().parents[1]
 FLOORS = {
-    "errors": 0,
-    "version": 0,
     "contract": 0,
     "typed": 0,
     "maths": 1,
@@ -215,7 +213,7 @@ FAMILY = next(iter(ZOO))
         (upward, "genjax_zoo.maths.diffusion.sde", "from genjax_zoo.learn import verbs"),
         (upward, "genjax_zoo.measure.new", "from genjax_zoo.run import config"),
         (circles, "genjax_zoo.typed", "from genjax_zoo.maths.games.dynamics import field"),
-        (circles, "genjax_zoo.errors", "import genjax_zoo.typed"),
+        (circles, "genjax_zoo.typed", "import genjax_zoo.contract"),
         (linen, "genjax_zoo.models.new", "from flax import linen as nn"),
         (linen, "genjax_zoo.learn.verbs", "import flax.linen"),
         (linen, "genjax_zoo.learn.verbs", "from flax.linen import Dense"),

@@ -24,7 +24,7 @@ from typing import Any
 from absl import logging
 
 from genjax_zoo.commands.flags import Call
-from genjax_zoo.errors import ZooError
+from genjax_zoo.typed import ZooError
 
 FULL, HANDLES = (errno.ENOSPC, errno.EDQUOT), (errno.EMFILE, errno.ENFILE)
 UNWRITABLE = (*FULL, errno.EROFS)

@@ -16,8 +16,7 @@ from typing import Any, NamedTuple
 
 from absl import flags
 
-from genjax_zoo.errors import ConfigError
-from genjax_zoo.typed import LARGEST, RENAMED
+from genjax_zoo.typed import LARGEST, RENAMED, ConfigError
 
 COMMANDS = {
     "train": "train a model, or go on training it, in --workdir",

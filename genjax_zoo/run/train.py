@@ -71,7 +71,7 @@ def train(
             entry = provenance.start(first, data_dir, setup.begun.origins)
             data = entry["data"] = summary.record(setup.source)
             entry["recipe"] = recipe.keep(workdir.root, config) if config is not None else None
-            if first and _other_data(workdir, data["sha256"]):
+            if first and workdir.data_before().get("sha256", data["sha256"]) != data["sha256"]:
                 log("the data are no longer those that this run was trained on before")
             stack.enter_context(provenance.recorded(workdir, entry))
         journal = stack.enter_context(Journal(workdir if is_primary else None, first))
@@ -141,13 +141,6 @@ def _sources(setup: Setup, workdir: Workdir, first: int) -> Iterator[str]:
     for name, origin in setup.begun.origins.items() if not first else ():
         yield f"{name} begins from {origin.workdir}, step {origin.step}"
     yield summary.line(setup.source)
-
-
-def _other_data(workdir: Workdir, sha256: str) -> bool:
-    """Whether the last start of the run saw other data."""
-    starts = workdir.read_runs()
-    before = (starts[-1].get("data") or {}).get("sha256") if starts else None
-    return before is not None and before != sha256
 
 
 SHORTER = (

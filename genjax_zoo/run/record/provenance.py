@@ -18,9 +18,9 @@ from typing import Any, NamedTuple
 
 import jax
 
+import genjax_zoo
 from genjax_zoo.run.record import checkout, report
 from genjax_zoo.run.record.workdir import Workdir, write_json
-from genjax_zoo.version import __version__
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint")
 
@@ -33,7 +33,7 @@ def record() -> dict[str, Any]:
     """
     commit, dirty = checkout.commit()
     return {
-        "genjax_zoo": __version__,
+        "genjax_zoo": genjax_zoo.__version__,
         "commit": commit,
         "dirty": dirty,
         "python": platform.python_version(),

@@ -17,10 +17,10 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import genjax_zoo
 from genjax_zoo.contract import ConfigError, ZooError
 from genjax_zoo.run.record import files, schema
 from genjax_zoo.run.record.progress import log
-from genjax_zoo.version import __version__
 
 OLDEST = (0, 2)
 """The oldest version whose workdirs this one reads."""
@@ -103,7 +103,7 @@ class Workdir:
                 with_it = f"check out commit {commit[:10]}" if commit else f"use version {made}"
                 raise ZooError(
                     f"{self.root} was made by genjax_zoo {made}, whose models this version "
-                    f"({__version__}) does not read: {with_it} to work with it, or "
+                    f"({genjax_zoo.__version__}) does not read: {with_it} to work with it, or "
                     "train again in another --workdir."
                 )
 
@@ -140,8 +140,7 @@ class Workdir:
           data: what the source says of itself (data/summary.py).
           allow_change: whether it may.
         """
-        starts = self.read_runs()
-        before = starts[-1].get("data") or {} if starts and self.has_begun() else {}
+        before = self.data_before() if self.has_begun() else {}
         same = before.get("sha256", data["sha256"]) == data["sha256"]
         if not same and not allow_change:
             sizes = before.get("size"), data["size"]
@@ -151,6 +150,11 @@ class Workdir:
                 f"there are {what} now; bring them back, use another --workdir, or go on with "
                 "these by --allow_config_change."
             )
+
+    def data_before(self) -> Mapping[str, Any]:
+        """What the last start's source said of itself; empty where nothing was kept of it."""
+        starts = self.read_runs()
+        return (starts[-1].get("data") or {}) if starts else {}
 
     def write_config(self, config: Mapping[str, Any]) -> None:
         """config.json: the whole config of the run."""

@@ -1,3 +1,0 @@
-"""The version. Floor 0."""
-
-__version__ = "0.2.0"
