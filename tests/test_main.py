@@ -174,6 +174,14 @@ def test_samples_honour_what_is_given(call, tmp_path):
         assert told in err
 
 
+def test_a_name_of_a_label_that_has_none_is_told_so():
+    """And nothing of what Python's parser makes of it."""
+    with pytest.raises(ConfigError) as error:
+        given(["label=dög"], {})
+    told = "got 'dög'; the labels of this run have no names."
+    assert str(error.value).endswith(told) and "malformed" not in str(error.value)
+
+
 def test_what_is_given_twice_or_is_no_file_of_an_array_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="--given=label=2: label is given twice"):
         given(["label=1", "label=2"], {})

@@ -6,6 +6,7 @@ import fcntl
 import json
 import math
 import os
+import shutil
 import subprocess
 
 import jax.numpy as jnp
@@ -274,6 +275,20 @@ def test_a_checkpoint_that_cannot_be_found_again_is_no_success(tmp_path):
     with pytest.raises(CheckpointError, match="was written, but cannot be read"):
         lost.save(2, state)
     assert not (tmp_path / "lost[1]" / "2").exists()
+
+
+def test_a_checkpoint_of_other_arrays_than_were_saved_is_no_success(tmp_path):
+    """It can be read, and is not what was written."""
+    other = Checkpoints(tmp_path / "other", "toy")
+    other.save(1, {"mean": jnp.arange(4.0)})
+    other.wait()
+    checkpoints = Checkpoints(tmp_path / "checkpoints", "toy")
+    checkpoints.save(1, {"mean": jnp.arange(3.0)})
+    checkpoints._manager.wait_until_finished()
+    shutil.rmtree(tmp_path / "checkpoints" / "1" / "state")
+    shutil.copytree(tmp_path / "other" / "1" / "state", tmp_path / "checkpoints" / "1" / "state")
+    with pytest.raises(CheckpointError, match=r"cannot be read in .*mean.* cannot be found again"):
+        checkpoints.wait()
 
 
 def test_the_last_checkpoint_goes_when_the_next_has_been_looked_at(tmp_path):

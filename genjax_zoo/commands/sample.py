@@ -115,9 +115,13 @@ def given(
         except (ValueError, SyntaxError, OSError, EOFError, zipfile.BadZipFile) as error:
             if called and re.fullmatch(r"[^\W\d][\w -]*", value):
                 raise ConfigError(f"--given={word}: {nearest(value, called, name)}") from error
+            # What the parser of Python says of a word is nothing to its user.
+            why = f" ({error})" if is_file else ""
+            if name == "label" and not called:
+                why += "; the labels of this run have no names"
             raise ConfigError(
                 f"--given={word}: expected NAME=VALUE with a number, a list or a .npy file "
-                f"for VALUE, got {value!r} ({error})."
+                f"for VALUE, got {value!r}{why}."
             ) from error
     return asked
 
