@@ -94,10 +94,12 @@ class Own(NamedTuple):
     Attributes:
       tokenizer: by which its texts became symbols; None where it has none yet.
       folder: where it may write what is read by position, such as token files; None for nowhere.
+      tell: says what takes long.
     """
 
     tokenizer: Tokenizer | None = None
     folder: pathlib.Path | None = None
+    tell: Callable[[str], None] = lambda said: None
 
 
 NEW = Own()
