@@ -54,6 +54,7 @@ ORIGIN: Any = {
     "arrays": ARRAYS,
 }
 BEGUN: Any = {str: ORIGIN}
+ORIGIN["tokenizer?"] = str
 # What a run began from may have been begun itself.
 ORIGIN["begun?"] = BEGUN
 
