@@ -213,7 +213,7 @@ def network(config: Decoder) -> Network:
 
     def extend(params: Params, cache: Cache, x: Array) -> tuple[Array, Cache]:
         room, strings = cache.keys.shape[3], jnp.arange(len(x))[:, None]
-        read = x >= 0
+        read = jnp.asarray(x) >= 0
         places = cache.read[:, None] + jnp.cumsum(read, axis=1) - 1
         slots = jnp.where(read, places, room)
         behind = places[:, None, :, None] - jnp.arange(room)
