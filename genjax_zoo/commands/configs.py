@@ -145,6 +145,8 @@ def located(config: ConfigDict) -> ConfigDict:
         asked = config.data.get("tokenizer")
         if isinstance(asked, str) and tokenizers.is_path(asked):
             config.data.tokenizer = tokenizers.located(asked)
+        if config.data.get("token_dir"):
+            config.data.token_dir = str(pathlib.Path(config.data.token_dir).expanduser().absolute())
     return config
 
 
