@@ -1,4 +1,4 @@
-"""The command line: genjax-zoo train | sample | evaluate | explore | list.
+"""The command line: genjax-zoo train | sample | chat | evaluate | explore | list.
 
 Floor 8. What a command does stands in commands/, a file each. Whatever is not needed to be ready
 for Ctrl-C is imported after that.

@@ -232,6 +232,6 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         },
         spaces={"x": categorical(V)},
         autoregression=Autoregression(
-            *(start, extend, rewind, AXES), context=lambda state: config.longest
+            *(start, extend, rewind, AXES), lambda state: config.longest, config.begin
         ),
     )
