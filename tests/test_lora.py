@@ -89,6 +89,6 @@ def test_at_first_nothing_is_added_and_b_alone_has_a_gradient(params):
 
 def test_a_pattern_that_means_no_matrix_is_refused_with_those_that_there_are(params):
     with pytest.raises(
-        ConfigError, match="lora_where='attn' .* blocks/mlp/up/kernel, .*head/kernel"
+        ConfigError, match=r"lora_where='attn' .* blocks/mlp/up/kernel, .*head/kernel"
     ):
         lora.adapters(jax.random.key(0), params, 2, "attn")

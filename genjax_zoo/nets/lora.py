@@ -2,9 +2,9 @@
 
     W' = W + (α / r) A B,     A [in, r] drawn, B [r, out] zero at first      (Hu et al. 2021)
 
-Floor 2. Functions of trees: a network is applied to the merged tree and knows nothing of it. B and A
-there are A and B here, where a matrix is (in, out); its axes may be several, as those of heads are,
-and layers or experts may be stacked before them.
+Floor 2. Functions of trees: a network is applied to the merged tree and knows nothing of it. The
+paper's matrices are (out, in), so that its B A is A B here. In and out may be several axes, as
+those of heads are, and layers or experts may be stacked before them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Tiny random models made by transformers, and what it makes of them: the truth of tests/test_weights.py.
+"""Tiny random models made by transformers, and what it computes: the truth of test_weights.py.
 
     pip install 'genjax-zoo[oracle]'
     python tests/golden/make.py
@@ -10,9 +10,9 @@ writes, of each kind, a folder as `save_pretrained` leaves it, and NAME.npz besi
     prompt [2, 5]     symbols, the first of which is that of a beginning
     greedy [2, 12]    what is written greedily after each prompt
 
-Every number of a model is drawn, those of norms and biases too, which are ones and zeros at first: a scale
-that was forgotten would not be noticed. It was run with transformers 5.24 and torch 2.13; other versions
-draw other numbers, which are as good.
+Every number of a model is drawn, those of norms and biases too, which are ones and zeros at first:
+a scale that was forgotten would not be noticed. It was run with transformers 5.24 and torch 2.13;
+other versions draw other numbers, which are as good.
 """
 
 import pathlib
@@ -82,7 +82,8 @@ def tokenizer() -> tokenizers.Tokenizer:
 def make(name: str, config: transformers.PretrainedConfig) -> None:
     """Writes one folder and its numbers."""
     torch.manual_seed(sum(map(ord, name)))
-    model = transformers.AutoModelForCausalLM.from_config(config, attn_implementation="eager").eval()
+    make_model = transformers.AutoModelForCausalLM.from_config
+    model = make_model(config, attn_implementation="eager").eval()
     with torch.no_grad():
         for path, weight in model.named_parameters():
             scale = 0.1 if weight.ndim == 1 else 0.5

@@ -72,6 +72,10 @@ class Architecture(NamedTuple):
     prefix: str
     buffers: tuple[str, ...] = ()
 
+    def named(self, name: str) -> str:
+        """A tensor as it is written."""
+        return name if name == HEAD else self.prefix + name
+
 
 HEAD = "lm_head.weight"
 """The one tensor that has no prefix."""
@@ -79,14 +83,15 @@ ACTIVATIONS = {
     **{"gelu_new": "gelu_tanh", "gelu_pytorch_tanh": "gelu_tanh", "gelu_fast": "gelu_tanh"},
     **{"gelu": "gelu", "silu": "silu", "swish": "silu", "relu": "relu"},
 }
-"""What the activations are called there, and here. The first of several is the one that is written."""
-UNUSED = frozenset(
-    "architectures model_type transformers_version _name_or_path dtype torch_dtype use_cache "
-    "pad_token_id initializer_range attention_dropout hidden_dropout resid_pdrop embd_pdrop "
-    "attn_pdrop summary_activation summary_first_dropout summary_proj_to_labels summary_type "
-    "summary_use_proj task_specific_params pretraining_tp auto_map n_ctx gradient_checkpointing "
-    "output_past is_decoder name_or_path reorder_and_upcast_attn multi_query num_kv_heads".split()
-)
+"""What the activations are called there, and here; of several the first is written."""
+UNUSED = {
+    *("architectures", "model_type", "transformers_version", "_name_or_path", "name_or_path"),
+    *("dtype", "torch_dtype", "use_cache", "auto_map", "pad_token_id", "n_ctx", "is_decoder"),
+    *("initializer_range", "attention_dropout", "hidden_dropout", "gradient_checkpointing"),
+    *("resid_pdrop", "embd_pdrop", "attn_pdrop", "pretraining_tp", "reorder_and_upcast_attn"),
+    *("summary_activation", "summary_first_dropout", "summary_proj_to_labels", "summary_type"),
+    *("summary_use_proj", "task_specific_params", "output_past", "multi_query", "num_kv_heads"),
+}
 """Fields of config.json that change nothing of what a trained model computes.
 
 So the number of key heads of Falcon 7B, which is written and is not what it has; where the last two

@@ -24,10 +24,10 @@ from genjax_zoo.typed import nearest
 ROPE = "rope_"
 LLAMA3 = ("factor", "low_freq_factor", "high_freq_factor", "original_max_position_embeddings")
 """What the rope_type "llama3" needs."""
-TRAINING = frozenset(
-    "name dropout init_std residual_init dtype remat average balance capacity pad_vocabulary_to "
-    "lora_rank lora_alpha lora_where rotary_layout".split()
-)
+TRAINING = {
+    *("name", "dropout", "init_std", "residual_init", "dtype", "remat", "average", "balance"),
+    *("capacity", "lora_rank", "lora_alpha", "lora_where", "rotary_layout", "pad_vocabulary_to"),
+}
 """Our fields that no folder has to hold: how a model learns, and what is settled at the door."""
 
 
@@ -132,7 +132,7 @@ def resolved(ours: Mapping[str, Any]) -> dict[str, Any]:
     scaling = [name for name in fields if name.startswith("rotary_")]
     unread = scaling if fields["position"] != "rotary" else []
     if fields["rotary_factor"] == 1:
-        unread = unread + ["rotary_low", "rotary_high", "rotary_context"]
+        unread = [*unread, "rotary_low", "rotary_high", "rotary_context"]
     unread += [] if fields["parallel"] else ["norms"]
     unread += [] if fields["experts"] else ["experts_per_token"]
     return {name: value for name, value in fields.items() if name not in unread}

@@ -123,10 +123,10 @@ def _tensors(path: pathlib.Path, flag: str) -> dict[str, Stored]:
 
 def _header(path: pathlib.Path, file: str) -> dict[str, Stored]:
     with _open(path / file) as handle:
+        names = list(handle.keys())
+        slices = {name: handle.get_slice(name) for name in names}
         return {
-            name: Stored(file, one.get_dtype(), list(one.get_shape()))
-            for name in handle.keys()
-            for one in [handle.get_slice(name)]
+            n: Stored(file, one.get_dtype(), list(one.get_shape())) for n, one in slices.items()
         }
 
 

@@ -115,7 +115,7 @@ def read(
     """
     leaves = [leaf for rule in rules for leaf in rule.leaves]
     found = {leaf.path: np.zeros(like[leaf.path].shape, like[leaf.path].dtype) for leaf in leaves}
-    for rule, layer in (pair := tensors(rules, sizes)):
+    for rule, layer in tensors(rules, sizes):
         apart = _apart(rule, sizes, tensor(Tensor(rule, layer).name))
         for leaf, own, local in _pieces(rule, sizes):
             order = [_letters(rule.axes).index(letter) for letter in _letters(leaf.axes)]
