@@ -15,9 +15,23 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from flax import traverse_util
+from flax import struct, traverse_util
 
 from genjax_zoo.contract import Array, ConfigError, Key
+
+
+@struct.dataclass
+class Base:
+    """What is adapted, and stays as it is: it belongs into a state's memory, under the name `base`.
+
+    Attributes:
+      params: the whole tree of a network.
+      alpha: α.
+    """
+
+    params: Any
+    alpha: float = struct.field(pytree_node=False)
+
 
 AXES = (
     (r"blocks/experts/(gate|up|down)/kernel", 2, 1),

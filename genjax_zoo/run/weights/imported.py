@@ -96,7 +96,7 @@ def look_at(path: pathlib.Path, model: Mapping[str, Any], flag: str) -> Imported
 
 
 RUN: Mapping[str, Any] = {
-    "data": {"source": "none", "batch_size": 8},
+    "data": {"source": "text:none", "batch_size": 8},
     # Nothing is learnt here, and no moments are kept.
     "optimizer": {"name": "sgd"},
     "steps": 1,
