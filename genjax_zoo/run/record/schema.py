@@ -46,6 +46,7 @@ ORIGIN: Any = {
     "sha256": str,
     "config": OBJECT,
     "arrays": ARRAYS,
+    "files?": {str: str},
 }
 BEGUN: Any = {str: ORIGIN}
 # What a run began from may have been begun itself.
