@@ -37,6 +37,11 @@ NOTHING: Batch = types.MappingProxyType({})
 """Where nothing is given."""
 MEAN = "mean"
 """What a batch of samples may hold beside `x`, to be looked at: see `Sample`."""
+PACKED = ("document", "loss_mask")
+"""What stands beside an `x` [B, L] in which several texts are packed: the `document` that each
+symbol is of (int32 from 1 on; 0 is padding, neither read nor predicted), and its `loss_mask`, 1
+where it counts. A model that reads them names them in its `spaces`, and learns from data without
+them too; one that does not is refused packed data, of which it would make one text."""
 State = Any
 """One named, documented pytree per model."""
 

@@ -20,6 +20,7 @@ from ml_collections import ConfigDict, config_flags
 from genjax_zoo.commands.flags import Call
 from genjax_zoo.contract import ConfigError, ZooError
 from genjax_zoo.data.config import located as absolute
+from genjax_zoo.data.text import tokenizers
 from genjax_zoo.run import config
 from genjax_zoo.run.record import files, schema
 from genjax_zoo.run.record.workdir import Workdir
@@ -140,6 +141,9 @@ def located(config: ConfigDict) -> ConfigDict:
     if isinstance(data, ConfigDict) and isinstance(data.get("source"), str):
         config = config.copy_and_resolve_references()
         config.data.source = absolute(config.data.source)
+        asked = config.data.get("tokenizer")
+        if isinstance(asked, str) and tokenizers.is_path(asked):
+            config.data.tokenizer = tokenizers.located(asked)
     return config
 
 

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from genjax_zoo import typed
 from genjax_zoo.contract import ConfigError
 from genjax_zoo.data.densities import DENSITIES
+from genjax_zoo.data.text import tokenizers
 from genjax_zoo.typed import choose, number
 
 TABLES = ("breast_cancer", "iris", "wine")
@@ -34,16 +35,16 @@ IMAGES = ("scale", "crop", "resize", "channels", "stack", "binarise", "dequantis
 """What is done to images."""
 TAKES: Mapping[str, tuple[str, ...]] = {
     "digits": IMAGES,
-    "tfds": IMAGES,
+    "tfds": (*IMAGES, "tokenizer"),
     "folder": (*IMAGES, "background"),
     "captions": IMAGES,
     "array": (*IMAGES, "standardise"),
-    "parquet": (*IMAGES, "background", "standardise"),
+    "parquet": (*IMAGES, "background", "standardise", "tokenizer"),
     "clip": ("crop", "resize", "channels", "background"),
     "table": ("standardise",),
     "series": ("standardise", "columns", "header"),
     "density": (),
-    "text": (),
+    "text": ("tokenizer",),
     "strings": (),
 }
 """Which fields each kind of source takes, of those that are not for all."""
@@ -74,7 +75,10 @@ class Data:
       columns: names of the columns of a series to learn from, in this order; () takes all.
       header: what the first line of a series holds: the names of its columns, numbers, or (auto)
         what it looks like.
-      length: characters in an example of a text, symbols in a string.
+      length: symbols in an example of a text, or in a string.
+      tokenizer: what texts are cut into: characters, bytes, bpe:SIZE (byte-level, trained on the
+        training split), or the path of a tokenizer.json, of a folder with one or of a SentencePiece
+        model.
     """
 
     source: str = "digits"
@@ -91,6 +95,7 @@ class Data:
     columns: tuple[str, ...] = ()
     header: Literal["auto", "names", "numbers"] = "auto"
     length: int = number(64, least=1, most=10**6)
+    tokenizer: str = "characters"
 
     @property
     def of_images(self) -> bool:
@@ -102,6 +107,7 @@ class Data:
         if name and kind in NAMED:
             # Before what is done to it: a name that is none has no fields.
             choose(name, NAMED[kind], kind)
+        tokenizers.check(self.tokenizer)
         if self.source.startswith("captions:") and (
             self.stack > 1 or self.dequantise or self.binarise != "none" or self.scale == "raw"
         ):
@@ -133,6 +139,7 @@ _MEANT = dict.fromkeys(IMAGES, "images") | {
     "background": "image files",
     "columns": "series",
     "header": "series",
+    "tokenizer": "texts",
 }
 
 

@@ -15,7 +15,8 @@ from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +26,7 @@ import numpy as np
 from genjax_zoo.contract import BINARY, COUNTS, REAL, UNIT, Batch, Key, Space, categorical
 from genjax_zoo.data.config import Data
 from genjax_zoo.data.densities import Density
+from genjax_zoo.data.text.tokenizer import Tokenizer
 
 
 class Source(NamedTuple):
@@ -50,7 +52,11 @@ class Source(NamedTuple):
       spaces: what each array of a batch holds, by its name. Labels without names, of records that
         stay on disk, have no size, for that is not known before all of them are read.
       symbols: what the values 0, 1, ... of a categorical array are called, by the array's name: the
-        classes that labels count, the words of captions, the characters of a text.
+        classes that labels count, the words of captions; what the x of a text is, its tokenizer
+        says.
+      tokenizer: what made x of a text; None where it is none.
+      texts: of data that are texts, the held-out documents of each split by its name, one after
+        another as often as they are asked for; one long text is one document.
       columns: what the numbers of a flat x are called, in their order; empty where they have no
         names.
       digest: () -> sha256 of the examples, whatever is made of them; of those that stay on disk, of
@@ -75,9 +81,27 @@ class Source(NamedTuple):
     density: Density | None = None
     spaces: Mapping[str, Space] = {"x": REAL}
     symbols: Mapping[str, tuple[str, ...]] = {}
+    tokenizer: Tokenizer | None = None
+    texts: Mapping[str, Iterable[str]] = {}
     columns: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     digest: Callable[[], str] = str
+
+
+class Own(NamedTuple):
+    """What a run keeps of how its data are read, and reads them by when it goes on.
+
+    Attributes:
+      tokenizer: by which its texts became symbols; None where it has none yet.
+      folder: where it may write what is read by position, such as token files; None for nowhere.
+    """
+
+    tokenizer: Tokenizer | None = None
+    folder: pathlib.Path | None = None
+
+
+NEW = Own()
+"""Of a run that has nothing yet."""
 
 
 def digest_of(*parts: Any) -> str:

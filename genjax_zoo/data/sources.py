@@ -27,14 +27,14 @@ from genjax_zoo.data import (
     scenes,
     strings,
     tables,
-    text,
     tfds,
     words,
 )
 from genjax_zoo.data.config import TAKES, Data
 from genjax_zoo.data.densities import DENSITIES
 from genjax_zoo.data.files.tree import counted
-from genjax_zoo.data.source import Source
+from genjax_zoo.data.source import NEW, Own, Source
+from genjax_zoo.data.text import windows as text
 from genjax_zoo.typed import choose
 
 HELD_OUT_DRAWS = 10_000
@@ -50,8 +50,15 @@ KINDS = (
 )
 
 
-def open_source(data: Data, seed: int, data_dir: str | None = None) -> Source:
-    """Opens `data.source`; raises DataError where it is not there or does not fit."""
+def open_source(data: Data, seed: int, data_dir: str | None = None, own: Own = NEW) -> Source:
+    """Opens `data.source`; raises DataError where it is not there or does not fit.
+
+    Args:
+      data: what the config says.
+      seed: of the order of the examples.
+      data_dir: where prepared data sets lie.
+      own: what the run has already of what its data are read by.
+    """
     kind, _, name = data.source.partition(":")
     openers: dict[str, Callable[[], Source]] = {
         "digits": lambda: images.digits(data, seed),
@@ -59,11 +66,11 @@ def open_source(data: Data, seed: int, data_dir: str | None = None) -> Source:
         "table": lambda: tables.labelled(data, seed, name),
         "series": lambda: tables.of_times(data, name),
         "clip": lambda: clips.opened(data, name),
-        "tfds": lambda: tfds.opened(data, seed, name, data_dir),
+        "tfds": lambda: tfds.opened(data, seed, name, data_dir, own),
         "folder": lambda: folders.folder(data, seed, name),
         "array": lambda: arrays.opened(data, seed, name),
-        "parquet": lambda: parquet.opened(data, seed, name),
-        "text": lambda: text.windows(data, seed, text.read(name)),
+        "parquet": lambda: parquet.opened(data, seed, name, own),
+        "text": lambda: text.windows(data, seed, text.read(name), own),
         "captions": lambda: captions.captioned(
             data, seed, open_source(captions.of_digits(data), seed, data_dir)
         ),

@@ -12,13 +12,14 @@ from typing import Any
 import numpy as np
 
 from genjax_zoo.contract import DataError
-from genjax_zoo.data import images, text
+from genjax_zoo.data import images
 from genjax_zoo.data.config import Data
 from genjax_zoo.data.densities import DENSITIES
-from genjax_zoo.data.source import Source
+from genjax_zoo.data.source import Own, Source
+from genjax_zoo.data.text import windows as text
 
 
-def opened(data: Data, seed: int, name: str, data_dir: str | None) -> Source:
+def opened(data: Data, seed: int, name: str, data_dir: str | None, own: Own) -> Source:
     """The data set `name`: its images, with their labels if there are any, or its text.
 
     Raises DataError where it is not prepared, or is neither.
@@ -56,7 +57,7 @@ def opened(data: Data, seed: int, name: str, data_dir: str | None) -> Source:
             texts = {s: read(s) for s in names}
         held_text = "".join(texts[s] for s in names[1:])
         parts = text.Parts(texts["train"], held_text, "+".join(names[1:]))
-        source = text.windows(data, seed, parts)
+        source = text.windows(data, seed, parts, own)
         return source._replace(notes=(*source.notes, *notes))
     if "image" not in features or features["image"].np_dtype != np.uint8:
         raise DataError(

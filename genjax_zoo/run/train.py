@@ -18,7 +18,7 @@ from genjax_zoo.data import summary
 from genjax_zoo.measure.results import Result
 from genjax_zoo.run import replay, trained
 from genjax_zoo.run.observers import Line, Measurements, Samples, lines, saves, training
-from genjax_zoo.run.record import provenance, recipe, results
+from genjax_zoo.run.record import provenance, recipe, results, tokenizer
 from genjax_zoo.run.record.checkpoint import barrier
 from genjax_zoo.run.record.journal import Journal
 from genjax_zoo.run.record.progress import Measuring, Progress, log
@@ -68,6 +68,7 @@ def train(
             if config is not None:
                 workdir.write_config(config)
             trained.describe(setup, workdir)
+            tokenizer.keep(workdir, setup.source.tokenizer)
             entry = provenance.start(first, data_dir, setup.begun.origins)
             data = entry["data"] = summary.record(setup.source)
             entry["recipe"] = recipe.keep(workdir.root, config) if config is not None else None

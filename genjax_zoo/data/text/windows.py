@@ -10,11 +10,11 @@ import pathlib
 from typing import NamedTuple
 
 import jax.numpy as jnp
-import numpy as np
 
 from genjax_zoo.contract import DataError, categorical
 from genjax_zoo.data.config import Data
-from genjax_zoo.data.source import Source, digest_of, order
+from genjax_zoo.data.source import NEW, Own, Source, digest_of, order
+from genjax_zoo.data.text.tokenizers import chosen
 
 
 class Parts(NamedTuple):
@@ -49,22 +49,22 @@ def cut(text: str) -> Parts:
     return Parts(text[:first], text[first:], "validation (last tenth)")
 
 
-def windows(data: Data, seed: int, parts: Parts) -> Source:
-    """Windows of `length` characters, as int32 [B, length]; training ones start anywhere.
+def windows(data: Data, seed: int, parts: Parts, own: Own = NEW) -> Source:
+    """Windows of `length` symbols, as int32 [B, length]; training ones start anywhere.
 
     Raises DataError for a text that is shorter than one.
     """
-    # The vocabulary: the characters of both parts in sorted order, numbered.
-    codes = {c: i for i, c in enumerate(sorted(set(parts.train + parts.held_out)))}
-    train, held = (np.array([codes[c] for c in part], np.int32) for part in parts[:2])
+    tokenizer = chosen(data.tokenizer, own.tokenizer, [parts.train], [parts.held_out])
+    train, held = (tokenizer.encode(part, unknown=True) for part in parts[:2])
+    unit = "characters" if tokenizer.name == "characters" else "tokens"
     size, blocks = len(train) - data.length + 1, len(held) // data.length
     if size < 1 or blocks < 1:
         raise DataError(
-            f"{data.source} has {len(train)} + {len(held)} characters, too few for "
+            f"{data.source} has {len(train)} + {len(held)} {unit}, too few for "
             f"config.data.length={data.length}; choose a shorter one."
         )
-    unseen = set(parts.held_out) - set(parts.train)
-    notes = [f"{len(train)}+{len(held)} characters"]
+    unseen = set(held.tolist()) - set(train.tolist())
+    notes = [f"{len(train)}+{len(held)} {unit}"]
     notes += [f"{len(unseen)} symbols are held out alone"] if unseen else []
     held = held[: blocks * data.length].reshape(blocks, data.length)
     offsets = jnp.arange(data.length)
@@ -76,9 +76,12 @@ def windows(data: Data, seed: int, parts: Parts) -> Source:
         held_out_split=parts.split,
         held_out_size=blocks,
         size=size,
-        preprocessing=f"{data.source}, characters, {len(codes)} symbols, windows of {data.length}",
-        spaces={"x": categorical(len(codes))},
-        symbols={"x": tuple(codes)},
+        preprocessing=(
+            f"{data.source}, {tokenizer.name}, {tokenizer.size} symbols, windows of {data.length}"
+        ),
+        spaces={"x": categorical(tokenizer.size)},
+        tokenizer=tokenizer,
+        texts={parts.split: [parts.held_out]},
         notes=tuple(notes),
         digest=functools.cache(lambda: digest_of(parts.train, parts.held_out)),
     )
