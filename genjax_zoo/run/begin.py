@@ -2,8 +2,8 @@
 or weights that came from elsewhere, by `--begin=NAME=hf:DIR`.
 
 Floor 6. NAME is one that the model's `init` declares, STEP is last (if none is said), best or a
-number, DIR a folder of Hugging Face (run/weights). Where a run came from is written into run.json at its first start, and holds for good: a run
-that resumes needs the other workdir no more.
+number, DIR a folder of Hugging Face (run/weights). Where a run came from is written into run.json
+at its first start, and holds for good: a run that resumes needs the other workdir no more.
 """
 
 from __future__ import annotations
@@ -29,7 +29,6 @@ from genjax_zoo.run.record.workdir import Workdir
 from genjax_zoo.run.setup import Begun
 from genjax_zoo.run.weights import imported
 from genjax_zoo.typed import nearest
-
 
 FOREIGN = "hf:"
 """What the folder of weights of others is named by."""
@@ -106,7 +105,9 @@ def _parse(words: Sequence[str], model: Model) -> dict[str, Where]:
             raise ConfigError(f"--begin={word}: {name!r} is begun twice; leave one out.")
         if where.startswith(FOREIGN):
             if which not in (None, "last", "0"):
-                raise ConfigError(f"--begin={word}: such a folder has no steps; leave @{which} out.")
+                raise ConfigError(
+                    f"--begin={word}: such a folder has no steps; leave @{which} out."
+                )
             folder = files.place(where.removeprefix(FOREIGN), f"--begin={name}").absolute()
             asked[name] = Where(f"{FOREIGN}{folder}", "last")
             continue

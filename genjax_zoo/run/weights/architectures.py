@@ -113,7 +113,7 @@ ROTARY = (
 """Of `rope_scaling` or `rope_parameters`, which dialects.py lays flat."""
 ROPE = (
     Only("rope_type", "default", ("default", "llama3")),
-    Only("partial_rotary_factor", 1.0, (1.0,)),
+    Only("partial_rotary_factor", 1.0, (1.0, None)),
 )
 PLAIN = {"window": 0, "experts": 0}
 

@@ -111,7 +111,7 @@ def write(ours: Mapping[str, Any], dtype: str) -> tuple[Architecture, dict[str, 
         theirs = _written(architecture, ours, dtype)
         back = {**ours, **read(theirs, "config.json").fields}
         one, other = resolved(ours), resolved(back)
-        differing[architecture.kind] = [name for name in one if one[name] != other[name]]
+        differing[architecture.kind] = [n for n in one if n in other and one[n] != other[n]]
         if not differing[architecture.kind]:
             return architecture, theirs
     nearest_kind = min(differing, key=lambda kind: len(differing[kind]))
@@ -209,7 +209,7 @@ def _written(architecture: Architecture, ours: Mapping[str, Any], dtype: str) ->
     flat: dict[str, Any] = {}
     for field in architecture.fields:
         value = fields[field.ours]
-        inverse = {own: name for name, own in reversed(field.names.items())}
+        inverse = {own: name for name, own in reversed(list(field.names.items()))}
         if field.names:
             flat[field.theirs] = inverse.get(value, next(iter(field.names)))
         else:
@@ -218,7 +218,11 @@ def _written(architecture: Architecture, ours: Mapping[str, Any], dtype: str) ->
     theirs = {
         "architectures": [architecture.class_name],
         "model_type": architecture.model_type,
-        **{name: value for name, value in flat.items() if name not in _SCALING | {"rope_type"}},
+        **{
+            name: value
+            for name, value in flat.items()
+            if name not in _SCALING | {"rope_type", PARTIAL}
+        },
         "dtype": dtype,
         "torch_dtype": dtype,
     }

@@ -84,8 +84,7 @@ def look_at(path: pathlib.Path, model: Mapping[str, Any], flag: str) -> Imported
         raise ConfigError(f"{where} describes no model of ours: {said}.") from error
     like = jax.eval_shape(eval_params, state)
     shapes = by_path(like)
-    rules = told.architecture.rules(run.model["rotary_layout"])
-    rules = maps.applying(rules, shapes)
+    rules = maps.applying(told.architecture.rules(run.model["rotary_layout"]), shapes)
     sizes = dialects.sizes(run.model)
     expected = {one.name: maps.shape(one.rule, sizes) for one in maps.tensors(rules, sizes)}
     names = _names(folder, told.architecture)
@@ -96,7 +95,7 @@ def look_at(path: pathlib.Path, model: Mapping[str, Any], flag: str) -> Imported
 
 
 RUN: Mapping[str, Any] = {
-    "data": {"source": "text:none", "batch_size": 8},
+    "data": {"source": "none", "batch_size": 8},
     # Nothing is learnt here, and no moments are kept.
     "optimizer": {"name": "sgd"},
     "steps": 1,
