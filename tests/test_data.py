@@ -16,7 +16,7 @@ from genjax_zoo.data.densities import DENSITIES
 from genjax_zoo.data.pixels import preprocess, resized
 from genjax_zoo.data.source import digest_of, feeds, order
 from genjax_zoo.data.sources import open_source
-from genjax_zoo.run.devices.sharding import Devices, make_mesh, own_rows
+from genjax_zoo.run.devices.sharding import Devices, lay_out, own_rows
 
 TFDS = pathlib.Path(__file__).resolve().parents[2] / "shared" / "tensorflow_datasets"
 prepared = pytest.mark.skipif(
@@ -62,7 +62,7 @@ def test_feeds_read_ahead_are_the_feeds_in_their_order():
 
 def test_processes_share_a_batch_without_gap_or_overlap(monkeypatch):
     source = open_source(Data(batch_size=12), seed=0)
-    mesh = make_mesh(Devices())
+    layout = lay_out(Devices())
     # Six devices of three processes, and not in the processes' order.
     held = {0: (3, 0), 1: (1, 4), 2: (2, 5)}
     parts = {}
@@ -71,7 +71,7 @@ def test_processes_share_a_batch_without_gap_or_overlap(monkeypatch):
         monkeypatch.setattr(
             NamedSharding, "addressable_devices_indices_map", lambda *_, s=slices: s
         )
-        parts[process] = source.feed(4, own_rows(mesh, 12))
+        parts[process] = source.feed(4, own_rows(layout, 12))
     whole = order(0, 1438, 12, 4)
     for process, places in held.items():
         rows = [r for p in sorted(places) for r in (2 * p, 2 * p + 1)]

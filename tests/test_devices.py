@@ -133,8 +133,8 @@ def test_barrier_of_one_process_is_no_wait():
 
 
 def test_mesh_that_does_not_fit_says_so():
-    with pytest.raises(ConfigError, match=r"3 x 1 = 3 devices, but this run has 1"):
-        sharding.make_mesh(Devices(data=3), 6)
+    with pytest.raises(ConfigError, match=r"3 x 1 x 1 = 3 devices, but this run has 1"):
+        sharding.lay_out(Devices(data=3), 6)
     with pytest.raises(ConfigError, match="devices: fsdp should be at least 1, got 0"):
         Devices(fsdp=0)
     for data in (0, -2):
@@ -143,14 +143,14 @@ def test_mesh_that_does_not_fit_says_so():
 
 
 def test_state_rule_splits_the_longest_axis_that_divides():
-    mesh = jax.sharding.AbstractMesh((2, 4), sharding.BATCH_AXES)
+    rules = sharding.rules_of(Devices(), jax.sharding.AbstractMesh((2, 4, 1), sharding.MESH_AXES))
     shapes = {
         "wide": jax.ShapeDtypeStruct((30, 64), jnp.float32),
         "tall": jax.ShapeDtypeStruct((128, 64), jnp.float32),
         "odd": jax.ShapeDtypeStruct((33, 35), jnp.float32),
         "small": jax.ShapeDtypeStruct((8,), jnp.float32),
     }
-    specs = {k: tuple(v.spec) for k, v in sharding.of_state(mesh, shapes, 100).items()}
+    specs = {k: tuple(v.spec) for k, v in sharding.of_state(rules, shapes, 100).items()}
     assert specs == {"wide": (None, "fsdp"), "tall": ("fsdp",), "odd": (), "small": ()}
 
 

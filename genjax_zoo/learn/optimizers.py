@@ -31,6 +31,8 @@ class Config:
       decayed: what of the parameters: "all", or those called "kernel", which leaves out biases and
         the scales of norms.
       clip_norm: largest global norm of a gradient; 0 leaves it alone.
+      micro_batches: in how many parts a batch is taken, one after another, so that a batch can be
+        larger than what memory holds of it at once; the step is the same (learn/micro_batches.py).
     """
 
     name: Literal["adam", "adamw", "sgd", "rmsprop"] = "adam"
@@ -45,6 +47,7 @@ class Config:
     weight_decay: float = number(0.0, least=0)
     decayed: Literal["all", "kernels"] = "all"
     clip_norm: float = number(0.0, least=0)
+    micro_batches: int = number(1, least=1)
 
     def __post_init__(self):
         for name, what, is_read in (
@@ -60,7 +63,18 @@ class Config:
                 )
 
 
-def make(config: Config, steps: int) -> optax.GradientTransformation:
+class Optimizer(optax.GradientTransformation):
+    """An optimizer, and what its user wants of the gradient that it is given.
+
+    Attributes:
+      micro_batches: in how many parts the gradient of a batch is taken. What is made of an
+        Optimizer by optax is none any more, and its batches are taken whole.
+    """
+
+    micro_batches: int = 1
+
+
+def make(config: Config, steps: int) -> Optimizer:
     """The optimizer for a run of `steps` steps."""
     rate = schedule(config, steps)
     moments = {"b1": config.b1, "b2": config.b2, "eps": config.eps}
@@ -77,8 +91,10 @@ def make(config: Config, steps: int) -> optax.GradientTransformation:
         "rmsprop": lambda: optax.rmsprop(rate, config.b2, config.eps, momentum=momentum),
     }[config.name]()
     if config.clip_norm > 0:
-        return optax.chain(optax.clip_by_global_norm(config.clip_norm), rule)
-    return rule
+        rule = optax.chain(optax.clip_by_global_norm(config.clip_norm), rule)
+    optimizer = Optimizer(*rule)
+    optimizer.micro_batches = config.micro_batches
+    return optimizer
 
 
 def kernels(params: Any) -> Any:

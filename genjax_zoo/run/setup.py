@@ -99,7 +99,8 @@ def set_up(
     """
     model = make_model(run)
     if learning:
-        layout = sharding.lay_out(run.devices, run.data.batch_size)
+        parts = run.optimizer.micro_batches
+        layout = sharding.lay_out(run.devices, run.data.batch_size, parts)
     else:
         layout = sharding.lay_out(Devices())
     source = open_source(run.data, run.seed, data_dir, own)
@@ -129,7 +130,7 @@ def state_like(
             f"this {run.model['name']} has arrays larger than any machine holds; choose smaller "
             "fields of config.model (widths, latents, classes, chains)."
         ) from error
-    shardings = sharding.of_state(layout.mesh, shapes, run.devices.min_split)
+    shardings = sharding.of_state(layout.rules, shapes, run.devices.min_split)
     like = jax.tree.map(
         lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shapes, shardings
     )

@@ -17,6 +17,7 @@ from genjax_zoo.contract import ConfigError
 from genjax_zoo.data import summary
 from genjax_zoo.measure.results import Result
 from genjax_zoo.run import replay, trained
+from genjax_zoo.run.devices.sharding import left_whole
 from genjax_zoo.run.observers import Line, Measurements, Samples, lines, saves, training
 from genjax_zoo.run.record import provenance, recipe, results, tokenizer
 from genjax_zoo.run.record.checkpoint import barrier
@@ -49,6 +50,7 @@ def train(
     """
     run, is_primary = setup.run, jax.process_index() == 0
     with contextlib.ExitStack() as stack:
+        stack.enter_context(setup.layout.named())
         if is_primary:
             stack.enter_context(workdir.lock())
             # What is damaged is found before the steps, and not when there are numbers to add.
@@ -143,6 +145,7 @@ def _sources(setup: Setup, workdir: Workdir, first: int) -> Iterator[str]:
         step = "" if origin.files else f", step {origin.step}"
         yield f"{name} begins from {origin.workdir}{step}"
     yield summary.line(setup.source)
+    yield from left_whole(setup.layout.rules, setup.like, setup.run.devices.min_split)
 
 
 SHORTER = (
