@@ -28,6 +28,8 @@ class Config:
       b1, b2, eps: Adam's moments; rmsprop's decay is `b2`.
       momentum: of sgd and rmsprop; 0 is none.
       weight_decay: decoupled (adamw), in units of the learning rate.
+      decayed: what of the parameters: "all", or those called "kernel", which leaves out biases and
+        the scales of norms.
       clip_norm: largest global norm of a gradient; 0 leaves it alone.
       micro_batches: in how many parts a batch is taken, one after another, so that a batch can be
         larger than what memory holds of it at once; the step is the same (learn/micro_batches.py).
@@ -43,6 +45,7 @@ class Config:
     eps: float = number(1e-8, above=0, most=1)
     momentum: float = number(0.0, least=0, below=1)
     weight_decay: float = number(0.0, least=0)
+    decayed: Literal["all", "kernels"] = "all"
     clip_norm: float = number(0.0, least=0)
     micro_batches: int = number(1, least=1)
 
@@ -78,7 +81,12 @@ def make(config: Config, steps: int) -> Optimizer:
     momentum = config.momentum or None
     rule = {
         "adam": lambda: optax.adam(rate, **moments),
-        "adamw": lambda: optax.adamw(rate, **moments, weight_decay=config.weight_decay),
+        "adamw": lambda: optax.adamw(
+            rate,
+            **moments,
+            weight_decay=config.weight_decay,
+            mask=kernels if config.decayed == "kernels" else None,
+        ),
         "sgd": lambda: optax.sgd(rate, momentum=momentum),
         "rmsprop": lambda: optax.rmsprop(rate, config.b2, config.eps, momentum=momentum),
     }[config.name]()
@@ -87,6 +95,21 @@ def make(config: Config, steps: int) -> Optimizer:
     optimizer = Optimizer(*rule)
     optimizer.micro_batches = config.micro_batches
     return optimizer
+
+
+def kernels(params: Any) -> Any:
+    """Which leaves of a tree are called "kernel": a tree of bool.
+
+    It goes by the name, for a bias of stacked layers has as many axes as a matrix.
+    """
+    called = lambda path, _: path[-1] == jax.tree_util.DictKey("kernel")
+    found = jax.tree_util.tree_map_with_path(called, params)
+    if not any(jax.tree.leaves(found)):
+        raise ConfigError(
+            "optimizers: decayed='kernels' decays what a network calls a kernel, and this model "
+            "has none; set it to 'all'."
+        )
+    return found
 
 
 def schedule(config: Config, steps: int) -> optax.Schedule:
