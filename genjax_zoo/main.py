@@ -27,7 +27,7 @@ def main(argv: Sequence[str], prepare: Callable[[], None] = lambda: None) -> int
     from genjax_zoo.commands import failures
     from genjax_zoo.commands.flags import module_of, parse, usage
 
-    several = any(arg.lstrip("-").startswith("coordinator") for arg in argv)
+    several = any(arg.lstrip("-").startswith(("coordinator", "distributed")) for arg in argv)
     call = None
     try:
         call = parse(argv)

@@ -142,6 +142,20 @@ FLAGS = (
         how={"lower_bound": 0, "upper_bound": LARGEST},
     ),
     Flag(
+        "distributed",
+        ["train"],
+        "auto: jax finds out what --coordinator, --processes and --process tell, in a TPU pod, "
+        "under SLURM, Open MPI or Kubernetes. Or one of its ways alone, such as slurm or ompi.",
+    ),
+    Flag(
+        "distributed_seconds",
+        ["train"],
+        "How long the processes wait for each other at the start.",
+        integer,
+        300,
+        COUNTS,
+    ),
+    Flag(
         "from",
         ["import"],
         "A folder of Hugging Face: config.json, and model.safetensors or its index.",
