@@ -368,7 +368,7 @@ class Start(Protocol):
         Args:
           state: of the model.
           n: how many strings.
-          length: how many symbols the cache has room for.
+          length: how many symbols of each the cache has room for; padding takes none.
           given: what else is known, as `sample` takes it.
 
         Returns:
@@ -380,16 +380,27 @@ class Extend(Protocol):
     """From symbols to what may follow them."""
 
     def __call__(self, state: State, cache: Any, x: Array) -> tuple[Array, Any]:
-        """Reads S more symbols of each string.
+        """Reads up to S more symbols of each string.
+
+        Strings may be read unevenly: what has been read is counted string by string, and padding,
+        wherever it stands, leaves the string's cache as it is.
 
         Args:
           state: of the model.
           cache: of what has been read before.
-          x: [n, S] integers 0 .. V - 1. S > 1 reads a prompt, S = 1 follows what was drawn.
+          x: [n, S] integers 0 .. V - 1, and below 0 for padding. S > 1 reads a prompt, S = 1
+            follows what was drawn.
 
         Returns:
-          (logits [n, S, V] of the symbol after each of them, cache).
+          (logits [n, S, V] of the symbol after each of them, and any numbers after padding; cache).
         """
+
+
+class Rewind(Protocol):
+    """Back from symbols that were read."""
+
+    def __call__(self, cache: Any, count: Array) -> Any:
+        """The cache that forgets the last `count` [n] symbols of each string, as if never read."""
 
 
 class Autoregression(NamedTuple):
@@ -400,10 +411,18 @@ class Autoregression(NamedTuple):
     Attributes:
       start: (state, n, length, given) -> (logits [n, V], cache): p(x_1), and nothing read.
       extend: (state, cache, x [n, S]) -> (logits [n, S, V], cache): what follows each of x.
+      rewind: (cache, count [n]) -> cache: without the last symbols; None where a cache keeps too
+        little for that, such as a sum of what was read or a window of it.
+      axes: which axis of each leaf of a cache is that of the n strings, told as jax.vmap's in_axes
+        are: an integer for all leaves, or a tree of the cache's upper part.
+      context: (state) -> how many symbols a string can have; None where there is no end.
     """
 
     start: Start | Callable[..., tuple[Array, Any]]
     extend: Extend | Callable[..., tuple[Array, Any]]
+    rewind: Rewind | Callable[..., Any] | None = None
+    axes: Any = 0
+    context: Callable[[State], int] | None = None
 
 
 class Model(NamedTuple):

@@ -610,18 +610,27 @@ def test_an_exact_density_integrates_to_one(name, case):
 # ---------------------------------------------------------------------- symbol after symbol
 
 
-def test_symbols_at_once_one_by_one_and_log_prob_agree(name, case):
+def test_symbols_at_once_one_by_one_uneven_and_log_prob_agree(name, case):
     writes = case.model.autoregression
     if writes is None:
         pytest.skip("the model writes nothing symbol after symbol")
     batch = {array: values[:8] for array, values in case.batch.items()}
-    x = jnp.asarray(batch["x"].reshape(len(batch["x"]), -1), jnp.int32)
+    x = np.array(batch["x"].reshape(len(batch["x"]), -1), np.int32)
     given = {array: batch[array] for array in case.model.spaces if array != "x"}
-    half = x.shape[1] // 2
+    n, T = x.shape
+    half, rng = T // 2, np.random.default_rng(0)
+    # Padding on the left of the first string, on the right of the second, in between elsewhere.
+    place = np.sort([rng.permutation(T + 3)[:T] for _ in range(n)], axis=1)
+    place[0], place[1] = np.arange(T) + 3, np.arange(T)
+    padded = np.full((n, T + 3), -1, np.int32)
+    np.put_along_axis(padded, place, x, axis=1)
+    # Of what was read last some symbols are no part of x, another number of each string's.
+    wrong = rng.integers(0, T - half + 1, n)
+    astray = np.where(np.arange(T - half) < wrong[:, None], np.roll(x, 1)[:, half:], -1)
 
     @jax.jit
     def ways(state):
-        first, empty = writes.start(state, *x.shape, given)
+        first, empty = writes.start(state, n, T, given)
         rest, _ = writes.extend(state, empty, x)
 
         def one(so_far, symbol):
@@ -630,18 +639,35 @@ def test_symbols_at_once_one_by_one_and_log_prob_agree(name, case):
             return (after[:, 0], cache), logits
 
         _, each = jax.lax.scan(one, (first, empty), x.T)
-        head, cache = writes.extend(state, empty, x[:, :half])
-        tail, _ = writes.extend(state, cache, x[:, half:])
-        in_two = jnp.concatenate([head, tail], axis=1)
+        head, cache = writes.extend(state, empty, padded[:, :half])
+        tail, _ = writes.extend(state, cache, padded[:, half:])
+        uneven = jnp.concatenate([head, tail], axis=1)
+        found = [rest, jnp.take_along_axis(uneven, place[..., None], axis=1)]
+        if writes.rewind is not None:
+            head, cache = writes.extend(state, empty, x[:, :half])
+            _, cache = writes.extend(state, cache, astray)
+            tail, _ = writes.extend(state, writes.rewind(cache, wrong), x[:, half:])
+            found.append(jnp.concatenate([head, tail], axis=1))
         follow = lambda after: jnp.concatenate([first[:, None], after[:, :-1]], axis=1)
-        return follow(rest), jnp.swapaxes(each, 0, 1), follow(in_two)
+        return [*map(follow, found), jnp.swapaxes(each, 0, 1)]
 
-    at_once, one_by_one, in_two = ways(trained(name))
-    np.testing.assert_allclose(one_by_one, at_once, rtol=1e-4, atol=1e-4)
-    np.testing.assert_allclose(in_two, at_once, rtol=1e-4, atol=1e-4)
+    at_once, *others = ways(trained(name))
+    for other in others:
+        np.testing.assert_allclose(other, at_once, rtol=1e-4, atol=1e-4)
+    # What is said to be the axis of the strings grows with them, and no other does.
+    few, more = (
+        jax.eval_shape(
+            lambda n=n: writes.start(case.start, n, T, {a: g[:n] for a, g in given.items()})
+        )
+        for n in (2, 3)
+    )
+    grown = lambda axis, *of: jax.tree.map(
+        lambda a, b: np.insert(np.delete(a.shape, axis), axis, 3).tolist() == list(b.shape), *of
+    )
+    assert all(jax.tree.leaves(jax.tree.map(grown, writes.axes, few[1], more[1])))
     if exactness(case.model) is Exactness.EXACT:
         # log p(x) = Σ_t log p(x_t | x_<t)
-        each = jnp.take_along_axis(jax.nn.log_softmax(at_once), x[..., None], axis=-1)
+        each = np.take_along_axis(np.asarray(jax.nn.log_softmax(at_once)), x[..., None], axis=-1)
         value = case.model.log_prob(jax.random.key(0), trained(name), batch)
         np.testing.assert_allclose(each.sum((1, 2)), value, rtol=1e-4, atol=1e-3)
 

@@ -15,6 +15,7 @@ from jax import lax
 from genjax_zoo import nets
 from genjax_zoo.contract import ConfigError
 from genjax_zoo.nets import denoisers, norm, resample, transformer
+from genjax_zoo.nets.attention import attend
 from genjax_zoo.run.devices import startup
 
 LAYOUT = ("NHWC", "HWIO", "NHWC")
@@ -280,11 +281,11 @@ def test_attention_is_the_sums_written_out():
         q, k, v = (np.asarray(normal(i, 2, 3, n, 4)) for i, n in enumerate((5, 6, 6)))
         mask = np.array(normal(3, 2, 1, 5, 6)) > 0
         mask[..., 0] = True
-        y = transformer.attend(q, k, v, mask)
+        y = attend(q, k, v, mask=mask)
         for b, h in itertools.product(range(2), range(3)):
             close(y[b, h], softmax_by_hand(q[b, h], k[b, h], v[b, h], mask[b, 0]))
         everything = np.ones((2, 1, 5, 6), bool)
-        close(transformer.attend(q, k, v), transformer.attend(q, k, v, everything))
+        close(attend(q, k, v), attend(q, k, v, mask=everything))
 
 
 def stirred(module, *inputs):

@@ -70,7 +70,7 @@ class Cache(NamedTuple):
 
     Attributes:
       x: their pixels [n, D]; 0 where none has been read yet.
-      read: how many of each [] int32.
+      read: how many of each [n] int32.
     """
 
     x: Array
@@ -95,7 +95,9 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         sample=of_params(sample),
         log_prob=Measure(of_params(log_prob), Exactness.EXACT, density=True),
         spaces={"x": BINARY},
-        autoregression=Autoregression(start, extend),
+        autoregression=Autoregression(
+            *(start, extend, rewind), context=lambda state: eval_params(state).bias.size
+        ),
     )
 
 
@@ -137,7 +139,7 @@ def start(state: TrainState, n: int, length: int, given: Batch = NOTHING) -> tup
     read_given(given, {}, n, "fvsbn")
     params = eval_params(state)
     check_count("length", length, "fvsbn", params.bias.size)
-    cache = Cache(jnp.zeros((n, params.bias.size)), jnp.zeros((), jnp.int32))
+    cache = Cache(jnp.zeros((n, params.bias.size)), jnp.zeros(n, jnp.int32))
     return _of_two(jnp.broadcast_to(params.bias[0], (n,))), cache
 
 
@@ -146,14 +148,26 @@ def extend(state: TrainState, cache: Cache, x: Array) -> tuple[Array, Cache]:
 
     After the last pixel comes nothing: its logits are 0.
     """
-    params = eval_params(state)
-    known = jax.lax.dynamic_update_slice(cache.x, x.astype(cache.x.dtype), (0, cache.read))
-    i = cache.read + 1 + jnp.arange(x.shape[1])
-    # l_i = b_i + Σ_{j<i} W_ij x_j, of the rows i alone
-    rows = params.weights.at[i].get(mode="fill", fill_value=0)
-    rows = jnp.where(jnp.arange(params.bias.size) < i[:, None], rows, 0)
-    logits = params.bias.at[i].get(mode="fill", fill_value=0) + known @ rows.T
-    return _of_two(logits), Cache(known, cache.read + x.shape[1])
+    params, strings = eval_params(state), jnp.arange(len(x))
+    row = lambda leaf, i: leaf.at[i].get(mode="fill", fill_value=0)
+
+    def one(cache: Cache, x: Array) -> tuple[Cache, Array]:
+        at = jnp.where(x < 0, params.bias.size, cache.read)
+        known = cache.x.at[strings, at].set(jnp.asarray(x, jnp.float32), mode="drop")
+        i = cache.read + (x >= 0)
+        # l_i = b_i + Σ_{j<i} W_ij x_j: of what has not been read x is still 0
+        logits = row(params.bias, i) + jnp.sum(row(params.weights, i) * known, axis=1)
+        return Cache(known, i), logits
+
+    cache, logits = jax.lax.scan(one, cache, x.T)
+    return _of_two(logits.T), cache
+
+
+def rewind(cache: Cache, count: Array) -> Cache:
+    """Without the last `count` [n] pixels; contract.Rewind."""
+    read = cache.read - count
+    kept = jnp.arange(cache.x.shape[1]) < read[:, None]
+    return Cache(jnp.where(kept, cache.x, 0), read)
 
 
 def _of_two(logits: Array) -> Array:

@@ -238,8 +238,13 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         return jnp.broadcast_to(eval_params(state).log_p[0], (n, V)), none_before(n)
 
     def extend(state: TrainState, cache: Array, x: Array) -> tuple[Array, Array]:
-        logits = eval_params(state).log_p[contexts(cache, x)[:, 1:]]
-        return logits, jnp.concatenate([cache, x], axis=1)[:, x.shape[1] :]
+        # All padding last; at[i] is the context of what follows i symbols.
+        read = jnp.cumsum(x >= 0, axis=1)
+        x = jnp.take_along_axis(x, jnp.argsort(x < 0, axis=1, stable=True), axis=1)
+        at = jnp.take_along_axis(contexts(cache, x), read, axis=1)
+        last = read[:, -1:] + jnp.arange(k)
+        cache = jnp.take_along_axis(jnp.concatenate([cache, x], axis=1), last, axis=1)
+        return eval_params(state).log_p[at], cache
 
     return Model(
         *em(begin, expect, maximise),

@@ -93,7 +93,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         sample=of_params(sample),
         log_prob=Measure(of_params(log_prob), Exactness.EXACT, density=True),
         spaces={"x": BINARY},
-        autoregression=Autoregression(start, extend),
+        autoregression=Autoregression(start, extend, context=lambda s: eval_params(s).bias.size),
     )
 
 
@@ -163,23 +163,35 @@ def in_order(params: Params, x: Array) -> Array:
 
 
 def start(state: TrainState, n: int, length: int, given: Batch = NOTHING) -> tuple[Array, Any]:
-    """The logits [n, 2] of the first pixel, and the cache (a_1, how many are read: 0)."""
+    """The logits [n, 2] of the first pixel, and the cache (a_1 [n, H], how many are read [n])."""
     read_given(given, {}, n, "nade")
     params = eval_params(state)
     check_count("length", length, "nade", params.bias.size)
     a, (_, V, b) = jnp.tile(params.hidden_bias, (n, 1)), pixels(params)
-    return of_two(logit(a, V[0], b[0])), (a, jnp.int32(0))
+    return of_two(logit(a, V[0], b[0])), (a, jnp.zeros(n, jnp.int32))
 
 
 def extend(state: TrainState, cache: Any, x: Array) -> tuple[Array, Any]:
-    """Reads S pixels [n, S]; the logits [n, S, 2] of the one after each, which are 0 after all."""
-    (a, i), S = cache, x.shape[1]
-    rows = lambda leaf: leaf.at[i + jnp.arange(S + 1)].get(mode="fill", fill_value=0)
-    W, V, b = map(rows, pixels(eval_params(state)))
-    # x_i at once; `read` tells of the S pixels after it, the last of which has not been read.
-    rest = jnp.pad(x[:, 1:], ((0, 0), (0, 1)))
-    a, logits = read(a + x[:, :1] * W[0], (W[1:], V[1:], b[1:]), rest)
-    return of_two(logits), (a, i + S)
+    """Reads S pixels [n, S]; the logits [n, S, 2] of the one after each, which are 0 after all.
+
+    A string's a is no history: none of it can be forgotten, for sums of floats are not undone.
+    """
+    of = pixels(eval_params(state))
+
+    def one(cache: tuple[Array, Array], x: Array) -> tuple[tuple[Array, Array], Array]:
+        (a, i), known = cache, x >= 0
+        W, _, _ = _each(of, i)
+        a, i = a + jnp.maximum(x, 0)[:, None] * W, i + known
+        _, V, b = _each(of, i)
+        return (a, i), b + jnp.sum(jax.nn.sigmoid(a) * V, axis=1)
+
+    cache, logits = jax.lax.scan(one, cache, x.T)
+    return of_two(logits.T), cache
+
+
+def _each(of: tuple[Array, ...], i: Array) -> tuple[Array, ...]:
+    """The pixels i [n] of all; 0 after the last one."""
+    return tuple(leaf.at[i].get(mode="fill", fill_value=0) for leaf in of)
 
 
 def of_two(logits: Array) -> Array:

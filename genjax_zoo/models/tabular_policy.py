@@ -136,10 +136,13 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     # --------------------------------------------------------------------------- p(x_t | x_<t)
 
     def following(prefix: Array, x: Array) -> Array:
-        """The prefixes after each symbol of x [n, S] that follows a prefix [n]: [n, S]."""
+        """The prefixes after each symbol of x [n, S] that follows a prefix [n]: [n, S].
+
+        What is below 0 is padding, and leads on to no other prefix.
+        """
         found = [prefix]
         for symbol in x.T:
-            found.append(V * found[-1] + 1 + symbol)
+            found.append(jnp.where(symbol < 0, found[-1], V * found[-1] + 1 + symbol))
         return jnp.stack(found[1:], axis=1)
 
     def prefixes(x: Array) -> Array:
@@ -240,6 +243,11 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         logits = jnp.take(eval_params(state).logits, after, axis=0, mode="fill", fill_value=0.0)
         return logits, after[:, -1]
 
+    def rewind(cache: Array, count: Array) -> Array:
+        """A node's parent, T times at most."""
+        up = lambda t, prefix: jnp.where(t < count, (prefix - 1) // V, prefix)
+        return jax.lax.fori_loop(0, T, up, cache)
+
     estimator = policy_gradients.make(config.estimator)
     exact = lambda of, unit, better: Measure(of_prompt(of), Exactness.EXACT, unit, better)
     return Model(
@@ -258,5 +266,5 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             "kl": exact(kl, "nats", "neither"),
         },
         spaces={"x": categorical(V)},
-        autoregression=Autoregression(start, extend),
+        autoregression=Autoregression(start, extend, rewind, context=lambda state: T),
     )

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from genjax_zoo.contract import Array
+from genjax_zoo.nets.attention import attend
 from genjax_zoo.nets.dense import Dense, Initialiser
 
 ZERO = nn.initializers.zeros
@@ -51,21 +52,6 @@ class TokenNorm(nn.Module):
         return normalise_tokens(x) * scale + shift
 
 
-def attend(q: Array, k: Array, v: Array, mask: Array | None = None) -> Array:
-    """softmax(q kᵀ / √d) v [B, H, N, d].
-
-    Args:
-      q: queries [B, H, N, d], of H heads of width d.
-      k, v: keys and values [B, H, M, d].
-      mask: broadcasts to [B, H, N, M]: True where a query may look. One that may look nowhere
-        looks everywhere alike, and stays finite.
-    """
-    logits = q @ k.swapaxes(-1, -2) / math.sqrt(q.shape[-1])
-    if mask is not None:
-        logits = jnp.where(mask, logits, -1e9)
-    return jax.nn.softmax(logits, -1) @ v
-
-
 class Attention(nn.Module):
     """Tokens attend to each other, or to those of a context.
 
@@ -95,7 +81,7 @@ class Attention(nn.Module):
         else:
             seen = x if context is None else context
             q, k, v = (parts(Dense(features, bias=False)(a))[0] for a in (x, seen, seen))
-        mixed = attend(q, k, v, mask).swapaxes(1, 2).reshape(x.shape)
+        mixed = attend(q, k, v, mask=mask).swapaxes(1, 2).reshape(x.shape)
         return Dense(features, initialiser=self.initialiser)(mixed)
 
 
