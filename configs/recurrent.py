@@ -49,10 +49,10 @@ def _one_series(source, steps, **model):
 
 VARIANTS = {
     "digits": {
-        "steps": 2000,
-        "data": {"source": "digits", "binarise": "dynamic"},
+        "steps": 1500,
+        "data": {"source": "digits", "binarise": "dynamic", "batch_size": 64},
         # begin=2, a symbol of its own: the first pixel is learnt too.
-        "model": {"name": "recurrent", "output": "bernoulli", "cell": "gru", "begin": 2},
+        "model": {"name": "recurrent", "cell": "gru", "width": 64, "begin": 2},
         "optimizer": {"learning_rate": 3e-3, "schedule": "cosine", "clip_norm": 1.0},
     },
     "nile": _one_series("series:nile", 300, cell="elman", width=16, components=2),
