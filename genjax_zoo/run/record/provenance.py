@@ -62,6 +62,7 @@ class Origin(NamedTuple):
       arrays: what its state was made for: (dtype, shape) of each array of its batches.
       begun: what it began from itself, each as here.
       tokenizer: the sha256 of the one that it reads texts by; "" where its data are none.
+      files: the sha256 of each file that was read, where it was a folder of others' weights.
     """
 
     workdir: str
@@ -72,6 +73,7 @@ class Origin(NamedTuple):
     arrays: Mapping[str, Any]
     begun: Mapping[str, Any] = {}
     tokenizer: str = ""
+    files: Mapping[str, str] = {}
 
     @classmethod
     def read(cls, entry: Mapping[str, Any]) -> Origin:

@@ -52,6 +52,7 @@ ORIGIN: Any = {
     "sha256": str,
     "config": OBJECT,
     "arrays": ARRAYS,
+    "files?": {str: str},
 }
 BEGUN: Any = {str: ORIGIN}
 ORIGIN["tokenizer?"] = str
