@@ -260,26 +260,33 @@ def test_its_own_splits_are_taken(tmp_path):
     assert bytes(source.resident) == files["train_txt"].encode()
 
 
-@pytest.mark.parametrize("kind", ["bytes", "bpe:300", "spaced", "characters"])
+def of_llama(text):
+    """A BPE that puts a space before every text, and merges one that stands behind an a or a b."""
+    hf = pytest.importorskip("tokenizers")
+    merges = [("a", "▁"), ("b", "▁")]
+    known = [*sorted({*text.replace(" ", "▁")}), *map("".join, merges)]
+    made = hf.Tokenizer(hf.models.BPE({piece: i for i, piece in enumerate(known)}, merges))
+    replaced = hf.normalizers.Replace(" ", "▁")
+    made.normalizer = hf.normalizers.Sequence([hf.normalizers.Prepend("▁"), replaced])
+    return subwords.of_json({"tokenizer.json": made.to_str().encode()}, pathlib.Path("a.json"))
+
+
+@pytest.mark.parametrize("kind", ["bytes", "bpe:300", "llama", "characters"])
 def test_a_long_document_has_the_symbols_of_the_whole(kind, monkeypatch):
     """Though it is encoded piece by piece, whatever the pieces in which it comes."""
-    hf = pytest.importorskip("tokenizers")
     text = prose(400)
-    own = tokenizers.make("bpe:300" if kind == "spaced" else kind, [text], [])
-    if kind == "spaced":
-        raw = json.loads(own.files()["tokenizer.json"])
-        raw["pre_tokenizer"]["add_prefix_space"] = True
-        own = subwords.of_json(
-            {"tokenizer.json": json.dumps(raw).encode()}, pathlib.Path("tokenizer.json")
-        )
-    assert hf
+    own = of_llama(text) if kind == "llama" else tokenizers.make(kind, [text], [])
     whole = own.encode(text)
     monkeypatch.setattr(tokens, "PIECE", 100)
     monkeypatch.setattr(tokens, "WITHIN", 50)
     cut = list(tokens.pieces([text], own.encode))
     assert len(cut) > 10 and max(map(len, cut)) <= 200
     assert np.concatenate([own.encode(piece) for piece in cut]).tolist() == whole.tolist()
-    if kind != "spaced":
+    if kind == "llama":
+        # Its own space stands for the one between two pieces.
+        assert " ".join(cut) == text
+        assert not any(piece.endswith(("a", "b")) for piece in cut[:-1])
+    else:
         assert "".join(cut) == text
     for size in (7, 100, 1000):
         apart = [text[i : i + size] for i in range(0, len(text), size)]
