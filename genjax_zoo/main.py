@@ -1,4 +1,4 @@
-"""The command line: genjax-zoo train | sample | evaluate | explore | import | export | list.
+"""The command line: genjax-zoo train | sample | chat | evaluate | explore | import | export | list.
 
 Floor 8. What a command does stands in commands/, a file each. Whatever is not needed to be ready
 for Ctrl-C is imported after that.
@@ -27,7 +27,7 @@ def main(argv: Sequence[str], prepare: Callable[[], None] = lambda: None) -> int
     from genjax_zoo.commands import failures
     from genjax_zoo.commands.flags import module_of, parse, usage
 
-    several = any(arg.lstrip("-").startswith("coordinator") for arg in argv)
+    several = any(arg.lstrip("-").startswith(("coordinator", "distributed")) for arg in argv)
     call = None
     try:
         call = parse(argv)

@@ -22,6 +22,7 @@ from genjax_zoo.typed import LARGEST, RENAMED, ConfigError
 COMMANDS = {
     "train": "train a model, or go on training it, in --workdir",
     "sample": "draw samples from the model in --workdir: a picture and an array",
+    "chat": "talk with the model in --workdir, if it has learnt from turns",
     "evaluate": "measure the model in --workdir on held-out data, and its samples",
     "explore": "pictures of the latents of the model in --workdir and its samples",
     "import": "make a run in --workdir of the weights in a folder of Hugging Face",
@@ -93,7 +94,8 @@ class Flag(NamedTuple):
     how: Mapping[str, Any] = {}
 
 
-TRAINED = ("sample", "evaluate", "explore")
+TRAINED = ("sample", "chat", "evaluate", "explore")
+WRITE = ("sample", "chat")
 OVERRIDING = ("train", *TRAINED)
 """The commands that take --config.FIELD=VALUE."""
 FLAGS = (
@@ -140,6 +142,20 @@ FLAGS = (
         how={"lower_bound": 0, "upper_bound": LARGEST},
     ),
     Flag(
+        "distributed",
+        ["train"],
+        "auto: jax finds out what --coordinator, --processes and --process tell, in a TPU pod, "
+        "under SLURM, Open MPI or Kubernetes. Or one of its ways alone, such as slurm or ompi.",
+    ),
+    Flag(
+        "distributed_seconds",
+        ["train"],
+        "How long the processes wait for each other at the start.",
+        integer,
+        300,
+        COUNTS,
+    ),
+    Flag(
         "from",
         ["import"],
         "A folder of Hugging Face: config.json, and model.safetensors or its index.",
@@ -149,10 +165,9 @@ FLAGS = (
     Flag(
         "n",
         ["sample"],
-        "How many samples.",
+        "How many samples, 64 if not given; how many texts after each --prompt, 1.",
         integer,
-        64,
-        COUNTS,
+        how=COUNTS,
     ),
     Flag(
         "given",
@@ -168,7 +183,70 @@ FLAGS = (
         "A caption, such as 'a red seven above a blue two', for a model that reads them: "
         "--given=text=CAPTION.",
     ),
-    Flag("sample_seed", ["sample"], "The seed of the draw.", integer, 0, SEEDS),
+    Flag(
+        "prompt",
+        ["sample"],
+        "How a text begins, for a model of texts, which is written on; '' is nothing. May be given "
+        "several times.",
+        flags.DEFINE_multi_string,
+        [],
+    ),
+    Flag("system", ["chat"], "What the model is told before the first turn."),
+    Flag(
+        "max_new",
+        WRITE,
+        "How many symbols are written at most; 256 if not given, or what the context has room for.",
+        integer,
+        how=COUNTS,
+    ),
+    Flag(
+        "temperature",
+        WRITE,
+        "By what logits are divided, 1 if not given; 0 writes the likeliest symbol.",
+        flags.DEFINE_float,
+    ),
+    Flag("top_k", WRITE, "How many of the likeliest symbols stay; all if not given.", integer),
+    Flag(
+        "top_p",
+        WRITE,
+        "The likeliest symbols stay until they have this probability, in (0, 1].",
+        flags.DEFINE_float,
+    ),
+    Flag(
+        "min_p",
+        WRITE,
+        "Symbols stay that have this part of the likeliest one's probability.",
+        flags.DEFINE_float,
+    ),
+    Flag(
+        "repetition_penalty",
+        WRITE,
+        "Divides the logits of symbols that were read or written; 1 changes nothing.",
+        flags.DEFINE_float,
+    ),
+    Flag(
+        "stop",
+        WRITE,
+        "A word at which a text ends, and which is no part of it. May be given several times.",
+        flags.DEFINE_multi_string,
+        [],
+    ),
+    Flag(
+        "beams",
+        ["sample"],
+        "Searches the likeliest text with a beam of so many, and draws none.",
+        integer,
+        how=COUNTS,
+    ),
+    Flag(
+        "draft",
+        WRITE,
+        "The workdir of a smaller model of the same tokenizer, which writes ahead: faster, and "
+        "drawn of this model still.",
+    ),
+    Flag("drafts", WRITE, "How many symbols it writes ahead, 4 if not given.", integer, how=COUNTS),
+    Flag("stream", ["sample"], "Show the text as it comes.", flags.DEFINE_boolean, False),
+    Flag("sample_seed", WRITE, "The seed of the draw.", integer, 0, SEEDS),
     Flag(
         "examples",
         ["evaluate"],
@@ -325,8 +403,8 @@ def _no_value(flag: Flag, value: Any) -> str | None:
     taken = [word for word in words if re.match(r"--[a-z]", word)]
     if taken:
         came = f"--{flag.name} has no value, for {taken[0]} follows"
-    # A caption may be of no words.
-    elif flag.name != "text" and not "".join(words).strip():
+    # A caption, and the beginning of a text, may be of no words.
+    elif flag.name not in ("text", "prompt") and not "".join(words).strip():
         came = f"--{flag.name}= is empty"
     else:
         return None

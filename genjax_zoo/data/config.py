@@ -33,18 +33,20 @@ PATHS: Mapping[str, tuple[str, ...]] = {
 
 IMAGES = ("scale", "crop", "resize", "channels", "stack", "binarise", "dequantise")
 """What is done to images."""
+TEXTS = ("tokenizer", "in_memory", "token_dir")
+"""What is said of texts."""
 TAKES: Mapping[str, tuple[str, ...]] = {
     "digits": IMAGES,
-    "tfds": (*IMAGES, "tokenizer"),
+    "tfds": (*IMAGES, *TEXTS),
     "folder": (*IMAGES, "background"),
     "captions": IMAGES,
     "array": (*IMAGES, "standardise"),
-    "parquet": (*IMAGES, "background", "standardise", "tokenizer"),
+    "parquet": (*IMAGES, "background", "standardise", *TEXTS),
     "clip": ("crop", "resize", "channels", "background"),
     "table": ("standardise",),
     "series": ("standardise", "columns", "header"),
     "density": (),
-    "text": ("tokenizer",),
+    "text": TEXTS,
     "strings": (),
     "none": ("tokenizer",),
 }
@@ -80,6 +82,9 @@ class Data:
       tokenizer: what texts are cut into: characters, bytes, bpe:SIZE (byte-level, trained on the
         training split), or the path of a tokenizer.json, of a folder with one or of a SentencePiece
         model.
+      in_memory: megabytes of texts that are held in memory; what is more is read by position from
+        token files, which are written once.
+      token_dir: the folder of token files, which several runs may share; "" is the workdir's own.
     """
 
     source: str = "digits"
@@ -97,6 +102,8 @@ class Data:
     header: Literal["auto", "names", "numbers"] = "auto"
     length: int = number(64, least=1, most=10**6)
     tokenizer: str = "characters"
+    in_memory: int = number(256, least=0)
+    token_dir: str = ""
 
     @property
     def of_images(self) -> bool:
@@ -135,12 +142,13 @@ _DEFAULTS = {
     for field in dataclasses.fields(Data)
     if any(field.name in fields for fields in TAKES.values())
 }
-_MEANT = dict.fromkeys(IMAGES, "images") | {
+_MEANT = {
+    **dict.fromkeys(IMAGES, "images"),
     "standardise": "tables and series",
     "background": "image files",
     "columns": "series",
     "header": "series",
-    "tokenizer": "texts",
+    **dict.fromkeys(TEXTS, "texts"),
 }
 
 

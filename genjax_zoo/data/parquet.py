@@ -22,7 +22,9 @@ from genjax_zoo.data.config import Data
 from genjax_zoo.data.files import tree
 from genjax_zoo.data.files.splits import split_of
 from genjax_zoo.data.source import NEW, Own, Source
-from genjax_zoo.data.text import windows as text
+from genjax_zoo.data.text.corpus import Corpus
+from genjax_zoo.data.text.sources import of_corpus
+from genjax_zoo.data.text.tokenizer import utf8
 
 
 class Columns(NamedTuple):
@@ -151,20 +153,14 @@ def _column(table: Any, name: str, dtype: Any = None) -> np.ndarray:
 
 
 def _text(data: Data, seed: int, tables: Mapping[str, Any], columns: Columns, own: Own) -> Source:
-    """A column of texts, end to end, as windows of characters."""
+    """A column of texts, end to end, as one long text."""
     whole = {
         split: "\n".join(cell or "" for cell in table.column(columns.text).to_pylist())
         for split, table in tables.items()
     }
-    if len(whole) == 1:
-        return text.windows(data, seed, text.cut(*whole.values()), own)
-    if "train" not in whole:
-        raise DataError(
-            f"{data.source} has the splits {', '.join(whole)}; expected train and test."
-        )
-    held = [split for split in ("validation", "test") if split in whole]
-    parts = text.Parts(whole["train"], "\n".join(whole[s] for s in held), "+".join(held))
-    return text.windows(data, seed, parts, own)
+    splits = {split: [(text,)] for split, text in whole.items()}
+    size = sum(len(utf8(text)) for text in whole.values())
+    return of_corpus(data, seed, Corpus(data.source, splits, size, (), ""), own)
 
 
 def _read(name: str, asked: str) -> dict[str, Any]:

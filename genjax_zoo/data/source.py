@@ -8,7 +8,8 @@ differ in what the host sends:
     a density  is drawn inside the compiled step; the host sends nothing   2-D toys
 
 The order of epoch e is numpy's Philox permutation keyed by (seed, e): random access to any batch,
-and 40 times less of a core than asking for one shuffled index at a time.
+and 40 times less of a core than asking for one shuffled index at a time. That of more than 2^24
+examples is computed place by place.
 """
 
 from __future__ import annotations
@@ -27,6 +28,11 @@ from genjax_zoo.contract import BINARY, COUNTS, REAL, UNIT, Batch, Key, Space, c
 from genjax_zoo.data.config import Data
 from genjax_zoo.data.densities import Density
 from genjax_zoo.data.text.tokenizer import Tokenizer
+
+LISTED = 2**24
+"""Examples up to which an epoch's permutation is listed."""
+ROUNDS = 6
+"""Of a permutation that is not listed."""
 
 
 class Source(NamedTuple):
@@ -94,10 +100,12 @@ class Own(NamedTuple):
     Attributes:
       tokenizer: by which its texts became symbols; None where it has none yet.
       folder: where it may write what is read by position, such as token files; None for nowhere.
+      tell: says what takes long.
     """
 
     tokenizer: Tokenizer | None = None
     folder: pathlib.Path | None = None
+    tell: Callable[[str], None] = lambda said: None
 
 
 NEW = Own()
@@ -124,11 +132,45 @@ def order(seed: int, size: int, batch_size: int, step: int) -> np.ndarray:
     """
     places = np.arange(step * batch_size, (step + 1) * batch_size)
     epochs = places // size
-    rows = np.empty(batch_size, np.int32)
+    rows = np.empty(batch_size, np.int32 if size < 2**31 else np.int64)
     for epoch in np.unique(epochs):
         here = epochs == epoch
-        rows[here] = _permutation(seed, size, int(epoch))[places[here] % size]
+        rows[here] = _permuted(seed, size, int(epoch), places[here] % size)
     return rows
+
+
+def _permuted(seed: int, size: int, epoch: int, places: np.ndarray) -> np.ndarray:
+    """What an epoch's permutation has at some places."""
+    if size <= LISTED:
+        return _permutation(seed, size, epoch)[places]
+    return scattered(seed, size, epoch, places)
+
+
+def scattered(seed: int, size: int, epoch: int, places: np.ndarray) -> np.ndarray:
+    """The same of another permutation, which is never listed: a Feistel network, cycle-walked.
+
+    Rounds (l, r) -> (r, l ^ f(r)) permute the numbers of 2 h bits, whatever f is; a number that
+    falls beyond `size` is permuted again until one falls within. Black & Rogaway 2002.
+    """
+    half = np.uint64(((size - 1).bit_length() + 1) // 2)
+    mask = np.uint64((1 << int(half)) - 1)
+    philox = np.random.Philox(key=np.array([seed, epoch], np.uint64))
+    keys = np.random.Generator(philox).integers(0, 2**64, ROUNDS, np.uint64)
+    found, beyond = places.astype(np.uint64), np.ones(places.shape, bool)
+    while beyond.any():
+        left, right = found[beyond] >> half, found[beyond] & mask
+        for key in keys:
+            left, right = right, left ^ (_mixed(right ^ key) & mask)
+        found[beyond] = left << half | right
+        beyond = found >= size
+    return found.astype(np.int64)
+
+
+def _mixed(x: np.ndarray) -> np.ndarray:
+    """64 bits, each of which depends on all of x: the finaliser of splitmix64."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
 
 
 @functools.lru_cache(maxsize=16)

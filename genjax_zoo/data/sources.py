@@ -34,7 +34,7 @@ from genjax_zoo.data.config import TAKES, Data
 from genjax_zoo.data.densities import DENSITIES
 from genjax_zoo.data.files.tree import counted
 from genjax_zoo.data.source import NEW, Own, Source
-from genjax_zoo.data.text import windows as text
+from genjax_zoo.data.text import sources as texts
 from genjax_zoo.data.text.tokenizer import Tokenizer
 from genjax_zoo.typed import choose
 
@@ -71,7 +71,7 @@ def open_source(data: Data, seed: int, data_dir: str | None = None, own: Own = N
         "folder": lambda: folders.folder(data, seed, name),
         "array": lambda: arrays.opened(data, seed, name),
         "parquet": lambda: parquet.opened(data, seed, name, own),
-        "text": lambda: text.windows(data, seed, text.read(name), own),
+        "text": lambda: texts.of_path(data, seed, name, own),
         "captions": lambda: captions.captioned(
             data, seed, open_source(captions.of_digits(data), seed, data_dir)
         ),

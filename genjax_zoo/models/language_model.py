@@ -42,7 +42,7 @@ from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.probability.given import check_count, part_of, prompt, read_given
 from genjax_zoo.nets import lora
 from genjax_zoo.nets.architecture import Decoder, Params
-from genjax_zoo.nets.decoder import Cache, first_of, network
+from genjax_zoo.nets.decoder import AXES, Cache, first_of, network, rewind
 from genjax_zoo.nets.linear import cross_entropy
 from genjax_zoo.typed import number
 
@@ -250,5 +250,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             )
         },
         spaces={"x": categorical(V)},
-        autoregression=Autoregression(start, extend),
+        autoregression=Autoregression(
+            *(start, extend, rewind, AXES), lambda state: config.longest, config.begin
+        ),
     )

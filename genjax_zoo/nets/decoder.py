@@ -13,7 +13,7 @@ What it is made of, and every parameter that it has, is in nets/architecture.py.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +44,15 @@ class Cache(NamedTuple):
     read: Array
     keys: Array
     values: Array
+
+
+AXES: Any = Cache(read=0, keys=1, values=1)  # type: ignore[arg-type]
+"""Which axis of each is that of the strings."""
+
+
+def rewind(cache: Cache, count: Array) -> Cache:
+    """Without the last `count` [n] symbols; contract.Rewind."""
+    return cache._replace(read=cache.read - count)
 
 
 class Network(NamedTuple):
@@ -204,7 +213,7 @@ def network(config: Decoder) -> Network:
 
     def extend(params: Params, cache: Cache, x: Array) -> tuple[Array, Cache]:
         room, strings = cache.keys.shape[3], jnp.arange(len(x))[:, None]
-        read = x >= 0
+        read = jnp.asarray(x) >= 0
         places = cache.read[:, None] + jnp.cumsum(read, axis=1) - 1
         slots = jnp.where(read, places, room)
         behind = places[:, None, :, None] - jnp.arange(room)

@@ -59,7 +59,7 @@ def route(
     gates, experts = jax.lax.top_k(p, chosen)
     if chosen > 1:
         gates = gates / jnp.sum(gates, axis=-1, keepdims=True)
-    real = jnp.ones(T) if counted is None else counted.astype(jnp.float32)
+    real = jnp.ones(T) if counted is None else jnp.asarray(counted, jnp.float32)
     total = jnp.maximum(jnp.sum(real), 1)
     # Choices in the order in which they are served: [chosen T].
     expert, gate = experts.T.reshape(-1), gates.T.reshape(-1)

@@ -140,7 +140,8 @@ def _load(asked: Mapping[str, Where], run: config.Run) -> Begun:
         params[name] = jax.tree.map(np.asarray, whole)
         like[name] = jax.eval_shape(lambda tree: tree, params[name])
         origins[name] = Origin(
-            where, which, step, sha256(params[name]), fields, parts.arrays, other.origins()
+            *(where, which, step, sha256(params[name]), fields, parts.arrays, other.origins()),
+            tokenizer=parts.tokenizer.sha256 if parts.tokenizer else "",
         )
     return Begun(origins, like, params)
 

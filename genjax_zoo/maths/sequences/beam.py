@@ -50,6 +50,8 @@ def search(
     length_exponent: float = 0.0,
     prompt: Array | None = None,
     given: Batch = NOTHING,
+    room: int | None = None,
+    most: Array | int | None = None,
 ) -> Beams:
     """Searches after each of n prompts.
 
@@ -63,12 +65,14 @@ def search(
         enough, and nothing is added to it.
       length_exponent: a of the score; 0 orders by probability, and 1 by that of a symbol, without
         which short strings win. The beam itself goes by probability.
-      prompt, given: as of `decoding.write`.
+      prompt, given: as of `decoding.write`, and `room` as of `decoding.begin`.
+      most: symbols of each at most, if these are fewer than L.
     """
     if width < 1:
         raise DataError(f"the width of a beam should be 1 or more, got {width}.")
     rules, W = Decoding(stop=stop), width
-    begun, _ = read_prompt(model, state, n, length, prompt, given)
+    most = length if most is None else jnp.minimum(most, length)
+    begun, _ = read_prompt(model, state, n, length, prompt, given, room)
     V = begun.logits.shape[-1]
     # The strings of one prompt lie side by side: [n W, ...].
     of_prompt = jnp.repeat(jnp.arange(n), W)
@@ -78,7 +82,7 @@ def search(
 
     def unfinished(carry: tuple) -> Array:
         t, _, _, done, _, _ = carry
-        return (t < length) & ~jnp.all(done)
+        return (t < most) & ~jnp.all(done)
 
     def one(carry: tuple[Array, Reading, Array, Array, Array, Array]) -> tuple:
         t, reading, log_p, done, x, mask = carry

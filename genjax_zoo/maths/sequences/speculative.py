@@ -153,16 +153,19 @@ def go_on(
     until: Array | int,
     drafts: int,
     rules: Decoding = AS_IT_SAYS,
+    most: Array | int | None = None,
 ) -> Speculation:
     """Writes on, round by round, until every string has `until` symbols or has met a stop symbol.
 
-    The same is written at once and in parts, if key, drafts and rules are the same.
+    No string has more than `most`, for which there is room: L by default. The same is written at
+    once and in parts, if key, drafts, rules and `most` are the same.
     """
     if drafts < 1:
         raise DataError(f"the number of drafts should be 1 or more, got {drafts}.")
     n, length = speculation.written.x.shape
     g, place = drafts, jnp.arange(drafts)
-    until = jnp.minimum(until, length)
+    most = length if most is None else jnp.minimum(most, length)
+    until = jnp.minimum(until, most)
     strings = jnp.arange(n)[:, None]
 
     def drafted(key: Key, reading: Reading, seen: Array, count: Array) -> tuple:
@@ -195,10 +198,10 @@ def go_on(
 
     def round_of(s: Speculation) -> Speculation:
         keys = jax.random.split(jax.random.fold_in(key, s.rounds), 3)
-        goes_on = ~s.done & (s.t < length)
+        goes_on = ~s.done & (s.t < most)
         pick = lambda symbols: jnp.where(goes_on[:, None], symbols, PADDING)
         # Nothing that the last place or one beyond it holds is read.
-        count = jnp.where(goes_on, jnp.minimum(length - 1 - s.t, g), 0)
+        count = jnp.where(goes_on, jnp.minimum(most - 1 - s.t, g), 0)
         # (1)  the draft writes, one by one
         of_draft = s.draft._replace(unread=pick(s.draft.unread))
         z, log_q, seen, cache_q = drafted(keys[0], of_draft, s.seen, count)
@@ -223,7 +226,7 @@ def go_on(
         t = s.t[:, None] + jnp.arange(g + 1)
         ends = jnp.cumsum(stops(rules, z), axis=1)
         before = jnp.pad(ends[:, :-1], ((0, 0), (1, 0))) > 0
-        mask = (jnp.arange(g + 1) <= a) & ~before & goes_on[:, None] & (t < length)
+        mask = (jnp.arange(g + 1) <= a) & ~before & goes_on[:, None] & (t < most)
         m = jnp.sum(mask, axis=1)
         new = Written(z, mask, of_symbols(logits, z), of_symbols(log_p, z))
         there = jnp.where(mask, t, length)

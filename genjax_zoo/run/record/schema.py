@@ -55,6 +55,7 @@ ORIGIN: Any = {
     "files?": {str: str},
 }
 BEGUN: Any = {str: ORIGIN}
+ORIGIN["tokenizer?"] = str
 # What a run began from may have been begun itself.
 ORIGIN["begun?"] = BEGUN
 

@@ -14,6 +14,7 @@ from genjax_zoo.data.source import Own
 from genjax_zoo.data.text import tokenizers
 from genjax_zoo.data.text.tokenizers import Tokenizer
 from genjax_zoo.run.record import files
+from genjax_zoo.run.record.progress import log
 from genjax_zoo.run.record.workdir import Workdir
 
 
@@ -59,4 +60,4 @@ def kept(workdir: Workdir) -> Tokenizer | None:
 def own(workdir: Workdir) -> Own:
     """What a run reads its data by, as far as it has begun."""
     tokenizer = kept(workdir) if workdir.has_begun() else None
-    return Own(tokenizer, workdir.tokens)
+    return Own(tokenizer, workdir.tokens, log)
