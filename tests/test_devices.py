@@ -26,12 +26,13 @@ COMMAND = [
 ]
 
 
-def train(folder, devices, *more):
+def train(folder, devices, *more, **variables):
     environment = os.environ | {
         "XLA_FLAGS": " ".join(
             [os.environ.get("XLA_FLAGS", ""), f"--xla_force_host_platform_device_count={devices}"]
         ),
         "JAX_PLATFORMS": "cpu",
+        **variables,
     }
     return subprocess.Popen(
         [*COMMAND, f"--workdir={folder}", *more],
@@ -76,18 +77,33 @@ def free_port():
         return s.getsockname()[1]
 
 
+def by_hand(port, process):
+    return [f"--coordinator=127.0.0.1:{port}", "--processes=2", f"--process={process}"], {}
+
+
+def by_slurm(port, process):
+    return ["--distributed=auto"], slurm(process) | {"JAX_COORDINATOR_PORT": str(port)}
+
+
+def slurm(process, nodes="localhost", count=1):
+    return {
+        "SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": nodes, "SLURM_STEP_NUM_NODES": str(count),
+        "SLURM_NTASKS": "2", "SLURM_PROCID": str(process), "SLURM_LOCALID": str(process),
+    }  # fmt: skip
+
+
 def test_two_processes_train_checkpoint_and_resume_together(tmp_path, alone):
-    for steps in (10, 20):
+    for steps, found in ((10, by_hand), (20, by_slurm)):
         port = free_port()
-        pair = [
-            train(
-                tmp_path, 1, f"--coordinator=127.0.0.1:{port}", "--processes=2", f"--process={p}",
-                f"--config.steps={steps}", "--allow_config_change",
-            )
-            for p in range(2)
-        ]  # fmt: skip
-        for process in pair:
-            finish(process)
+        pair = []
+        for p in range(2):
+            flags, variables = found(port, p)
+            more = [*flags, f"--config.steps={steps}", "--allow_config_change"]
+            pair.append(train(tmp_path, 1, *more, **variables))
+        said = [finish(process) for process in pair]
+        assert (
+            f"2 processes are here; process 0 is at {'localhost' if steps > 10 else ''}" in said[0]
+        )
     runs = json.loads((tmp_path / "run.json").read_text())
     assert [run["first_step"] for run in runs] == [0, 10]
     np.testing.assert_allclose(metrics(tmp_path), alone, rtol=2e-4)

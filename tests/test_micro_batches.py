@@ -30,7 +30,7 @@ def of_places(key, params, memory, batch):
 
 
 def of_examples(key, params, memory, batch):
-    value, rest = of_places(key, params, memory, batch)
+    _, rest = of_places(key, params, memory, batch)
     each = jnp.tanh(batch["x"] * params["w"] - params["b"]) ** 2
     return jnp.mean(each), rest
 

@@ -48,6 +48,7 @@ TAKES: Mapping[str, tuple[str, ...]] = {
     "density": (),
     "text": TEXTS,
     "strings": (),
+    "none": ("tokenizer",),
 }
 """Which fields each kind of source takes, of those that are not for all."""
 
@@ -60,7 +61,7 @@ class Data:
       source: digits | density:NAME | table:NAME | series:PATH | clip:PATH | tfds:NAME |
         folder:PATH | array:PATH | parquet:PATH | text:PATH | captions:digits | captions:tfds:NAME |
         strings:NAME:SYMBOLS. A series and a clip are one example each; of captions, `resize` is the
-        side of a digit, half that of a scene.
+        side of a digit, half that of a scene. Weights that were imported have the source none.
       batch_size: examples in a step, over all devices and processes.
       scale: range of pixel values: unit [0, 1], symmetric [-1, 1], raw (0 to the highest level).
       crop: cuts the square in the middle out of images, before they are resized.

@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax_zoo.contract import ConfigError, DataError
+from genjax_zoo.contract import ConfigError, DataError, Space
 from genjax_zoo.data import (
     arrays,
     captions,
@@ -35,6 +35,7 @@ from genjax_zoo.data.densities import DENSITIES
 from genjax_zoo.data.files.tree import counted
 from genjax_zoo.data.source import NEW, Own, Source
 from genjax_zoo.data.text import sources as texts
+from genjax_zoo.data.text.tokenizer import Tokenizer
 from genjax_zoo.typed import choose
 
 HELD_OUT_DRAWS = 10_000
@@ -75,8 +76,9 @@ def open_source(data: Data, seed: int, data_dir: str | None = None, own: Own = N
             data, seed, open_source(captions.of_digits(data), seed, data_dir)
         ),
         "strings": lambda: strings.opened(name, data.length, data.batch_size),
+        "none": _none,
     }
-    if kind not in openers or bool(name) != (kind != "digits"):
+    if kind not in openers or bool(name) != (kind not in ("digits", "none")):
         raise ConfigError(f"config.data.source={data.source!r} is none of {KINDS}.{_hint(data)}")
     source = openers[kind]()
     source = source._replace(name=name if kind in ("tfds", "density", "table") else data.source)
@@ -87,6 +89,36 @@ def open_source(data: Data, seed: int, data_dir: str | None = None, own: Own = N
             "for all of them at once, or to less."
         )
     return source
+
+
+def nothing(spaces: Mapping[str, Space], tokenizer: Tokenizer | None) -> Source:
+    """The source of a run that has learnt nothing here: its weights came without their data.
+
+    Args:
+      spaces: what it would learn from.
+      tokenizer: that its texts are read by.
+    """
+    nobody = np.zeros((0, 0), np.int32)
+    return Source(
+        resident=(),
+        feed=lambda step, rows: nobody,
+        batch=lambda key, resident, feed: {},
+        held_out=lambda key, first, last: {},
+        held_out_split="none",
+        held_out_size=0,
+        size=0,
+        preprocessing="none",
+        spaces=spaces,
+        tokenizer=tokenizer,
+        name="none",
+    )
+
+
+def _none() -> Source:
+    raise DataError(
+        "config.data.source=none: these weights came without data to learn from or to measure on; "
+        "name some, such as --config.data.source=text:PATH."
+    )
 
 
 def _hint(data: Data) -> str:

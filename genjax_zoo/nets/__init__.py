@@ -19,6 +19,7 @@ from genjax_zoo.nets.image import StatefulNet, conv_decoder, conv_encoder, image
 from genjax_zoo.nets.net import ACTIVATIONS, Net, batched
 from genjax_zoo.nets.norm import batch_norm, group_norm
 from genjax_zoo.nets.players import NETWORKS, Network, discriminator, generator
+from genjax_zoo.nets.recurrent import Masks, Recurrent, recurrent
 from genjax_zoo.nets.resample import upsample, upsample_conv
 from genjax_zoo.nets.text import Text, text_encoder, with_text_encoder
 
@@ -28,8 +29,10 @@ __all__ = [
     "NETWORKS",
     "AutoEncoder",
     "Denoiser",
+    "Masks",
     "Net",
     "Network",
+    "Recurrent",
     "StatefulNet",
     "Text",
     "batch_norm",
@@ -52,6 +55,7 @@ __all__ = [
     "mlp",
     "pixelcnn",
     "progressive",
+    "recurrent",
     "text_encoder",
     "upsample",
     "upsample_conv",

@@ -104,6 +104,7 @@ def set_up(
     else:
         layout = sharding.lay_out(Devices())
     source = open_source(run.data, run.seed, data_dir, own)
+    check_tokenizers(source, begun.origins, run)
     root = jax.random.key(run.seed)
     example = example_batch(source, root, run.data.batch_size)
     check_spaces(model, source, example, run)
@@ -150,6 +151,19 @@ def example_batch(source: Source, root: jax.Array, batch_size: int) -> Batch:
     feed = source.feed(0, slice(0, batch_size))
     batch = source.batch(own, source.resident, feed)
     return jax.tree.map(np.asarray, batch)
+
+
+def check_tokenizers(source: Source, origins: Mapping[str, Origin], run: Run) -> None:
+    """Raises ConfigError where a run reads texts by another tokenizer than what it begins from."""
+    own = source.tokenizer
+    for name, origin in origins.items():
+        if own and origin.tokenizer and origin.tokenizer != own.sha256:
+            raise ConfigError(
+                f"{name} begins from {origin.workdir}, which learnt by another tokenizer "
+                f"({origin.tokenizer[:12]}) than {run.data.tokenizer} here ({own.sha256[:12]}), so "
+                "that its symbols mean something else; set "
+                f"--config.data.tokenizer={origin.workdir}/tokenizer."
+            )
 
 
 def check_spaces(model: Model, source: Source, batch: Batch, run: Run) -> None:

@@ -142,7 +142,8 @@ def _sources(setup: Setup, workdir: Workdir, first: int) -> Iterator[str]:
     if first:
         yield f"going on from step {first} in {workdir.root}"
     for name, origin in setup.begun.origins.items() if not first else ():
-        yield f"{name} begins from {origin.workdir}, step {origin.step}"
+        step = "" if origin.files else f", step {origin.step}"
+        yield f"{name} begins from {origin.workdir}{step}"
     yield summary.line(setup.source)
     yield from left_whole(setup.layout.rules, setup.like, setup.run.devices.min_split)
 

@@ -84,13 +84,14 @@ def look_of(setup: Setup) -> Look:
 def describe(setup: Setup, workdir: Workdir) -> None:
     """example.json: what a state is made for, so that sampling needs no data; and some of these,
     for its pictures."""
-    size = sum(array.nbytes for array in setup.example.values()) / setup.run.data.batch_size
-    some = max(1, min(setup.run.samples, int(DATA_BYTES / max(size, 1))))
     learnt = jax.eval_shape(eval_params, setup.like)
-    packed = io.BytesIO()
-    kept: dict[str, Any] = {name: a[:some] for name, a in setup.example.items()}
-    np.savez_compressed(packed, **kept)
-    files.write(workdir.data, packed.getvalue())
+    if setup.source.size != 0:
+        size = sum(array.nbytes for array in setup.example.values()) / setup.run.data.batch_size
+        some = max(1, min(setup.run.samples, int(DATA_BYTES / max(size, 1))))
+        packed = io.BytesIO()
+        kept: dict[str, Any] = {name: a[:some] for name, a in setup.example.items()}
+        np.savez_compressed(packed, **kept)
+        files.write(workdir.data, packed.getvalue())
     about = {
         "arrays": {name: [str(a.dtype), list(a.shape)] for name, a in setup.example.items()},
         "interval": list(setup.source.interval),

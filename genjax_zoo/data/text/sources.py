@@ -137,6 +137,8 @@ def said(
     if "unknown" in tokenizer.specials:
         each = [int(of.counts[tokenizer.specials["unknown"]]) for of in (train, held_out)]
         notes += [f"{each[0]}+{each[1]} of them are unknown"] if any(each) else []
+    if tokenizer.name.startswith("bpe:") and tokenizer.name != f"bpe:{tokenizer.size}":
+        notes.append(f"{tokenizer.name} found {tokenizer.size} symbols to make, and no more")
     lost = losses(tokenizer)
     notes += [f"the tokenizer does not give back {', '.join(lost)}"] if lost else []
     return notes

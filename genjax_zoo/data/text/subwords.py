@@ -18,6 +18,8 @@ import numpy as np
 from genjax_zoo.contract import DataError
 from genjax_zoo.data.text.tokenizer import Tokenizer, checked, never_seen, utf8
 
+JSON, MODEL = "tokenizer.json", "tokenizer.model"
+"""What the two kinds of files are called on the hub."""
 END = "<|endoftext|>"
 """The end of a text, as GPT-2 spells it."""
 ROLES = {"begin": "bos", "end": "eos", "pad": "pad", "unknown": "unk"}
@@ -72,14 +74,14 @@ def trained(texts: Iterable[str], size: int) -> Tokenizer:
     )
     made.train_from_iterator(texts, trainer)
     content = made.to_str().encode()
-    return of_json({"tokenizer.json": content}, pathlib.Path("tokenizer.json"), f"bpe:{size}")
+    return of_json({JSON: content}, pathlib.Path(JSON), f"bpe:{size}")
 
 
 def of_json(files: Mapping[str, bytes], path: pathlib.Path, name: str = "") -> Tokenizer:
     """The tokenizer of a tokenizer.json.
 
     Args:
-      files: the bytes of it, and of what lies beside it (tokenizers.BESIDE).
+      files: the bytes of it, called JSON, and of what lies beside it (tokenizers.BESIDE).
       path: of the first, for messages.
       name: what it is called; its file's name if none is said.
 
@@ -88,7 +90,7 @@ def of_json(files: Mapping[str, bytes], path: pathlib.Path, name: str = "") -> T
     hf = _hugging_face()
     about = _about(files, path)
     try:
-        raw = json.loads(files[path.name])
+        raw = json.loads(files[JSON])
         added = raw["added_tokens"]
         marks = {token["content"] for token in added if token["special"]}
         # What a template of chats writes marks a turn, whether the file calls it special or not.
@@ -225,7 +227,7 @@ def of_sentencepiece(files: Mapping[str, bytes], path: pathlib.Path) -> Tokenize
     """The tokenizer of a SentencePiece model.
 
     Args:
-      files: its bytes, and those of what lies beside it (tokenizers.BESIDE).
+      files: its bytes, called MODEL, and those of what lies beside it (tokenizers.BESIDE).
       path: of the first.
 
     Raises DataError where it is none.
@@ -233,7 +235,7 @@ def of_sentencepiece(files: Mapping[str, bytes], path: pathlib.Path) -> Tokenize
     sentencepiece = _sentencepiece()
     about = _about(files, path)
     try:
-        model = sentencepiece.SentencePieceProcessor(model_proto=files[path.name])
+        model = sentencepiece.SentencePieceProcessor(model_proto=files[MODEL])
         size = model.get_piece_size()
     except Exception as error:
         raise DataError(

@@ -174,6 +174,7 @@ def never_seen(who: str, what: Iterable[str]) -> DataError:
 
 
 PROBES = {
+    "a first word, which gets a space": "a",
     "a space at the start": " a",
     "two spaces in a row": "a  a",
     "line breaks": "a\na",

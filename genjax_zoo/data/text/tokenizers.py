@@ -23,7 +23,7 @@ from genjax_zoo.data.text.tokenizer import Tokenizer as Tokenizer
 SMALLEST_BPE = BYTES + 1
 """All bytes, and the end of a text."""
 KINDS = "characters, bytes, bpe:SIZE, or the path of a tokenizer.json, of its folder or of a .model"
-FILES = (*OWN.values(), "tokenizer.json", "tokenizer.model")
+FILES = (*OWN.values(), subwords.JSON, subwords.MODEL)
 """What a folder may hold that is a tokenizer, the first that is there."""
 BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jinja")
 """What may lie beside it, and says which tokens are special, and how a chat is written."""
@@ -122,7 +122,8 @@ def read(path: str | pathlib.Path) -> Tokenizer:
                 )
         else:
             main = where
-        files = {main.name: main.read_bytes()}
+        # However it was called, it is kept under the name by which a folder is read.
+        files = {{".json": subwords.JSON}.get(main.suffix, subwords.MODEL): main.read_bytes()}
         beside = (main.parent / name for name in BESIDE if main.name in FILES[2:])
         files |= {each.name: each.read_bytes() for each in beside if each.is_file()}
     except OSError as error:

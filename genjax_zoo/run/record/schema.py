@@ -52,8 +52,10 @@ ORIGIN: Any = {
     "sha256": str,
     "config": OBJECT,
     "arrays": ARRAYS,
+    "files?": {str: str},
 }
 BEGUN: Any = {str: ORIGIN}
+ORIGIN["tokenizer?"] = str
 # What a run began from may have been begun itself.
 ORIGIN["begun?"] = BEGUN
 
