@@ -37,6 +37,7 @@ from genjax_zoo.contract import (
     Model,
     categorical,
 )
+from genjax_zoo.learn.micro_batches import Mean
 from genjax_zoo.learn.state import TrainState, eval_params, of_params
 from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.probability.given import check_count, part_of, prompt, read_given
@@ -163,10 +164,12 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         """Nats a predicted symbol: a sum over the batch by how many there are."""
         asked = read(batch)
         each, info = nats(key, params, asked)
-        value = jnp.sum(each) / jnp.maximum(jnp.sum(asked.told), 1)
+        count = jnp.sum(asked.told)
+        value = Mean(jnp.sum(each), count)
         if not config.experts:
             return value, (memory, info)
-        return value + config.balance * info["balance"], (memory, {"nats_per_token": value, **info})
+        total = value.total + count * config.balance * info["balance"]
+        return Mean(total, count), (memory, {"nats_per_token": value.value, **info})
 
     # --------------------------------------------------------------------------------- the numbers
 

@@ -22,6 +22,7 @@ from genjax_zoo.contract import Array, Key
 from genjax_zoo.nets import experts, linear, positions
 from genjax_zoo.nets.architecture import Decoder, Params, Tensor, tensors
 from genjax_zoo.nets.attention import attend
+from genjax_zoo.nets.axes import constrain
 from genjax_zoo.nets.linear import product
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -30,6 +31,10 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": jax.nn.silu,
     "relu": jax.nn.relu,
 }
+
+
+OF_HIDDEN = ("batch", "length", "hidden")
+"""What the axes of h count (nets/axes.py)."""
 
 
 class Cache(NamedTuple):
@@ -112,6 +117,8 @@ def network(config: Decoder) -> Network:
     def attention(p: Params, a: Array, places: Array, look: Callable[..., Array]) -> Array:
         """a [B, S, D] at places [B, S] -> [B, S, D]; look: (q, k, v) -> what q sees."""
         q, k, v = (dense(p[name], a).swapaxes(1, 2) for name in ("query", "key", "value"))
+        q = constrain(q, ("batch", "heads", "length", "head_width"))
+        k, v = (constrain(each, ("batch", "key_heads", "length", "head_width")) for each in (k, v))
         if c.position == "rotary":
             q, k = (positions.rotate(each, places, radians, c.rotary_layout) for each in (q, k))
         return dense(p["out"], look(q, k, v).swapaxes(1, 2), axes=2)
@@ -124,7 +131,8 @@ def network(config: Decoder) -> Network:
         """a [B, S, D] -> ([B, S, D], what experts say of it)."""
         if not c.experts:
             own = p["mlp"]
-            return dense(own["down"], inner(lambda name: dense(own[name], a))), {}
+            made = constrain(inner(lambda name: dense(own[name], a)), ("batch", "length", "inner"))
+            return dense(own["down"], made), {}
         own = p["experts"]
         each = lambda x, name: jnp.matmul(x, own[name]["kernel"].astype(x.dtype))
         routed = experts.route(
@@ -153,15 +161,17 @@ def network(config: Decoder) -> Network:
         b = norm(p["mlp_norm"], h) if c.norms == 2 else a
         made, info = mlp(p, b, key is not None, counted)
         h = h + drop(made, second)
-        return (h + seen if c.parallel else h), info
+        return constrain(h + seen if c.parallel else h, OF_HIDDEN), info
 
     # --------------------------------------------------------------------------- the whole of it
 
     def embed(params: Params, x: Array, places: Array) -> Array:
-        h = params["embedding"]["kernel"][x]
+        # Each device looks up its own examples in whole rows, not all of them in its part of each.
+        row_of = lambda name, kernel: constrain(kernel, (name, None))
+        h = row_of("vocabulary", params["embedding"]["kernel"])[x]
         if c.position == "learnt":
-            h = h + params["positions"]["kernel"][places]
-        return h.astype(dtype)
+            h = h + row_of("positions", params["positions"]["kernel"])[places]
+        return constrain(h.astype(dtype), OF_HIDDEN)
 
     def hidden(
         params: Params, x: Array, document: Array | None = None, key: Key | None = None
