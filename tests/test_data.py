@@ -357,19 +357,19 @@ def test_a_text_is_windows_that_start_anywhere(tmp_path):
     assert source.size == 900 - 20 + 1
     held = spell(source.held_out(jax.random.key(0), 0, 5)["x"])
     assert source.held_out_size == 5 and "".join(held) == text[900:]
-    assert source.symbols["x"] == tuple(letters) and source.notes == ("900+100 characters",)
+    assert source.tokenizer.pieces == tuple(letters) and source.notes == (
+        f"{len(text.encode())} bytes, 900+100 characters",
+    )
     # A mark of the order of bytes is no character, and what training never shows is said.
     (tmp_path / "b.txt").write_text("\ufeff" + "ab" * 45 + "cab" * 3, encoding="utf-8")
     marked = open_source(Data(source=f"text:{tmp_path}/b.txt", length=5, batch_size=2), 0)
-    assert marked.symbols["x"] == ("a", "b", "c")
+    assert marked.tokenizer.pieces == ("a", "b", "c")
     assert "1 symbols are held out alone" in marked.notes
 
 
 def test_texts_that_give_no_data_say_why(tmp_path):
     with pytest.raises(DataError, match="cannot be read: No such file"):
         open_source(Data(source=f"text:{tmp_path}/none.txt"), 0)
-    with pytest.raises(DataError, match="cannot be read: Is a directory"):
-        open_source(Data(source=f"text:{tmp_path}"), 0)
     (tmp_path / "latin.txt").write_bytes("déjà vu".encode("latin-1"))
     with pytest.raises(DataError, match="is not UTF-8"):
         open_source(Data(source=f"text:{tmp_path}/latin.txt"), 0)

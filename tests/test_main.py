@@ -18,9 +18,9 @@ from absl import flags
 from PIL import Image
 
 import genjax_zoo
-from genjax_zoo.commands.configs import load, override, unjson
+from genjax_zoo.commands.configs import load, override, told_apart, unjson
 from genjax_zoo.commands.flags import COMMANDS, FLAGS, integer, parse, usage
-from genjax_zoo.commands.sample import given, told_apart
+from genjax_zoo.commands.sample import given
 from genjax_zoo.contract import ConfigError, ZooError
 from genjax_zoo.main import main
 from genjax_zoo.measure import extractors

@@ -15,6 +15,7 @@ from genjax_zoo.data.config import is_read
 from genjax_zoo.measure.results import describe
 from genjax_zoo.run import begin, config, train
 from genjax_zoo.run.devices import cluster
+from genjax_zoo.run.record import tokenizer
 from genjax_zoo.run.record.progress import log
 from genjax_zoo.run.setup import set_up
 
@@ -35,7 +36,7 @@ def run(call: Call) -> None:
     begun = begin.read(call.flags.begin, own_run, workdir)
     if is_read(own_run.data.source) and jax.process_index() == 0:
         log(f"data: reading {own_run.data.source}")
-    setup = set_up(own_run, data_dir, begun=begun)
+    setup = set_up(own_run, data_dir, begun=begun, own=tokenizer.own(workdir))
     workdir.create()
     workdir.claim(fields.to_dict(), call.flags.allow_config_change)
     workdir.claim_data(summary.record(setup.source), call.flags.allow_config_change)

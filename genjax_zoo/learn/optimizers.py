@@ -98,11 +98,11 @@ def make(config: Config, steps: int) -> Optimizer:
 
 
 def kernels(params: Any) -> Any:
-    """Which leaves of a tree are called "kernel": a tree of bool.
+    """Which leaves of a tree are called "kernel", or adapt one (nets.lora): a tree of bool.
 
     It goes by the name, for a bias of stacked layers has as many axes as a matrix.
     """
-    called = lambda path, _: path[-1] == jax.tree_util.DictKey("kernel")
+    called = lambda path, _: jax.tree_util.DictKey("kernel") in path
     found = jax.tree_util.tree_map_with_path(called, params)
     if not any(jax.tree.leaves(found)):
         raise ConfigError(

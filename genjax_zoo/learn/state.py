@@ -17,6 +17,7 @@ import numpy as np
 from flax import struct
 
 from genjax_zoo.contract import Array, Batch, ConfigError, DataError, Key, State
+from genjax_zoo.nets import lora
 
 Params = Any
 Memory = Any
@@ -92,18 +93,25 @@ def average_update(average: Average | None, params: Params, decay: float) -> Ave
 def eval_params(state: State) -> Params:
     """The parameters to sample, measure and begin with: the debiased average where one is kept.
 
-    Of stages, those of each, in a tuple.
+    Of stages, those of each, in a tuple; of adapters, the whole that they are a part of.
     """
     if isinstance(state, Staged):
         return tuple(eval_params(stage) for stage in state.states)
     if state.average is None:
-        return state.params
+        return whole(state.params, state.memory)
     weight = state.average.weight
-    return jax.tree.map(
+    learnt = jax.tree.map(
         lambda total, now: jnp.where(weight > 0, total / jnp.maximum(weight, 1e-12), now),
         state.average.total,
         state.params,
     )
+    return whole(learnt, state.memory)
+
+
+def whole(params: Params, memory: Memory) -> Params:
+    """What a network is applied to: `params`, or the base in the memory which they adapt."""
+    base = getattr(memory, "base", None)
+    return lora.merged(base.params, params, base.alpha) if isinstance(base, lora.Base) else params
 
 
 def of_params(fn: Callable[..., Any]) -> Callable[..., Any]:

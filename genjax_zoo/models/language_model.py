@@ -38,9 +38,10 @@ from genjax_zoo.contract import (
     categorical,
 )
 from genjax_zoo.learn.micro_batches import Mean
-from genjax_zoo.learn.state import TrainState, eval_params, of_params
+from genjax_zoo.learn.state import TrainState, adopt, eval_params, of_params, whole
 from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.probability.given import check_count, part_of, prompt, read_given
+from genjax_zoo.nets import lora
 from genjax_zoo.nets.architecture import Decoder, Params
 from genjax_zoo.nets.decoder import AXES, Cache, first_of, network, rewind
 from genjax_zoo.nets.linear import cross_entropy
@@ -59,12 +60,18 @@ class Config(Decoder):
       balance: the weight of the balancing loss of experts (nets.experts.Routed), in the mean over
         layers.
       average: decay of the moving average of the parameters; 0 keeps none.
+      lora_rank: r > 0 learns low-rank adapters of matrices (nets.lora) that stay as they are.
+      lora_alpha: α, by which they are scaled: α / r.
+      lora_where: a pattern found in the paths of the matrices that are adapted.
     """
 
     begin: int = number(-1, least=-1)
     end: int = number(-1, least=-1)
     balance: float = number(0.01, least=0)
     average: float = number(0.0, least=0, below=1)
+    lora_rank: int = number(0, least=0)
+    lora_alpha: float = number(16.0, above=0)
+    lora_where: str = "attention/(query|value)"
 
     def __post_init__(self):
         super().__post_init__()
@@ -87,9 +94,11 @@ class Memory:
 
     Attributes:
       length: L, how many symbols a row has, and a sample.
+      base: the weights, where adapters of them are what is learnt.
     """
 
     length: int = struct.field(pytree_node=False)
+    base: lora.Base | None = None
 
 
 class Read(NamedTuple):
@@ -116,7 +125,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     """A language model that follows the gradient of its likelihood."""
     V, net = config.vocabulary, network(config)
 
-    def init(key: Key, batch: Batch) -> tuple[Params, Memory]:
+    def init(key: Key, batch: Batch, weights: Params | None = None) -> tuple[Params, Memory]:
         x = batch["x"]
         if x.ndim != 2 or not jnp.issubdtype(x.dtype, jnp.integer):
             raise ConfigError(
@@ -124,7 +133,17 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
                 "choose data of symbols, such as text:PATH."
             )
         check_length(x, ConfigError)
-        return net.init(key), Memory(x.shape[1])
+        params, length = adopt(net.init(key), weights, "weights"), x.shape[1]
+        if not config.lora_rank:
+            return params, Memory(length)
+        if weights is None:
+            raise ConfigError(
+                "language_model: low-rank adapters are of weights that are there already; add "
+                "--begin=weights=WORKDIR or --begin=weights=hf:DIR, or set lora_rank=0."
+            )
+        own = jax.random.fold_in(key, 1)
+        adapters = lora.adapters(own, params, config.lora_rank, config.lora_where)
+        return adapters, Memory(length, lora.Base(params, config.lora_alpha))
 
     def check_length(x: Array, error: type[Exception]) -> None:
         if x.shape[1] > config.longest:
@@ -163,7 +182,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     def loss(key: Key, params: Params, memory: Memory, batch: Batch):
         """Nats a predicted symbol: a sum over the batch by how many there are."""
         asked = read(batch)
-        each, info = nats(key, params, asked)
+        each, info = nats(key, whole(params, memory), asked)
         count = jnp.sum(asked.told)
         value = Mean(jnp.sum(each), count)
         if not config.experts:
@@ -235,6 +254,6 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         },
         spaces={"x": categorical(V)},
         autoregression=Autoregression(
-            *(start, extend, rewind, AXES), context=lambda state: config.longest
+            *(start, extend, rewind, AXES), lambda state: config.longest, config.begin
         ),
     )

@@ -245,5 +245,29 @@ def tensors(config: Decoder) -> dict[str, Any]:
 
 def size(config: Decoder) -> int:
     """How many numbers are learnt; nothing is allocated."""
-    leaves = jax.tree.leaves(tensors(config), is_leaf=lambda leaf: isinstance(leaf, Tensor))
+    return _count(tensors(config))
+
+
+def _count(table: dict[str, Any]) -> int:
+    leaves = jax.tree.leaves(table, is_leaf=lambda leaf: isinstance(leaf, Tensor))
     return sum(math.prod(leaf.shape) for leaf in leaves)
+
+
+def bytes_a_token(config: Decoder) -> int:
+    """What a cache keeps of each symbol: keys and values of every layer, of what is computed."""
+    c = config
+    return 2 * jnp.dtype(c.dtype).itemsize * c.layers * c.of_keys * c.of_head
+
+
+def operations_a_token(config: Decoder, length: int) -> int:
+    """Additions and multiplications of a training step for each symbol of rows of `length`.
+
+    6 N + 12 L h W T (Chowdhery et al. 2022, appendix B): two for each parameter forward and four
+    backward, and attention's two products, of which a causal one could leave out half. Of experts
+    those count that read a symbol.
+    """
+    c, idle = config, 0
+    if c.experts:
+        of_all = _count({**tensors(c)["blocks"]["experts"], "router": {}})
+        idle = of_all * (c.experts - c.experts_per_token) // c.experts
+    return 6 * (size(c) - idle) + 12 * c.layers * c.heads * c.of_head * length

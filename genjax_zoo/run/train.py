@@ -19,7 +19,7 @@ from genjax_zoo.measure.results import Result
 from genjax_zoo.run import replay, trained
 from genjax_zoo.run.devices.sharding import left_whole
 from genjax_zoo.run.observers import Line, Measurements, Samples, lines, saves, training
-from genjax_zoo.run.record import provenance, recipe, results
+from genjax_zoo.run.record import provenance, recipe, results, tokenizer
 from genjax_zoo.run.record.checkpoint import barrier
 from genjax_zoo.run.record.journal import Journal
 from genjax_zoo.run.record.progress import Measuring, Progress, log
@@ -70,6 +70,7 @@ def train(
             if config is not None:
                 workdir.write_config(config)
             trained.describe(setup, workdir)
+            tokenizer.keep(workdir, setup.source.tokenizer)
             entry = provenance.start(first, data_dir, setup.begun.origins)
             data = entry["data"] = summary.record(setup.source)
             entry["recipe"] = recipe.keep(workdir.root, config) if config is not None else None
@@ -141,7 +142,8 @@ def _sources(setup: Setup, workdir: Workdir, first: int) -> Iterator[str]:
     if first:
         yield f"going on from step {first} in {workdir.root}"
     for name, origin in setup.begun.origins.items() if not first else ():
-        yield f"{name} begins from {origin.workdir}, step {origin.step}"
+        step = "" if origin.files else f", step {origin.step}"
+        yield f"{name} begins from {origin.workdir}{step}"
     yield summary.line(setup.source)
     yield from left_whole(setup.layout.rules, setup.like, setup.run.devices.min_split)
 
