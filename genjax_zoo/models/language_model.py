@@ -24,6 +24,7 @@ from flax import struct
 
 from genjax_zoo import typed
 from genjax_zoo.contract import (
+    BINARY,
     COUNTS,
     NOTHING,
     Array,
@@ -183,12 +184,12 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         """Nats a predicted symbol: a sum over the batch by how many there are."""
         asked = read(batch)
         each, info = nats(key, whole(params, memory), asked)
-        count = jnp.sum(asked.told)
-        value = Mean(jnp.sum(each), count)
+        nats_per_token = Mean(jnp.sum(each), jnp.sum(asked.told))
         if not config.experts:
-            return value, (memory, info)
-        total = value.total + count * config.balance * info["balance"]
-        return Mean(total, count), (memory, {"nats_per_token": value.value, **info})
+            return nats_per_token, (memory, info)
+        total, weight = nats_per_token
+        balanced = Mean(total + weight * config.balance * info["balance"], weight)
+        return balanced, (memory, {"nats_per_token": nats_per_token.value, **info})
 
     # --------------------------------------------------------------------------------- the numbers
 
@@ -252,7 +253,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
                 per=count,
             )
         },
-        spaces={"x": categorical(V)},
+        spaces={"x": categorical(V), "document": categorical(), "loss_mask": BINARY},
         autoregression=Autoregression(
             *(start, extend, rewind, AXES), lambda state: config.longest, config.begin
         ),

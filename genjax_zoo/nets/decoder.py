@@ -33,8 +33,8 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-OF_HIDDEN = ("batch", "length", "hidden")
-"""What the axes of h count (nets/axes.py)."""
+HIDDEN = ("batch", "length", "hidden")
+"""What the axes of h count."""
 
 
 class Cache(NamedTuple):
@@ -117,10 +117,10 @@ def network(config: Decoder) -> Network:
     def attention(p: Params, a: Array, places: Array, look: Callable[..., Array]) -> Array:
         """a [B, S, D] at places [B, S] -> [B, S, D]; look: (q, k, v) -> what q sees."""
         q, k, v = (dense(p[name], a).swapaxes(1, 2) for name in ("query", "key", "value"))
-        q = constrain(q, ("batch", "heads", "length", "head_width"))
-        k, v = (constrain(each, ("batch", "key_heads", "length", "head_width")) for each in (k, v))
         if c.position == "rotary":
             q, k = (positions.rotate(each, places, radians, c.rotary_layout) for each in (q, k))
+        q = constrain(q, ("batch", "heads", "length", "head_width"))
+        k, v = (constrain(each, ("batch", "key_heads", "length", "head_width")) for each in (k, v))
         return dense(p["out"], look(q, k, v).swapaxes(1, 2), axes=2)
 
     def inner(up: Callable[[str], Array]) -> Array:
@@ -131,8 +131,8 @@ def network(config: Decoder) -> Network:
         """a [B, S, D] -> ([B, S, D], what experts say of it)."""
         if not c.experts:
             own = p["mlp"]
-            made = constrain(inner(lambda name: dense(own[name], a)), ("batch", "length", "inner"))
-            return dense(own["down"], made), {}
+            made = inner(lambda name: dense(own[name], a))
+            return dense(own["down"], constrain(made, ("batch", "length", "inner"))), {}
         own = p["experts"]
         each = lambda x, name: jnp.matmul(x, own[name]["kernel"].astype(x.dtype))
         routed = experts.route(
@@ -161,7 +161,7 @@ def network(config: Decoder) -> Network:
         b = norm(p["mlp_norm"], h) if c.norms == 2 else a
         made, info = mlp(p, b, key is not None, counted)
         h = h + drop(made, second)
-        return constrain(h + seen if c.parallel else h, OF_HIDDEN), info
+        return constrain(h + seen if c.parallel else h, HIDDEN), info
 
     # --------------------------------------------------------------------------- the whole of it
 
@@ -171,7 +171,7 @@ def network(config: Decoder) -> Network:
         h = row_of("vocabulary", params["embedding"]["kernel"])[x]
         if c.position == "learnt":
             h = h + row_of("positions", params["positions"]["kernel"])[places]
-        return constrain(h.astype(dtype), OF_HIDDEN)
+        return constrain(h.astype(dtype), HIDDEN)
 
     def hidden(
         params: Params, x: Array, document: Array | None = None, key: Key | None = None
@@ -208,6 +208,8 @@ def network(config: Decoder) -> Network:
     def head(params: Params, h: Array) -> Array:
         kernel = params["embedding"]["kernel"].T if c.tied else params["head"]["kernel"]
         found = jnp.matmul(h, kernel.astype(h.dtype), preferred_element_type=jnp.float32)
+        if found.ndim == 3:
+            found = constrain(found, ("batch", "length", "vocabulary"))
         return found[..., : c.vocabulary]
 
     def logits(
