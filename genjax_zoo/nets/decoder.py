@@ -166,9 +166,11 @@ def network(config: Decoder) -> Network:
     # --------------------------------------------------------------------------- the whole of it
 
     def embed(params: Params, x: Array, places: Array) -> Array:
-        h = params["embedding"]["kernel"][x]
+        # Each device looks up its own examples in whole rows, not all of them in its part of each.
+        row_of = lambda name, kernel: constrain(kernel, (name, None))
+        h = row_of("vocabulary", params["embedding"]["kernel"])[x]
         if c.position == "learnt":
-            h = h + params["positions"]["kernel"][places]
+            h = h + row_of("positions", params["positions"]["kernel"])[places]
         return constrain(h.astype(dtype), HIDDEN)
 
     def hidden(
