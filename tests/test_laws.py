@@ -100,6 +100,7 @@ ALIKE = {
     "gaussian_mixture:wine": "gaussian_mixture:toy",
     "linear_dynamical_system:texture": "linear_dynamical_system:digits",
     "markov_chain:digits_additive": "markov_chain:digits",
+    "markov_chain:digits_sparse": "markov_chain:digits",
     "naive_bayes:toy": "naive_bayes:digits",
     "rbm:digits_cd": "rbm:digits",
     "rbm:digits_tempering": "rbm:digits",
