@@ -37,6 +37,11 @@ NOTHING: Batch = types.MappingProxyType({})
 """Where nothing is given."""
 MEAN = "mean"
 """What a batch of samples may hold beside `x`, to be looked at: see `Sample`."""
+PACKED = ("document", "loss_mask")
+"""What stands beside an `x` [B, L] in which several texts are packed: the `document` that each
+symbol is of (int32 from 1 on; 0 is padding, neither read nor predicted), and its `loss_mask`, 1
+where it counts. A model that reads them names them in its `spaces`, and learns from data without
+them too; one that does not is refused packed data, of which it would make one text."""
 State = Any
 """One named, documented pytree per model."""
 
@@ -415,14 +420,18 @@ class Autoregression(NamedTuple):
         little for that, such as a sum of what was read or a window of it.
       axes: which axis of each leaf of a cache is that of the n strings, told as jax.vmap's in_axes
         are: an integer for all leaves, or a tree of the cache's upper part.
-      context: (state) -> how many symbols a string can have; None where there is no end.
+      longest: (state) -> how many symbols a string can have, of which the last need not be read;
+        None where there is no end.
+      begin: the symbol before each string that `start` has read by itself, and that is none of the
+        string; below 0 where there is none.
     """
 
     start: Start | Callable[..., tuple[Array, Any]]
     extend: Extend | Callable[..., tuple[Array, Any]]
     rewind: Rewind | Callable[..., Any] | None = None
     axes: Any = 0
-    context: Callable[[State], int] | None = None
+    longest: Callable[[State], int] | None = None
+    begin: int = -1
 
 
 class Model(NamedTuple):

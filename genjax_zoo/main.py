@@ -1,4 +1,4 @@
-"""The command line: genjax-zoo train | sample | evaluate | explore | list.
+"""The command line: genjax-zoo train | sample | chat | evaluate | explore | import | export | list.
 
 Floor 8. What a command does stands in commands/, a file each. Whatever is not needed to be ready
 for Ctrl-C is imported after that.
@@ -25,9 +25,9 @@ def main(argv: Sequence[str], prepare: Callable[[], None] = lambda: None) -> int
         the list touch no device.
     """
     from genjax_zoo.commands import failures
-    from genjax_zoo.commands.flags import parse, usage
+    from genjax_zoo.commands.flags import module_of, parse, usage
 
-    several = any(arg.lstrip("-").startswith("coordinator") for arg in argv)
+    several = any(arg.lstrip("-").startswith(("coordinator", "distributed")) for arg in argv)
     call = None
     try:
         call = parse(argv)
@@ -36,7 +36,7 @@ def main(argv: Sequence[str], prepare: Callable[[], None] = lambda: None) -> int
         else:
             if "workdir" in call.flags:
                 prepare()
-            command = importlib.import_module(f"genjax_zoo.commands.{call.command}")
+            command = importlib.import_module(module_of(call.command))
             ends_by_interrupt(False)
             command.run(call)
         failures.end_output()

@@ -26,12 +26,13 @@ COMMAND = [
 ]
 
 
-def train(folder, devices, *more):
+def train(folder, devices, *more, **variables):
     environment = os.environ | {
         "XLA_FLAGS": " ".join(
             [os.environ.get("XLA_FLAGS", ""), f"--xla_force_host_platform_device_count={devices}"]
         ),
         "JAX_PLATFORMS": "cpu",
+        **variables,
     }
     return subprocess.Popen(
         [*COMMAND, f"--workdir={folder}", *more],
@@ -76,18 +77,33 @@ def free_port():
         return s.getsockname()[1]
 
 
+def by_hand(port, process):
+    return [f"--coordinator=127.0.0.1:{port}", "--processes=2", f"--process={process}"], {}
+
+
+def by_slurm(port, process):
+    return ["--distributed=auto"], slurm(process) | {"JAX_COORDINATOR_PORT": str(port)}
+
+
+def slurm(process, nodes="localhost", count=1):
+    return {
+        "SLURM_JOB_ID": "7", "SLURM_STEP_NODELIST": nodes, "SLURM_STEP_NUM_NODES": str(count),
+        "SLURM_NTASKS": "2", "SLURM_PROCID": str(process), "SLURM_LOCALID": str(process),
+    }  # fmt: skip
+
+
 def test_two_processes_train_checkpoint_and_resume_together(tmp_path, alone):
-    for steps in (10, 20):
+    for steps, found in ((10, by_hand), (20, by_slurm)):
         port = free_port()
-        pair = [
-            train(
-                tmp_path, 1, f"--coordinator=127.0.0.1:{port}", "--processes=2", f"--process={p}",
-                f"--config.steps={steps}", "--allow_config_change",
-            )
-            for p in range(2)
-        ]  # fmt: skip
-        for process in pair:
-            finish(process)
+        pair = []
+        for p in range(2):
+            flags, variables = found(port, p)
+            more = [*flags, f"--config.steps={steps}", "--allow_config_change"]
+            pair.append(train(tmp_path, 1, *more, **variables))
+        said = [finish(process) for process in pair]
+        assert (
+            f"2 processes are here; process 0 is at {'localhost' if steps > 10 else ''}" in said[0]
+        )
     runs = json.loads((tmp_path / "run.json").read_text())
     assert [run["first_step"] for run in runs] == [0, 10]
     np.testing.assert_allclose(metrics(tmp_path), alone, rtol=2e-4)
@@ -133,8 +149,8 @@ def test_barrier_of_one_process_is_no_wait():
 
 
 def test_mesh_that_does_not_fit_says_so():
-    with pytest.raises(ConfigError, match=r"3 x 1 = 3 devices, but this run has 1"):
-        sharding.make_mesh(Devices(data=3), 6)
+    with pytest.raises(ConfigError, match=r"3 x 1 x 1 = 3 devices, but this run has 1"):
+        sharding.lay_out(Devices(data=3), 6)
     with pytest.raises(ConfigError, match="devices: fsdp should be at least 1, got 0"):
         Devices(fsdp=0)
     for data in (0, -2):
@@ -143,14 +159,14 @@ def test_mesh_that_does_not_fit_says_so():
 
 
 def test_state_rule_splits_the_longest_axis_that_divides():
-    mesh = jax.sharding.AbstractMesh((2, 4), sharding.BATCH_AXES)
+    rules = sharding.rules_of(Devices(), jax.sharding.AbstractMesh((2, 4, 1), sharding.MESH_AXES))
     shapes = {
         "wide": jax.ShapeDtypeStruct((30, 64), jnp.float32),
         "tall": jax.ShapeDtypeStruct((128, 64), jnp.float32),
         "odd": jax.ShapeDtypeStruct((33, 35), jnp.float32),
         "small": jax.ShapeDtypeStruct((8,), jnp.float32),
     }
-    specs = {k: tuple(v.spec) for k, v in sharding.of_state(mesh, shapes, 100).items()}
+    specs = {k: tuple(v.spec) for k, v in sharding.of_state(rules, shapes, 100).items()}
     assert specs == {"wide": (None, "fsdp"), "tall": ("fsdp",), "odd": (), "small": ()}
 
 

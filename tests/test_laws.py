@@ -98,6 +98,7 @@ ALIKE = {
     "gan:ring": "gan:toy",
     "gan:ring_pac2": "gan:toy",
     "gaussian_mixture:wine": "gaussian_mixture:toy",
+    "language_model:sticky_experts": "language_model:sticky_llama",
     "linear_dynamical_system:texture": "linear_dynamical_system:digits",
     "markov_chain:digits_additive": "markov_chain:digits",
     "markov_chain:digits_sparse": "markov_chain:digits",
@@ -836,7 +837,7 @@ def sharded_step(name: str) -> None:
     alone = jax.jit(model.step)(jax.random.key(2), state, batch)
     layout = sharding.lay_out(Devices(fsdp=2), run.data.batch_size)
     shapes = jax.eval_shape(model.init, jax.random.key(1), batch)
-    split = sharding.of_state(layout.mesh, shapes, min_split=64)
+    split = sharding.of_state(layout.rules, shapes, min_split=64)
     step = jax.jit(model.step, out_shardings=(split, layout.everywhere))
     placed = jax.device_put(state, split), jax.device_put(batch, layout.over_batch)
     shared = step(jax.random.key(2), *placed)

@@ -31,6 +31,7 @@ from genjax_zoo.contract import (
 )
 from genjax_zoo.data.source import feeds
 from genjax_zoo.data.sources import open_source
+from genjax_zoo.data.text.tokenizer import of_characters
 from genjax_zoo.learn.state import average_start, average_update, eval_params
 from genjax_zoo.learn.verbs import Stage, staged
 from genjax_zoo.measure import distances, modes, samples
@@ -771,10 +772,14 @@ def test_what_is_shown_of_a_batch():
     assert shown.drawn({"label": label, "a": flat, "b": images}) == "a"
     assert shown.drawn({"label": label}) is None
     text = np.array([[0, 1, 2], [2, 2, 0]])
-    symbols = {"x": ["a", "\n", "b"], "label": ["none"], "image": ["never"]}
-    assert shown.drawn({"x": text, "label": label}, symbols) is None
-    assert shown.drawn({"x": text, "image": images}, symbols) == "image"
-    assert shown.texts({"x": text, "label": label, "image": images}, symbols) == {
-        "x": ["a⏎b", "bba"]
-    }
-    assert shown.texts({"x": text}, {"x": ["", "one", "two"]}) == {"x": ["one two", "two two"]}
+    look = shown.Look({"x": ["a", "\n", "b"], "label": ["none"], "image": ["never"]})
+    assert shown.drawn({"x": text, "label": label}, look) is None
+    assert shown.drawn({"x": text, "image": images}, look) == "image"
+    assert shown.texts({"x": text, "label": label, "image": images}, look) == {"x": ["a⏎b", "bba"]}
+    words = shown.Look({"x": ["", "one", "two"]})
+    assert shown.texts({"x": text}, words) == {"x": ["one two", "two two"]}
+    # By its tokenizer, without what fills up a row; what says of x how it is packed is no picture.
+    packed = {"x": text, "document": np.array([[1, 1, 1], [1, 2, 0]]), "loss_mask": np.ones((2, 3))}
+    spelt = shown.Look(tokenizer=of_characters(["a", "b", "c"]))
+    assert shown.drawn(packed, spelt) is None
+    assert shown.texts(packed, spelt) == {"x": ["abc", "cc"]}

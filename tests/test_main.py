@@ -18,9 +18,9 @@ from absl import flags
 from PIL import Image
 
 import genjax_zoo
-from genjax_zoo.commands.configs import load, override, unjson
+from genjax_zoo.commands.configs import load, override, told_apart, unjson
 from genjax_zoo.commands.flags import COMMANDS, FLAGS, integer, parse, usage
-from genjax_zoo.commands.sample import given, told_apart
+from genjax_zoo.commands.sample import given
 from genjax_zoo.contract import ConfigError, ZooError
 from genjax_zoo.main import main
 from genjax_zoo.measure import extractors
@@ -504,6 +504,7 @@ def test_what_memory_cannot_hold_is_refused_before_it_is_made(trained, monkeypat
         (["sample", "--workdir=x", "--n=0"], "--n=0"),
         (["sample", "--workdir=x", "--n=many"], "--n=many"),
         (["train", "--workdir=x", "--process=1"], "all of --coordinator"),
+        (["train", "--workdir=x", "--distributed=auto", "--process=1"], "leave the one or the"),
         (["train", "--workdir=x", "--config=configs/vea.py"], "Did you mean 'configs/vae.py'?"),
         (["train", "--workdir=x", "--config=nowhere.py:a"], "unknown config file 'nowhere.py'"),
         (["train", "--workdir=x", "--config=toy.py:digit"], "Did you mean 'digits'? Known: digits"),

@@ -34,7 +34,9 @@ def declared(section: str, option: str) -> set[str]:
 CORE = declared("options", "install_requires")
 RUN = declared("options.extras_require", "run")
 PARQUET = declared("options.extras_require", "parquet")
-"""What one source of data needs, which says so where it is not there."""
+TEXT = declared("options.extras_require", "text")
+OWN = {"genjax_zoo.data.parquet": PARQUET, "genjax_zoo.data.text.subwords": TEXT}
+"""Where they are imported: one source of data, and some tokenizers, say so where they are not."""
 
 
 def brought(modules: dict[str, str]) -> dict[str, set[str]]:
@@ -52,8 +54,7 @@ def undeclared(modules: dict[str, str]) -> list[str]:
     for module, packages in brought(modules).items():
         below = module == "genjax_zoo" or module.startswith("genjax_zoo.models")
         below |= floor(module) < 4
-        own = PARQUET if module == "genjax_zoo.data.parquet" else set()
-        packages -= CORE | own | (set() if below else RUN)
+        packages -= CORE | OWN.get(module, set()) | (set() if below else RUN)
         found += [f"{module} imports {package}" for package in packages]
     return sorted(found)
 
@@ -65,7 +66,8 @@ def test_everything_imported_is_declared():
 def test_everything_declared_is_imported():
     everywhere = set().union(*brought(sources()).values())
     # tensorflow-datasets imports importlib_resources and does not declare it.
-    assert (CORE | RUN | PARQUET) - everywhere == {"importlib_resources"}
+    everything = CORE | RUN | PARQUET | TEXT
+    assert everything - everywhere == {"importlib_resources"}
 
 
 @pytest.mark.parametrize(

@@ -97,7 +97,7 @@ def test_a_column_of_text_is_written_end_to_end(tmp_path):
     write(tmp_path / "train.parquet", text=["abc" * 20, "b"])
     write(tmp_path / "test.parquet", text=["cab" * 20])
     source = opened(tmp_path, length=10)
-    assert source.symbols["x"] == ("\n", "a", "b", "c") and source.held_out_split == "test"
+    assert source.tokenizer.pieces == ("\n", "a", "b", "c") and source.held_out_split == "test"
     write(tmp_path / "one.parquet", text=["abc" * 90])
     alone = opened(tmp_path / "one.parquet", length=10)
     assert alone.held_out_split == "validation (last tenth)"

@@ -6,6 +6,7 @@ Floor 8.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.metadata
 import json
 import pathlib
@@ -20,6 +21,7 @@ from ml_collections import ConfigDict, config_flags
 from genjax_zoo.commands.flags import Call
 from genjax_zoo.contract import ConfigError, ZooError
 from genjax_zoo.data.config import located as absolute
+from genjax_zoo.data.text import tokenizers
 from genjax_zoo.run import config
 from genjax_zoo.run.record import files, schema
 from genjax_zoo.run.record.workdir import Workdir
@@ -140,6 +142,11 @@ def located(config: ConfigDict) -> ConfigDict:
     if isinstance(data, ConfigDict) and isinstance(data.get("source"), str):
         config = config.copy_and_resolve_references()
         config.data.source = absolute(config.data.source)
+        asked = config.data.get("tokenizer")
+        if isinstance(asked, str) and tokenizers.is_path(asked):
+            config.data.tokenizer = tokenizers.located(asked)
+        if config.data.get("token_dir"):
+            config.data.token_dir = str(pathlib.Path(config.data.token_dir).expanduser().absolute())
     return config
 
 
@@ -171,6 +178,19 @@ def out_of(call: Call, within: pathlib.Path) -> pathlib.Path:
     return folder
 
 
+def told_apart(words: Sequence[str], most: int = 120) -> str:
+    """The end of a file's name by which samples that were asked for otherwise have other files.
+
+    Words that are long, or that a name cannot hold as they are, are told apart by a hash.
+    """
+    shown = [re.sub(r"^--?config\.(model\.)?", "", word) for word in words]
+    plain = "".join(f"_{re.sub('[^A-Za-z0-9-]+', '_', word)}" for word in shown)
+    simple = all(re.fullmatch(r"[A-Za-z0-9_-]+=[A-Za-z0-9-]+", word) for word in shown)
+    if simple and len(plain) <= most:
+        return plain
+    return f"{plain[:most]}_{hashlib.sha256(repr(shown).encode()).hexdigest()[:8]}"
+
+
 def data_dir_of(call: Call, workdir: Workdir) -> str | None:
     """Where the data are: as the flag says, or where they were when this workdir was trained."""
     starts = workdir.read_runs()
@@ -184,7 +204,7 @@ def of_trained(call: Call, workdir: Workdir) -> config.Run:
     """
     for flag in call.overrides:
         if not re.match(r"--?(no)?config\.(model|data)\.", flag):
-            seeds = {"sample": "--sample_seed", "explore": "--seed"}
+            seeds = {"sample": "--sample_seed", "chat": "--sample_seed", "explore": "--seed"}
             draw = f" Another draw is {seeds[call.command]}=N." if call.command in seeds else ""
             raise ConfigError(
                 f"{flag}: {call.command} reads config.model and config.data alone; all else was "

@@ -19,7 +19,7 @@ from genjax_zoo.measure.results import Result, describe
 from genjax_zoo.run import trained
 from genjax_zoo.run.config import Run, make_model
 from genjax_zoo.run.devices import memory
-from genjax_zoo.run.record import report, results
+from genjax_zoo.run.record import report, results, tokenizer
 from genjax_zoo.run.record.progress import Measuring, Progress
 from genjax_zoo.run.setup import EVALUATE, Setup, set_up
 from genjax_zoo.typed import choose
@@ -40,7 +40,8 @@ def run(call: Call) -> None:
     draws = call.flags.importance_samples or 0
     _check_draws(draws, {n: m for n, m in of_examples.items() if not asked or n in asked})
     data_dir, begun = configs.data_dir_of(call, workdir), trained.begun_of(workdir)
-    setup = set_up(own_run, data_dir, learning=False, begun=begun)
+    own = tokenizer.own(workdir)
+    setup = set_up(own_run, data_dir, learning=False, begun=begun, own=own)
     memory.check_samples("num_samples", call.flags.num_samples or 0, setup.example)
     extractor = _extractor(call, setup)
     of_samples = samples.applicable(setup.model, setup.source, extractor)

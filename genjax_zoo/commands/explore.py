@@ -17,7 +17,7 @@ from genjax_zoo.explore.entries import explore
 from genjax_zoo.explore.explorations import EXPLORATIONS
 from genjax_zoo.explore.subject import STREAM, begin
 from genjax_zoo.run import trained
-from genjax_zoo.run.record import report
+from genjax_zoo.run.record import report, tokenizer
 from genjax_zoo.run.setup import set_up
 from genjax_zoo.typed import choose
 
@@ -30,7 +30,8 @@ def run(call: Call) -> None:
         choose(name, dict.fromkeys(("all", *EXPLORATIONS)), "exploration")
     pair = None if known.codes is None else _pair(known.codes)
     data_dir, begun = configs.data_dir_of(call, workdir), trained.begun_of(workdir)
-    setup = set_up(own_run, data_dir, learning=False, begun=begun)
+    own = tokenizer.own(workdir)
+    setup = set_up(own_run, data_dir, learning=False, begun=begun, own=own)
     folder = configs.out_of(call, workdir.explore)
     step, state = trained.restore(setup, workdir, known.checkpoint)
     key = jax.random.fold_in(jax.random.fold_in(setup.root, STREAM), known.seed)

@@ -34,6 +34,8 @@ INSTEAD = {
     "train": "choose another --workdir; then the same command goes on from the last checkpoint",
     "sample": "choose another folder by --out",
     "explore": "choose another folder by --out",
+    "import": "choose another --workdir",
+    "export": "choose another folder by --to",
     "evaluate": "the numbers printed above are right, and not kept",
 }
 """What each command can do where the disk does not let it."""

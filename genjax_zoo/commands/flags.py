@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import difflib
 import json
+import keyword
 import pathlib
 import re
 import textwrap
@@ -21,11 +22,21 @@ from genjax_zoo.typed import LARGEST, RENAMED, ConfigError
 COMMANDS = {
     "train": "train a model, or go on training it, in --workdir",
     "sample": "draw samples from the model in --workdir: a picture and an array",
+    "chat": "talk with the model in --workdir, if it has learnt from turns",
     "evaluate": "measure the model in --workdir on held-out data, and its samples",
     "explore": "pictures of the latents of the model in --workdir and its samples",
+    "import": "make a run in --workdir of the weights in a folder of Hugging Face",
+    "export": "write the model in --workdir into a folder that transformers reads",
     "list": "the roster: every family, how it learns, what it can do, its configs",
 }
 """Each is a module of this folder, whose `run` takes a Call."""
+
+
+def module_of(command: str) -> str:
+    """The module of a command: a word of Python's has an underscore behind it (PEP 8)."""
+    return f"genjax_zoo.commands.{command}{'_' if keyword.iskeyword(command) else ''}"
+
+
 QUICKSTART = "configs/vae.py:digits"
 SEEDS = {"lower_bound": 0, "upper_bound": 2**32 - 1}
 """What a key can be folded with."""
@@ -83,11 +94,16 @@ class Flag(NamedTuple):
     how: Mapping[str, Any] = {}
 
 
-TRAINED = ("sample", "evaluate", "explore")
+TRAINED = ("sample", "chat", "evaluate", "explore")
+WRITE = ("sample", "chat")
+OVERRIDING = ("train", *TRAINED)
+"""The commands that take --config.FIELD=VALUE."""
 FLAGS = (
     Flag("config", ["train"], f"configs/FAMILY.py:VARIANT; {QUICKSTART} if not given."),
     Flag(
-        "workdir", ["train", *TRAINED], "Folder of the run: config, checkpoints, metrics, report."
+        "workdir",
+        [*OVERRIDING, "import", "export"],
+        "Folder of the run: config, checkpoints, metrics, report.",
     ),
     Flag(
         "data_dir",
@@ -105,8 +121,8 @@ FLAGS = (
         "begin",
         ["train"],
         "NAME=WORKDIR, or NAME=WORKDIR@STEP with STEP one of last, best or a number: begin from "
-        "what another run has learnt, under a NAME that the model's init declares, such as params. "
-        "May be given several times.",
+        "what another run has learnt, under a NAME that the model's init declares, such as params; "
+        "or NAME=hf:DIR, a folder of Hugging Face. May be given several times.",
         flags.DEFINE_multi_string,
         [],
     ),
@@ -125,14 +141,33 @@ FLAGS = (
         integer,
         how={"lower_bound": 0, "upper_bound": LARGEST},
     ),
-    Flag("checkpoint", TRAINED, "last, best or a number of steps.", default="last"),
+    Flag(
+        "distributed",
+        ["train"],
+        "auto: jax finds out what --coordinator, --processes and --process tell, in a TPU pod, "
+        "under SLURM, Open MPI or Kubernetes. Or one of its ways alone, such as slurm or ompi.",
+    ),
+    Flag(
+        "distributed_seconds",
+        ["train"],
+        "How long the processes wait for each other at the start.",
+        integer,
+        300,
+        COUNTS,
+    ),
+    Flag(
+        "from",
+        ["import"],
+        "A folder of Hugging Face: config.json, and model.safetensors or its index.",
+    ),
+    Flag("to", ["export"], "The folder to write, which is not there yet."),
+    Flag("checkpoint", [*TRAINED, "export"], "last, best or a number of steps.", default="last"),
     Flag(
         "n",
         ["sample"],
-        "How many samples.",
+        "How many samples, 64 if not given; how many texts after each --prompt, 1.",
         integer,
-        64,
-        COUNTS,
+        how=COUNTS,
     ),
     Flag(
         "given",
@@ -148,7 +183,70 @@ FLAGS = (
         "A caption, such as 'a red seven above a blue two', for a model that reads them: "
         "--given=text=CAPTION.",
     ),
-    Flag("sample_seed", ["sample"], "The seed of the draw.", integer, 0, SEEDS),
+    Flag(
+        "prompt",
+        ["sample"],
+        "How a text begins, for a model of texts, which is written on; '' is nothing. May be given "
+        "several times.",
+        flags.DEFINE_multi_string,
+        [],
+    ),
+    Flag("system", ["chat"], "What the model is told before the first turn."),
+    Flag(
+        "max_new",
+        WRITE,
+        "How many symbols are written at most; 256 if not given, or what the context has room for.",
+        integer,
+        how=COUNTS,
+    ),
+    Flag(
+        "temperature",
+        WRITE,
+        "By what logits are divided, 1 if not given; 0 writes the likeliest symbol.",
+        flags.DEFINE_float,
+    ),
+    Flag("top_k", WRITE, "How many of the likeliest symbols stay; all if not given.", integer),
+    Flag(
+        "top_p",
+        WRITE,
+        "The likeliest symbols stay until they have this probability, in (0, 1].",
+        flags.DEFINE_float,
+    ),
+    Flag(
+        "min_p",
+        WRITE,
+        "Symbols stay that have this part of the likeliest one's probability.",
+        flags.DEFINE_float,
+    ),
+    Flag(
+        "repetition_penalty",
+        WRITE,
+        "Divides the logits of symbols that were read or written; 1 changes nothing.",
+        flags.DEFINE_float,
+    ),
+    Flag(
+        "stop",
+        WRITE,
+        "A word at which a text ends, and which is no part of it. May be given several times.",
+        flags.DEFINE_multi_string,
+        [],
+    ),
+    Flag(
+        "beams",
+        ["sample"],
+        "Searches the likeliest text with a beam of so many, and draws none.",
+        integer,
+        how=COUNTS,
+    ),
+    Flag(
+        "draft",
+        WRITE,
+        "The workdir of a smaller model of the same tokenizer, which writes ahead: faster, and "
+        "drawn of this model still.",
+    ),
+    Flag("drafts", WRITE, "How many symbols it writes ahead, 4 if not given.", integer, how=COUNTS),
+    Flag("stream", ["sample"], "Show the text as it comes.", flags.DEFINE_boolean, False),
+    Flag("sample_seed", WRITE, "The seed of the draw.", integer, 0, SEEDS),
     Flag(
         "examples",
         ["evaluate"],
@@ -233,7 +331,7 @@ def usage(command: str = "") -> str:
     own = of_command(command)
     rows = [f"  {COMMANDS[command]}"] if command else _rows()
     rows = [f"genjax-zoo {command or 'COMMAND'} [--FLAG=VALUE ...]", "", *rows, ""]
-    if "workdir" in {flag.name for flag in own}:
+    if not command or command in OVERRIDING:
         rows += [
             "  --config.FIELD=VALUE   any field of the config: --config.steps=500,",
             f"{'':25}--config.model.widths='(64,)'",
@@ -283,9 +381,17 @@ def parse(argv: Sequence[str]) -> Call:
     for flag in of_command(command):
         if problem := _no_value(flag, known[flag.name].value):
             raise ConfigError(problem)
-    if overrides and command == "list":
-        raise ConfigError(f"list reads all configs as they are; leave {overrides[0]} out.")
+    if overrides and command not in OVERRIDING:
+        raise ConfigError(f"{command} reads configs as they are; leave {overrides[0]} out.")
     return Call(command, known, overrides)
+
+
+def value_of(call: Call, flag: str, what: str) -> str:
+    """What a flag says that a command cannot do without; raises ConfigError where it is missing."""
+    value = call.flags[flag].value
+    if not value:
+        raise ConfigError(f"--{flag} is missing: {what}.")
+    return value
 
 
 def _no_value(flag: Flag, value: Any) -> str | None:
@@ -297,8 +403,8 @@ def _no_value(flag: Flag, value: Any) -> str | None:
     taken = [word for word in words if re.match(r"--[a-z]", word)]
     if taken:
         came = f"--{flag.name} has no value, for {taken[0]} follows"
-    # A caption may be of no words.
-    elif flag.name != "text" and not "".join(words).strip():
+    # A caption, and the beginning of a text, may be of no words.
+    elif flag.name not in ("text", "prompt") and not "".join(words).strip():
         came = f"--{flag.name}= is empty"
     else:
         return None
@@ -320,7 +426,7 @@ def _unknown(command: str, word: str, known: flags.FlagValues) -> str:
     else:
         hint = f" It is a flag of {', '.join(others[0])}." if others else ""
     every = [f"--{flag}" for flag in sorted(own)]
-    every += ["--config.FIELD=VALUE"] if "workdir" in own else []
+    every += ["--config.FIELD=VALUE"] if command in OVERRIDING else []
     return f"unknown flag of {command}: '--{name}'.{hint} Known: {', '.join(every)}."
 
 
@@ -343,7 +449,7 @@ def _fields(command: str, known: flags.FlagValues) -> list[str]:
     Of the family that the command line names; of a trained model's, only those by which it is
     asked otherwise than it was trained. None for a command without a config.
     """
-    if "workdir" not in known:
+    if command not in OVERRIDING:
         return []
     from genjax_zoo.models import ZOO
     from genjax_zoo.run.config import assemble

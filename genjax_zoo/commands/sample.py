@@ -1,4 +1,5 @@
-"""genjax-zoo sample: draws samples from the model in --workdir, a picture and an array.
+"""genjax-zoo sample: draws samples from the model in --workdir, a picture and an array; or writes
+texts after prompts (texts.py).
 
 Floor 8. From the workdir alone: neither the data nor the devices of the training are needed.
 """
@@ -6,7 +7,6 @@ Floor 8. From the workdir alone: neither the data nor the devices of the trainin
 from __future__ import annotations
 
 import ast
-import hashlib
 import io
 import re
 import zipfile
@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from genjax_zoo.commands import configs
+from genjax_zoo.commands import configs, prompts, texts
 from genjax_zoo.commands.flags import Call
 from genjax_zoo.contract import ConfigError
 from genjax_zoo.data import sources
@@ -24,29 +24,34 @@ from genjax_zoo.run import trained
 from genjax_zoo.run.devices import memory
 from genjax_zoo.run.record import files, planes, shown
 from genjax_zoo.run.record.plots import frame_of
-from genjax_zoo.run.setup import SAMPLE
 from genjax_zoo.typed import nearest
+
+N = 64
+"""Samples that are drawn where nothing is said."""
 
 
 def run(call: Call) -> None:
     """Writes samples/sample_step_..., and prints where."""
     known, workdir = call.flags, configs.workdir_of(call)
     parts = trained.read(workdir, configs.of_trained(call, workdir))
-    memory.check_samples("n", known.n, trained.example_of(parts.arrays))
+    prompts.check(call)
+    if known.prompt:
+        texts.write(call, workdir, parts)
+        return
+    n = known.n or N
+    memory.check_samples("n", n, trained.example_of(parts.arrays))
     words = [*known.given, *([f"text={known.text}"] if known.text is not None else [])]
     tokeniser = sources.tokeniser(parts.run.data, parts.symbols, parts.arrays)
     asked = given(words, parts.symbols, tokeniser)
     folder = configs.out_of(call, workdir.samples)
     step, state = trained.restore(parts, workdir, known.checkpoint)
-    # A stream of its own, apart from the keys of the run's steps.
-    key = jax.random.fold_in(jax.random.key(parts.run.seed), SAMPLE)
-    key = jax.random.fold_in(key, known.sample_seed)
-    draw = jax.jit(lambda key, state: parts.model.sample(key, state, known.n, asked))
+    key = prompts.key_of(call, parts)
+    draw = jax.jit(lambda key, state: parts.model.sample(key, state, n, asked))
     compiled = draw.lower(key, state).compile()
-    memory.check_compiled(f"drawing --n={known.n}", compiled, memory.FEWER)
+    memory.check_compiled(f"drawing --n={n}", compiled, memory.FEWER)
     batch = jax.tree.map(np.asarray, compiled(key, state))
-    name = f"sample_step_{step:08d}_seed_{known.sample_seed}_n_{known.n}"
-    stem = folder / (name + told_apart([*words, *call.overrides]))
+    name = f"sample_step_{step:08d}_seed_{known.sample_seed}_n_{n}"
+    stem = folder / (name + configs.told_apart([*words, *call.overrides]))
     packed = io.BytesIO()
     np.savez(packed, **batch)
     arrays = files.write(f"{stem}.npz", packed.getvalue())
@@ -60,19 +65,6 @@ def run(call: Call) -> None:
         if path != workdir.data:
             print(f"{path}: the data, shown alike")
     print(f"{arrays}: " + ", ".join(f"{name} {value.shape}" for name, value in batch.items()))
-
-
-def told_apart(words: Sequence[str], most: int = 120) -> str:
-    """The end of a file's name by which samples that were asked for otherwise have other files.
-
-    Words that are long, or that a name cannot hold as they are, are told apart by a hash.
-    """
-    shown = [re.sub(r"^--?config\.(model\.)?", "", word) for word in words]
-    plain = "".join(f"_{re.sub('[^A-Za-z0-9-]+', '_', word)}" for word in shown)
-    simple = all(re.fullmatch(r"[A-Za-z0-9_-]+=[A-Za-z0-9-]+", word) for word in shown)
-    if simple and len(plain) <= most:
-        return plain
-    return f"{plain[:most]}_{hashlib.sha256(repr(shown).encode()).hexdigest()[:8]}"
 
 
 def given(

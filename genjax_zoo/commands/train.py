@@ -14,6 +14,8 @@ from genjax_zoo.data import summary
 from genjax_zoo.data.config import is_read
 from genjax_zoo.measure.results import describe
 from genjax_zoo.run import begin, config, train
+from genjax_zoo.run.devices import cluster
+from genjax_zoo.run.record import tokenizer
 from genjax_zoo.run.record.progress import log
 from genjax_zoo.run.setup import set_up
 
@@ -34,7 +36,7 @@ def run(call: Call) -> None:
     begun = begin.read(call.flags.begin, own_run, workdir)
     if is_read(own_run.data.source) and jax.process_index() == 0:
         log(f"data: reading {own_run.data.source}")
-    setup = set_up(own_run, data_dir, begun=begun)
+    setup = set_up(own_run, data_dir, begun=begun, own=tokenizer.own(workdir))
     workdir.create()
     workdir.claim(fields.to_dict(), call.flags.allow_config_change)
     workdir.claim_data(summary.record(setup.source), call.flags.allow_config_change)
@@ -48,12 +50,18 @@ def run(call: Call) -> None:
 def _join(call: Call) -> None:
     """Makes this process one of several, where the flags say so: before jax finds its devices."""
     known = call.flags
-    place = [known.coordinator, known.processes, known.process]
-    if all(flag is None for flag in place):
+    by_hand = [known.coordinator, known.processes, known.process]
+    if known.distributed is None and by_hand == [None] * 3:
         return
-    if any(flag is None for flag in place) or known.process >= known.processes:
+    if known.distributed is None:
+        place = cluster.told(*by_hand)
+    elif by_hand == [None] * 3:
+        place = cluster.found(known.distributed, known.distributed_seconds)
+    else:
         raise ConfigError(
-            "several processes need all of --coordinator=HOST:PORT, --processes=N and "
-            f"--process=0 .. N-1, got {place[0]}, {place[1]} and {place[2]}."
+            f"--distributed={known.distributed} finds out what --coordinator, --processes and "
+            "--process tell; leave the one or the others out."
         )
-    jax.distributed.initialize(*place)
+    cluster.join(place, known.distributed_seconds)
+    if place.process == 0:
+        log(f"{place.processes} processes are here; process 0 is at {place.coordinator}")

@@ -10,6 +10,7 @@ from typing import Any, Literal
 from genjax_zoo import typed
 from genjax_zoo.contract import ConfigError
 from genjax_zoo.data.densities import DENSITIES
+from genjax_zoo.data.text import tokenizers
 from genjax_zoo.typed import choose, number
 
 TABLES = ("breast_cancer", "iris", "wine")
@@ -32,19 +33,22 @@ PATHS: Mapping[str, tuple[str, ...]] = {
 
 IMAGES = ("scale", "crop", "resize", "channels", "stack", "binarise", "dequantise")
 """What is done to images."""
+TEXTS = ("tokenizer", "in_memory", "token_dir")
+"""What is said of texts."""
 TAKES: Mapping[str, tuple[str, ...]] = {
     "digits": IMAGES,
-    "tfds": IMAGES,
+    "tfds": (*IMAGES, *TEXTS),
     "folder": (*IMAGES, "background"),
     "captions": IMAGES,
     "array": (*IMAGES, "standardise"),
-    "parquet": (*IMAGES, "background", "standardise"),
+    "parquet": (*IMAGES, "background", "standardise", *TEXTS),
     "clip": ("crop", "resize", "channels", "background"),
     "table": ("standardise",),
     "series": ("standardise", "columns", "header"),
     "density": (),
-    "text": (),
+    "text": TEXTS,
     "strings": (),
+    "none": ("tokenizer",),
 }
 """Which fields each kind of source takes, of those that are not for all."""
 
@@ -57,7 +61,7 @@ class Data:
       source: digits | density:NAME | table:NAME | series:PATH | clip:PATH | tfds:NAME |
         folder:PATH | array:PATH | parquet:PATH | text:PATH | captions:digits | captions:tfds:NAME |
         strings:NAME:SYMBOLS. A series and a clip are one example each; of captions, `resize` is the
-        side of a digit, half that of a scene.
+        side of a digit, half that of a scene. Weights that were imported have the source none.
       batch_size: examples in a step, over all devices and processes.
       scale: range of pixel values: unit [0, 1], symmetric [-1, 1], raw (0 to the highest level).
       crop: cuts the square in the middle out of images, before they are resized.
@@ -74,7 +78,13 @@ class Data:
       columns: names of the columns of a series to learn from, in this order; () takes all.
       header: what the first line of a series holds: the names of its columns, numbers, or (auto)
         what it looks like.
-      length: characters in an example of a text, symbols in a string.
+      length: symbols in an example of a text, or in a string.
+      tokenizer: what texts are cut into: characters, bytes, bpe:SIZE (byte-level, trained on the
+        training split), or the path of a tokenizer.json, of a folder with one or of a SentencePiece
+        model.
+      in_memory: megabytes of texts that are held in memory; what is more is read by position from
+        token files, which are written once.
+      token_dir: the folder of token files, which several runs may share; "" is the workdir's own.
     """
 
     source: str = "digits"
@@ -91,6 +101,9 @@ class Data:
     columns: tuple[str, ...] = ()
     header: Literal["auto", "names", "numbers"] = "auto"
     length: int = number(64, least=1, most=10**6)
+    tokenizer: str = "characters"
+    in_memory: int = number(256, least=0)
+    token_dir: str = ""
 
     @property
     def of_images(self) -> bool:
@@ -102,6 +115,7 @@ class Data:
         if name and kind in NAMED:
             # Before what is done to it: a name that is none has no fields.
             choose(name, NAMED[kind], kind)
+        tokenizers.check(self.tokenizer)
         if self.source.startswith("captions:") and (
             self.stack > 1 or self.dequantise or self.binarise != "none" or self.scale == "raw"
         ):
@@ -128,11 +142,13 @@ _DEFAULTS = {
     for field in dataclasses.fields(Data)
     if any(field.name in fields for fields in TAKES.values())
 }
-_MEANT = dict.fromkeys(IMAGES, "images") | {
+_MEANT = {
+    **dict.fromkeys(IMAGES, "images"),
     "standardise": "tables and series",
     "background": "image files",
     "columns": "series",
     "header": "series",
+    **dict.fromkeys(TEXTS, "texts"),
 }
 
 

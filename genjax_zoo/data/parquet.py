@@ -17,11 +17,14 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from genjax_zoo.contract import DataError
-from genjax_zoo.data import arrays, text
+from genjax_zoo.data import arrays
 from genjax_zoo.data.config import Data
 from genjax_zoo.data.files import tree
 from genjax_zoo.data.files.splits import split_of
-from genjax_zoo.data.source import Source
+from genjax_zoo.data.source import NEW, Own, Source
+from genjax_zoo.data.text.corpus import Corpus
+from genjax_zoo.data.text.sources import of_corpus
+from genjax_zoo.data.text.tokenizer import utf8
 
 
 class Columns(NamedTuple):
@@ -44,7 +47,7 @@ class Columns(NamedTuple):
     classes: tuple[str, ...]
 
 
-def opened(data: Data, seed: int, name: str) -> Source:
+def opened(data: Data, seed: int, name: str, own: Own = NEW) -> Source:
     """The parquet files of a path: one, or all below a folder, whose names say the split.
 
     Raises DataError where they cannot be read, or hold nothing that can be learnt from.
@@ -53,7 +56,7 @@ def opened(data: Data, seed: int, name: str) -> Source:
     first = next(iter(tables.values()))
     columns = columns_of(first.schema, data.source)
     if columns.image is None and not columns.numbers:
-        return _text(data, seed, tables, columns)
+        return _text(data, seed, tables, columns, own)
     held: dict[str, np.ndarray] = {}
     for split, table in tables.items():
         said = _roles(table, columns, data.source)
@@ -149,21 +152,15 @@ def _column(table: Any, name: str, dtype: Any = None) -> np.ndarray:
     return made.astype(dtype or made.dtype)
 
 
-def _text(data: Data, seed: int, tables: Mapping[str, Any], columns: Columns) -> Source:
-    """A column of texts, end to end, as windows of characters."""
+def _text(data: Data, seed: int, tables: Mapping[str, Any], columns: Columns, own: Own) -> Source:
+    """A column of texts, end to end, as one long text."""
     whole = {
         split: "\n".join(cell or "" for cell in table.column(columns.text).to_pylist())
         for split, table in tables.items()
     }
-    if len(whole) == 1:
-        return text.windows(data, seed, text.cut(*whole.values()))
-    if "train" not in whole:
-        raise DataError(
-            f"{data.source} has the splits {', '.join(whole)}; expected train and test."
-        )
-    held = [split for split in ("validation", "test") if split in whole]
-    parts = text.Parts(whole["train"], "\n".join(whole[s] for s in held), "+".join(held))
-    return text.windows(data, seed, parts)
+    splits = {split: [(text,)] for split, text in whole.items()}
+    size = sum(len(utf8(text)) for text in whole.values())
+    return of_corpus(data, seed, Corpus(data.source, splits, size, (), ""), own)
 
 
 def _read(name: str, asked: str) -> dict[str, Any]:

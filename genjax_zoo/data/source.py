@@ -8,14 +8,16 @@ differ in what the host sends:
     a density  is drawn inside the compiled step; the host sends nothing   2-D toys
 
 The order of epoch e is numpy's Philox permutation keyed by (seed, e): random access to any batch,
-and 40 times less of a core than asking for one shuffled index at a time.
+and 40 times less of a core than asking for one shuffled index at a time. That of more than 2^24
+examples is computed place by place.
 """
 
 from __future__ import annotations
 
 import functools
 import hashlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import pathlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -25,6 +27,12 @@ import numpy as np
 from genjax_zoo.contract import BINARY, COUNTS, REAL, UNIT, Batch, Key, Space, categorical
 from genjax_zoo.data.config import Data
 from genjax_zoo.data.densities import Density
+from genjax_zoo.data.text.tokenizer import Tokenizer
+
+LISTED = 2**24
+"""Examples up to which an epoch's permutation is listed."""
+ROUNDS = 6
+"""Of a permutation that is not listed."""
 
 
 class Source(NamedTuple):
@@ -50,7 +58,11 @@ class Source(NamedTuple):
       spaces: what each array of a batch holds, by its name. Labels without names, of records that
         stay on disk, have no size, for that is not known before all of them are read.
       symbols: what the values 0, 1, ... of a categorical array are called, by the array's name: the
-        classes that labels count, the words of captions, the characters of a text.
+        classes that labels count, the words of captions; what the x of a text is, its tokenizer
+        says.
+      tokenizer: what made x of a text; None where it is none.
+      texts: of data that are texts, the held-out documents of each split by its name, one after
+        another as often as they are asked for; one long text is one document.
       columns: what the numbers of a flat x are called, in their order; empty where they have no
         names.
       digest: () -> sha256 of the examples, whatever is made of them; of those that stay on disk, of
@@ -75,9 +87,29 @@ class Source(NamedTuple):
     density: Density | None = None
     spaces: Mapping[str, Space] = {"x": REAL}
     symbols: Mapping[str, tuple[str, ...]] = {}
+    tokenizer: Tokenizer | None = None
+    texts: Mapping[str, Iterable[str]] = {}
     columns: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     digest: Callable[[], str] = str
+
+
+class Own(NamedTuple):
+    """What a run keeps of how its data are read, and reads them by when it goes on.
+
+    Attributes:
+      tokenizer: by which its texts became symbols; None where it has none yet.
+      folder: where it may write what is read by position, such as token files; None for nowhere.
+      tell: says what takes long.
+    """
+
+    tokenizer: Tokenizer | None = None
+    folder: pathlib.Path | None = None
+    tell: Callable[[str], None] = lambda said: None
+
+
+NEW = Own()
+"""Of a run that has nothing yet."""
 
 
 def digest_of(*parts: Any) -> str:
@@ -100,11 +132,45 @@ def order(seed: int, size: int, batch_size: int, step: int) -> np.ndarray:
     """
     places = np.arange(step * batch_size, (step + 1) * batch_size)
     epochs = places // size
-    rows = np.empty(batch_size, np.int32)
+    rows = np.empty(batch_size, np.int32 if size < 2**31 else np.int64)
     for epoch in np.unique(epochs):
         here = epochs == epoch
-        rows[here] = _permutation(seed, size, int(epoch))[places[here] % size]
+        rows[here] = _permuted(seed, size, int(epoch), places[here] % size)
     return rows
+
+
+def _permuted(seed: int, size: int, epoch: int, places: np.ndarray) -> np.ndarray:
+    """What an epoch's permutation has at some places."""
+    if size <= LISTED:
+        return _permutation(seed, size, epoch)[places]
+    return scattered(seed, size, epoch, places)
+
+
+def scattered(seed: int, size: int, epoch: int, places: np.ndarray) -> np.ndarray:
+    """The same of another permutation, which is never listed: a Feistel network, cycle-walked.
+
+    Rounds (l, r) -> (r, l ^ f(r)) permute the numbers of 2 h bits, whatever f is; a number that
+    falls beyond `size` is permuted again until one falls within. Black & Rogaway 2002.
+    """
+    half = np.uint64(((size - 1).bit_length() + 1) // 2)
+    mask = np.uint64((1 << int(half)) - 1)
+    philox = np.random.Philox(key=np.array([seed, epoch], np.uint64))
+    keys = np.random.Generator(philox).integers(0, 2**64, ROUNDS, np.uint64)
+    found, beyond = places.astype(np.uint64), np.ones(places.shape, bool)
+    while beyond.any():
+        left, right = found[beyond] >> half, found[beyond] & mask
+        for key in keys:
+            left, right = right, left ^ (_mixed(right ^ key) & mask)
+        found[beyond] = left << half | right
+        beyond = found >= size
+    return found.astype(np.int64)
+
+
+def _mixed(x: np.ndarray) -> np.ndarray:
+    """64 bits, each of which depends on all of x: the finaliser of splitmix64."""
+    x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return x ^ (x >> np.uint64(31))
 
 
 @functools.lru_cache(maxsize=16)

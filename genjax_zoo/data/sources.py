@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from genjax_zoo.contract import ConfigError, DataError
+from genjax_zoo.contract import ConfigError, DataError, Space
 from genjax_zoo.data import (
     arrays,
     captions,
@@ -27,14 +27,15 @@ from genjax_zoo.data import (
     scenes,
     strings,
     tables,
-    text,
     tfds,
     words,
 )
 from genjax_zoo.data.config import TAKES, Data
 from genjax_zoo.data.densities import DENSITIES
 from genjax_zoo.data.files.tree import counted
-from genjax_zoo.data.source import Source
+from genjax_zoo.data.source import NEW, Own, Source
+from genjax_zoo.data.text import sources as texts
+from genjax_zoo.data.text.tokenizer import Tokenizer
 from genjax_zoo.typed import choose
 
 HELD_OUT_DRAWS = 10_000
@@ -50,8 +51,15 @@ KINDS = (
 )
 
 
-def open_source(data: Data, seed: int, data_dir: str | None = None) -> Source:
-    """Opens `data.source`; raises DataError where it is not there or does not fit."""
+def open_source(data: Data, seed: int, data_dir: str | None = None, own: Own = NEW) -> Source:
+    """Opens `data.source`; raises DataError where it is not there or does not fit.
+
+    Args:
+      data: what the config says.
+      seed: of the order of the examples.
+      data_dir: where prepared data sets lie.
+      own: what the run has already of what its data are read by.
+    """
     kind, _, name = data.source.partition(":")
     openers: dict[str, Callable[[], Source]] = {
         "digits": lambda: images.digits(data, seed),
@@ -59,17 +67,18 @@ def open_source(data: Data, seed: int, data_dir: str | None = None) -> Source:
         "table": lambda: tables.labelled(data, seed, name),
         "series": lambda: tables.of_times(data, name),
         "clip": lambda: clips.opened(data, name),
-        "tfds": lambda: tfds.opened(data, seed, name, data_dir),
+        "tfds": lambda: tfds.opened(data, seed, name, data_dir, own),
         "folder": lambda: folders.folder(data, seed, name),
         "array": lambda: arrays.opened(data, seed, name),
-        "parquet": lambda: parquet.opened(data, seed, name),
-        "text": lambda: text.windows(data, seed, text.read(name)),
+        "parquet": lambda: parquet.opened(data, seed, name, own),
+        "text": lambda: texts.of_path(data, seed, name, own),
         "captions": lambda: captions.captioned(
             data, seed, open_source(captions.of_digits(data), seed, data_dir)
         ),
         "strings": lambda: strings.opened(name, data.length, data.batch_size),
+        "none": _none,
     }
-    if kind not in openers or bool(name) != (kind != "digits"):
+    if kind not in openers or bool(name) != (kind not in ("digits", "none")):
         raise ConfigError(f"config.data.source={data.source!r} is none of {KINDS}.{_hint(data)}")
     source = openers[kind]()
     source = source._replace(name=name if kind in ("tfds", "density", "table") else data.source)
@@ -80,6 +89,36 @@ def open_source(data: Data, seed: int, data_dir: str | None = None) -> Source:
             "for all of them at once, or to less."
         )
     return source
+
+
+def nothing(spaces: Mapping[str, Space], tokenizer: Tokenizer | None) -> Source:
+    """The source of a run that has learnt nothing here: its weights came without their data.
+
+    Args:
+      spaces: what it would learn from.
+      tokenizer: that its texts are read by.
+    """
+    nobody = np.zeros((0, 0), np.int32)
+    return Source(
+        resident=(),
+        feed=lambda step, rows: nobody,
+        batch=lambda key, resident, feed: {},
+        held_out=lambda key, first, last: {},
+        held_out_split="none",
+        held_out_size=0,
+        size=0,
+        preprocessing="none",
+        spaces=spaces,
+        tokenizer=tokenizer,
+        name="none",
+    )
+
+
+def _none() -> Source:
+    raise DataError(
+        "config.data.source=none: these weights came without data to learn from or to measure on; "
+        "name some, such as --config.data.source=text:PATH."
+    )
 
 
 def _hint(data: Data) -> str:

@@ -31,6 +31,7 @@ def record(source: Source) -> dict[str, Any]:
         "preprocessing": source.preprocessing,
         "spaces": {name: str(space) for name, space in source.spaces.items()},
         "symbols": {name: list(called) for name, called in source.symbols.items()},
+        "tokenizer": source.tokenizer and source.tokenizer.record(),
         "notes": list(source.notes),
         "sha256": source.digest(),
     }

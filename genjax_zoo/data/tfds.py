@@ -6,19 +6,23 @@ Floor 4.
 from __future__ import annotations
 
 import contextlib
+import dataclasses
+import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
 from genjax_zoo.contract import DataError
-from genjax_zoo.data import images, text
+from genjax_zoo.data import images
 from genjax_zoo.data.config import Data
 from genjax_zoo.data.densities import DENSITIES
-from genjax_zoo.data.source import Source
+from genjax_zoo.data.source import Own, Source
+from genjax_zoo.data.text.corpus import Corpus, decoded
+from genjax_zoo.data.text.sources import of_corpus
 
 
-def opened(data: Data, seed: int, name: str, data_dir: str | None) -> Source:
+def opened(data: Data, seed: int, name: str, data_dir: str | None, own: Own) -> Source:
     """The data set `name`: its images, with their labels if there are any, or its text.
 
     Raises DataError where it is not prepared, or is neither.
@@ -51,13 +55,12 @@ def opened(data: Data, seed: int, name: str, data_dir: str | None) -> Source:
     features = dict((builder.info.features or {}).items())
     if "text" in features:
         names = ["train", *(s for s in ("validation", "test") if s in splits)]
-        read = lambda s: b"".join(r["text"] for r in builder.as_data_source(split=s)).decode()
         with explained():
-            texts = {s: read(s) for s in names}
-        held_text = "".join(texts[s] for s in names[1:])
-        parts = text.Parts(texts["train"], held_text, "+".join(names[1:]))
-        source = text.windows(data, seed, parts)
-        return source._replace(notes=(*source.notes, *notes))
+            records = {s: Texts(builder.as_data_source(split=s), f"tfds:{name} {s}") for s in names}
+        sizes = {s: int(splits[s].num_bytes) for s in names}
+        stamp = [(f"{s} {builder.info.version}", sizes[s], splits[s].num_examples) for s in names]
+        corpus = Corpus(data.source, records, sum(sizes.values()), tuple(stamp), "", tuple(notes))
+        return of_corpus(data, seed, corpus, own)
     if "image" not in features or features["image"].np_dtype != np.uint8:
         raise DataError(
             f"tfds:{name} has the features {', '.join(features)}; expected an 'image' of bytes "
@@ -70,6 +73,24 @@ def opened(data: Data, seed: int, name: str, data_dir: str | None) -> Source:
         )
     notes += [f"left out {', '.join(unused)}"] if unused else []
     return images.records(data, seed, train, test, held, notes)
+
+
+@dataclasses.dataclass(frozen=True)
+class Texts:
+    """The texts of records, each a document.
+
+    Attributes:
+      records: that can be asked for by their numbers.
+      where: what they are called, for messages.
+    """
+
+    records: Any
+    where: str
+
+    def __iter__(self) -> Iterator[tuple[str, ...]]:
+        for number in range(len(self.records)):
+            text = self.records[number]["text"]
+            yield tuple(decoded(io.BytesIO(text), f"{self.where}, record {number},"))
 
 
 def _records(source: Any, classes: Sequence[str]) -> images.Records:

@@ -28,7 +28,11 @@ class Config:
       b1, b2, eps: Adam's moments; rmsprop's decay is `b2`.
       momentum: of sgd and rmsprop; 0 is none.
       weight_decay: decoupled (adamw), in units of the learning rate.
+      decayed: what of the parameters: "all", or those called "kernel", which leaves out biases and
+        the scales of norms.
       clip_norm: largest global norm of a gradient; 0 leaves it alone.
+      micro_batches: in how many parts a batch is taken, one after another, so that a batch can be
+        larger than what memory holds of it at once; the step is the same (learn/micro_batches.py).
     """
 
     name: Literal["adam", "adamw", "sgd", "rmsprop"] = "adam"
@@ -41,7 +45,9 @@ class Config:
     eps: float = number(1e-8, above=0, most=1)
     momentum: float = number(0.0, least=0, below=1)
     weight_decay: float = number(0.0, least=0)
+    decayed: Literal["all", "kernels"] = "all"
     clip_norm: float = number(0.0, least=0)
+    micro_batches: int = number(1, least=1)
 
     def __post_init__(self):
         for name, what, is_read in (
@@ -57,20 +63,53 @@ class Config:
                 )
 
 
-def make(config: Config, steps: int) -> optax.GradientTransformation:
+class Optimizer(optax.GradientTransformation):
+    """An optimizer, and what its user wants of the gradient that it is given.
+
+    Attributes:
+      micro_batches: in how many parts the gradient of a batch is taken. What is made of an
+        Optimizer by optax is none any more, and its batches are taken whole.
+    """
+
+    micro_batches: int = 1
+
+
+def make(config: Config, steps: int) -> Optimizer:
     """The optimizer for a run of `steps` steps."""
     rate = schedule(config, steps)
     moments = {"b1": config.b1, "b2": config.b2, "eps": config.eps}
     momentum = config.momentum or None
     rule = {
         "adam": lambda: optax.adam(rate, **moments),
-        "adamw": lambda: optax.adamw(rate, **moments, weight_decay=config.weight_decay),
+        "adamw": lambda: optax.adamw(
+            rate,
+            **moments,
+            weight_decay=config.weight_decay,
+            mask=kernels if config.decayed == "kernels" else None,
+        ),
         "sgd": lambda: optax.sgd(rate, momentum=momentum),
         "rmsprop": lambda: optax.rmsprop(rate, config.b2, config.eps, momentum=momentum),
     }[config.name]()
     if config.clip_norm > 0:
-        return optax.chain(optax.clip_by_global_norm(config.clip_norm), rule)
-    return rule
+        rule = optax.chain(optax.clip_by_global_norm(config.clip_norm), rule)
+    optimizer = Optimizer(*rule)
+    optimizer.micro_batches = config.micro_batches
+    return optimizer
+
+
+def kernels(params: Any) -> Any:
+    """Which leaves of a tree are called "kernel", or adapt one (nets.lora): a tree of bool.
+
+    It goes by the name, for a bias of stacked layers has as many axes as a matrix.
+    """
+    called = lambda path, _: jax.tree_util.DictKey("kernel") in path
+    found = jax.tree_util.tree_map_with_path(called, params)
+    if not any(jax.tree.leaves(found)):
+        raise ConfigError(
+            "optimizers: decayed='kernels' decays what a network calls a kernel, and this model "
+            "has none; set it to 'all'."
+        )
+    return found
 
 
 def schedule(config: Config, steps: int) -> optax.Schedule:

@@ -7,7 +7,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -15,10 +16,13 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 
-from genjax_zoo.contract import Array, ConfigError, DataError, Key, State
+from genjax_zoo.contract import Array, Batch, ConfigError, DataError, Key, State
+from genjax_zoo.nets import lora
 
 Params = Any
 Memory = Any
+Init = Callable[..., tuple[Params, Memory]]
+"""(key, batch, **begun) -> (params, memory), begun under names of its own, if it has any."""
 
 
 @struct.dataclass
@@ -89,18 +93,25 @@ def average_update(average: Average | None, params: Params, decay: float) -> Ave
 def eval_params(state: State) -> Params:
     """The parameters to sample, measure and begin with: the debiased average where one is kept.
 
-    Of stages, those of each, in a tuple.
+    Of stages, those of each, in a tuple; of adapters, the whole that they are a part of.
     """
     if isinstance(state, Staged):
         return tuple(eval_params(stage) for stage in state.states)
     if state.average is None:
-        return state.params
+        return whole(state.params, state.memory)
     weight = state.average.weight
-    return jax.tree.map(
+    learnt = jax.tree.map(
         lambda total, now: jnp.where(weight > 0, total / jnp.maximum(weight, 1e-12), now),
         state.average.total,
         state.params,
     )
+    return whole(learnt, state.memory)
+
+
+def whole(params: Params, memory: Memory) -> Params:
+    """What a network is applied to: `params`, or the base in the memory which they adapt."""
+    base = getattr(memory, "base", None)
+    return lora.merged(base.params, params, base.alpha) if isinstance(base, lora.Base) else params
 
 
 def of_params(fn: Callable[..., Any]) -> Callable[..., Any]:
@@ -142,6 +153,43 @@ def check_batch(batch: Any) -> None:
         sizes[name] = shape[0]
     if len(set(sizes.values())) != 1 or 0 in sizes.values():
         raise DataError(f"{expected}; these arrays do not agree on B, or hold nothing: {sizes}.")
+
+
+def starting(
+    init: Init, optimizer: Callable[[Params], Any], average: float = 0.0
+) -> Callable[..., TrainState]:
+    """The contract's `init` of whatever learns parameters: (key, batch, params=None, **begun).
+
+    Its signature declares `params`, which are adopted in the place of fresh ones, and whatever
+    else `init` can be begun from.
+
+    Args:
+      init: (key, batch, **begun) -> (params, memory).
+      optimizer: params -> the optimizer's state.
+      average: decay of the moving average of the parameters; 0 keeps none.
+    """
+
+    def start(
+        key: Key, batch: Batch, params: Params | None = None, **begun: Params | None
+    ) -> TrainState:
+        check_batch(batch)
+        fresh, memory = init(key, batch, **begun)
+        params = adopt(fresh, params)
+        return TrainState(params, memory, optimizer(params), average_start(params, average))
+
+    _, _, *own = inspect.signature(init).parameters
+    declare(start, own)
+    return start
+
+
+def declare(start: Callable[..., State], begun: Iterable[str]) -> None:
+    """Names in the signature of `start` what stands for **begun there."""
+    signature = inspect.signature(start)
+    fixed = [
+        p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD
+    ]
+    more = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None) for n in begun]
+    start.__signature__ = signature.replace(parameters=[*fixed, *more])  # type: ignore[attr-defined]
 
 
 def adopt(fresh: Params, begun: Params | None, name: str = "params") -> Params:

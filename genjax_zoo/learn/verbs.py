@@ -15,8 +15,9 @@ chains, sufficient statistics, running moments), and is `()` for a model without
 from __future__ import annotations
 
 import dataclasses
+import functools
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -24,24 +25,24 @@ import jax.numpy as jnp
 import optax
 
 from genjax_zoo.contract import Array, Batch, ConfigError, Info, Key, Model, Sometimes, State
+from genjax_zoo.learn import micro_batches
+from genjax_zoo.learn.micro_batches import Loss
 from genjax_zoo.learn.state import (
+    Init,
     Memory,
     Params,
     Staged,
     TrainState,
     adopt,
-    average_start,
     average_update,
     check_batch,
+    declare,
+    starting,
 )
 from genjax_zoo.maths.games.dynamics import Dynamics, Losses, Optimizers
 from genjax_zoo.maths.sequences.policy_gradients import Attempts, Estimator, Worth, at_end
 from genjax_zoo.typed import nearest
 
-Init = Callable[..., tuple[Params, Memory]]
-"""(key, batch, **begun) -> (params, memory), begun under names of its own, if it has any."""
-Loss = Callable[[Key, Params, Memory, Batch], tuple[Array, tuple[Memory, Info]]]
-"""(key, params, memory, batch) -> (loss, (memory, info)); the loss is a scalar."""
 Configuration = Any
 """What an energy is an energy of: a pytree whose leading axis counts examples or chains."""
 Phase = Callable[[Key, Params, Memory, Batch], tuple[Configuration, Memory]]
@@ -49,62 +50,43 @@ Phase = Callable[[Key, Params, Memory, Batch], tuple[Configuration, Memory]]
 Verb = tuple[Callable[..., State], Callable[[Key, State, Batch], tuple[State, Info]]]
 
 
-def starting(
-    init: Init, optimizer: Callable[[Params], Any], average: float = 0.0
-) -> Callable[..., TrainState]:
-    """The contract's `init` of whatever learns parameters: (key, batch, params=None, **begun).
-
-    Its signature declares `params`, which are adopted in the place of fresh ones, and whatever
-    else `init` can be begun from.
-
-    Args:
-      init: (key, batch, **begun) -> (params, memory).
-      optimizer: params -> the optimizer's state.
-      average: decay of the moving average of the parameters; 0 keeps none.
-    """
-
-    def start(
-        key: Key, batch: Batch, params: Params | None = None, **begun: Params | None
-    ) -> TrainState:
-        check_batch(batch)
-        fresh, memory = init(key, batch, **begun)
-        params = adopt(fresh, params)
-        return TrainState(params, memory, optimizer(params), average_start(params, average))
-
-    _, _, *own = inspect.signature(init).parameters
-    _declare(start, own)
-    return start
-
-
-def _declare(start: Callable[..., State], begun: Iterable[str]) -> None:
-    """Names in the signature of `start` what stands for **begun there."""
-    signature = inspect.signature(start)
-    fixed = [
-        p for p in signature.parameters.values() if p.kind is not inspect.Parameter.VAR_KEYWORD
-    ]
-    more = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=None) for n in begun]
-    start.__signature__ = signature.replace(parameters=[*fixed, *more])  # type: ignore[attr-defined]
-
-
-def descend(init: Init, loss: Loss, tx: optax.GradientTransformation, average: float = 0.0) -> Verb:
+def descend(
+    init: Init,
+    loss: Loss,
+    tx: optax.GradientTransformation,
+    average: float = 0.0,
+    undivided: str = "",
+) -> Verb:
     """Follows the gradient of one loss: θ ← θ - tx(∇_θ loss).
+
+    A loss that is a mean over anything but examples is a `micro_batches.Mean`, a sum and a count:
+    then the batch may be taken in parts (`optimizers.Optimizer.micro_batches`).
 
     Args:
       init: (key, batch) -> (params, memory).
       loss: (key, params, memory, batch) -> (loss, (memory, info)).
       tx: the optimizer.
       average: decay of the moving average of the parameters; 0 keeps none.
+      undivided: why a batch can only be taken whole, where its loss is no mean over its parts.
     """
+    parts = getattr(tx, "micro_batches", 1)
+
+    @functools.wraps(init)
+    def begin(key: Key, batch: Batch, **begun: Any) -> tuple[Params, Memory]:
+        params, memory = init(key, batch, **begun)
+        micro_batches.check(loss, parts, key, params, memory, batch, undivided)
+        return params, memory
 
     def step(key: Key, state: TrainState, batch: Batch) -> tuple[TrainState, Info]:
-        grad = jax.value_and_grad(loss, argnums=1, has_aux=True)
+        grad = micro_batches.value_and_grad(loss, parts)
         (value, (memory, info)), g = grad(key, state.params, state.memory, batch)
         updates, optimizer = tx.update(g, state.optimizer, state.params)
         params = optax.apply_updates(state.params, updates)
         kept = average_update(state.average, params, average)
         return TrainState(params, memory, optimizer, kept), {"loss": value, **info}
 
-    return starting(init, tx.init, average), step
+    step.micro_batches = parts  # type: ignore[attr-defined]
+    return starting(begin, tx.init, average), step
 
 
 def play(
@@ -393,7 +375,7 @@ def staged(stages: Sequence[Stage]) -> Verb:
             states += (init(key_init, own, **from_run),)
         return Staged(jnp.zeros((), jnp.int32), states, jnp.array(came), ends)
 
-    _declare(start, names)
+    declare(start, names)
 
     def learn_stage(k: int, finished: int) -> Callable[..., tuple[tuple[State, ...], Info]]:
         def learn(key: Key, state: Staged, batch: Batch, first: Array):

@@ -96,7 +96,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         log_prob=Measure(of_params(log_prob), Exactness.EXACT, density=True),
         spaces={"x": BINARY},
         autoregression=Autoregression(
-            *(start, extend, rewind), context=lambda state: eval_params(state).bias.size
+            *(start, extend, rewind), longest=lambda state: eval_params(state).bias.size
         ),
     )
 

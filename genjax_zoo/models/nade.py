@@ -93,7 +93,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         sample=of_params(sample),
         log_prob=Measure(of_params(log_prob), Exactness.EXACT, density=True),
         spaces={"x": BINARY},
-        autoregression=Autoregression(start, extend, context=lambda s: eval_params(s).bias.size),
+        autoregression=Autoregression(start, extend, longest=lambda s: eval_params(s).bias.size),
     )
 
 

@@ -266,5 +266,5 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             "kl": exact(kl, "nats", "neither"),
         },
         spaces={"x": categorical(V)},
-        autoregression=Autoregression(start, extend, rewind, context=lambda state: T),
+        autoregression=Autoregression(start, extend, rewind, longest=lambda state: T),
     )

@@ -314,7 +314,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
     objective = negative_elbo if config.objective == "elbo" else negative_iwae
     loss = bounds.warmed_up(objective, config.beta, config.warmup_steps)
     return Model(
-        *descend(init, loss, tx, config.average),
+        *descend(init, loss, tx, config.average, bounds.undivided(config.free_bits)),
         sample=of_params(sample),
         log_prob=Measure(of_params(elbo), Exactness.LOWER_BOUND, density=True),
         measures=bounds.estimates(of_params(iwae), config.importance_samples, likelihood.levels),

@@ -14,6 +14,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from genjax_zoo.contract import Array, Key
 from genjax_zoo.nets.linear import wide
@@ -31,7 +32,7 @@ def attend(
     causal: bool = False,
     window: int = 0,
     documents: Array | None = None,
-    slopes: Array | None = None,
+    slopes: Array | np.ndarray | None = None,
     dropout: float = 0.0,
     key: Key | None = None,
 ) -> Array:

@@ -1,14 +1,16 @@
-"""What a run begins from: the learnt parameters of other runs, by `--begin=NAME=WORKDIR[@STEP]`.
+"""What a run begins from: the learnt parameters of other runs, by `--begin=NAME=WORKDIR[@STEP]`,
+or weights that came from elsewhere, by `--begin=NAME=hf:DIR`.
 
 Floor 6. NAME is one that the model's `init` declares, STEP is last (if none is said), best or a
-number. Where a run came from is written into run.json at its first start, and holds for good: a run
-that resumes needs the other workdir no more.
+number, DIR a folder of Hugging Face (run/weights). Where a run came from is written into run.json
+at its first start, and holds for good: a run that resumes needs the other workdir no more.
 """
 
 from __future__ import annotations
 
 import hashlib
 import inspect
+import pathlib
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -21,14 +23,20 @@ from genjax_zoo.learn.state import eval_params
 from genjax_zoo.run import config, trained
 from genjax_zoo.run.devices import Devices
 from genjax_zoo.run.devices.sharding import lay_out
+from genjax_zoo.run.record import files
 from genjax_zoo.run.record.provenance import Origin
 from genjax_zoo.run.record.workdir import Workdir
 from genjax_zoo.run.setup import Begun
+from genjax_zoo.run.weights import imported
 from genjax_zoo.typed import nearest
+
+FOREIGN = "hf:"
+"""What the folder of weights of others is named by."""
 
 
 class Where(NamedTuple):
-    """What is asked for under one name: an absolute workdir, and last, best or a number."""
+    """What is asked for under one name: an absolute workdir, or a folder after FOREIGN; and last,
+    best or a number."""
 
     workdir: str
     asked: str
@@ -48,7 +56,7 @@ def read(words: Sequence[str], run: config.Run, workdir: Workdir) -> Begun:
     """
     asked = _parse(words, config.make_model(run))
     if not workdir.has_begun():
-        return _load(asked)
+        return _load(asked, run)
     begun = trained.begun_of(workdir)
     from_there = {name: Where(o.workdir, o.asked) for name, o in begun.origins.items()}
     if asked and asked != from_there:
@@ -60,7 +68,8 @@ def read(words: Sequence[str], run: config.Run, workdir: Workdir) -> Begun:
     if workdir.has_checkpoint():
         return begun
     # It was stopped before its first checkpoint: from the very same parameters again.
-    again = _load({name: Where(o.workdir, str(o.step)) for name, o in begun.origins.items()})
+    asked = {name: Where(o.workdir, str(o.step)) for name, o in begun.origins.items()}
+    again = _load(asked, run)
     for name, origin in begun.origins.items():
         if again.origins[name].sha256 != origin.sha256:
             raise ZooError(
@@ -84,7 +93,7 @@ def _parse(words: Sequence[str], model: Model) -> dict[str, Where]:
         if match is None:
             raise ConfigError(
                 f"--begin={word}: expected NAME=WORKDIR or NAME=WORKDIR@STEP, STEP being last, "
-                "best or a number."
+                "best or a number, or NAME=hf:DIR."
             )
         name, where, which = match.groups()
         known = names(model)
@@ -94,14 +103,29 @@ def _parse(words: Sequence[str], model: Model) -> dict[str, Where]:
             )
         if name in asked:
             raise ConfigError(f"--begin={word}: {name!r} is begun twice; leave one out.")
+        if where.startswith(FOREIGN):
+            if which not in (None, "last", "0"):
+                raise ConfigError(
+                    f"--begin={word}: such a folder has no steps; leave @{which} out."
+                )
+            folder = files.place(where.removeprefix(FOREIGN), f"--begin={name}").absolute()
+            asked[name] = Where(f"{FOREIGN}{folder}", "last")
+            continue
         asked[name] = Where(str(Workdir(where).root.absolute()), which or "last")
     return asked
 
 
-def _load(asked: Mapping[str, Where]) -> Begun:
+def _load(asked: Mapping[str, Where], run: config.Run) -> Begun:
     """The parameters that the other runs' models are sampled and measured with."""
     origins, like, params = {}, {}, {}
     for name, (where, which) in asked.items():
+        if where.startswith(FOREIGN):
+            flag = f"--begin={name}={where}"
+            folder = pathlib.Path(where.removeprefix(FOREIGN))
+            found = imported.look_at(folder, run.model, flag)
+            params[name] = imported.params(found)
+            like[name], origins[name] = found.like, origin(found, params[name])
+            continue
         other, flag, layout = Workdir(where), f"--begin={name}={where}", lay_out(Devices())
         if not other.config.exists():
             raise ZooError(f"{flag}: no model was trained there; expected the --workdir of a run.")
@@ -116,9 +140,17 @@ def _load(asked: Mapping[str, Where]) -> Begun:
         params[name] = jax.tree.map(np.asarray, whole)
         like[name] = jax.eval_shape(lambda tree: tree, params[name])
         origins[name] = Origin(
-            where, which, step, sha256(params[name]), fields, parts.arrays, other.origins()
+            *(where, which, step, sha256(params[name]), fields, parts.arrays, other.origins()),
+            tokenizer=parts.tokenizer.sha256 if parts.tokenizer else "",
         )
     return Begun(origins, like, params)
+
+
+def origin(found: imported.Imported, params: Any) -> Origin:
+    """Where the weights of a folder came from: a run that has made no step that we know of."""
+    where, digest = f"{FOREIGN}{found.folder.path}", sha256(params)
+    hashes = found.folder.hashes()
+    return Origin(where, "last", 0, digest, found.fields, found.arrays, files=hashes)
 
 
 def sha256(params: Any) -> str:

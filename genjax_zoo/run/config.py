@@ -79,10 +79,17 @@ def make_model(run: Run) -> Model:
     family = family_of(run.model)
     fields = {k: v for k, v in run.model.items() if k != "name"}
     _check_owner(family, fields)
-    return family.make(
+    model = family.make(
         typed.typed(family.Config, fields, "config.model"),
         optimizers.make(run.optimizer, run.steps),
     )
+    if getattr(model.step, "micro_batches", 1) != (wanted := run.optimizer.micro_batches):
+        raise ConfigError(
+            f"config.optimizer.micro_batches={wanted}, but this {family.name} (verb "
+            f"{family.verb}) takes each batch whole: only what follows the gradient of one loss "
+            "adds it up from parts. Set it to 1."
+        )
+    return model
 
 
 def _check_owner(family: Family, fields: Mapping[str, Any]) -> None:

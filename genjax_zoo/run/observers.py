@@ -151,7 +151,7 @@ class Samples:
             return {}
         self._newest = step
         batch = jax.tree.map(np.asarray, self._sample(self._key, state))
-        name = shown.drawn(batch, self._look.symbols)
+        name = shown.drawn(batch, self._look)
         # On all processes, for all of them hold a part of the state.
         plane = self._plane(state) if name == "x" and batch["x"].shape[1:] == (2,) else None
         if self._journal.workdir is None:
@@ -168,7 +168,7 @@ class Samples:
 
     def _write_data(self, path: pathlib.Path) -> None:
         """As many of the data as there are samples, to be seen beside them, once."""
-        name = shown.drawn(self._look.reference, self._look.symbols)
+        name = shown.drawn(self._look.reference, self._look)
         if self._beside or (name and not shown.stands_alone(self._look.reference[name])):
             return
         some = {n: array[: self._setup.run.samples] for n, array in self._look.reference.items()}

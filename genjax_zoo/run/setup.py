@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from genjax_zoo.contract import (
+    PACKED,
     Batch,
     ConfigError,
     DataError,
@@ -21,7 +22,7 @@ from genjax_zoo.contract import (
     State,
     categorical,
 )
-from genjax_zoo.data.source import Source
+from genjax_zoo.data.source import NEW, Own, Source
 from genjax_zoo.data.sources import open_source
 from genjax_zoo.run.config import Run, make_model
 from genjax_zoo.run.devices import Devices, memory, sharding
@@ -79,7 +80,11 @@ class Setup(NamedTuple):
 
 
 def set_up(
-    run: Run, data_dir: str | None = None, learning: bool = True, begun: Begun = NOTHING
+    run: Run,
+    data_dir: str | None = None,
+    learning: bool = True,
+    begun: Begun = NOTHING,
+    own: Own = NEW,
 ) -> Setup:
     """Builds a run's parts.
 
@@ -88,15 +93,18 @@ def set_up(
       data_dir: where prepared data sets lie.
       learning: False to measure only: any devices will do, whatever it was trained on.
       begun: what it begins from, or began from.
+      own: what it has already of what its data are read by.
 
     Raises ConfigError or DataError for whatever does not fit: all that can be wrong is found here.
     """
     model = make_model(run)
     if learning:
-        layout = sharding.lay_out(run.devices, run.data.batch_size)
+        parts = run.optimizer.micro_batches
+        layout = sharding.lay_out(run.devices, run.data.batch_size, parts)
     else:
         layout = sharding.lay_out(Devices())
-    source = open_source(run.data, run.seed, data_dir)
+    source = open_source(run.data, run.seed, data_dir, own)
+    check_tokenizers(source, begun.origins, run)
     root = jax.random.key(run.seed)
     example = example_batch(source, root, run.data.batch_size)
     check_spaces(model, source, example, run)
@@ -123,7 +131,7 @@ def state_like(
             f"this {run.model['name']} has arrays larger than any machine holds; choose smaller "
             "fields of config.model (widths, latents, classes, chains)."
         ) from error
-    shardings = sharding.of_state(layout.mesh, shapes, run.devices.min_split)
+    shardings = sharding.of_state(layout.rules, shapes, run.devices.min_split)
     like = jax.tree.map(
         lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shapes, shardings
     )
@@ -145,11 +153,33 @@ def example_batch(source: Source, root: jax.Array, batch_size: int) -> Batch:
     return jax.tree.map(np.asarray, batch)
 
 
+def check_tokenizers(source: Source, origins: Mapping[str, Origin], run: Run) -> None:
+    """Raises ConfigError where a run reads texts by another tokenizer than what it begins from."""
+    own = source.tokenizer
+    for name, origin in origins.items():
+        if own and origin.tokenizer and origin.tokenizer != own.sha256:
+            raise ConfigError(
+                f"{name} begins from {origin.workdir}, which learnt by another tokenizer "
+                f"({origin.tokenizer[:12]}) than {run.data.tokenizer} here ({own.sha256[:12]}), so "
+                "that its symbols mean something else; set "
+                f"--config.data.tokenizer={origin.workdir}/tokenizer."
+            )
+
+
 def check_spaces(model: Model, source: Source, batch: Batch, run: Run) -> None:
     """Raises DataError where the data are not what the model learns from, array by array."""
     who = f"this {run.model['name']}"
+    unread = [name for name in PACKED if name in source.spaces and name not in model.spaces]
+    if unread:
+        raise DataError(
+            f"{who} reads no {' and no '.join(map(repr, unread))}, and {run.data.source} holds "
+            "several documents, of which it would make one text; choose a language_model, or put "
+            "the text into one file."
+        )
     for name, wanted in model.spaces.items():
         offered = source.spaces.get(name)
+        if offered is None and name in PACKED:
+            continue
         if offered and offered.kind is Kind.CATEGORICAL and not offered.size:
             # Where the source cannot tell, the first batch may: below 0 there are no labels.
             seen = np.asarray(batch[name])
@@ -166,16 +196,21 @@ def check_spaces(model: Model, source: Source, batch: Batch, run: Run) -> None:
             continue
         raise DataError(
             f"{who} models {name!r} as {wanted}, but {run.data.source} gives {offered}; "
-            f"{_advice(wanted, offered, run.data.of_images)}"
+            f"{_advice(wanted, offered, source.tokenizer is not None, run.data.of_images)}"
         )
 
 
-def _advice(wanted: Space, offered: Space, images: bool) -> str:
+def _advice(wanted: Space, offered: Space, text: bool, images: bool) -> str:
     """What to do about data that are not in the space of a model."""
     if offered.missing and not wanted.missing:
         return (
             "fill in what is missing (NaN) or leave it out, or choose a model that learns from "
             "incomplete examples (of a Bayes net: model.missing=True)."
+        )
+    if text and offered.size > wanted.size > 0:
+        return (
+            f"set --config.model.vocabulary={offered.size}, for as many symbols, or choose a "
+            "config.data.tokenizer that has fewer."
         )
     if wanted.kind is Kind.CATEGORICAL and wanted.of(0).holds(offered):
         return f"set config.model to as many (model.classes={offered.size}, of labels)."

@@ -51,7 +51,7 @@ class Calls:
     def __init__(self, setup: Setup):
         self.setup = setup
         self.resident = jax.device_put(setup.source.resident, setup.layout.everywhere)
-        self._rows = own_rows(setup.layout.mesh, setup.run.data.batch_size)
+        self._rows = own_rows(setup.layout, setup.run.data.batch_size)
         self._compiled: dict[Any, Callable[..., tuple[State, Info, jax.Array]]] = {}
 
     def feeds(self, ahead: Sequence[tuple[int, int]]) -> Iterator[Any]:

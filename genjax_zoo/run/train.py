@@ -17,8 +17,9 @@ from genjax_zoo.contract import ConfigError
 from genjax_zoo.data import summary
 from genjax_zoo.measure.results import Result
 from genjax_zoo.run import replay, trained
+from genjax_zoo.run.devices.sharding import left_whole
 from genjax_zoo.run.observers import Line, Measurements, Samples, lines, saves, training
-from genjax_zoo.run.record import provenance, recipe, results
+from genjax_zoo.run.record import provenance, recipe, results, tokenizer
 from genjax_zoo.run.record.checkpoint import barrier
 from genjax_zoo.run.record.journal import Journal
 from genjax_zoo.run.record.progress import Measuring, Progress, log
@@ -49,6 +50,7 @@ def train(
     """
     run, is_primary = setup.run, jax.process_index() == 0
     with contextlib.ExitStack() as stack:
+        stack.enter_context(setup.layout.named())
         if is_primary:
             stack.enter_context(workdir.lock())
             # What is damaged is found before the steps, and not when there are numbers to add.
@@ -68,6 +70,7 @@ def train(
             if config is not None:
                 workdir.write_config(config)
             trained.describe(setup, workdir)
+            tokenizer.keep(workdir, setup.source.tokenizer)
             entry = provenance.start(first, data_dir, setup.begun.origins)
             data = entry["data"] = summary.record(setup.source)
             entry["recipe"] = recipe.keep(workdir.root, config) if config is not None else None
@@ -139,8 +142,10 @@ def _sources(setup: Setup, workdir: Workdir, first: int) -> Iterator[str]:
     if first:
         yield f"going on from step {first} in {workdir.root}"
     for name, origin in setup.begun.origins.items() if not first else ():
-        yield f"{name} begins from {origin.workdir}, step {origin.step}"
+        step = "" if origin.files else f", step {origin.step}"
+        yield f"{name} begins from {origin.workdir}{step}"
     yield summary.line(setup.source)
+    yield from left_whole(setup.layout.rules, setup.like, setup.run.devices.min_split)
 
 
 SHORTER = (

@@ -15,13 +15,14 @@ import jax
 import numpy as np
 
 from genjax_zoo.contract import Model, State, ZooError
+from genjax_zoo.data.text.tokenizers import Tokenizer
 from genjax_zoo.learn.state import eval_params
 from genjax_zoo.measure.examples import measures_of
 from genjax_zoo.run import config
 from genjax_zoo.run.config import Run, make_model
 from genjax_zoo.run.devices import Devices
 from genjax_zoo.run.devices.sharding import Layout, lay_out
-from genjax_zoo.run.record import files, schema
+from genjax_zoo.run.record import files, schema, tokenizer
 from genjax_zoo.run.record.checkpoint import Checkpoints, Damaged
 from genjax_zoo.run.record.progress import log
 from genjax_zoo.run.record.provenance import Origin
@@ -58,6 +59,7 @@ class Trained(NamedTuple):
       like: the shapes, dtypes and shardings of the state before any step.
       arrays: (dtype, shape) of each array of a batch.
       look: how its batches are shown, over some of the data where the workdir holds them.
+      tokenizer: that its texts are read by; None where its data are none.
     """
 
     run: Run
@@ -65,6 +67,7 @@ class Trained(NamedTuple):
     like: Any
     arrays: Mapping[str, Any]
     look: Look
+    tokenizer: Tokenizer | None = None
 
     @property
     def symbols(self) -> Mapping[str, Sequence[str]]:
@@ -75,19 +78,20 @@ class Trained(NamedTuple):
 def look_of(setup: Setup) -> Look:
     """How a run's batches are shown."""
     source = setup.source
-    return Look(source.symbols, source.interval, source.columns, setup.example)
+    return Look(source.symbols, source.interval, source.columns, setup.example, source.tokenizer)
 
 
 def describe(setup: Setup, workdir: Workdir) -> None:
     """example.json: what a state is made for, so that sampling needs no data; and some of these,
     for its pictures."""
-    size = sum(array.nbytes for array in setup.example.values()) / setup.run.data.batch_size
-    some = max(1, min(setup.run.samples, int(DATA_BYTES / max(size, 1))))
     learnt = jax.eval_shape(eval_params, setup.like)
-    packed = io.BytesIO()
-    kept: dict[str, Any] = {name: a[:some] for name, a in setup.example.items()}
-    np.savez_compressed(packed, **kept)
-    files.write(workdir.data, packed.getvalue())
+    if setup.source.size != 0:
+        size = sum(array.nbytes for array in setup.example.values()) / setup.run.data.batch_size
+        some = max(1, min(setup.run.samples, int(DATA_BYTES / max(size, 1))))
+        packed = io.BytesIO()
+        kept: dict[str, Any] = {name: a[:some] for name, a in setup.example.items()}
+        np.savez_compressed(packed, **kept)
+        files.write(workdir.data, packed.getvalue())
     about = {
         "arrays": {name: [str(a.dtype), list(a.shape)] for name, a in setup.example.items()},
         "interval": list(setup.source.interval),
@@ -120,8 +124,9 @@ def read(workdir: Workdir, run: Run, layout: Layout | None = None) -> Trained:
             f"arrays ({why[:200]}). {schema.FILES['example.json'].advice}"
         ) from error
     low, high = about["interval"]
-    look = Look(about["symbols"], (low, high), about.get("columns", ()), _kept(workdir))
-    return Trained(run, model, like, about["arrays"], look)
+    own = tokenizer.kept(workdir)
+    look = Look(about["symbols"], (low, high), about.get("columns", ()), _kept(workdir), own)
+    return Trained(run, model, like, about["arrays"], look, own)
 
 
 def _kept(workdir: Workdir) -> dict[str, np.ndarray]:

@@ -57,7 +57,7 @@ def words_of(name: str) -> list[str]:
     return [word.lower() for word in re.findall(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])", name)]
 
 
-def _split_within(name: str) -> str | None:
+def split_within(name: str) -> str | None:
     """The one split that words of a name stand for, or None: seg_train, valid_64x64."""
     found = {split for word in words_of(name) if (split := split_of(word))}
     return found.pop() if len(found) == 1 else None
@@ -135,7 +135,7 @@ def _split(lying: Folders, where: str) -> tuple[dict[str, Folders], list[str]]:
     has_train, has_held = TRAIN in known.values(), {TEST, VALIDATION} & {*known.values()}
     if has_train and has_held:
         return _at(lying, 0, known, where)
-    within = {name: split for name in sorted(tops) if (split := _split_within(name))}
+    within = {name: split for name in sorted(tops) if (split := split_within(name))}
     if TRAIN in within.values() and {TEST, VALIDATION} & {*within.values()}:
         # bullet_train/ and test_tube/ may be two classes among others, which have none below.
         below = {inner[0] for inner in lying.values() if len(inner) > 1}

@@ -138,6 +138,12 @@ def free_bits(kl: Array, nats: float) -> Array:
     return jnp.sum(jnp.maximum(nats, each) if nats else each)
 
 
+def undivided(free_bits: float) -> str:
+    """Why a batch cannot be taken in parts (learn/micro_batches.py); "" where it can."""
+    why = "free bits are of the mean over a whole batch; set either model.free_bits to 0 or it to 1"
+    return why if free_bits else ""
+
+
 def check_free_bits(free_bits: float, objective: str, who: str) -> None:
     """Raises ConfigError, in the name of the family `who`, for free bits of what has no KL."""
     if free_bits and objective != "elbo":

@@ -7,13 +7,20 @@ is the likeliest of all. It is a search and no sampler: nothing is drawn.
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from genjax_zoo.contract import NOTHING, Array, Autoregression, Batch, DataError, State
-from genjax_zoo.maths.sequences.decoding import Prompt, begin, stops
+from genjax_zoo.maths.sequences.decoding import (
+    PADDING,
+    Reading,
+    read_on,
+    read_prompt,
+    stops,
+    strings,
+)
 from genjax_zoo.maths.sequences.warping import Decoding
 
 
@@ -41,8 +48,10 @@ def search(
     width: int,
     stop: tuple[int, ...] = (),
     length_exponent: float = 0.0,
-    prompt: Prompt | None = None,
+    prompt: Array | None = None,
     given: Batch = NOTHING,
+    room: int | None = None,
+    most: Array | int | None = None,
 ) -> Beams:
     """Searches after each of n prompts.
 
@@ -56,23 +65,28 @@ def search(
         enough, and nothing is added to it.
       length_exponent: a of the score; 0 orders by probability, and 1 by that of a symbol, without
         which short strings win. The beam itself goes by probability.
-      prompt, given: as of `decoding.write`.
+      prompt, given: as of `decoding.write`, and `room` as of `decoding.begin`.
+      most: symbols of each at most, if these are fewer than L.
     """
     if width < 1:
         raise DataError(f"the width of a beam should be 1 or more, got {width}.")
     rules, W = Decoding(stop=stop), width
-    begun = begin(model, state, n, length, prompt, given, apart=True)
+    most = length if most is None else jnp.minimum(most, length)
+    begun, _ = read_prompt(model, state, n, length, prompt, given, room)
     V = begun.logits.shape[-1]
     # The strings of one prompt lie side by side: [n W, ...].
-    spread = lambda leaf: jnp.repeat(leaf, W, axis=0)
-    logits, cache = jax.tree.map(spread, (begun.logits, begun.cache))
+    of_prompt = jnp.repeat(jnp.arange(n), W)
+    reading = Reading(
+        strings(model, begun.cache, of_prompt), *(leaf[of_prompt] for leaf in begun[1:])
+    )
 
     def unfinished(carry: tuple) -> Array:
-        t, _, _, _, done, _, _ = carry
-        return (t < length) & ~jnp.all(done)
+        t, _, _, done, _, _ = carry
+        return (t < most) & ~jnp.all(done)
 
-    def one(carry: tuple[Array, Array, Any, Array, Array, Array, Array]) -> tuple:
-        t, logits, cache, log_p, done, x, mask = carry
+    def one(carry: tuple[Array, Reading, Array, Array, Array, Array]) -> tuple:
+        t, reading, log_p, done, x, mask = carry
+        logits, cache = read_on(model, state, reading)
         # log p(x_<=t) = log p(x_<t) + log p(x_t | x_<t); an ended string goes on in one way: as 0.
         after = jax.nn.log_softmax(logits).reshape(n, W, V)
         ended = jnp.where(jnp.arange(V) == 0, 0.0, -jnp.inf)
@@ -83,17 +97,16 @@ def search(
             leaf, parent.reshape(n, W, *[1] * (leaf.ndim - 2)), axis=1
         )
         done, x, mask = map(of_parent, (done, x, mask))
-        cache = jax.tree.map(
-            lambda leaf: of_parent(leaf.reshape(n, W, *leaf.shape[1:])).reshape(leaf.shape), cache
-        )
         x, mask = x.at[:, :, t].set(symbol), mask.at[:, :, t].set(~done)
-        logits, cache = begun.model.extend(state, cache, symbol.reshape(-1, 1))
-        return t + 1, logits[:, -1], cache, log_p, done | stops(rules, symbol), x, mask
+        rows = (W * jnp.arange(n)[:, None] + parent).reshape(-1)
+        unread = jnp.where(done, PADDING, symbol).reshape(-1, 1)
+        reading = Reading(strings(model, cache, rows), unread, logits[rows])
+        return t + 1, reading, log_p, done | stops(rules, symbol), x, mask
 
     # One beginning, the empty one; the other places of the beam are free.
     log_p = jnp.where(jnp.arange(W) == 0, 0.0, jnp.full((n, W), -jnp.inf))
     x = jnp.zeros((n, W, length), jnp.int32)
-    start = (jnp.int32(0), logits, cache, log_p, jnp.zeros((n, W), bool), x, x > 0)
+    start = (jnp.int32(0), reading, log_p, jnp.zeros((n, W), bool), x, x > 0)
     *_, log_p, _, x, mask = jax.lax.while_loop(unfinished, one, start)
     score = log_p / jnp.maximum(mask.sum(-1), 1) ** length_exponent
     order = jnp.argsort(-score, axis=1, stable=True)

@@ -2,19 +2,24 @@
 
 Floor 1. A cache of fixed size is read into and written from in a `lax.while_loop`, which ends where
 every string has met a stop symbol. What is drawn at place t depends on the key and t alone, so that
-reading everything again for each symbol would write the same.
+reading everything again for each symbol would write the same, and so does stopping in between:
+
+    begin     reads the prompts
+    go_on     writes up to a place, from wherever the strings have come to
+    write     both, to the end
 
     warping.py      what becomes of the logits before a symbol is drawn
     beam.py         the likeliest string, as far as a beam of W sees
     speculative.py  a draft writes, the target corrects
 
-The contract's `extend` reads S symbols of every string. Prompts of different lengths are therefore
-read by `by_string`, where each string has a cache of its own, and a symbol of padding is not read:
-the next place of a string is what it has read, and not what stands before it in the batch.
+Prompts of different lengths make one batch: what is below 0 is padding, which `extend` does not
+read, and a string that has ended goes on with padding. A symbol is read when the next one is asked
+for, and the last one of all never.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -23,18 +28,8 @@ import jax.numpy as jnp
 from genjax_zoo.contract import NOTHING, Array, Autoregression, Batch, DataError, Key, State
 from genjax_zoo.maths.sequences.warping import AS_IT_SAYS, Decoding, warp
 
-
-class Prompt(NamedTuple):
-    """The beginning of each string.
-
-    Attributes:
-      x: [n, P] int32 symbols.
-      mask: [n, P], 1 where one is to be read; padding, at whatever side, may be any number. None
-        where all are, which is read at once.
-    """
-
-    x: Array
-    mask: Array | None = None
+PADDING = -1
+"""What is no symbol; everything below 0 is none."""
 
 
 class Written(NamedTuple):
@@ -53,6 +48,38 @@ class Written(NamedTuple):
     log_rule: Array
 
 
+class Reading(NamedTuple):
+    """How far a model has read n strings.
+
+    Attributes:
+      cache: of what has been read.
+      unread: symbols [n, U] that come next; padding where there are none.
+      logits: of the next symbol [n, V], as far as nothing is unread.
+    """
+
+    cache: Any
+    unread: Array
+    logits: Array
+
+
+class Writing(NamedTuple):
+    """How far n strings have been written.
+
+    Attributes:
+      reading: by the model, with U = 1.
+      seen: which symbols were read or written [n, V] bool.
+      done: which strings have met a stop symbol [n] bool.
+      t: how many symbols each has that is not done [] int32.
+      written: what stands there.
+    """
+
+    reading: Reading
+    seen: Array
+    done: Array
+    t: Array
+    written: Written
+
+
 def write(
     key: Key,
     model: Autoregression,
@@ -60,7 +87,7 @@ def write(
     n: int,
     length: int,
     rules: Decoding = AS_IT_SAYS,
-    prompt: Prompt | None = None,
+    prompt: Array | None = None,
     given: Batch = NOTHING,
 ) -> Written:
     """Writes n strings.
@@ -72,57 +99,11 @@ def write(
       n: how many strings.
       length: L, how many symbols of each at most, beside its prompt.
       rules: by which they are written.
-      prompt: how they begin.
+      prompt: how they begin [n, P]; padding below 0 may stand at either side and in between.
       given: whatever else the model's `start` is told.
     """
-    begun = begin(model, state, n, length, prompt, given)
-    vocabulary = begun.logits.shape[-1]
-
-    def unfinished(carry: tuple[Array, Reading, Array, Written]) -> Array:
-        t, _, done, _ = carry
-        return (t < length) & ~jnp.all(done)
-
-    def one(carry: tuple[Array, Reading, Array, Written]):
-        t, reading, done, written = carry
-        drawn_of = jax.nn.log_softmax(warp(rules, reading.logits, reading.seen))
-        x = jax.random.categorical(jax.random.fold_in(key, t), drawn_of)
-        x = jnp.where(done, 0, x).astype(jnp.int32)
-        new = Written(x, ~done, of_symbols(reading.logits, x), of_symbols(drawn_of, x))
-        put = lambda old, now: old.at[:, t].set(jnp.where(done, jnp.zeros_like(now), now))
-        written = Written(*map(put, written, new))
-        logits, cache = begun.model.extend(state, reading.cache, x[:, None])
-        seen = reading.seen | (jax.nn.one_hot(x, vocabulary, dtype=bool) & ~done[:, None])
-        return t + 1, Reading(logits[:, -1], cache, seen), done | stops(rules, x), written
-
-    reading = Reading(begun.logits, begun.cache, begun.seen)
-    start = (jnp.int32(0), reading, jnp.zeros(n, bool), nothing(n, length))
-    return jax.lax.while_loop(unfinished, one, start)[-1]
-
-
-# ------------------------------------------------------------------------------------ its parts
-
-
-class Reading(NamedTuple):
-    """How far each string has come.
-
-    Attributes:
-      logits: of the next symbol [n, V].
-      cache: of the model.
-      seen: which symbols were read [n, V] bool.
-    """
-
-    logits: Array
-    cache: Any
-    seen: Array
-
-
-class Begun(NamedTuple):
-    """The same, with the model that goes on from there: of its own, or `by_string`."""
-
-    logits: Array
-    cache: Any
-    seen: Array
-    model: Autoregression
+    writing = begin(model, state, n, length, prompt, given)
+    return go_on(key, model, state, writing, length, rules).written
 
 
 def begin(
@@ -130,100 +111,128 @@ def begin(
     state: State,
     n: int,
     length: int,
-    prompt: Prompt | None = None,
+    prompt: Array | None = None,
     given: Batch = NOTHING,
-    apart: bool = False,
-) -> Begun:
-    """Reads the prompts; the cache has room for `length` symbols after them.
+    room: int | None = None,
+) -> Writing:
+    """Reads the prompts; as of `write`.
 
-    With `apart`, or prompts that have a mask, the model is taken `by_string`.
+    Args:
+      room: how many symbols of each string can be read; by default all of its prompt and of what is
+        written, but the last.
 
     Raises DataError for prompts of another shape, and for symbols, as far as they can be seen (not
     traced), that are none of the vocabulary.
     """
-    if apart or (prompt is not None and prompt.mask is not None):
-        model = by_string(model)
-    if prompt is None:
-        logits, cache = model.start(state, n, length, given)
-        return Begun(logits, cache, jnp.zeros(logits.shape, bool), model)
-    x, mask = prompt
-    if x.ndim != 2 or len(x) != n or (mask is not None and mask.shape != x.shape):
-        shapes = [list(x.shape)] + ([] if mask is None else [list(mask.shape)])
-        raise DataError(
-            f"a prompt should be [{n}, P] symbols, with a mask of the same shape or none, got "
-            f"{' and '.join(map(str, shapes))}."
+    reading, seen = read_prompt(model, state, n, length, prompt, given, room)
+    return Writing(reading, seen, jnp.zeros(n, bool), jnp.int32(0), nothing(n, length))
+
+
+def go_on(
+    key: Key,
+    model: Autoregression,
+    state: State,
+    writing: Writing,
+    until: Array | int,
+    rules: Decoding = AS_IT_SAYS,
+) -> Writing:
+    """Writes on until every string has `until` symbols, of L at most, or has met a stop symbol.
+
+    The same is written at once and in parts, if key and rules are the same.
+    """
+    until = jnp.minimum(until, writing.written.x.shape[1])
+
+    def unfinished(w: Writing) -> Array:
+        return (w.t < until) & ~jnp.all(w.done)
+
+    def one(w: Writing) -> Writing:
+        logits, cache = read_on(model, state, w.reading)
+        drawn_of = jax.nn.log_softmax(warp(rules, logits, w.seen))
+        x = jax.random.categorical(jax.random.fold_in(key, w.t), drawn_of)
+        x = jnp.where(w.done, PADDING, x).astype(jnp.int32)
+        new = Written(x, ~w.done, of_symbols(logits, x), of_symbols(drawn_of, x))
+        put = lambda old, now: old.at[:, w.t].set(jnp.where(w.done, jnp.zeros_like(now), now))
+        return Writing(
+            Reading(cache, x[:, None], logits),
+            also_seen(w.seen, x[:, None]),
+            w.done | stops(rules, x),
+            w.t + 1,
+            Written(*map(put, w.written, new)),
         )
-    read = jnp.ones(x.shape, bool) if mask is None else jnp.asarray(mask) > 0
-    logits, cache = model.start(state, n, x.shape[1] + length, given)
+
+    return jax.lax.while_loop(unfinished, one, writing)
+
+
+# ------------------------------------------------------------------------------------ its parts
+
+
+def read_prompt(
+    model: Autoregression,
+    state: State,
+    n: int,
+    length: int,
+    prompt: Array | None,
+    given: Batch = NOTHING,
+    room: int | None = None,
+) -> tuple[Reading, Array]:
+    """What stands after the prompts, and which symbols they have [n, V]; as of `begin`."""
+    prompt = jnp.zeros((n, 0), jnp.int32) if prompt is None else prompt
+    if prompt.ndim != 2 or len(prompt) != n:
+        raise DataError(f"a prompt should be [{n}, P] symbols, got {list(prompt.shape)}.")
+    room = max(prompt.shape[1] + length - 1, 1) if room is None else room
+    logits, cache = model.start(state, n, room, given)
     vocabulary = logits.shape[-1]
-    wrong = read & ((x < 0) | (x >= vocabulary))
+    wrong = prompt >= vocabulary
     if not isinstance(wrong, jax.core.Tracer) and bool(wrong.any()):
         raise DataError(
-            f"a prompt should hold symbols 0 .. {vocabulary - 1}, and {int(x[wrong][0])} is none; "
-            "encode it by the vocabulary that the model learnt."
+            f"a prompt should hold symbols 0 .. {vocabulary - 1}, and {int(prompt[wrong][0])} is "
+            "none; encode it by the vocabulary that the model learnt."
         )
-    x = jnp.where(read, x, 0).astype(jnp.int32)
-    seen = jnp.any(jax.nn.one_hot(x, vocabulary, dtype=bool) & read[..., None], axis=1)
-    if mask is not None:
-        logits, cache = read_where(model, state, logits, cache, x, read)
-    elif x.shape[1]:
-        after, cache = model.extend(state, cache, x)
-        logits = after[:, -1]
-    return Begun(logits, cache, seen, model)
+    reading = Reading(cache, jnp.asarray(prompt, jnp.int32), logits)
+    seen = also_seen(jnp.zeros(logits.shape, bool), reading.unread)
+    logits, cache = read_on(model, state, reading)
+    return Reading(cache, jnp.full((n, 1), PADDING, jnp.int32), logits), seen
 
 
-def by_string(model: Autoregression) -> Autoregression:
-    """The same model, with a cache of each string's own: every leaf of it has n as leading axis.
-
-    Strings can then be read unevenly, left out and put in another order, whatever a cache is: where
-    it counts what it has read, that is counted string by string. It costs what batched positions
-    cost.
-    """
-
-    def start(state: State, n: int, length: int, given: Batch = NOTHING) -> tuple[Array, Any]:
-        each = {name: value for name, value in given.items() if value is not None}
-        one = lambda own: model.start(
-            state, 1, length, {name: value[None] for name, value in own.items()}
-        )
-        spread = {
-            name: jnp.broadcast_to(value, (n, *jnp.shape(value)[1:]) if jnp.ndim(value) else (n,))
-            for name, value in each.items()
-        }
-        logits, cache = jax.vmap(one, axis_size=n)(spread)
-        return logits[:, 0], cache
-
-    def extend(state: State, cache: Any, x: Array) -> tuple[Array, Any]:
-        one = lambda cache, x: model.extend(state, cache, x[None])
-        logits, cache = jax.vmap(one)(cache, x)
-        return logits[:, 0], cache
-
-    return Autoregression(start, extend)
+def read_on(model: Autoregression, state: State, reading: Reading) -> tuple[Array, Any]:
+    """(logits [n, V] of what follows all that was unread, cache)."""
+    cache, unread, logits = reading
+    if not unread.shape[1]:
+        return logits, cache
+    after, cache = model.extend(state, cache, unread)
+    return following(after, unread, logits), cache
 
 
-def choose(where: Array, these: Any, those: Any) -> Any:
-    """Of two pytrees whose leaves are [n, ...], the strings of one where [n], else of the other."""
-    pick = lambda a, b: jnp.where(where.reshape(-1, *[1] * (a.ndim - 1)), a, b)
-    return jax.tree.map(pick, these, those)
-
-
-def read_where(
-    model: Autoregression, state: State, logits: Array, cache: Any, x: Array, read: Array
-) -> tuple[Array, Any]:
-    """(logits [n, V], cache) after the symbols of x [n, S] for which `read` [n, S] says so.
+def following(after: Array, x: Array, before: Array) -> Array:
+    """The logits [n, V] after the last symbol of x [n, S]; those from before where there is none.
 
     Args:
-      model: `by_string`.
-      state: of the model.
-      logits, cache: before them.
-      x, read: symbols, column after column; what is not read changes nothing.
+      after: logits after each [n, S, V], any numbers where x is padding.
+      x: symbols, or padding below 0.
+      before: logits [n, V] before x.
     """
+    S = x.shape[1]
+    last = jnp.max(jnp.where(x < 0, -1, jnp.arange(S)), axis=1)
+    found = jnp.take_along_axis(after, jnp.maximum(last, 0)[:, None, None], axis=1)[:, 0]
+    return jnp.where((last < 0)[:, None], before, found)
 
-    def column(before: tuple[Array, Any], now: tuple[Array, Array]):
-        x, read = now
-        logits, cache = model.extend(state, before[1], x[:, None])
-        return choose(read, (logits[:, 0], cache), before), None
 
-    return jax.lax.scan(column, (logits, cache), (x.T, read.T))[0]
+def also_seen(seen: Array, x: Array) -> Array:
+    """Which symbols were seen [n, V], those of x [n, S] among them; padding is none."""
+    n, vocabulary = seen.shape
+    at = jnp.where(x < 0, vocabulary, x)
+    return seen.at[jnp.arange(n)[:, None], at].set(True, mode="drop")
+
+
+def of_cache(model: Autoregression, change: Callable[..., Array], *caches: Any) -> Any:
+    """The cache whose leaves are `change(axis of the strings, *leaves)`."""
+    below = lambda axis, *parts: jax.tree.map(lambda *leaves: change(axis, *leaves), *parts)
+    return jax.tree.map(below, model.axes, *caches)
+
+
+def strings(model: Autoregression, cache: Any, rows: Array) -> Any:
+    """The cache of the strings `rows` [m], each as often as it stands there."""
+    return of_cache(model, lambda axis, leaf: jnp.take(leaf, rows, axis=axis), cache)
 
 
 def nothing(n: int, length: int) -> Written:
@@ -233,8 +242,9 @@ def nothing(n: int, length: int) -> Written:
 
 
 def of_symbols(logits: Array, x: Array) -> Array:
-    """log p of symbols x [...] under logits [..., V]."""
-    return jnp.take_along_axis(jax.nn.log_softmax(logits), x[..., None], axis=-1)[..., 0]
+    """log p of symbols x [...] under logits [..., V]; any number where x is padding."""
+    at = jnp.maximum(x, 0)[..., None]
+    return jnp.take_along_axis(jax.nn.log_softmax(logits), at, axis=-1)[..., 0]
 
 
 def stops(rules: Decoding, x: Array) -> Array:

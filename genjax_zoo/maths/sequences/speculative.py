@@ -11,10 +11,9 @@ more of p comes for nothing. With a = Σ min(p, q) = 1 - total variation, the sa
 
 where c is what a symbol costs the draft, of what it costs the target.
 
-A rejected symbol must leave both caches. The contract's caches cannot be turned back, and so both
-models read what was kept once more, from where the round began: a target reads twice a round, each
-time several symbols at once. Strings of one batch go on together, as far as the one that accepts
-least: whether a place is kept depends on no later one, so that each string is still drawn of p.
+A rejected symbol must leave both caches, which roll back together, string by string: a model that
+can `rewind` forgets it, and so is read once a round; any other reads what was kept once more, from
+where the round began. Each string goes its own way, as far as its draft is right.
 """
 
 from __future__ import annotations
@@ -24,13 +23,17 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from genjax_zoo.contract import Array, Autoregression, DataError, Key, State
+from genjax_zoo.contract import NOTHING, Array, Autoregression, Batch, DataError, Key, State
 from genjax_zoo.maths.sequences.decoding import (
-    Prompt,
+    PADDING,
+    Reading,
     Written,
-    begin,
+    also_seen,
+    following,
     nothing,
     of_symbols,
+    read_on,
+    read_prompt,
     stops,
 )
 from genjax_zoo.maths.sequences.warping import AS_IT_SAYS, Decoding, warp
@@ -53,18 +56,6 @@ def symbols_a_round(a: float, drafts: int) -> float:
     return sum(a**i for i in range(drafts + 1))
 
 
-class Speculated(NamedTuple):
-    """What was written, and in how many rounds.
-
-    Attributes:
-      written: by the target and its rules, as `decoding.write` says it.
-      rounds: [] int32.
-    """
-
-    written: Written
-    rounds: Array
-
-
 class Writer(NamedTuple):
     """A model that writes: a target or a draft.
 
@@ -77,18 +68,27 @@ class Writer(NamedTuple):
     state: State
 
 
-class Reading(NamedTuple):
-    """How far the strings have come: of the target, and of the draft.
+class Speculation(NamedTuple):
+    """How far n strings have been written.
 
     Attributes:
-      logits: of the next symbol, [n, V] of each.
-      caches: of each.
-      seen: which symbols were read [n, V] bool, which is one for both.
+      target: how far the target has read them, with U = 1.
+      draft: how far the draft has; where all its symbols were accepted, it lacks the last of them
+        too, and U = 2.
+      seen: which symbols were read or written [n, V] bool.
+      done: which strings have met a stop symbol [n] bool.
+      t: how many symbols each has [n] int32.
+      rounds: how many there were [] int32.
+      written: by the target and its rules, as `decoding.write` says it.
     """
 
-    logits: tuple[Array, Array]
-    caches: tuple[Any, Any]
+    target: Reading
+    draft: Reading
     seen: Array
+    done: Array
+    t: Array
+    rounds: Array
+    written: Written
 
 
 def write(
@@ -99,8 +99,9 @@ def write(
     length: int,
     drafts: int,
     rules: Decoding = AS_IT_SAYS,
-    prompt: Prompt | None = None,
-) -> Speculated:
+    prompt: Array | None = None,
+    given: Batch = NOTHING,
+) -> Speculation:
     """Writes n strings as the target does, under the same rules: in distribution, not draw by draw.
 
     A greedy rule writes the same symbols, up to rounding: a model that reads five symbols at once
@@ -111,91 +112,156 @@ def write(
       target: p.
       draft: q, of the same vocabulary.
       n: how many strings.
-      length: L, symbols of each at most; the caches must have room for L + g after the prompt.
-      drafts: g, at least 1.
+      length: L, symbols of each at most.
+      drafts: g, at least 1. None goes beyond L, where neither model may have room.
       rules: of decoding, applied to p and q alike.
-      prompt: how the strings begin.
+      prompt: how the strings begin [n, P], with padding below 0.
+      given: whatever else both are told.
+    """
+    begun = begin(target, draft, n, length, prompt, given)
+    return go_on(key, target, draft, begun, length, drafts, rules)
+
+
+def begin(
+    target: Writer,
+    draft: Writer,
+    n: int,
+    length: int,
+    prompt: Array | None = None,
+    given: Batch = NOTHING,
+    room: int | None = None,
+) -> Speculation:
+    """Both read the prompts; as of `write`, and `room` as of `decoding.begin`."""
+    (p, seen), (q, _) = (
+        read_prompt(m.writes, m.state, n, length, prompt, given, room) for m in (target, draft)
+    )
+    if q.logits.shape != p.logits.shape:
+        raise DataError(
+            f"a draft should write what its target reads, got {q.logits.shape[-1]} symbols "
+            f"for the target's {p.logits.shape[-1]}; choose a draft of the same vocabulary."
+        )
+    q = q._replace(unread=jnp.full((n, 2), PADDING, jnp.int32))
+    t = jnp.zeros(n, jnp.int32)
+    return Speculation(p, q, seen, jnp.zeros(n, bool), t, jnp.int32(0), nothing(n, length))
+
+
+def go_on(
+    key: Key,
+    target: Writer,
+    draft: Writer,
+    speculation: Speculation,
+    until: Array | int,
+    drafts: int,
+    rules: Decoding = AS_IT_SAYS,
+    most: Array | int | None = None,
+) -> Speculation:
+    """Writes on, round by round, until every string has `until` symbols or has met a stop symbol.
+
+    No string has more than `most`, for which there is room: L by default. The same is written at
+    once and in parts, if key, drafts, rules and `most` are the same.
     """
     if drafts < 1:
         raise DataError(f"the number of drafts should be 1 or more, got {drafts}.")
-    g, room = drafts, length + drafts
-    begun_p, begun_q = (begin(m.writes, m.state, n, room, prompt) for m in (target, draft))
-    vocabulary = begun_p.logits.shape[-1]
-    if begun_q.logits.shape[-1] != vocabulary:
-        raise DataError(
-            f"a draft should write what its target reads, got {begun_q.logits.shape[-1]} symbols "
-            f"for the target's {vocabulary}; choose a draft of the same vocabulary."
-        )
-    extend_p = lambda cache, x: begun_p.model.extend(target.state, cache, x)
-    extend_q = lambda cache, x: begun_q.model.extend(draft.state, cache, x)
-    one_hot = lambda x: jax.nn.one_hot(x, vocabulary, dtype=bool)
-    reading = Reading(
-        (begun_p.logits, begun_q.logits), (begun_p.cache, begun_q.cache), begun_p.seen
-    )
+    n, length = speculation.written.x.shape
+    g, place = drafts, jnp.arange(drafts)
+    most = length if most is None else jnp.minimum(most, length)
+    until = jnp.minimum(until, most)
+    strings = jnp.arange(n)[:, None]
 
-    def drafted(key: Key, reading: Reading) -> tuple[Array, Array, Array]:
-        """z [n, g], log q of every symbol at its place [n, g, V], and what was seen before each
-        of g + 1 places [n, g + 1, V]."""
+    def drafted(key: Key, reading: Reading, seen: Array, count: Array) -> tuple:
+        """z [n, g], log q of every symbol at its place [n, g, V], what was seen before each of
+        g + 1 places [n, g + 1, V], and the draft's cache, which has read `count` [n] of z at
+        most and not the last of g."""
+        keys = jax.random.split(key, g)
 
-        def one(carry: tuple[Array, Any, Array], key: Key):
-            logits, cache, seen = carry
+        def one(carry: tuple[Reading, Array], now: tuple[Key, Array]) -> tuple:
+            (reading, seen), (key, i) = carry, now
+            logits, cache = read_on(draft.writes, draft.state, reading)
             log_q = jax.nn.log_softmax(warp(rules, logits, seen))
             z = jax.random.categorical(key, log_q).astype(jnp.int32)
-            logits, cache = extend_q(cache, z[:, None])
-            return (logits[:, -1], cache, seen | one_hot(z)), (z, log_q, seen)
+            unread = jnp.where(i < count, z, PADDING)[:, None]
+            after = Reading(cache, unread, logits), also_seen(seen, z[:, None])
+            return after, (z, log_q, seen)
 
-        first = (reading.logits[1], reading.caches[1], reading.seen)
-        (*_, last), (z, log_q, seen) = jax.lax.scan(one, first, jax.random.split(key, g))
-        seen = jnp.concatenate([seen, last[None]])
-        return z.T, jnp.swapaxes(log_q, 0, 1), jnp.swapaxes(seen, 0, 1)
+        # Two symbols may be unread before the first of z, and one before each of the others.
+        carry, first = one((reading, seen), (keys[0], place[0]))
+        rest: tuple[Array, ...]
+        (reading, last), rest = jax.lax.scan(one, carry, (keys[1:], place[1:]))
+        z, log_q, seen = (
+            jnp.concatenate([a[:, None], jnp.swapaxes(b, 0, 1)], axis=1)
+            for a, b in zip(first, rest, strict=True)
+        )
+        return z, log_q, jnp.concatenate([seen, last[:, None]], axis=1), reading.cache
 
-    def unfinished(carry: tuple) -> Array:
-        t, _, _, done, _ = carry
-        return (t < length) & ~jnp.all(done)
+    def unfinished(s: Speculation) -> Array:
+        return jnp.any(~s.done & (s.t < until))
 
-    def round_of(carry: tuple[Array, Array, Reading, Array, Written]) -> tuple:
-        t, rounds, reading, done, written = carry
-        keys = jax.random.split(jax.random.fold_in(key, rounds), 3)
+    def round_of(s: Speculation) -> Speculation:
+        keys = jax.random.split(jax.random.fold_in(key, s.rounds), 3)
+        goes_on = ~s.done & (s.t < most)
+        pick = lambda symbols: jnp.where(goes_on[:, None], symbols, PADDING)
+        # Nothing that the last place or one beyond it holds is read.
+        count = jnp.where(goes_on, jnp.minimum(most - 1 - s.t, g), 0)
         # (1)  the draft writes, one by one
-        z, log_q, seen = drafted(keys[0], reading)
+        of_draft = s.draft._replace(unread=pick(s.draft.unread))
+        z, log_q, seen, cache_q = drafted(keys[0], of_draft, s.seen, count)
         # (2)  the target reads all of it at once
-        after, _ = extend_p(reading.caches[0], z)
-        logits = jnp.concatenate([reading.logits[0][:, None], after], axis=1)
+        read = jnp.where(place < count[:, None], z, PADDING)
+        x = jnp.concatenate([pick(s.target.unread), read], axis=1)
+        after, cache_p = target.writes.extend(target.state, s.target.cache, x)
+        now = following(after[:, :1], x[:, :1], s.target.logits)
+        logits = jnp.concatenate([now[:, None], after[:, 1:]], axis=1)
         log_p = jax.nn.log_softmax(warp(rules, logits, seen))
         # (3)  and accepts z with min(1, p(z) / q(z)), up to the first that it rejects
         ratio = of_symbols(log_p[:, :g], z) - of_symbols(log_q, z)
         accepted = jnp.log(jax.random.uniform(keys[1], z.shape)) < ratio
-        most = jnp.sum(jnp.cumprod(accepted, axis=1), axis=1)
-        most = jnp.where(done, g, most)
-        a = jnp.min(most)
-        # (4)  where it did, (p - q)+ comes in its place; after all of them p, from which nothing
-        #      is taken; and the draft's own where a string accepts more than the least
+        a = jnp.sum(jnp.cumprod(accepted, axis=1), axis=1)[:, None]
+        # (4)  in whose place (p - q)+ comes; after all of them p, from which nothing is taken
         q = jnp.pad(jnp.exp(log_q), ((0, 0), (0, 1), (0, 0)))
-        left = jnp.log(residual(jnp.exp(log_p[:, a]), q[:, a]))
+        at = lambda each: jnp.take_along_axis(each, a[..., None], axis=1)[:, 0]
+        left = jnp.log(residual(jnp.exp(at(log_p)), at(q)))
         instead = jax.random.categorical(keys[2], left).astype(jnp.int32)
-        z = jnp.pad(z, ((0, 0), (0, 1)))
-        x = z.at[:, a].set(jnp.where(most > a, z[:, a], instead))
-        # (5)  all of which both read, from where the round began
-        read = lambda k: lambda p, q: _last(extend_p(p, x[:, :k]), extend_q(q, x[:, :k]))
-        following, caches = jax.lax.switch(a, [read(k) for k in range(1, g + 2)], *reading.caches)
-        kept = jnp.arange(g + 1) <= a
-        ends = jnp.cumsum(stops(rules, x) & kept, axis=1)
+        z = jnp.pad(z, ((0, 0), (0, 1))).at[strings, a].set(instead[:, None])
+        # (5)  m symbols are written, and whatever comes after the last but one of them is unread
+        t = s.t[:, None] + jnp.arange(g + 1)
+        ends = jnp.cumsum(stops(rules, z), axis=1)
         before = jnp.pad(ends[:, :-1], ((0, 0), (1, 0))) > 0
-        mask = kept & ~before & ~done[:, None] & (t + jnp.arange(g + 1) < length)
-        new = Written(x, mask, of_symbols(logits, x), of_symbols(log_p, x))
-        put = lambda old, now: jax.lax.dynamic_update_slice_in_dim(
-            old, jnp.where(mask, now, jnp.zeros_like(now)), t, axis=1
+        mask = (jnp.arange(g + 1) <= a) & ~before & goes_on[:, None] & (t < most)
+        m = jnp.sum(mask, axis=1)
+        new = Written(z, mask, of_symbols(logits, z), of_symbols(log_p, z))
+        there = jnp.where(mask, t, length)
+        put = lambda old, now: old.at[strings, there].set(now, mode="drop")
+        last = jnp.take_along_axis(z, jnp.maximum(m - 1, 0)[:, None], axis=1)
+        keep = jnp.maximum(m - 1, 0)
+        lacks = (keep == g)[:, None]
+        unread_q = jnp.concatenate([jnp.where(lacks, z[:, g - 1 : g], PADDING), last], axis=1)
+        wait = lambda symbols, old: jnp.where(goes_on[:, None], symbols, old)
+        cache_p = kept(target, s.target.cache, cache_p, x, 1, keep)
+        x = jnp.concatenate([of_draft.unread, read[:, : g - 1]], axis=1)
+        cache_q = kept(draft, s.draft.cache, cache_q, x, 2, keep)
+        return Speculation(
+            Reading(cache_p, wait(last, s.target.unread), s.target.logits),
+            Reading(cache_q, wait(unread_q, s.draft.unread), s.draft.logits),
+            also_seen(s.seen, jnp.where(mask, z, PADDING)),
+            s.done | jnp.any(mask & (ends > 0), axis=1),
+            s.t + m,
+            s.rounds + 1,
+            Written(*map(put, s.written, new)),
         )
-        written = Written(*map(put, written, new))
-        seen = reading.seen | jnp.any(one_hot(x) & kept[:, None], axis=1)
-        reading, done = Reading(following, caches, seen), done | (ends[:, -1] > 0)
-        return t + a + 1, rounds + 1, reading, done, written
 
-    start = (jnp.int32(0), jnp.int32(0), reading, jnp.zeros(n, bool), nothing(n, room))
-    _, rounds, _, _, written = jax.lax.while_loop(unfinished, round_of, start)
-    return Speculated(Written(*(each[:, :length] for each in written)), rounds)
+    return jax.lax.while_loop(unfinished, round_of, speculation)
 
 
-def _last(*of_both: tuple[Array, Any]) -> tuple[tuple, tuple]:
-    """Both models' ((logits [n, S, V], cache), ...) as (the last logits of both, the caches)."""
-    return tuple(logits[:, -1] for logits, _ in of_both), tuple(cache for _, cache in of_both)
+def kept(model: Writer, before: Any, after: Any, x: Array, first: int, keep: Array) -> Any:
+    """The cache that has read of x [n, S] the `first` and `keep` [n] more.
+
+    Args:
+      model: whose it is.
+      before, after: the cache before it has read x, and after.
+      x: symbols, or padding below 0.
+    """
+    S = x.shape[1]
+    beyond = (x >= 0) & (jnp.arange(S) >= first + keep[:, None])
+    if model.writes.rewind is not None:
+        return model.writes.rewind(after, jnp.sum(beyond, axis=1, dtype=jnp.int32))
+    return model.writes.extend(model.state, before, jnp.where(beyond, PADDING, x))[1]

@@ -12,8 +12,9 @@ import math
 import os
 import pathlib
 import re
+import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from genjax_zoo.contract import ZooError
@@ -79,6 +80,33 @@ def write(path: pathlib.Path | str, content: bytes | str) -> pathlib.Path:
         pathlib.Path(name).unlink(missing_ok=True)
         raise
     return path
+
+
+@contextlib.contextmanager
+def whole_folder(path: pathlib.Path, flag: str = "--workdir") -> Iterator[pathlib.Path]:
+    """A folder to write into, which becomes `path` when the block ends, and is gone if it fails.
+
+    Whoever is killed in between leaves a hidden folder beside `path`, which nobody reads.
+
+    Raises ZooError where there is something at `path` already, or nothing can be written there.
+    """
+    check_empty(path, flag)
+    make_writable(path.parent, flag)
+    made = pathlib.Path(tempfile.mkdtemp(dir=path.parent, prefix=f".{path.name}."))
+    try:
+        yield made
+        # mkdtemp makes private folders; a result may be read by whoever may read its folder.
+        made.chmod(0o755)
+        os.replace(made, path)
+    except BaseException:
+        shutil.rmtree(made, ignore_errors=True)
+        raise
+
+
+def check_empty(path: pathlib.Path, flag: str = "--workdir") -> None:
+    """Raises ZooError where something is at `path` that would be lost."""
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise ZooError(f"{flag}={path} holds something already; choose a folder that does not.")
 
 
 def to_json(value: Any, indent: int | None = None) -> str:

@@ -61,6 +61,8 @@ class Origin(NamedTuple):
       config: of the other run.
       arrays: what its state was made for: (dtype, shape) of each array of its batches.
       begun: what it began from itself, each as here.
+      tokenizer: the sha256 of the one that it reads texts by; "" where its data are none.
+      files: the sha256 of each file that was read, where it was a folder of others' weights.
     """
 
     workdir: str
@@ -70,6 +72,8 @@ class Origin(NamedTuple):
     config: Mapping[str, Any]
     arrays: Mapping[str, Any]
     begun: Mapping[str, Any] = {}
+    tokenizer: str = ""
+    files: Mapping[str, str] = {}
 
     @classmethod
     def read(cls, entry: Mapping[str, Any]) -> Origin:

@@ -169,5 +169,5 @@ def _remarks(start: Mapping[str, Any]) -> Iterator[str]:
     if count > 1:
         yield (
             f"{count} processes trained together: give the command to each of them, with "
-            "--coordinator, --processes and --process."
+            "--coordinator, --processes and --process, or --distributed=auto in a cluster."
         )

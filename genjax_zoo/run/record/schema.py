@@ -37,6 +37,12 @@ def _interval(value: Any) -> str | None:
     return None if two and not any(problem(v, NUMBER) for v in value) else "two numbers"
 
 
+def _tokenizer(value: Any) -> str | None:
+    """What is said of a tokenizer, or null."""
+    wrong = value is not None and problem(value, {"name": str, "size": int, "sha256": str})
+    return "the name, size and sha256 of a tokenizer, or null" if wrong else None
+
+
 OBJECT: Any = {str: lambda value: None}
 ARRAYS: Any = {str: _array}
 ORIGIN: Any = {
@@ -46,8 +52,10 @@ ORIGIN: Any = {
     "sha256": str,
     "config": OBJECT,
     "arrays": ARRAYS,
+    "files?": {str: str},
 }
 BEGUN: Any = {str: ORIGIN}
+ORIGIN["tokenizer?"] = str
 # What a run began from may have been begun itself.
 ORIGIN["begun?"] = BEGUN
 
@@ -80,7 +88,7 @@ FILES: Mapping[str, File] = {
                 "commit?": TEXT,
                 "data_dir?": TEXT,
                 "begun?": BEGUN,
-                "data?": {"sha256?": str},
+                "data?": {"sha256?": str, "tokenizer?": _tokenizer},
                 "first_step?": int,
             }
         ],

@@ -13,12 +13,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from genjax_zoo.contract import MEAN
+from genjax_zoo.contract import MEAN, PACKED
+from genjax_zoo.data.text.tokenizers import Tokenizer
 from genjax_zoo.run.record import files, pictures
 from genjax_zoo.run.record.plots import Plane
 
-Symbols = Mapping[str, Sequence[str]]
-"""What the values of a categorical array are called, by the array's name."""
 RETURN = "⏎"
 """A line's end within a text, of which each is one line."""
 WIDEST = 40
@@ -33,27 +32,33 @@ class Look(NamedTuple):
       interval: the values shown black and white.
       columns: what the numbers of a flat x are called; empty where they have no names.
       reference: data that pictures of points and of series are drawn over, by the same names.
+      tokenizer: what makes a text of the symbols of x; None where they are no text.
     """
 
     symbols: Mapping[str, Sequence[str]] = {}
     interval: tuple[float, float] = (0.0, 1.0)
     columns: Sequence[str] = ()
     reference: Mapping[str, Any] = {}
+    tokenizer: Tokenizer | None = None
 
 
-def is_text(name: str, array: Any, symbols: Symbols) -> bool:
+PLAIN = Look()
+
+
+def is_text(name: str, array: Any, look: Look) -> bool:
     """Whether an array holds strings of symbols, [n, T] integers that have names."""
     array = np.asarray(array)
-    return name in symbols and array.ndim == 2 and np.issubdtype(array.dtype, np.integer)
+    called = name in look.symbols or (name == "x" and look.tokenizer is not None)
+    return called and array.ndim == 2 and np.issubdtype(array.dtype, np.integer)
 
 
-def drawn(batch: Mapping[str, Any], symbols: Symbols | None = None) -> str | None:
+def drawn(batch: Mapping[str, Any], look: Look = PLAIN) -> str | None:
     """The name of the array that is drawn: the means of x if they are there, else `x`, else the
     first that can be; None if none can."""
     can = [
         name
         for name, array in batch.items()
-        if np.ndim(array) >= 2 and not is_text(name, array, symbols or {})
+        if np.ndim(array) >= 2 and name not in PACKED and not is_text(name, array, look)
     ]
     return next((name for name in (MEAN, "x") if name in can), next(iter(can), None))
 
@@ -70,18 +75,26 @@ def stands_alone(array: Any) -> bool:
     return not (array.ndim == 3 or (array.ndim == 2 and array.shape[1] == 2))
 
 
-def texts(batch: Mapping[str, Any], symbols: Symbols) -> dict[str, list[str]]:
-    """The arrays that are texts, a line each: characters side by side, or words with spaces.
+def texts(batch: Mapping[str, Any], look: Look) -> dict[str, list[str]]:
+    """The arrays that are texts, a line each: as their tokenizer has them, else characters side by
+    side, or words with spaces.
 
     A symbol without a name, as padding is, leaves nothing.
     """
     found = {}
     for name, array in batch.items():
-        if is_text(name, array, symbols):
-            called = symbols[name]
+        if not is_text(name, array, look):
+            continue
+        rows = list(np.asarray(array))
+        if name in look.symbols:
+            called = look.symbols[name]
             space = "" if max(map(len, called), default=0) <= 1 else " "
-            rows = [[called[i] for i in row if called[i]] for row in np.asarray(array).tolist()]
-            found[name] = [space.join(row).replace("\n", RETURN) for row in rows]
+            said = [space.join(called[i] for i in row if called[i]) for row in rows]
+        elif look.tokenizer is not None:
+            if "document" in batch:
+                rows = [row[of > 0] for row, of in zip(rows, batch["document"], strict=True)]
+            said = [look.tokenizer.decode(row) for row in rows]
+        found[name] = [row.replace("\n", RETURN) for row in said]
     return found
 
 
@@ -115,7 +128,7 @@ class Written(NamedTuple):
 
 
 def write(
-    stem: Path, batch: Mapping[str, Any], look: Look | None = None, plane: Plane | None = None
+    stem: Path, batch: Mapping[str, Any], look: Look = PLAIN, plane: Plane | None = None
 ) -> Written:
     """Writes the picture of a batch, STEM.png (and a GIF of clips), or the table of its rows,
     STEM.csv, and its texts, STEM.txt.
@@ -126,8 +139,7 @@ def write(
       look: how.
       plane: what a model says of the plane, drawn under its points.
     """
-    look = look or Look()
-    name, picture = drawn(batch, look.symbols), None
+    name, picture = drawn(batch, look), None
     paths: list[Path] = []
     if name is not None and is_table(batch[name]):
         labels = batch.get("label"), look.symbols.get("label", ())
@@ -136,7 +148,7 @@ def write(
         under = look.reference.get("x" if name == MEAN else name)
         drawing = (batch[name], under, *look.interval, plane)
         picture, paths = pictures.write(Path(f"{stem}.png"), *drawing, title=name)
-    said = texts(batch, look.symbols)
+    said = texts(batch, look)
     if said:
         rows = ["  ".join(row) for row in zip(*said.values(), strict=True)]
         paths.append(files.write(f"{stem}.txt", "\n".join(rows) + "\n"))

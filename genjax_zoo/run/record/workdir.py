@@ -1,7 +1,7 @@
 """A workdir: everything a run leaves behind, and nothing else. It can be deleted without regret.
 
     config.json  run.json  example.json  metrics.jsonl  events/  checkpoints/  damaged/
-    samples/  eval/  explore/  report.html  again/  error-*.txt
+    samples/  eval/  explore/  report.html  again/  tokenizer/  tokens/  error-*.txt
 
 Floor 6.
 """
@@ -61,6 +61,8 @@ class Workdir:
         self.explore = self.root / "explore"
         self.events = self.root / "events"
         self.example = self.root / "example.json"
+        self.tokenizer = self.root / "tokenizer"
+        self.tokens = self.root / "tokens"
 
     def create(self) -> None:
         """Makes the folder; raises ZooError where it, or what will be saved in it, cannot be."""

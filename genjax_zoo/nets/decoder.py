@@ -1,0 +1,254 @@
+"""The decoder-only Transformer, whose differences from model to model are arguments.
+
+    h_0 = E x + P,    a_l = h_{l-1} + Attention(N₁ h_{l-1}),    h_l = a_l + MLP(N₂ a_l)
+    logits = W N h
+
+Vaswani et al. 2017 without its encoder (Radford et al. 2018), normalised before each branch
+(Radford et al. 2019); `parallel` adds both branches to the same h (Chowdhery et al. 2022,
+arXiv:2204.02311, section 2).
+
+What it is made of, and every parameter that it has, is in nets/architecture.py.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from genjax_zoo.contract import Array, Key
+from genjax_zoo.nets import experts, linear, positions
+from genjax_zoo.nets.architecture import Decoder, Params, Tensor, tensors
+from genjax_zoo.nets.attention import attend
+from genjax_zoo.nets.linear import product
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "gelu": lambda x: linear.gelu(x, exact=True),
+    "gelu_tanh": lambda x: linear.gelu(x, exact=False),
+    "silu": jax.nn.silu,
+    "relu": jax.nn.relu,
+}
+
+
+class Cache(NamedTuple):
+    """What n strings have read so far, with room for M symbols each.
+
+    Attributes:
+      read: how many symbols [n] int32.
+      keys, values: [N, n, key heads, M, W]; those of the symbol at place m stand at m, and what
+        stands behind `read` is nothing.
+    """
+
+    read: Array
+    keys: Array
+    values: Array
+
+
+AXES: Any = Cache(read=0, keys=1, values=1)  # type: ignore[arg-type]
+"""Which axis of each is that of the strings."""
+
+
+def rewind(cache: Cache, count: Array) -> Cache:
+    """Without the last `count` [n] symbols; contract.Rewind."""
+    return cache._replace(read=cache.read - count)
+
+
+class Network(NamedTuple):
+    """The network of a `Decoder` config, as pure functions.
+
+    Attributes:
+      init: (key) -> params.
+      hidden: (params, x [B, L], document=None, key=None) -> (h [B, L, D] after the last norm,
+        info): place t has read x_<=t, and of its own document alone where `document` [B, L] says
+        which that is, 0 none. With a key, of dropout, it is in training. Info has what experts
+        say, the means over layers of `balance` and `dropped`; it is empty without any.
+      head: (params, h [..., D]) -> logits [..., V] float32.
+      logits: head of hidden.
+      cache: (n, length) -> the cache of n strings of which nothing has been read.
+      extend: (params, cache, x [n, S]) -> (logits [n, S, V], cache), as contract.Extend has it.
+    """
+
+    init: Callable[[Key], Params]
+    hidden: Callable[..., tuple[Array, dict[str, Array]]]
+    head: Callable[[Params, Array], Array]
+    logits: Callable[..., Array]
+    cache: Callable[[int, int], Cache]
+    extend: Callable[[Params, Cache, Array], tuple[Array, Cache]]
+
+
+def network(config: Decoder) -> Network:
+    """The network that a config describes."""
+    c, dtype = config, jnp.dtype(config.dtype)
+    radians = positions.frequencies(
+        *(c.of_head, c.rotary_base, c.rotary_factor),
+        *(c.rotary_low, c.rotary_high, c.rotary_context),
+    )
+    slopes = positions.slopes(c.heads) if c.position == "alibi" else None
+
+    def init(key: Key) -> Params:
+        table = tensors(c)
+        leaves, tree = jax.tree.flatten(table, is_leaf=lambda leaf: isinstance(leaf, Tensor))
+        keys = jax.random.split(key, len(leaves))
+        return jax.tree.unflatten(tree, map(Tensor.start, leaves, keys))
+
+    # --------------------------------------------------------------------------------- one block
+
+    def norm(p: Params, h: Array) -> Array:
+        if c.norm == "rms":
+            return linear.rms_norm(h, p["scale"], c.epsilon)
+        return linear.layer_norm(h, p["scale"], p.get("bias"), c.epsilon)
+
+    def dense(p: Params, x: Array, axes: int = 1) -> Array:
+        return product(x, p["kernel"], p.get("bias"), axes)
+
+    def drop(x: Array, key: Key | None) -> Array:
+        if key is None or not c.dropout:
+            return x
+        kept = jax.random.bernoulli(key, 1 - c.dropout, x.shape)
+        return jnp.where(kept, x / (1 - c.dropout), 0)
+
+    def attention(p: Params, a: Array, places: Array, look: Callable[..., Array]) -> Array:
+        """a [B, S, D] at places [B, S] -> [B, S, D]; look: (q, k, v) -> what q sees."""
+        q, k, v = (dense(p[name], a).swapaxes(1, 2) for name in ("query", "key", "value"))
+        if c.position == "rotary":
+            q, k = (positions.rotate(each, places, radians, c.rotary_layout) for each in (q, k))
+        return dense(p["out"], look(q, k, v).swapaxes(1, 2), axes=2)
+
+    def inner(up: Callable[[str], Array]) -> Array:
+        act = ACTIVATIONS[c.activation]
+        return act(up("gate")) * up("up") if c.gated else act(up("up"))
+
+    def mlp(p: Params, a: Array, training: bool, counted: Array | None):
+        """a [B, S, D] -> ([B, S, D], what experts say of it)."""
+        if not c.experts:
+            own = p["mlp"]
+            return dense(own["down"], inner(lambda name: dense(own[name], a))), {}
+        own = p["experts"]
+        each = lambda x, name: jnp.matmul(x, own[name]["kernel"].astype(x.dtype))
+        routed = experts.route(
+            *(a.reshape(-1, c.width), own["router"]["kernel"]),
+            lambda x: each(inner(lambda name: each(x, name)), "down"),
+            c.experts_per_token,
+            c.capacity if training else 0.0,
+            None if counted is None else counted.reshape(-1),
+        )
+        return routed.y.reshape(a.shape), {"balance": routed.balance, "dropped": routed.dropped}
+
+    def block(
+        p: Params,
+        h: Array,
+        places: Array,
+        look: Callable[..., Array],
+        key: Key | None = None,
+        counted: Array | None = None,
+    ) -> tuple[Array, dict[str, Array]]:
+        """h [B, S, D] -> (h [B, S, D], what experts say)."""
+        first, second = (None, None) if key is None else jax.random.split(key)
+        a = norm(p["attention_norm"], h)
+        seen = drop(attention(p["attention"], a, places, look), first)
+        if not c.parallel:
+            h = h + seen
+        b = norm(p["mlp_norm"], h) if c.norms == 2 else a
+        made, info = mlp(p, b, key is not None, counted)
+        h = h + drop(made, second)
+        return (h + seen if c.parallel else h), info
+
+    # --------------------------------------------------------------------------- the whole of it
+
+    def embed(params: Params, x: Array, places: Array) -> Array:
+        h = params["embedding"]["kernel"][x]
+        if c.position == "learnt":
+            h = h + params["positions"]["kernel"][places]
+        return h.astype(dtype)
+
+    def hidden(
+        params: Params, x: Array, document: Array | None = None, key: Key | None = None
+    ) -> tuple[Array, dict[str, Array]]:
+        places = jnp.arange(x.shape[1])[None] if document is None else places_of(document)
+        of_embedding, of_layers = None, None
+        if key is not None:
+            of_embedding, key = jax.random.split(key)
+            of_layers = jax.random.split(key, c.layers)
+        h = drop(embed(params, x, places), of_embedding)
+        counted = None if document is None else document > 0
+
+        def one(h: Array, now: tuple[Params, Key | None]) -> tuple[Array, dict[str, Array]]:
+            p, own = now
+            of_weights, of_branches = (None,) * 2 if own is None else jax.random.split(own)
+
+            def look(q: Array, k: Array, v: Array) -> Array:
+                return attend(
+                    *(q, k, v),
+                    causal=True,
+                    window=c.window,
+                    documents=document,
+                    slopes=slopes,
+                    dropout=c.dropout,
+                    key=of_weights,
+                )
+
+            return block(p, h, places, look, of_branches, counted)
+
+        body = jax.checkpoint(one, prevent_cse=False) if c.remat else one
+        h, info = jax.lax.scan(body, h, (params["blocks"], of_layers))
+        return norm(params["final_norm"], h), jax.tree.map(jnp.mean, info)
+
+    def head(params: Params, h: Array) -> Array:
+        kernel = params["embedding"]["kernel"].T if c.tied else params["head"]["kernel"]
+        found = jnp.matmul(h, kernel.astype(h.dtype), preferred_element_type=jnp.float32)
+        return found[..., : c.vocabulary]
+
+    def logits(
+        params: Params, x: Array, document: Array | None = None, key: Key | None = None
+    ) -> Array:
+        return head(params, hidden(params, x, document, key)[0])
+
+    # ------------------------------------------------------------------------ symbol after symbol
+
+    def cache(n: int, length: int) -> Cache:
+        empty = jnp.zeros((c.layers, n, c.of_keys, length, c.of_head), dtype)
+        return Cache(jnp.zeros(n, jnp.int32), empty, empty)
+
+    def extend(params: Params, cache: Cache, x: Array) -> tuple[Array, Cache]:
+        room, strings = cache.keys.shape[3], jnp.arange(len(x))[:, None]
+        read = jnp.asarray(x) >= 0
+        places = cache.read[:, None] + jnp.cumsum(read, axis=1) - 1
+        slots = jnp.where(read, places, room)
+        behind = places[:, None, :, None] - jnp.arange(room)
+        visible = behind >= 0
+        if c.window:
+            visible &= behind < c.window
+
+        def one(h: Array, now: tuple[Params, Array, Array]) -> tuple[Array, tuple[Array, Array]]:
+            p, *kept = now
+
+            def look(q: Array, k: Array, v: Array) -> Array:
+                put = lambda old, new: old.at[strings, :, slots].set(
+                    new.swapaxes(1, 2).astype(old.dtype), mode="drop"
+                )
+                kept[:] = put(kept[0], k), put(kept[1], v)
+                return attend(q, *kept, mask=visible, slopes=slopes)
+
+            h, _ = block(p, h, places, look, counted=read)
+            return h, (kept[0], kept[1])
+
+        h = embed(params, jnp.maximum(x, 0), places)
+        h, (keys, values) = jax.lax.scan(one, h, (params["blocks"], cache.keys, cache.values))
+        found = head(params, norm(params["final_norm"], h))
+        return found, Cache(cache.read + jnp.sum(read, axis=1), keys, values)
+
+    return Network(init, hidden, head, logits, cache, extend)
+
+
+def places_of(document: Array) -> Array:
+    """The place of each symbol in its own document, counted from 0: [B, L] of numbers [B, L]."""
+    at = jnp.arange(document.shape[1])
+    return at - jax.lax.cummax(jnp.where(first_of(document), at, 0), axis=1)
+
+
+def first_of(document: Array) -> Array:
+    """Which places [B, L] bool begin a document."""
+    changed = document[:, 1:] != document[:, :-1]
+    return jnp.concatenate([jnp.ones_like(document[:, :1], bool), changed], axis=1)

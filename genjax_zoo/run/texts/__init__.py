@@ -1,0 +1,1 @@
+"""Texts that a trained model writes: after prompts, or in a chat."""
