@@ -40,7 +40,7 @@ from genjax_zoo.learn.verbs import em
 from genjax_zoo.maths.probability.distributions import flat
 from genjax_zoo.maths.probability.given import check_count, part_of, prompt, read_given
 from genjax_zoo.maths.sequences import ngrams
-from genjax_zoo.maths.sequences.documents import beginnings, counted
+from genjax_zoo.maths.sequences.documents import PACKED_SPACES, beginnings, counted
 from genjax_zoo.maths.sequences.ngrams import Smoothing
 from genjax_zoo.typed import number
 
@@ -249,6 +249,6 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
                 per=length_of,
             )
         },
-        spaces={"x": space},
+        spaces={"x": space, **(PACKED_SPACES if config.vocabulary else {})},
         autoregression=Autoregression(start, extend),
     )
