@@ -102,6 +102,7 @@ ALIKE = {
     "language_model:sticky_experts": "language_model:sticky_llama",
     "linear_dynamical_system:texture": "linear_dynamical_system:digits",
     "markov_chain:digits_additive": "markov_chain:digits",
+    "markov_chain:digits_sparse": "markov_chain:digits",
     "naive_bayes:toy": "naive_bayes:digits",
     "rbm:digits_cd": "rbm:digits",
     "rbm:digits_tempering": "rbm:digits",
