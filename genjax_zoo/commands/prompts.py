@@ -72,7 +72,11 @@ def _check_beams(beams: int, n: int, said: Sequence[str]) -> None:
 def rules_of(call: Call) -> Decoding:
     """The rules that the flags say; raises ConfigError for those that there cannot be."""
     said = {name: getattr(call.flags, name) for name in RULES}
-    return Decoding(**{name: value for name, value in said.items() if value is not None})
+    try:
+        return Decoding(**{name: value for name, value in said.items() if value is not None})
+    except ConfigError as error:
+        # A field of the rules is a flag of the same name.
+        raise ConfigError(f"--{str(error).rpartition(': ')[2]}") from error
 
 
 def key_of(call: Call, parts: Trained) -> Key:
