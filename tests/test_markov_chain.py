@@ -52,7 +52,7 @@ def additive(data, k, alpha):
     return lambda w, u: (counts[u][w] + alpha) / (counts[u].total() + alpha * V)
 
 
-def kneser_ney(data, k, D):
+def kneser_ney(data, k, D, symbols=V):
     """The stupid twin: sets of left symbols, and the formula called again for each shorter context.
 
     Chen & Goodman 1998, section 4.1.6.
@@ -69,7 +69,7 @@ def kneser_ney(data, k, D):
         return formula({v: len(seen) for v, seen in left[u].items()}, w, u)
 
     def formula(count, w, u):
-        lower = q(w, u[1:]) if u else 1 / V
+        lower = q(w, u[1:]) if u else 1 / symbols
         total = sum(count.values())
         if not total:
             return lower
@@ -78,10 +78,12 @@ def kneser_ney(data, k, D):
     return lambda w, u: formula(counts[u], w, u)
 
 
+@pytest.mark.parametrize("capacity", [0, 60])
 @pytest.mark.parametrize("order", [0, 1, 2, 3, 5])
 @pytest.mark.parametrize("smoothing", ["additive", "kneser_ney"])
-def test_every_string_has_the_probability_that_dicts_say(smoothing, order):
-    model, state = learnt(order=order, smoothing=smoothing, alpha=0.5, discount=0.6)
+def test_every_string_has_the_probability_that_dicts_say(smoothing, order, capacity):
+    fields = {"order": order, "smoothing": smoothing, "alpha": 0.5, "discount": 0.6}
+    model, state = learnt(**fields, capacity=capacity)
     twin = {"additive": additive, "kneser_ney": kneser_ney}[smoothing]
     p = twin(DATA, order, {"additive": 0.5, "kneser_ney": 0.6}[smoothing])
     expected = [
@@ -91,8 +93,16 @@ def test_every_string_has_the_probability_that_dicts_say(smoothing, order):
     found = model.log_prob(KEY, state, {"x": STRINGS})
     np.testing.assert_allclose(found, expected, rtol=1e-5)
     assert np.exp(np.asarray(found, np.float64)).sum() == pytest.approx(1, abs=1e-5)
-    # And so does every context, seen or not.
-    np.testing.assert_allclose(np.exp(state.params.log_p).sum(1), 1, atol=1e-5)
+    # And so does every context, seen or not, whichever table says it.
+    contexts = np.array(list(itertools.product(range(V), repeat=order)), np.int32)
+    writes = model.autoregression
+    rows, cache = writes.start(state, len(contexts), 9)
+    if order:
+        after, _ = jax.jit(writes.extend)(state, cache, contexts)
+        each = [[p(w, tuple(u)) for w in range(V)] for u in contexts.tolist()]
+        np.testing.assert_allclose(np.exp(after[:, -1]), each, rtol=1e-4)
+    each = [p(w, context_of((), 0, order)) for w in range(V)]
+    np.testing.assert_allclose(np.exp(rows[0]), each, rtol=1e-4)
 
 
 def test_a_stream_ends_where_one_batch_of_all_does():
@@ -114,7 +124,80 @@ def test_what_is_read_twice_counts_once(smoothing):
     fields = {"order": 1, "smoothing": smoothing}
     _, once = learnt(**fields)
     _, twice = learnt(np.tile(DATA, (2, 1)), repeats=2.0, **fields)
-    np.testing.assert_allclose(once.params.log_p, twice.params.log_p, atol=1e-6)
+    np.testing.assert_allclose(once.params.table, twice.params.table, atol=1e-6)
+
+
+LETTERS = RNG.choice(40, (30, 25), p=np.r_[[0.1] * 5, [0.5 / 35] * 35]).astype(np.int32)
+
+
+@pytest.mark.parametrize("smoothing", ["additive", "kneser_ney"])
+def test_a_sorted_table_says_of_40_letters_what_dicts_do(smoothing):
+    """Of order 6: 40^7 strings, each of two words, of which no dense table could be made."""
+    fields = {"vocabulary": 40, "order": 6, "smoothing": smoothing, "capacity": 800}
+    model, state = learnt(LETTERS, **fields)
+    assert len(jax.tree.leaves(state.memory.counts.words)) == 2
+    twin = {"additive": additive_of_40, "kneser_ney": kneser_ney_of_40}[smoothing]()
+    other = LETTERS[::-1, ::-1]
+    for x in (LETTERS[:5], np.concatenate([LETTERS[:5, :12], other[:5, :13]], axis=1)):
+        expected = [
+            sum(np.log(twin(w, context_of(string, t, 6))) for t, w in enumerate(string))
+            for string in x.tolist()
+        ]
+        np.testing.assert_allclose(model.log_prob(KEY, state, {"x": x}), expected, rtol=1e-5)
+
+
+def additive_of_40():
+    counts = counts_of(LETTERS, 6)
+    return lambda w, u: (counts[u][w] + 1) / (counts[u].total() + 40)
+
+
+def kneser_ney_of_40():
+    return kneser_ney(LETTERS, 6, 0.75, symbols=40)
+
+
+def test_a_stream_fills_a_sorted_table_as_one_batch_does():
+    fields = {"order": 3, "capacity": 100}
+    model, at_once = learnt(**fields)
+    state, step = model.init(KEY, {"x": jnp.asarray(DATA[:3])}), jax.jit(model.step)
+    for part in np.split(DATA, 4):
+        state, _ = step(KEY, state, {"x": jnp.asarray(part)})
+    jax.tree.map(np.testing.assert_array_equal, state, at_once)
+    counts = state.memory.counts
+    assert int(counts.counts.sum()) == DATA.size and int(counts.left_out) == 0
+    _, twice = learnt(np.tile(DATA, (2, 1)), repeats=2.0, **fields)
+    # Params count in parts of a reading, and the memory counts what was read.
+    alike = lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5)
+    jax.tree.map(alike, at_once.params.table[-1], twice.params.table[-1])
+
+
+def test_a_full_table_tells_what_it_left_out():
+    model, state = learnt(order=3, capacity=10)
+    counts = state.memory.counts
+    seen = sum(map(len, counts_of(DATA, 3).values()))
+    assert seen > 10 and int(counts.left_out) == DATA.size - int(counts.counts.sum()) > 0
+    once = model.log_prob.once(KEY, state)
+    assert {"symbols for which the table had no room": counts.left_out} == once.notes
+    p = np.exp(np.asarray(model.log_prob(KEY, state, {"x": STRINGS}), np.float64))
+    assert p.sum() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("capacity", [0, 100])
+def test_documents_of_one_row_are_strings_of_their_own(capacity):
+    fields = {"order": 2, "capacity": capacity}
+    _, apart = learnt(DATA[:2], **fields)
+    row = np.concatenate([DATA[0], DATA[1], [0, 0]])[None]
+    document = np.array([[1] * T + [2] * T + [0] * 2], np.int32)
+    model = markov_chain.make(Config(vocabulary=V, **fields))
+    batch = {"x": jnp.asarray(row), "document": jnp.asarray(document)}
+    together = model.step(KEY, model.init(KEY, batch), batch)[0]
+    jax.tree.map(np.testing.assert_array_equal, together.params.table, apart.params.table)
+    two = model.log_prob(KEY, apart, {"x": DATA[:2]})
+    assert float(model.log_prob(KEY, apart, batch)[0]) == pytest.approx(float(two.sum()))
+    assert float(model.measures["nats_per_symbol"].per(batch)[0]) == 2 * T
+    masked = {"x": DATA[:1], "loss_mask": np.array([[0.0, 1, 1, 1]])}
+    first = model.autoregression.start(apart, 1, 1)[0][0, DATA[0, 0]]
+    found = model.log_prob(KEY, apart, masked)[0]
+    assert float(found) == pytest.approx(float(two[0] - first), abs=1e-5)
 
 
 def test_strings_are_drawn_as_enumeration_says():
@@ -128,7 +211,7 @@ def test_strings_are_drawn_as_enumeration_says():
     given = {"x": jnp.array([2, 0, 0, 0]), "mask": jnp.array([1, 1, 0, 0])}
     x = model.sample(KEY, state, n, given)["x"]
     assert (x[:, :2] == jnp.array([2, 0])).all()
-    after = np.exp(state.params.log_p[1 + V + 2 * V + 0])
+    after = np.exp(state.params.table[1 + V + 2 * V + 0])
     np.testing.assert_allclose(np.bincount(x[:, 2], minlength=V) / n, after, atol=0.02)
 
 
@@ -140,8 +223,8 @@ def test_a_chain_writes_on_beyond_the_length_of_its_data():
     every, _ = writes.extend(state, cache, x)
     for t in range(2, 3 * T):
         rows = 1 + V + V * x[:, t - 1] + x[:, t]
-        np.testing.assert_array_equal(every[:, t], state.params.log_p[rows])
-    np.testing.assert_array_equal(logits, np.tile(state.params.log_p[0], (2, 1)))
+        np.testing.assert_array_equal(every[:, t], state.params.table[rows])
+    np.testing.assert_array_equal(logits, np.tile(state.params.table[0], (2, 1)))
 
 
 def test_a_sticky_source_is_learnt_to_its_entropy():
@@ -150,7 +233,7 @@ def test_a_sticky_source_is_learnt_to_its_entropy():
     x = source.batch(KEY, (), jnp.zeros(4000))["x"]
     assert x.dtype == jnp.int32 and source.spaces["x"].size == 4
     model, state = learnt(x, vocabulary=4, order=1)
-    again = np.exp(np.diag(state.params.log_p[1:]))
+    again = np.exp(np.diag(state.params.table[1:]))
     np.testing.assert_allclose(again, 0.625, atol=0.015)
     held = source.held_out(KEY, 0, 2000)
     measure = model.measures["nats_per_symbol"]

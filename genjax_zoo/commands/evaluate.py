@@ -14,7 +14,7 @@ import jax
 from genjax_zoo.commands import configs
 from genjax_zoo.commands.flags import Call
 from genjax_zoo.contract import DataError, Measure, ZooError
-from genjax_zoo.measure import examples, extractors, samples
+from genjax_zoo.measure import examples, extractors, samples, texts
 from genjax_zoo.measure.results import Result, describe
 from genjax_zoo.run import trained
 from genjax_zoo.run.config import Run, make_model
@@ -36,7 +36,7 @@ def run(call: Call) -> None:
     of_examples = examples.measures_of(make_model(own_run))
     asked = tuple(call.flags.measures or ())
     for name in asked:
-        choose(name, {**of_examples, **dict.fromkeys(samples.NAMES)}, "measure")
+        choose(name, {**of_examples, **dict.fromkeys([*samples.NAMES, *texts.NAMES])}, "measure")
     draws = call.flags.importance_samples or 0
     _check_draws(draws, {n: m for n, m in of_examples.items() if not asked or n in asked})
     data_dir, begun = configs.data_dir_of(call, workdir), trained.begun_of(workdir)
@@ -45,8 +45,10 @@ def run(call: Call) -> None:
     memory.check_samples("num_samples", call.flags.num_samples or 0, setup.example)
     extractor = _extractor(call, setup)
     of_samples = samples.applicable(setup.model, setup.source, extractor)
-    _check_measures(own_run, asked, (*of_examples, *of_samples))
+    of_texts = texts.NAMES if texts.applicable(setup.model, setup.source) else ()
+    _check_measures(own_run, asked, (*of_examples, *of_samples, *of_texts))
     step, state = trained.restore(setup, workdir, call.flags.checkpoint)
+    reading = _reading(call, setup, state, bool(of_texts))
     what = (setup.model, state, setup.source, jax.random.fold_in(setup.root, EVALUATE), step)
     only, n = asked or None, call.flags.num_samples
     found: list[Result] = []
@@ -60,6 +62,9 @@ def run(call: Call) -> None:
                 # A folder that takes none is told of at the end, below the numbers.
                 with contextlib.suppress(OSError):
                     results.write(workdir, found)
+            if reading is not None:
+                shown = Measuring(progress, "A longer --stride takes less time.")
+                found += texts.evaluate(*what[:3], reading, step, only, progress=shown)
             found += samples.evaluate(*what, extractor, n, only, progress=Measuring(progress))
     finally:
         for result in found:
@@ -72,6 +77,22 @@ def run(call: Call) -> None:
         )
     results.write(workdir, found)
     report.write(workdir.root)
+
+
+def _reading(call: Call, setup: Setup, state: Any, is_text: bool) -> texts.Reading | None:
+    """How a text is read: as the flags say, and else as it was learnt from; None of no text."""
+    said = {name: getattr(call.flags, name) for name in ("context", "stride", "documents")}
+    told = {name: value for name, value in said.items() if value is not None}
+    if not is_text:
+        if told:
+            raise ZooError(
+                f"--{next(iter(told))} says how a text is read, and a {setup.run.model['name']} on "
+                f"{setup.run.data.source} has none to measure; leave it out."
+            )
+        return None
+    usual = texts.usual(setup.model, state, setup.source, setup.run.data.length)
+    reading = usual._replace(first=call.flags.first_symbol, **told)
+    return texts.checked(reading, texts.longest(setup.model, state))
 
 
 def _extractor(call: Call, setup: Setup) -> Any:

@@ -236,6 +236,36 @@ FLAGS = (
         flags.DEFINE_list,
     ),
     Flag(
+        "context",
+        ["evaluate"],
+        "Of a text: how many symbols are read before one, at most; 0 for all, where a model has no "
+        "end. As in training if not given.",
+        integer,
+        how={"lower_bound": 0, "upper_bound": LARGEST},
+    ),
+    Flag(
+        "stride",
+        ["evaluate"],
+        "Of a text: how far the windows of a context are apart; a short one tells each symbol from "
+        "more of what came before, and takes longer. The context if not given.",
+        integer,
+        how=COUNTS,
+    ),
+    Flag(
+        "documents",
+        ["evaluate"],
+        "Of a text: read each document by itself (--nodocuments: all as one). As in training if "
+        "not given.",
+        flags.DEFINE_boolean,
+    ),
+    Flag(
+        "first_symbol",
+        ["evaluate"],
+        "Of a text: count the first symbol too, before which nothing was read.",
+        flags.DEFINE_boolean,
+        True,
+    ),
+    Flag(
         "num_samples",
         ["evaluate"],
         "Samples; 2500 for modes, 2000 else.",

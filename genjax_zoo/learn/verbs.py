@@ -183,6 +183,7 @@ def em(
     expect: Callable[[Key, Params, Batch], tuple[Memory, Info]],
     maximise: Callable[[Memory], Params],
     keep: float = 1.0,
+    add: Callable[[Memory, Memory], Memory] | None = None,
 ) -> Verb:
     """Expects, then maximises: statistics of the batch under the parameters, then the best ones.
 
@@ -195,11 +196,15 @@ def em(
       maximise: statistics -> the parameters that maximise the expected log-likelihood.
       keep: what remains of the old statistics at each step: 1 counts every example ever seen
         alike, 0 is EM on each batch alone, between them lies stepwise EM (Cappé & Moulines 2009).
+      add: (old statistics, new ones) -> those of both, where they are no arrays to be added, such
+        as a table of what occurred; None adds arrays, of the old ones what is kept.
     """
+
+    together = add or (lambda old, new: jax.tree.map(lambda old, now: keep * old + now, old, new))
 
     def step(key: Key, state: TrainState, batch: Batch) -> tuple[TrainState, Info]:
         new, info = expect(key, state.params, batch)
-        statistics = jax.tree.map(lambda old, now: keep * old + now, state.memory, new)
+        statistics = together(state.memory, new)
         return TrainState(maximise(statistics), statistics), info
 
     return starting(init, lambda params: ()), step

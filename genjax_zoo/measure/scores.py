@@ -96,7 +96,8 @@ def compare(a: Any, b: Any) -> Difference:
     other a little, and the interval is then rather too wide.
 
     Args:
-      a, b: a `Score`, or a results.Result of one.
+      a, b: a `Score`, or a results.Result of samples or of a text, whose interval is that of its
+        standard error.
     """
     of_a, of_b = _fields(a), _fields(b)
     differ = [name for name in of_a | of_b if of_a.get(name) != of_b.get(name)]
@@ -106,13 +107,21 @@ def compare(a: Any, b: Any) -> Difference:
             f"two scores of different protocol cannot be compared. They differ in {both}. Measure "
             "both again in the same way."
         )
-    for score in (a, b):
-        if score.low is None or score.high is None:
-            raise ZooError(f"{score.name} has no interval, and cannot be compared.")
+    (low_a, high_a), (low_b, high_b) = map(_interval, (a, b))
     value = a.value - b.value
-    low = value - np.hypot(a.value - a.low, b.high - b.value)
-    high = value + np.hypot(a.high - a.value, b.value - b.low)
+    low = value - np.hypot(a.value - low_a, high_b - b.value)
+    high = value + np.hypot(high_a - a.value, b.value - low_b)
     return Difference(float(value), float(low), float(high))
+
+
+def _interval(score: Any) -> tuple[float, float]:
+    """The 95 % interval of a score, or of a mean with a standard error."""
+    if score.low is not None and score.high is not None:
+        return score.low, score.high
+    error = getattr(score, "standard_error", None)
+    if error is None:
+        raise ZooError(f"{score.name} has no interval, and cannot be compared.")
+    return score.value - 1.96 * error, score.value + 1.96 * error
 
 
 def _fields(score: Any) -> dict[str, Any]:

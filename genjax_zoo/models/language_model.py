@@ -24,6 +24,7 @@ from flax import struct
 
 from genjax_zoo import typed
 from genjax_zoo.contract import (
+    BINARY,
     COUNTS,
     NOTHING,
     Array,
@@ -37,6 +38,7 @@ from genjax_zoo.contract import (
     Model,
     categorical,
 )
+from genjax_zoo.learn.micro_batches import Mean
 from genjax_zoo.learn.state import TrainState, adopt, eval_params, of_params, whole
 from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.probability.given import check_count, part_of, prompt, read_given
@@ -182,10 +184,12 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         """Nats a predicted symbol: a sum over the batch by how many there are."""
         asked = read(batch)
         each, info = nats(key, whole(params, memory), asked)
-        value = jnp.sum(each) / jnp.maximum(jnp.sum(asked.told), 1)
+        nats_per_token = Mean(jnp.sum(each), jnp.sum(asked.told))
         if not config.experts:
-            return value, (memory, info)
-        return value + config.balance * info["balance"], (memory, {"nats_per_token": value, **info})
+            return nats_per_token, (memory, info)
+        total, weight = nats_per_token
+        balanced = Mean(total + weight * config.balance * info["balance"], weight)
+        return balanced, (memory, {"nats_per_token": nats_per_token.value, **info})
 
     # --------------------------------------------------------------------------------- the numbers
 
@@ -249,7 +253,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
                 per=count,
             )
         },
-        spaces={"x": categorical(V)},
+        spaces={"x": categorical(V), "document": categorical(), "loss_mask": BINARY},
         autoregression=Autoregression(
             *(start, extend, rewind, AXES), lambda state: config.longest, config.begin
         ),

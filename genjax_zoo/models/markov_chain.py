@@ -2,16 +2,8 @@
 
     p(x) = Π_t p(x_t | u_t),     u_t = the k symbols before x_t, or ⊥ and all of them
 
-Nothing is hidden, so that one maximisation is exact. ⊥ stands before each string: its first symbol,
-its second, ... up to the k-th have counts of their own, and p(x_1) is that of a beginning. With
-c(u w) the count of w after u, V symbols in all, and a dot for the sum over what stands there:
-
-    additive      p(w | u) = (c(u w) + α) / (c(u ·) + α V)                   α = 1 is Laplace's
-    Kneser-Ney    p(w | u) = [(c(u w) - D)+ + D N(u ·) q(w | u')] / c(u ·)    u' lacks u's oldest
-
-where N(u ·) says how many symbols have followed u, and q is the same formula of counts of another
-kind: how many symbols, ⊥ among them, were seen before u' w. Below all of it q is uniform. Kneser &
-Ney 1995, interpolated as in Chen & Goodman 1998, section 4.1.6, with one discount D.
+Nothing is hidden, so that one maximisation is exact. What is made of counts, by adding to them or
+by Kneser & Ney's interpolation, and the tables that they are kept in: maths/sequences/ngrams.py.
 
 Pictures are read row by row.
 """
@@ -40,18 +32,22 @@ from genjax_zoo.contract import (
     Key,
     Measure,
     Model,
+    Once,
     categorical,
 )
 from genjax_zoo.learn.state import TrainState, eval_params, of_params
 from genjax_zoo.learn.verbs import em
 from genjax_zoo.maths.probability.distributions import flat
 from genjax_zoo.maths.probability.given import check_count, part_of, prompt, read_given
+from genjax_zoo.maths.sequences import ngrams
+from genjax_zoo.maths.sequences.documents import PACKED_SPACES, beginnings, counted
+from genjax_zoo.maths.sequences.ngrams import Smoothing
 from genjax_zoo.typed import number
 
 VERB = "em"
 
 LARGEST = 2**26
-"""Numbers in the table of counts at most, of which a step holds a few."""
+"""Numbers in a dense table of counts at most, of which a step holds a few."""
 
 
 @typed.config
@@ -67,6 +63,8 @@ class Config:
       repeats: how often the steps read each place of the data in the mean: counts are divided by
         it, so that α and D are small or large beside what the data hold, and not beside how long
         was learnt. Windows that begin anywhere, of T symbols, read each place T times in an epoch.
+      capacity: how many strings of k + 1 symbols a sorted table has room for, which keeps those
+        alone that occur; 0 for a dense one of all V^(k + 1).
     """
 
     vocabulary: int = number(0, least=0)
@@ -75,31 +73,30 @@ class Config:
     alpha: float = number(1.0, above=0)
     discount: float = number(0.75, above=0, below=1)
     repeats: float = number(1.0, above=0)
+    capacity: int = number(0, least=0, most=LARGEST)
 
     def __post_init__(self):
         V = self.vocabulary or 2
         if V < 2:
             raise ConfigError(f"markov_chain: vocabulary should be 0 or at least 2, got {V}.")
-        if V ** (self.order + 1) > LARGEST:
+        if not self.capacity and V ** (self.order + 1) > LARGEST:
             raise ConfigError(
                 f"markov_chain: every string of order + 1 symbols is counted, and {V}^"
-                f"{self.order + 1} of them are more than {LARGEST}; choose a lower order."
+                f"{self.order + 1} of them are more than {LARGEST}; choose a lower order, or keep "
+                "those alone that occur: capacity=1000000 has room for so many."
             )
 
 
 @struct.dataclass
 class Params:
-    """What a chain learns, for each of R contexts.
-
-    They are numbered like the nodes of a heap: ⊥ alone is 0, and that of number m with the symbol v
-    at its end is V m + 1 + v. Those of k symbols lack ⊥; R = 1 + V + ... + V^k.
+    """What a chain learns.
 
     Attributes:
-      log_p: log p(w | u) [R, V] nats.
+      table: log p(w | u) of each context, [R, V] nats, or the sorted table's levels (ngrams.py).
       shape: of one example, without the batch.
     """
 
-    log_p: Array
+    table: Any
     shape: tuple[int, ...] = struct.field(pytree_node=False)
 
 
@@ -108,11 +105,11 @@ class Statistics:
     """All there is to know of the strings.
 
     Attributes:
-      counts: c(u w) [R, V], exact up to 2^24 each.
+      counts: c(u w), as the table keeps them.
       shape: of one example.
     """
 
-    counts: Array
+    counts: Any
     shape: tuple[int, ...] = struct.field(pytree_node=False)
 
 
@@ -120,93 +117,84 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
     """A Markov chain in closed form; there is no gradient, and the optimizer is not used."""
     k, V = config.order, config.vocabulary or 2
     space = categorical(V) if config.vocabulary else BINARY
-    ends = [(V**j - 1) // (V - 1) for j in range(k + 2)]
-    """Contexts of j symbols are those from ends[j] to ends[j + 1]."""
+    smoothing = Smoothing(config.smoothing, config.alpha, config.discount, config.repeats)
+    how = (V, k, smoothing)
+    table = ngrams.sparse(*how, config.capacity) if config.capacity else ngrams.dense(*how)
 
     # -------------------------------------------------------------------------------- contexts
 
-    def contexts(before: Array, x: Array) -> Array:
-        """The number of the context of each symbol of x [n, S] and of the next one: [n, S + 1].
+    def contexts(before: Array, x: Array, first: Array | None = None) -> Array:
+        """The last k symbols before each symbol of x [n, S], and before the next one: [n, S+1, k].
 
         Args:
-          before: the k symbols before them [n, k], -1 where there were none.
+          before: those before all of them [n, k], -1 where there were none.
           x: symbols [n, S].
+          first: which of them begin a document [n, S], and follow nothing; None for none of them.
         """
         read, S = jnp.concatenate([before, x], axis=1), x.shape[1]
-        node = jnp.zeros((len(x), S + 1), jnp.int32)
-        for i in range(k):
-            symbol = read[:, i : i + S + 1]
-            node = jnp.where(symbol < 0, node, V * node + 1 + symbol)
-        return node
+        u = jnp.stack([read[:, i : i + S + 1] for i in range(k)], axis=-1) if k else (
+            jnp.zeros((*read.shape[:1], S + 1, 0), jnp.int32)
+        )  # fmt: skip
+        if first is None:
+            return u
+        # How many symbols of its own document stand before each place.
+        place = jnp.arange(S)
+        own = place - jax.lax.cummax(jnp.where(first, place, 0), axis=1)
+        own = jnp.pad(own, ((0, 0), (0, 1)), constant_values=k)[..., None]
+        return jnp.where(jnp.arange(k, 0, -1) <= own, u, -1)
 
     def none_before(n: int) -> Array:
         return jnp.full((n, k), -1, jnp.int32)
 
-    def symbols(log_p: Array, x: Array) -> Array:
-        """log p(x_t | u_t) of strings [B, T]: [B, T], -inf for what is no symbol."""
+    def read(batch: Batch) -> tuple[Array, Array, Array, Array]:
+        """Of each symbol [B, T]: its context [B, T, k], itself, whether it is one, and counts."""
+        x = flat(batch["x"])
         number = jnp.asarray(x, jnp.int32)
         known = (number == x) & (number >= 0) & (number < V)
         number = jnp.where(known, number, 0)
-        of = log_p[contexts(none_before(len(x)), number)[:, :-1], number]
-        return jnp.where(known, of, -jnp.inf)
+        first = beginnings(batch, x.shape) if "document" in batch else None
+        u = contexts(none_before(len(x)), number, first)[:, :-1]
+        return u, number, known, counted(batch, x.shape)
+
+    def symbols(params: Params, batch: Batch) -> Array:
+        """log p(x_t | u_t) [B, T]: -inf for what is no symbol, and 0 for what does not count."""
+        u, x, known, counts = read(batch)
+        return jnp.where(counts > 0, jnp.where(known, table.of(params.table, u, x), -jnp.inf), 0.0)
 
     # --------------------------------------------------------------------------------- learning
 
     def begin(key: Key, batch: Batch) -> tuple[Params, Statistics]:
         """The counts of nothing, of which every symbol is equally likely."""
-        nothing = Statistics(jnp.zeros((ends[-1], V)), tuple(batch["x"].shape[1:]))
+        nothing = Statistics(table.nothing(), tuple(batch["x"].shape[1:]))
         return maximise(nothing), nothing
 
     def expect(key: Key, params: Params, batch: Batch) -> tuple[Statistics, Info]:
         """Counts of the batch, and what it was worth to who had not read it yet."""
-        x = flat(batch["x"])
-        number = jnp.asarray(x, jnp.int32)
-        at = contexts(none_before(len(x)), number)[:, :-1]
-        counts = jnp.zeros((ends[-1], V)).at[at, number].add(1.0)
-        found = jnp.mean(symbols(params.log_p, x))
-        return Statistics(counts, params.shape), {"nats_per_symbol": -found}
+        u, x, _, counts = read(batch)
+        new = table.tally(u.reshape(x.size, k), x.reshape(-1), counts.reshape(-1))
+        nats = -jnp.sum(symbols(params, batch)) / jnp.maximum(jnp.sum(counts), 1)
+        return Statistics(new, params.shape), {"nats_per_symbol": nats}
+
+    def add(old: Statistics, new: Statistics) -> Statistics:
+        return Statistics(table.add(old.counts, new.counts), old.shape)
 
     def maximise(s: Statistics) -> Params:
-        return Params(jnp.log(smoothed(s.counts / config.repeats)), s.shape)
-
-    def additive(counts: Array) -> Array:
-        counts = counts + config.alpha
-        return counts / jnp.sum(counts, axis=1, keepdims=True)
-
-    def kneser_ney(counts: Array) -> Array:
-        # c(⊥ u w) by the length of u, and c(u w) of those of k symbols
-        of_length = [counts[ends[j] : ends[j + 1]] for j in range(k + 1)]
-        # N(· u w), of the longest u first: a left symbol counts if it was ever seen there
-        left = [of_length[k]]
-        for begun in of_length[-2::-1]:
-            seen = (left[0] > 0).reshape(V, *begun.shape)
-            left.insert(0, jnp.sum(seen, axis=0) + jnp.asarray(begun > 0, jnp.float32))
-        q, rows = jnp.full((1, V), 1 / V), []
-        for j, begun in enumerate(of_length):
-            # Every symbol may be the oldest of u, and is lacking in u'.
-            q = discounted(left[j], jnp.tile(q, (V, 1)) if j else q)
-            rows.append(q if j == k else discounted(begun, q))
-        return jnp.concatenate(rows)
-
-    def discounted(counts: Array, lower: Array) -> Array:
-        """[(c - D)+ + Σ min(c, D) q] / Σ c: the mass that is taken is that which q spreads."""
-        total = jnp.sum(counts, axis=1, keepdims=True)
-        taken = jnp.minimum(counts, config.discount)
-        spread = jnp.sum(taken, axis=1, keepdims=True) * lower
-        return jnp.where(total > 0, (counts - taken + spread) / jnp.maximum(total, 1e-30), lower)
-
-    smoothed = {"additive": additive, "kneser_ney": kneser_ney}[config.smoothing]
+        return Params(table.smoothed(s.counts), s.shape)
 
     # ------------------------------------------------------------------------------- the numbers
 
-    def log_prob(key: Key, params: Params, batch: Batch) -> Array:
+    def log_prob(key: Key, params: Params, batch: Batch, *once: Any) -> Array:
         """log p(x), exactly: [B] nats, and -inf for an x that is no string of symbols."""
-        return jnp.sum(symbols(params.log_p, flat(batch["x"])), axis=1)
+        return jnp.sum(symbols(params, batch), axis=1)
 
     def length_of(batch: Batch) -> Array:
-        """How many symbols each example has [B]."""
-        x = flat(batch["x"])
-        return jnp.full(len(x), x.shape[1], jnp.float32)
+        """How many symbols of each example count [B]."""
+        return jnp.sum(counted(batch, flat(batch["x"]).shape), axis=1)
+
+    def room(key: Key, state: TrainState) -> Once:
+        """What a full table could not keep stands beside every number of it."""
+        left_out = table.left_out(state.memory.counts)
+        return Once((), notes={"symbols for which the table had no room": left_out})
 
     code_length = lambda *of: -log_prob(*of)
 
@@ -221,8 +209,8 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
 
         def draw(before: Array, now: tuple[Key, Array, Array]) -> tuple[Array, Array]:
             key, value, known = now
-            at = contexts(before, before[:, :0])[:, 0]
-            x = jnp.where(known, value, jax.random.categorical(key, params.log_p[at]))
+            log_p = table.row(params.table, contexts(before, before[:, :0])[:, 0])
+            x = jnp.where(known, value, jax.random.categorical(key, log_p))
             return jnp.concatenate([before, x[:, None]], axis=1)[:, 1:], x
 
         value, known = jnp.asarray(value, jnp.int32), jnp.asarray(known)
@@ -235,26 +223,32 @@ def make(config: Config, tx: optax.GradientTransformation | None = None) -> Mode
         """The cache holds the last k symbols [n, k], -1 before there are any; it has no end."""
         read_given(given, {}, n, "markov_chain")
         check_count("length", length, "markov_chain", typed.LARGEST)
-        return jnp.broadcast_to(eval_params(state).log_p[0], (n, V)), none_before(n)
+        before = none_before(n)
+        return table.row(eval_params(state).table, before), before
 
     def extend(state: TrainState, cache: Array, x: Array) -> tuple[Array, Array]:
         # All padding last; at[i] is the context of what follows i symbols.
         read = jnp.cumsum(x >= 0, axis=1)
         x = jnp.take_along_axis(x, jnp.argsort(x < 0, axis=1, stable=True), axis=1)
-        at = jnp.take_along_axis(contexts(cache, x), read, axis=1)
+        at = jnp.take_along_axis(contexts(cache, x), read[..., None], axis=1)
         last = read[:, -1:] + jnp.arange(k)
         cache = jnp.take_along_axis(jnp.concatenate([cache, x], axis=1), last, axis=1)
-        return eval_params(state).log_p[at], cache
+        return table.row(eval_params(state).table, at), cache
 
+    once = room if config.capacity else None
     return Model(
-        *em(begin, expect, maximise),
+        *em(begin, expect, maximise, add=add),
         sample=of_params(sample),
-        log_prob=Measure(of_params(log_prob), Exactness.EXACT, density=not config.vocabulary),
+        log_prob=Measure(
+            *(of_params(log_prob), Exactness.EXACT), once=once, density=not config.vocabulary
+        ),
         measures={
             "nats_per_symbol": Measure(
-                *(of_params(code_length), Exactness.EXACT, "nats/symbol", "lower"), per=length_of
+                *(of_params(code_length), Exactness.EXACT, "nats/symbol", "lower"),
+                once=once,
+                per=length_of,
             )
         },
-        spaces={"x": space},
+        spaces={"x": space, **(PACKED_SPACES if config.vocabulary else {})},
         autoregression=Autoregression(start, extend),
     )

@@ -41,13 +41,14 @@ from genjax_zoo.contract import (
     Model,
     categorical,
 )
+from genjax_zoo.learn.micro_batches import Mean
 from genjax_zoo.learn.state import TrainState, eval_params, of_params
 from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.probability import distributions
 from genjax_zoo.maths.probability.distributions import flat
 from genjax_zoo.maths.probability.given import check_count, part_of, prompt, read_given
 from genjax_zoo.maths.probability.likelihoods import FLOOR
-from genjax_zoo.maths.sequences.documents import beginnings, counted
+from genjax_zoo.maths.sequences.documents import PACKED_SPACES, beginnings, counted
 from genjax_zoo.typed import MOST_LAYERS, number
 
 VERB = "descend"
@@ -164,7 +165,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
 
     def loss(key: Key, params: Params, memory: tuple[()], batch: Batch):
         nats, amount = output.code_length(params, batch, key)
-        return jnp.sum(nats) / jnp.maximum(jnp.sum(amount), 1), (memory, {})
+        return Mean(jnp.sum(nats), jnp.sum(amount)), (memory, {})
 
     def log_prob(key: Key, params: Params, batch: Batch) -> Array:
         """log p(x), exactly: [B] nats, and -inf for an x that is no string of symbols."""
@@ -175,7 +176,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         sample=of_params(output.sample),
         log_prob=Measure(of_params(log_prob), Exactness.EXACT, density=not config.vocabulary),
         measures=output.measures,
-        spaces={"x": space},
+        spaces={"x": space, **(PACKED_SPACES if config.vocabulary else {})},
         autoregression=output.autoregression,
     )
 
@@ -288,7 +289,7 @@ def symbols(config: Config, net: nets.Recurrent) -> Output:
     nats = lambda key, params, batch: code_length(params, batch, None)[0]
     amount = lambda batch: jnp.sum(counted(batch, flat(batch["x"]).shape), axis=1)
     of_symbol = Measure(of_params(nats), Exactness.EXACT, "nats/symbol", "lower", per=amount)
-    writes = Autoregression(start, extend)
+    writes = Autoregression(start, extend, begin=begin if begin < V else -1)
     return Output(code_length, sample, {"nats_per_symbol": of_symbol}, writes)
 
 

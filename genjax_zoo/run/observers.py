@@ -21,7 +21,7 @@ import jax
 import numpy as np
 
 from genjax_zoo.contract import Exactness, Info, State
-from genjax_zoo.measure import examples, modes
+from genjax_zoo.measure import examples, modes, texts
 from genjax_zoo.measure import samples as measured
 from genjax_zoo.measure.results import Result
 from genjax_zoo.run.config import Run
@@ -102,12 +102,20 @@ class Measurements:
         return None
 
     def final(self, step: int, state: State, progress: examples.Progress) -> Iterator[Result]:
-        """The numbers of the end; where data have modes, then what samples of them are worth.
+        """The numbers of the end: of examples, of a text as it was learnt from, and where data have
+        modes, what samples of them are worth.
 
         Other measures of samples are dear, and asked for by `genjax-zoo evaluate`.
         """
         n = self._setup.run.final_examples or None
         yield from self._ask(examples.one_by_one, step, state, examples=n, progress=progress)
+        model, source, run = self._setup.model, self._setup.source, self._setup.run
+        if texts.applicable(model, source):
+            reading = texts.usual(model, state, source, run.data.length)
+            where = self._setup.layout.everywhere
+            yield from texts.evaluate(
+                model, state, source, reading, step, where=where, progress=progress
+            )
         of_modes = {"only": modes.OF_MODES, "progress": progress}
         yield from self._ask(measured.evaluate, step, state, **of_modes)
 

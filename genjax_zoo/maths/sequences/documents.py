@@ -7,9 +7,14 @@ neither read nor counted; and where not every symbol counts, `loss_mask` [B, L],
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import jax.numpy as jnp
 
-from genjax_zoo.contract import Array, Batch
+from genjax_zoo.contract import BINARY, Array, Batch, Space, categorical
+
+PACKED_SPACES: Mapping[str, Space] = {"document": categorical(), "loss_mask": BINARY}
+"""What a model that reads documents says of them, beside its x."""
 
 
 def beginnings(batch: Batch, shape: tuple[int, ...]) -> Array:

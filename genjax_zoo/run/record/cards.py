@@ -16,7 +16,8 @@ ALSO = 3
 
 
 def cards(entries: Sequence[Mapping]) -> Html:
-    """A card a number: measured again, at another step or of more examples, it is the same one.
+    """A card a number: measured again, at another step or of more examples, it is the same one; by
+    another protocol it is another, for the two do not compare.
 
     What the preprocessing was is said once where it is the same of all.
     """
@@ -24,7 +25,8 @@ def cards(entries: Sequence[Mapping]) -> Html:
         return quiet("Nothing is measured on held-out data yet.")
     groups: dict[tuple[str, ...], list[Mapping]] = {}
     for entry in entries:
-        same = (str(entry.get(key)) for key in ("name", "unit", "split", "preprocessing"))
+        keys = ("name", "unit", "split", "preprocessing", "protocol")
+        same = (str(entry.get(key)) for key in keys)
         groups.setdefault(tuple(same), []).append(entry)
     said = {str(entry.get("preprocessing") or "") for entry in entries}
     once = said.pop() if len(said) == 1 else None
