@@ -255,6 +255,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         },
         spaces={"x": categorical(V), "document": categorical(), "loss_mask": BINARY},
         autoregression=Autoregression(
-            *(start, extend, rewind, AXES), lambda state: config.longest, config.begin
+            *(start, extend, rewind, AXES),
+            *(lambda state: config.longest, config.begin, config.end),
         ),
     )
