@@ -259,5 +259,6 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             *(start, extend, rewind, AXES),
             longest=lambda state: config.longest,
             begin=config.begin,
+            end=config.end,
         ),
     )
