@@ -15,6 +15,8 @@ import jax
 import numpy as np
 
 from genjax_zoo.contract import ConfigError, DataError, ZooError
+from genjax_zoo.data.text import tokenizers
+from genjax_zoo.data.text.tokenizers import Tokenizer
 from genjax_zoo.learn.state import eval_params
 from genjax_zoo.run import config
 from genjax_zoo.run.devices import Devices
@@ -40,6 +42,7 @@ class Imported(NamedTuple):
       like: the shapes and dtypes of our parameters.
       rules: of its tensors.
       names: of the tensors in the folder, by what the rules call them.
+      tokenizer: that lies beside the weights, or None.
       remarks: what of its config.json was not taken, in words.
     """
 
@@ -50,6 +53,7 @@ class Imported(NamedTuple):
     like: Any
     rules: list[maps.Rule]
     names: Mapping[str, str]
+    tokenizer: Tokenizer | None
     remarks: tuple[str, ...]
 
     @property
@@ -72,8 +76,7 @@ def look_at(path: pathlib.Path, model: Mapping[str, Any], flag: str) -> Imported
     own = {name: model[name] for name in DOOR if name in model}
     try:
         fields = config.assemble({"": {**RUN, "model": {**told.fields, **own}}}, "")
-        length = min(fields.model.context, LONGEST)
-        fields.data.length = length
+        fields.data.length = length = min(fields.model.context, LONGEST)
         run = config.read(fields)
         arrays = {"x": ["int32", [run.data.batch_size, length]]}
         example = {"x": jax.ShapeDtypeStruct((run.data.batch_size, length), np.int32)}
@@ -89,8 +92,19 @@ def look_at(path: pathlib.Path, model: Mapping[str, Any], flag: str) -> Imported
     expected = {one.name: maps.shape(one.rule, sizes) for one in maps.tensors(rules, sizes)}
     names = _names(folder, told.architecture)
     _check(folder, expected, names, bool(run.model["tied"]))
+    tokenizer = _tokenizer(folder.path, run.model["vocabulary"])
+    if tokenizer is not None:
+        fields.data.tokenizer = str(folder.path)
     return Imported(
-        *(folder, told.architecture, fields.to_dict(), arrays, like, rules, names, told.remarks)
+        folder=folder,
+        architecture=told.architecture,
+        fields=fields.to_dict(),
+        arrays=arrays,
+        like=like,
+        rules=rules,
+        names=names,
+        tokenizer=tokenizer,
+        remarks=told.remarks,
     )
 
 
@@ -125,6 +139,19 @@ def params(imported: Imported) -> Any:
         found = maps.read(imported.rules, imported.sizes, by_path(imported.like), tensor)
     tree = jax.tree.structure(imported.like)
     return jax.tree.unflatten(tree, [found[path] for path in by_path(imported.like)])
+
+
+def _tokenizer(path: pathlib.Path, vocabulary: int) -> Tokenizer | None:
+    """What lies in a folder; raises DataError where it is damaged, or of another model."""
+    if not any((path / name).is_file() for name in tokenizers.FILES):
+        return None
+    own = tokenizers.read(path)
+    if own.size > vocabulary:
+        raise DataError(
+            f"{path}: its tokenizer has {own.size} symbols, and config.json says {vocabulary} "
+            "(vocab_size); take the files of one model."
+        )
+    return own
 
 
 def by_path(tree: Any) -> dict[str, Any]:
