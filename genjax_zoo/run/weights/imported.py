@@ -78,20 +78,20 @@ def look_at(path: pathlib.Path, model: Mapping[str, Any], flag: str) -> Imported
         fields = config.assemble({"": {**RUN, "model": {**told.fields, **own}}}, "")
         fields.data.length = length = min(fields.model.context, LONGEST)
         run = config.read(fields)
-        arrays = {"x": ["int32", [run.data.batch_size, length]]}
-        example = {"x": jax.ShapeDtypeStruct((run.data.batch_size, length), np.int32)}
-        state = state_like(run, config.make_model(run), lay_out(Devices()), example)
     except (ZooError, ValueError, TypeError) as error:
         # A field of another type, or a head that the width cannot be divided by.
         said = str(error).rstrip(".")
         raise ConfigError(f"{where} describes no model of ours: {said}.") from error
+    arrays = {"x": ["int32", [run.data.batch_size, length]]}
+    example = {"x": jax.ShapeDtypeStruct((run.data.batch_size, length), np.int32)}
+    state = state_like(run, config.make_model(run), lay_out(Devices()), example)
     like = jax.eval_shape(eval_params, state)
     shapes = by_path(like)
     rules = maps.applying(told.architecture.rules(run.model["rotary_layout"]), shapes)
     sizes = dialects.sizes(run.model)
     expected = {one.name: maps.shape(one.rule, sizes) for one in maps.tensors(rules, sizes)}
     names = _names(folder, told.architecture)
-    _check(folder, expected, names, bool(run.model["tied"]))
+    _check(folder, told.architecture, expected, names, bool(run.model["tied"]))
     tokenizer = _tokenizer(folder.path, run.model["vocabulary"])
     if tokenizer is not None:
         fields.data.tokenizer = str(folder.path)
@@ -168,7 +168,11 @@ def _names(folder: folders.Folder, architecture: Architecture) -> dict[str, str]
 
 
 def _check(
-    folder: folders.Folder, expected: Mapping[str, list[int]], names: Mapping[str, str], tied: bool
+    folder: folders.Folder,
+    architecture: Architecture,
+    expected: Mapping[str, list[int]],
+    names: Mapping[str, str],
+    tied: bool,
 ) -> None:
     """Raises DataError for a tensor that is missing, one too many, or of another shape or kind."""
     config = folder.path / folders.CONFIG
@@ -176,7 +180,7 @@ def _check(
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
         raise DataError(
-            f"{folder.path}: the tensor {missing[0]}{more} of the model in {config.name} is "
+            f"{folder.path}: the tensor {architecture.named(missing[0])}{more} of the model in {config.name} is "
             f"missing; {len(folder.tensors)} tensors are there. Take all files of one model."
         )
     # Some store a tied head nevertheless; that it is the embedding is seen when it is read.
