@@ -89,7 +89,7 @@ def _held(state: State, learning: bool) -> Iterator[tuple[str, str, Any]]:
         # One stage learns at a time.
         sizes = [sum(map(bytes_of, jax.tree.leaves(stage))) for stage in state.states]
         for k, stage in enumerate(state.states):
-            for kind, name, leaf in _held(stage, learning and sizes[k] == max(sizes)):
+            for kind, name, leaf in _held(stage, learning and k == sizes.index(max(sizes))):
                 yield kind, f"stage {k + 1}: {name}", leaf
     elif isinstance(state, TrainState):
         params = dict(_named(state.params))
