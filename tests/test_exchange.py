@@ -101,6 +101,8 @@ def test_flags_are_their_own(call):
     assert status == 2 and "--to is missing" in err
     status, _, err = call("import", f"--from={LLAMA}", "--workdir=new", "--config.steps=3")
     assert status == 2 and "import reads configs as they are" in err
+    status, _, err = call("export", "--workdir=llama", "--to=x", "--dtype=float8")
+    assert status == 2 and "unknown --dtype 'float8'" in err
     status, _, err = call("export", "--workdir=llama", "--to=x", "--form=y")
     assert status == 2 and "unknown flag of export: '--form'" in err
     assert not pathlib.Path("new").exists() and not pathlib.Path("x").exists()

@@ -197,6 +197,18 @@ def test_sixteen_bits_are_the_same_numbers_in_thirty_two(folder, dtype):
     wte = params["embedding"]["kernel"]
     assert wte.dtype == np.float32
     np.testing.assert_array_equal(wte, short["transformer.wte.weight"].astype(np.float32))
+    model = look_at(path).fields["model"]
+    exported.write(path.parent / "out", model, params, {}, dtype)
+    after = stored(path.parent / "out")
+    for name, tensor in short.items():
+        assert after[name].dtype == tensor.dtype
+        np.testing.assert_array_equal(after[name], tensor)
+    assert look_at(path.parent / "out").folder.config["torch_dtype"] == dtype
+    if dtype == "float16":
+        params["embedding"]["kernel"][3, 4] = 1e5
+        with pytest.raises(ZooError, match=r"wte.weight holds numbers that float16 does not reach"):
+            exported.write(path.parent / "far", model, params, {}, dtype)
+        assert not (path.parent / "far").exists()
 
 
 # -------------------------------------------------------------------------------- the dialects

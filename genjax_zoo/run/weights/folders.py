@@ -186,6 +186,8 @@ def write(
         made = {one.name: one.make() for one in group}
         # transformers reads no file without it.
         safetensors.numpy.save_file(made, path / name, metadata={"format": "pt"})
+        # It makes private files.
+        (path / name).chmod(0o644)
     if len(groups) > 1:
         where = {o.name: name for name, group in zip(names, groups, strict=True) for o in group}
         total = sum(one.size for one in tensors)

@@ -178,11 +178,11 @@ def _check(
     config = folder.path / folders.CONFIG
     missing = sorted(set(expected) - set(names))
     if missing:
-        first, more = architecture.named(missing[0]), len(missing) - 1
+        more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        first = architecture.named(missing[0]) + more
         raise DataError(
-            f"{folder.path}: the tensor {first}{f' and {more} more' if more else ''} of the model "
-            f"in {config.name} is missing; {len(folder.tensors)} tensors are there. Take all files "
-            "of one model."
+            f"{folder.path}: the tensor {first} of the model in {config.name} is missing; "
+            f"{len(folder.tensors)} tensors are there. Take all files of one model."
         )
     # Some store a tied head nevertheless; that it is the embedding is seen when it is read.
     surplus = sorted(set(names) - set(expected) - ({HEAD} if tied else set()))
