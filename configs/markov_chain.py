@@ -14,7 +14,7 @@ text             text:PATH, 1, Kneser-Ney               not measured yet
 The sets of tfds are prepared ones (--data_dir=DIR). Windows of 64 characters are measured one by
 one, each from ⊥ on; of one long text the Bible's add-one chain has 3.2692 bits a character on
 validation and 3.2516 on test. A text is told by --config.data.source=text:PATH, and may have as
-many characters as model.vocabulary says.
+many characters, or other symbols (--config.data.tokenizer), as model.vocabulary says.
 """
 
 from genjax_zoo.run.config import assemble

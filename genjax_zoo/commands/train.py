@@ -21,7 +21,8 @@ from genjax_zoo.run.setup import set_up
 
 
 def run(call: Call) -> None:
-    """The workdir is touched last: a config or data that do not fit leave nothing behind."""
+    """The workdir is touched last: a config or data that do not fit leave nothing behind, but for
+    token files, which serve the next run too."""
     _join(call)
     workdir = configs.workdir_of(call)
     if call.flags.config is not None:

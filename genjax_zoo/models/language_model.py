@@ -9,7 +9,8 @@ A batch is x [B, L] of symbols. Where several documents share a row, `document` 
 from 1, and 0 is padding, which is neither read nor told; no document is told anything of another.
 Where not all places count, `loss_mask` [B, L] is 1 at those that do. What a document begins with
 follows the `begin` token; without one its first symbol is one of V that are equally likely, of
-which nothing can be learnt.
+which nothing can be learnt. A row that goes on with a document of the row before has not read that:
+it is read like a beginning, and its `loss_mask` is 0 at the first place.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from flax import struct
 
 from genjax_zoo import typed
 from genjax_zoo.contract import (
+    BINARY,
     COUNTS,
     NOTHING,
     Array,
@@ -37,6 +39,7 @@ from genjax_zoo.contract import (
     Model,
     categorical,
 )
+from genjax_zoo.learn.micro_batches import Mean
 from genjax_zoo.learn.state import TrainState, adopt, eval_params, of_params, whole
 from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.probability.given import check_count, part_of, prompt, read_given
@@ -182,10 +185,12 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         """Nats a predicted symbol: a sum over the batch by how many there are."""
         asked = read(batch)
         each, info = nats(key, whole(params, memory), asked)
-        value = jnp.sum(each) / jnp.maximum(jnp.sum(asked.told), 1)
+        nats_per_token = Mean(jnp.sum(each), jnp.sum(asked.told))
         if not config.experts:
-            return value, (memory, info)
-        return value + config.balance * info["balance"], (memory, {"nats_per_token": value, **info})
+            return nats_per_token, (memory, info)
+        total, weight = nats_per_token
+        balanced = Mean(total + weight * config.balance * info["balance"], weight)
+        return balanced, (memory, {"nats_per_token": nats_per_token.value, **info})
 
     # --------------------------------------------------------------------------------- the numbers
 
@@ -249,8 +254,11 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
                 per=count,
             )
         },
-        spaces={"x": categorical(V)},
+        spaces={"x": categorical(V), "document": categorical(), "loss_mask": BINARY},
         autoregression=Autoregression(
-            *(start, extend, rewind, AXES), lambda state: config.longest, config.begin
+            *(start, extend, rewind, AXES),
+            longest=lambda state: config.longest,
+            begin=config.begin,
+            end=config.end,
         ),
     )

@@ -28,8 +28,8 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from genjax_zoo.contract import Array
 
-Names = tuple[str, ...]
-"""What each axis of an array counts."""
+Names = tuple[str | None, ...]
+"""What each axis of an array counts; None is split over nothing."""
 
 _ATTENTION: Mapping[str, Names] = {
     "query": ("heads", "head_width"),
@@ -75,9 +75,10 @@ class Rules(NamedTuple):
     mesh: Mesh
     table: tuple[tuple[str, tuple[str, ...]], ...]
 
-    def wanted(self, name: str) -> tuple[str, ...]:
+    def wanted(self, name: str | None) -> tuple[str, ...]:
         """The axes of the mesh that a name is split over, where there is more than one device."""
-        return tuple(a for a in dict(self.table).get(name, ()) if self.mesh.shape[a] > 1)
+        found = next((over for named, over in self.table if named == name), ())
+        return tuple(axis for axis in found if self.mesh.shape[axis] > 1)
 
     def parts(self, shape: Sequence[int], names: Names) -> tuple[tuple[str, ...], ...]:
         """The axes of the mesh that each axis of an array is split over, () for none.

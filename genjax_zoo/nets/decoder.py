@@ -22,6 +22,7 @@ from genjax_zoo.contract import Array, Key
 from genjax_zoo.nets import experts, linear, positions
 from genjax_zoo.nets.architecture import Decoder, Params, Tensor, tensors
 from genjax_zoo.nets.attention import attend
+from genjax_zoo.nets.axes import constrain
 from genjax_zoo.nets.linear import product
 
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
@@ -30,6 +31,10 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "silu": jax.nn.silu,
     "relu": jax.nn.relu,
 }
+
+
+HIDDEN = ("batch", "length", "hidden")
+"""What the axes of h count."""
 
 
 class Cache(NamedTuple):
@@ -114,6 +119,8 @@ def network(config: Decoder) -> Network:
         q, k, v = (dense(p[name], a).swapaxes(1, 2) for name in ("query", "key", "value"))
         if c.position == "rotary":
             q, k = (positions.rotate(each, places, radians, c.rotary_layout) for each in (q, k))
+        q = constrain(q, ("batch", "heads", "length", "head_width"))
+        k, v = (constrain(each, ("batch", "key_heads", "length", "head_width")) for each in (k, v))
         return dense(p["out"], look(q, k, v).swapaxes(1, 2), axes=2)
 
     def inner(up: Callable[[str], Array]) -> Array:
@@ -124,7 +131,8 @@ def network(config: Decoder) -> Network:
         """a [B, S, D] -> ([B, S, D], what experts say of it)."""
         if not c.experts:
             own = p["mlp"]
-            return dense(own["down"], inner(lambda name: dense(own[name], a))), {}
+            made = inner(lambda name: dense(own[name], a))
+            return dense(own["down"], constrain(made, ("batch", "length", "inner"))), {}
         own = p["experts"]
         each = lambda x, name: jnp.matmul(x, own[name]["kernel"].astype(x.dtype))
         routed = experts.route(
@@ -153,15 +161,17 @@ def network(config: Decoder) -> Network:
         b = norm(p["mlp_norm"], h) if c.norms == 2 else a
         made, info = mlp(p, b, key is not None, counted)
         h = h + drop(made, second)
-        return (h + seen if c.parallel else h), info
+        return constrain(h + seen if c.parallel else h, HIDDEN), info
 
     # --------------------------------------------------------------------------- the whole of it
 
     def embed(params: Params, x: Array, places: Array) -> Array:
-        h = params["embedding"]["kernel"][x]
+        # Each device looks up its own examples in whole rows, not all of them in its part of each.
+        row_of = lambda name, kernel: constrain(kernel, (name, None))
+        h = row_of("vocabulary", params["embedding"]["kernel"])[x]
         if c.position == "learnt":
-            h = h + params["positions"]["kernel"][places]
-        return h.astype(dtype)
+            h = h + row_of("positions", params["positions"]["kernel"])[places]
+        return constrain(h.astype(dtype), HIDDEN)
 
     def hidden(
         params: Params, x: Array, document: Array | None = None, key: Key | None = None
@@ -198,6 +208,8 @@ def network(config: Decoder) -> Network:
     def head(params: Params, h: Array) -> Array:
         kernel = params["embedding"]["kernel"].T if c.tied else params["head"]["kernel"]
         found = jnp.matmul(h, kernel.astype(h.dtype), preferred_element_type=jnp.float32)
+        if found.ndim == 3:
+            found = constrain(found, ("batch", "length", "vocabulary"))
         return found[..., : c.vocabulary]
 
     def logits(

@@ -1,10 +1,9 @@
-"""Attention and the transformer block, of which U-Nets, DiT and the encoder of texts are made.
-
-    Attention(Q, K, V) = softmax(Q Kᵀ / √d) V     Vaswani et al. 2017 (arXiv:1706.03762), eq. 1
+"""The transformer block of which U-Nets, DiT and the encoder of texts are made.
 
 Tokens are [B, N, C]: N places of C features, of B examples. The block normalises before each branch
 (Xiong et al. 2020, arXiv:2002.04745); with a condition it is that of DiT with adaLN-Zero (Peebles &
-Xie 2023, arXiv:2212.09748, section 3.2).
+Xie 2023, arXiv:2212.09748, section 3.2). Attention itself is nets/attention.py; language models, of
+stacked blocks over which one is scanned, are nets/decoder.py.
 """
 
 from __future__ import annotations
@@ -18,10 +17,13 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from genjax_zoo.contract import Array
+from genjax_zoo.nets import linear
 from genjax_zoo.nets.attention import attend
 from genjax_zoo.nets.dense import Dense, Initialiser
 
 ZERO = nn.initializers.zeros
+EPSILON = 1e-6
+"""Added to a token's variance."""
 
 
 def sinusoidal_embedding(t: Array, features: int, longest: float = 10_000.0) -> Array:
@@ -37,7 +39,7 @@ def sinusoidal_embedding(t: Array, features: int, longest: float = 10_000.0) -> 
 def normalise_tokens(x: Array) -> Array:
     """Each token [B, N, C] with mean 0 and variance 1 over its own features."""
     apart = x - x.mean(-1, keepdims=True)
-    return apart * jax.lax.rsqrt(jnp.square(apart).mean(-1, keepdims=True) + 1e-6)
+    return apart * jax.lax.rsqrt(jnp.square(apart).mean(-1, keepdims=True) + EPSILON)
 
 
 class TokenNorm(nn.Module):
@@ -49,7 +51,7 @@ class TokenNorm(nn.Module):
         features = x.shape[-1]
         scale = self.param("scale", nn.initializers.ones, (features,))
         shift = self.param("shift", ZERO, (features,))
-        return normalise_tokens(x) * scale + shift
+        return linear.layer_norm(x, scale, shift, EPSILON)
 
 
 class Attention(nn.Module):
@@ -124,7 +126,7 @@ class Block(nn.Module):
         h = h + gates[0] * Attention(self.heads, fused=True)(norms[0](h), mask=mask)
         if context is not None:
             h = h + Attention(self.heads, initialiser=ZERO)(normalise_tokens(h), context)
-        inner = nn.gelu(Dense(4 * features)(norms[1](h)))
+        inner = linear.gelu(Dense(4 * features)(norms[1](h)), exact=False)
         return h + gates[1] * Dense(features)(inner)
 
 

@@ -7,6 +7,7 @@ a power cut.
 from __future__ import annotations
 
 import contextlib
+import json
 import signal
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -23,6 +24,7 @@ from genjax_zoo.run.record import provenance, recipe, results, tokenizer
 from genjax_zoo.run.record.checkpoint import barrier
 from genjax_zoo.run.record.journal import Journal
 from genjax_zoo.run.record.progress import Measuring, Progress, log
+from genjax_zoo.run.record.provenance import Origin
 from genjax_zoo.run.record.workdir import Workdir
 from genjax_zoo.run.setup import Setup
 from genjax_zoo.run.steps import Calls, NotFinite, steps
@@ -143,9 +145,21 @@ def _sources(setup: Setup, workdir: Workdir, first: int) -> Iterator[str]:
         yield f"going on from step {first} in {workdir.root}"
     for name, origin in setup.begun.origins.items() if not first else ():
         step = "" if origin.files else f", step {origin.step}"
-        yield f"{name} begins from {origin.workdir}{step}"
+        yield f"{name} begins from {origin.workdir}{step}{_otherwise(origin, setup.run.model)}"
     yield summary.line(setup.source)
     yield from left_whole(setup.layout.rules, setup.like, setup.run.devices.min_split)
+
+
+def _otherwise(origin: Origin, model: Mapping[str, Any]) -> str:
+    """By what other fields a model of the same family had learnt what it is begun from, in words.
+
+    Other shapes are refused; an activation or a base of positions does its harm without a word.
+    """
+    then, now = (json.loads(json.dumps(fields)) for fields in (origin.config["model"], model))
+    if then.get("name") != now["name"]:
+        return ""
+    other = [f"{name}={then[name]!r}" for name in now if then.get(name, now[name]) != now[name]]
+    return f", learnt with {', '.join(other)}" if other else ""
 
 
 SHORTER = (

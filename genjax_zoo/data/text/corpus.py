@@ -258,6 +258,16 @@ class Filled:
 
 
 @dataclasses.dataclass(frozen=True)
+class Sole:
+    """The pieces of the first document, which is the only one."""
+
+    documents: Documents
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(next(iter(self.documents)))
+
+
+@dataclasses.dataclass(frozen=True)
 class Joined:
     """The documents of several parts, one after another."""
 

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from genjax_zoo.contract import DataError
 from genjax_zoo.data.files.splits import TRAIN
 from genjax_zoo.data.files.tree import counted
-from genjax_zoo.data.text.corpus import Corpus, Documents, Filled, Joined, Some, Within
+from genjax_zoo.data.text.corpus import Corpus, Documents, Filled, Joined, Sole, Some, Within
 from genjax_zoo.data.text.tokenizer import utf8
 
 TENTH = "validation (last tenth)"
@@ -47,7 +47,10 @@ def count(documents: Documents) -> Counts:
             own.update(content)
             characters += len(piece)
             size += len(content)
-        full, empty = full + (characters > before), empty + (characters == before)
+        if characters == before:
+            empty += 1
+            continue
+        full += 1
         every.update(own.digest())
     return Counts(full, empty, characters, size, every.hexdigest())
 
@@ -102,7 +105,7 @@ def divide(corpus: Corpus, counts: Mapping[str, Counts]) -> Parts:
     (own,) = counts.values()
     if own.documents == 1:
         cut = own.characters * 9 // 10
-        text = next(iter(full[""]))
+        text = Sole(full[""])
         tenth: Documents = [Within(text, cut, own.characters)]
         return Parts([Within(text, 0, cut)], {TENTH: tenth}, whole=True)
     cut = own.documents - max(own.documents // 10, 1)

@@ -166,7 +166,7 @@ def of_one_text(data: Data, seed: int, of: Opened) -> Source:
         return {"x": x.astype(jnp.int32)}
 
     def held_out(key: Any, first: int, last: int) -> Batch:
-        x = held[first * length : last * length].reshape(-1, length)
+        x = held[first * length : min(last, blocks) * length].reshape(-1, length)
         return {"x": jnp.asarray(x, jnp.int32)}
 
     return Source(
@@ -210,7 +210,7 @@ def of_documents(data: Data, seed: int, of: Opened) -> Source:
         return {**fed, "x": jnp.asarray(fed["x"], jnp.int32)}
 
     def held_out(key: Any, first: int, last: int) -> Batch:
-        found = rows.packed(of.held_out, np.arange(first, last), data.length)
+        found = rows.packed(of.held_out, np.arange(first, min(last, blocks)), data.length)
         return widened({name: jnp.asarray(array) for name, array in found.items()})
 
     return Source(

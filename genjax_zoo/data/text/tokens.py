@@ -17,6 +17,8 @@ from genjax_zoo.data.text.tokenizer import Tokenizer
 
 PIECE = 2**20
 """Characters of a document that are encoded at once, or nearly so."""
+WITHIN = 2**16
+"""Characters at its end in which a place to cut is looked for."""
 AROUND = 100
 """Characters on both sides of a cut by which it is tried."""
 TRIED = 100
@@ -103,7 +105,7 @@ def cut_of(text: str, most: int, encode: Callable[[str], np.ndarray]) -> tuple[i
     It ends behind a word. The next one begins with the space, or behind it where its tokenizer puts
     one before every text; both are tried on what stands around. None where neither is the same.
     """
-    first = max(most - PIECE // 16, 0)
+    first = max(most - WITHIN, 0)
     spaces = [first + m.start() for m in re.finditer(r"(?<=\w) (?=\w)", text[first:most])]
     for cut in reversed(spaces[-TRIED:]):
         # From the beginning of a word on, as every piece begins.

@@ -92,7 +92,7 @@ class Template:
         own = {self._tokenizer.specials["end"]} if "end" in self._tokenizer.specials else set()
         if found:
             own.add(self._tokenizer.controls[found[0]])
-        words = () if found or not behind.strip() else (behind,)
+        words = () if found or not behind.strip(" ") else (behind,)
         return Ends(tuple(sorted(own)), words)
 
     def _rendered(self, turns: Sequence[Turn], answering: bool) -> str:
@@ -102,9 +102,9 @@ class Template:
             )
         except Exception as error:
             # Whatever a template does, it is data.
+            why = (str(error).strip() or type(error).__name__).splitlines()[0]
             raise DataError(
-                f"the chat template of {self._tokenizer.name} takes no such turns: "
-                f"{str(error).strip().splitlines()[0][:200] if str(error).strip() else error!r}."
+                f"the chat template of {self._tokenizer.name} takes no such turns: {why[:200]}."
             ) from error
 
 
