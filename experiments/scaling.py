@@ -181,7 +181,7 @@ def trained(shape, tokens: int, args, source: Source, context: int, batch: int) 
     of_first = source._replace(texts=dict(list(source.texts.items())[:1]))
     reading = texts.Reading(context=context, stride=context // 2)
     (found,) = texts.evaluate(
-        learnt.model, learnt.state, of_first, reading, steps, ("nats_per_token",)
+        learnt.model, learnt.state, of_first, reading, steps, ("text_nats_per_token",)
     )
     D = steps * batch * context
     point = Point(
