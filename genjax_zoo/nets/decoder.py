@@ -33,6 +33,8 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
+MOST_UNROLLED = 12
+"""How many layers are written out at most."""
 HIDDEN = ("batch", "length", "hidden")
 """What the axes of h count."""
 
@@ -202,7 +204,7 @@ def network(config: Decoder) -> Network:
             return block(p, h, places, look, of_branches, counted)
 
         body = jax.checkpoint(one, prevent_cse=False) if c.remat else one
-        h, info = jax.lax.scan(body, h, (params["blocks"], of_layers))
+        h, info = jax.lax.scan(body, h, (params["blocks"], of_layers), unroll=unrolled(c.layers))
         return norm(params["final_norm"], h), jax.tree.map(jnp.mean, info)
 
     def head(params: Params, h: Array) -> Array:
@@ -252,6 +254,15 @@ def network(config: Decoder) -> Network:
         return found, Cache(cache.read + jnp.sum(read, axis=1), keys, values)
 
     return Network(init, hidden, head, logits, cache, extend)
+
+
+def unrolled(layers: int) -> int:
+    """How many layers are written out in one turn of the scan.
+
+    All of a few on a CPU: in a loop each turn copies what it keeps for the gradient to its place
+    among all layers', a third of a step. Elsewhere, and of many, a loop compiles sooner.
+    """
+    return layers if jax.default_backend() == "cpu" and layers <= MOST_UNROLLED else 1
 
 
 def places_of(document: Array) -> Array:
