@@ -18,6 +18,7 @@ from genjax_zoo.run import begin, config, train, trained
 from genjax_zoo.run.record.workdir import Workdir
 from genjax_zoo.run.setup import set_up
 from genjax_zoo.run.weights import arrived, exported
+from genjax_zoo.run.weights import imported as looked_at
 from tests.conftest import ROOT
 
 LLAMA = ROOT / "tests" / "golden" / "llama"
@@ -126,6 +127,7 @@ KILLED = """
 import os, sys
 from genjax_zoo.main import main
 from genjax_zoo.run.weights import arrived, exported
+from genjax_zoo.run.weights import imported as looked_at
 arrived.trained.describe = lambda *args: os.kill(os.getpid(), 9)
 main(["genjax-zoo", "import", *sys.argv[1:]])
 """
@@ -140,6 +142,36 @@ def test_one_that_is_killed_leaves_nothing_that_is_read(tmp_path):
     assert [path.name[:7] for path in tmp_path.iterdir()] == [".llama."]
     assert main(["genjax-zoo", "import", *words]) == 0
     assert main(["genjax-zoo", "export", words[1], f"--to={tmp_path / 'out'}"]) == 0
+
+
+GOLDEN = ("gpt2", "llama", "mistral", "falcon7b", "falcon40b")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", GOLDEN)
+def test_transformers_reads_what_we_write_as_what_it_wrote(tmp_path, kind):
+    """Bit for bit, with the same numbers after it: by the extra `oracle`, or not at all."""
+    torch = pytest.importorskip("torch", reason="needs pip install 'genjax-zoo[oracle]'")
+    told = "needs pip install 'genjax-zoo[oracle]'"
+    transformers = pytest.importorskip("transformers", reason=told)
+    found = looked_at.look_at(LLAMA.parent / kind, {"name": "language_model"}, "--from")
+    model = {**found.fields["model"], "dropout": 0.1}
+    exported.write(tmp_path / "out", model, looked_at.params(found), found.tokenizer.files())
+    load = transformers.AutoModelForCausalLM.from_pretrained
+    ours, told = load(tmp_path / "out", output_loading_info=True)
+    assert not any(told.values())
+    theirs = load(LLAMA.parent / kind)
+    own, other = ours.state_dict(), theirs.state_dict()
+    assert own.keys() == other.keys()
+    assert all(torch.equal(own[name], other[name]) for name in own)
+    with np.load(LLAMA.parent / f"{kind}.npz") as truth, torch.no_grad():
+        logits = ours(torch.tensor(truth["x"]).long()).logits.numpy()
+        np.testing.assert_allclose(logits, truth["logits"], atol=1e-4)
+    tokenizer = transformers.PreTrainedTokenizerFast(
+        tokenizer_file=str(tmp_path / "out" / "tokenizer.json")
+    )
+    text = "the dog sat"
+    assert tokenizer.encode(text) == found.tokenizer.encode(text).tolist()
 
 
 # ------------------------------------------------------------------------------- to begin from

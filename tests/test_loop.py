@@ -783,3 +783,6 @@ def test_what_is_shown_of_a_batch():
     spelt = shown.Look(tokenizer=of_characters(["a", "b", "c"]))
     assert shown.drawn(packed, spelt) is None
     assert shown.texts(packed, spelt) == {"x": ["abc", "cc"]}
+    # A model may have more symbols than its tokenizer.
+    assert shown.texts({"x": text + 1}, spelt) == {"x": ["bc<3>", "<3><3>b"]}
+    assert shown.texts({"x": text[:, :0]}, spelt) == {"x": ["", ""]}

@@ -8,6 +8,7 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from genjax_zoo.contract import Autoregression, DataError
@@ -15,6 +16,7 @@ from genjax_zoo.data.text import subwords, tokenizer
 from genjax_zoo.main import main
 from genjax_zoo.maths.sequences.speculative import Writer
 from genjax_zoo.maths.sequences.warping import Decoding
+from genjax_zoo.models import language_model
 from genjax_zoo.run.texts.chats import Template, fitted, turn
 from genjax_zoo.run.texts.spelling import BROKEN, Telling
 from genjax_zoo.run.texts.writer import Author, bucket
@@ -259,6 +261,49 @@ def test_prompts_and_texts_have_room_in_the_context():
         writes.fitting([np.full(ROOM, 97)], None, 256)
     with pytest.raises(DataError, match="56 symbols after a prompt of 9 are more than the 64"):
         writes.fitting(PROMPTS, 56, 256)
+
+
+SHAPES = {
+    "window": {"position": "rotary", "key_heads": 1, "window": 4},
+    "gpt": {"begin": -1, "layers": 2},
+    "llama": {"norm": "rms", "norm_bias": False, "position": "rotary", "gated": True},
+    "experts": {"position": "alibi", "experts": 4, "experts_per_token": 2, "capacity": 0.5},
+}
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [pytest.param(each, marks=pytest.mark.slow if i else ()) for i, each in enumerate(SHAPES)],
+)
+def test_a_language_model_goes_on_with_each_prompt_as_if_it_were_alone(shape):
+    """Behind padding on the left, with rows of nothing, and with a draft that errs."""
+    fields = {"vocabulary": 11, "context": 24, "layers": 1, "width": 16, "heads": 2, "begin": 10}
+    config = language_model.Config(**{**fields, **SHAPES[shape]}, init_std=1.0)
+    model = language_model.make(config, optax.sgd(0.0))
+    init = jax.jit(lambda key: model.init(key, {"x": jnp.zeros((1, 8), jnp.int32)}))
+    state, other = map(init, jax.random.split(KEY))
+    prompts = [np.array(each, np.int32) for each in ([], [3, 1, 4, 1, 5], [9, 2])]
+    tokens = tokenizer.of_characters("abcdefghijk")
+
+    @jax.jit
+    def stupid(x, size, first):
+        """log p of what was written [n], of rows that are read whole, with padding on the right."""
+        place = jnp.arange(x.shape[1])
+        document = (place < size[:, None]).astype(jnp.int32)
+        rows = {"x": x, "document": document, "loss_mask": document * (place >= first[:, None])}
+        return model.log_prob(KEY, state, rows)
+
+    found = []
+    for draft in (None, Writer(model.autoregression, other)):
+        writes = Author(Writer(model.autoregression, state), tokens, GREEDY, draft=draft)
+        texts = last(writes.write(KEY, prompts, 12))
+        rows = [np.concatenate([text.prompt, text.x]) for text in texts]
+        found.append(rows)
+        sizes, first = np.array([*map(len, rows)]), np.array([*map(len, prompts)])
+        x = np.stack([np.pad(row, (0, 20 - len(row))) for row in rows])
+        totals = [text.total for text in texts]
+        np.testing.assert_allclose(totals, stupid(x, sizes, first), atol=2e-3)
+    jax.tree.map(np.testing.assert_array_equal, *found)
 
 
 # ------------------------------------------------------------------------------------------ chats

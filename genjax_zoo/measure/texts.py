@@ -340,8 +340,8 @@ def _result(
     amount = {"token": int(tokens.sum()), "byte": text.bytes, "word": text.words}[unit]
     each, error = ratio(nats, np.asarray(tokens, np.float64))
     # Bytes and words are those of the whole text: Σ nats / amount, and the error alike.
-    scale = tokens.sum() / max(amount, 1)
-    value, spread = each * scale, None if error is None else error * scale
+    scale = float(tokens.sum()) / max(amount, 1)
+    value, spread = float(each * scale), None if error is None else float(error * scale)
     if name == "bits_per_byte":
         value, spread = value / math.log(2), None if spread is None else spread / math.log(2)
     elif name.startswith("perplexity"):

@@ -89,13 +89,24 @@ def texts(batch: Mapping[str, Any], look: Look) -> dict[str, list[str]]:
         if name in look.symbols:
             called = look.symbols[name]
             space = "" if max(map(len, called), default=0) <= 1 else " "
-            said = [space.join(called[i] for i in row if called[i]) for row in rows]
+            # A model may know symbols that the data do not have, as a begin token.
+            name_of = lambda i, called=called: called[i] if i < len(called) else f"<{i}>"
+            said = [space.join(filter(None, map(name_of, row))) for row in rows]
         elif look.tokenizer is not None:
             if "document" in batch:
                 rows = [row[of > 0] for row, of in zip(rows, batch["document"], strict=True)]
-            said = [look.tokenizer.decode(row) for row in rows]
+            said = [decoded(look.tokenizer, row) for row in rows]
         found[name] = [row.replace("\n", RETURN) for row in said]
     return found
+
+
+def decoded(tokenizer: Tokenizer, row: np.ndarray) -> str:
+    """A text; a symbol that its tokenizer does not have, as a larger model may draw, is <280>."""
+    known = (row >= 0) & (row < tokenizer.size)
+    runs = np.split(row, np.flatnonzero(np.diff(known)) + 1)
+    number = lambda run: "".join(f"<{i}>" for i in run.tolist())
+    has = lambda run: len(run) and 0 <= run[0] < tokenizer.size
+    return "".join(tokenizer.decode(run) if has(run) else number(run) for run in runs)
 
 
 def table(
