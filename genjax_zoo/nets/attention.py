@@ -25,7 +25,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genjax_zoo.contract import Array, Key
-from genjax_zoo.nets.linear import once, turned_product, wide
+from genjax_zoo.nets.linear import dot, once, turned_product, wide
 
 HIDDEN = -1e9
 """The logit of a key that is not to be seen: a query that sees none sees all alike, and no NaN."""
@@ -140,17 +140,12 @@ def _ahead(kind: Kind, block: tuple[slice, slice]) -> np.ndarray:
 def _weights(kind: Kind, block: tuple[slice, slice], q: Array, k: Array, told: Told) -> Array:
     """softmax(q kᵀ / √W) of a block: [B, H, queries, keys], float32."""
     q, k = q[:, :, block[0]], k[:, :, block[1]]
-    logits = _dot(q, k.swapaxes(-1, -2)) / math.sqrt(q.shape[-1])
+    logits = dot(q, k.swapaxes(-1, -2)) / math.sqrt(q.shape[-1])
     if told.slopes is not None:
         logits = logits + told.slopes[:, None, None] * _ahead(kind, block)
     for seen in _seen(kind, block, told):
         logits = jnp.where(seen, logits, HIDDEN)
     return jax.nn.softmax(logits, -1)
-
-
-def _dot(a: Array, b: Array) -> Array:
-    """a b, float32 at least."""
-    return jnp.matmul(a, b, preferred_element_type=jnp.promote_types(a.dtype, jnp.float32))
 
 
 # O = P V,  P = softmax(L),  L = Q Kᵀ / √W:
@@ -162,7 +157,10 @@ def _attend(kind: Kind, q: Array, k: Array, v: Array, told: Told) -> Array:
 
 def _attend_forward(kind: Kind, q: Array, k: Array, v: Array, told: Told):
     weights = [_weights(kind, block, q, k, told).astype(v.dtype) for block in kind.blocks()]
-    each = [p @ v[:, :, keys] for p, (_, keys) in zip(weights, kind.blocks(), strict=True)]
+    each = [
+        dot(p, v[:, :, keys]).astype(v.dtype)
+        for p, (_, keys) in zip(weights, kind.blocks(), strict=True)
+    ]
     out = _joined(each)
     return out, (q, k, v, told, weights, out)
 
@@ -180,13 +178,13 @@ def _attend_backward(kind: Kind, kept, g: Array):
     for block, p in zip(kind.blocks(), weights, strict=True):
         queries, keys = block
         own = g[:, :, queries]
-        of_logits = wide(p) * (_dot(own, v[:, :, keys].swapaxes(-1, -2)) - along[:, :, queries])
+        of_logits = wide(p) * (dot(own, v[:, :, keys].swapaxes(-1, -2)) - along[:, :, queries])
         if kind.masked:
             # A query that sees no key looks at all alike, whatever their logits would be.
             for seen in _seen(kind, block, told):
                 of_logits = jnp.where(seen, of_logits, 0)
         of_logits = (of_logits / math.sqrt(q.shape[-1])).astype(q.dtype)
-        of_q.append(of_logits @ k[:, :, keys])
+        of_q.append(dot(of_logits, k[:, :, keys]).astype(q.dtype))
         whole = lambda a, keys=keys: jnp.pad(
             a, ((0, 0), (0, 0), (keys.start, M - keys.stop), (0, 0))
         )
