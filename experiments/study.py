@@ -23,7 +23,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import matplotlib
@@ -31,6 +31,7 @@ import numpy as np
 
 from genjax_zoo.contract import Model
 from genjax_zoo.data.source import Source
+from genjax_zoo.learn.state import eval_params
 from genjax_zoo.run import config as configs
 from genjax_zoo.run.devices import startup
 
@@ -86,7 +87,11 @@ class Study:
     def command(self) -> str:
         """The command that does all this again, with every argument spelt out."""
         given = {k: v for k, v in vars(self.args).items() if k != "out"}
-        words = [f"--{k.replace('_', '-')}={_spell(v)}" for k, v in given.items() if v != ""]
+        words = [
+            f"--{k.replace('_', '-')}" + ("" if v is True else f"={_spell(v)}")
+            for k, v in given.items()
+            if v != "" and v is not False
+        ]
         return " ".join([f"python experiments/{self.name}.py", *words])
 
     def closing(self, seeds: str, minutes: Mapping[str, float] | None = None) -> str:
@@ -151,6 +156,49 @@ def learn(run: configs.Run, source: Source) -> tuple[Model, Any]:
 
     first = source.batch(root, source.resident, feed[0])
     return model, whole(jax.jit(model.init)(root, first), source.resident, feed)
+
+
+def of_text(parser: argparse.ArgumentParser) -> argparse.ArgumentParser:
+    """The arguments of a study of texts: which one, where it lies, the seed, and a small run."""
+    parser.add_argument("--source", default="tfds:king_james_bible")
+    parser.add_argument("--data-dir", default="../shared/tensorflow_datasets")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--small", action="store_true", help="a minute's run of all its parts")
+    return parser
+
+
+class Learnt(NamedTuple):
+    """What a run has learnt, and at what cost.
+
+    Attributes:
+      model: the bundle of pure functions.
+      state: after all steps.
+      seconds: of all cores together, compiling included: what sharing the machine does not change.
+      parameters: how many numbers were learnt.
+    """
+
+    model: Model
+    state: Any
+    seconds: float
+    parameters: int
+
+
+def clocked(run: configs.Run, source: Source) -> Learnt:
+    """`learn`, and what it took."""
+    began = time.process_time()
+    model, state = learn(run, source)
+    state = jax.block_until_ready(state)
+    size = sum(leaf.size for leaf in jax.tree.leaves(eval_params(state)))
+    return Learnt(model, state, time.process_time() - began, size)
+
+
+def joules() -> float | None:
+    """What the processor's own meter has counted so far; None where there is none to be read."""
+    try:
+        meters = sorted(pathlib.Path("/sys/class/powercap").glob("intel-rapl:*/energy_uj"))
+        return sum(int(meter.read_text()) for meter in meters) / 1e6 if meters else None
+    except OSError:
+        return None
 
 
 def table(head: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:

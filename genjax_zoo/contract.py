@@ -424,6 +424,7 @@ class Autoregression(NamedTuple):
         None where there is no end.
       begin: the symbol before each string that `start` has read by itself, and that is none of the
         string; below 0 where there is none.
+      end: the symbol that is a string's last, where a writer stops; below 0 where there is none.
     """
 
     start: Start | Callable[..., tuple[Array, Any]]
@@ -432,6 +433,7 @@ class Autoregression(NamedTuple):
     axes: Any = 0
     longest: Callable[[State], int] | None = None
     begin: int = -1
+    end: int = -1
 
 
 class Model(NamedTuple):

@@ -27,7 +27,6 @@ def main(argv: Sequence[str], prepare: Callable[[], None] = lambda: None) -> int
     from genjax_zoo.commands import failures
     from genjax_zoo.commands.flags import module_of, parse, usage
 
-    several = any(arg.lstrip("-").startswith(("coordinator", "distributed")) for arg in argv)
     call = None
     try:
         call = parse(argv)
@@ -51,7 +50,8 @@ def main(argv: Sequence[str], prepare: Callable[[], None] = lambda: None) -> int
             raise
         status, message = failures.explain(error, call)
     failures.tell(message)
-    if several:
+    jax = sys.modules.get("jax")
+    if jax is not None and jax.distributed.is_initialized():
         # The other processes would wait for this one at exit; what it knows is on the disk.
         os._exit(status)
     return status

@@ -83,6 +83,8 @@ def test_a_run_begins_from_another(call, tmp_path):
         "config": Workdir("a").read_config(),
         "arrays": {"x": ["float32", [20, 8, 8, 1]], "label": ["int32", [20]]},
         "begun": {},
+        "tokenizer": "",
+        "files": {},
     }
     page = (tmp_path / "b" / "report.html").read_text()
     assert "begun from" in page and digest.hexdigest()[:16] in page

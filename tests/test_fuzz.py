@@ -49,8 +49,7 @@ WORDS = (
     "{}",
     "x=y",
 )
-# One that tells of other processes ends the process when it fails, for they would wait for it.
-FLAGGED = [(c, f.name) for f in FLAGS for c in f.of if f.name != "coordinator"]
+FLAGGED = [(c, f.name) for f in FLAGS for c in f.of]
 
 
 @pytest.fixture

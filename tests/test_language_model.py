@@ -185,6 +185,28 @@ def test_logits_are_the_sums_written_out(kind):
     np.testing.assert_allclose(found, twin, atol=2e-5 * np.abs(twin).max())
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_cache_says_what_reading_all_at_once_says(kind):
+    """One string is read in pieces, another unevenly, and what was read wrongly is forgotten."""
+    _, net, params, logits = made(kind)
+    x = RNG.integers(0, 11, (2, 9), np.int32)
+    all_at_once = logits(params, x, np.ones_like(x))
+    extend = jax.jit(net.extend)
+    read = lambda cache, first, second: extend(params, cache, np.array([first, second]))
+    a, b = x.tolist()
+    head, cache = read(net.cache(2, 9), a[:4], [-1, b[0], -1, b[1]])
+    _, cache = read(cache, [7, 7, -1, -1], [7, 7, 7, -1])
+    cache = decoder.rewind(cache, jnp.array([2, 3]))
+    middle, cache = read(cache, [*a[4:7], -1], b[2:6])
+    tail, cache = read(cache, [-1, -1, *a[7:]], [*b[6:], -1])
+    assert cache.read.tolist() == [9, 9]
+    found = [
+        np.concatenate([head[0], middle[0, :3], tail[0, 2:]]),
+        np.concatenate([head[1, 1::2], middle[1], tail[1, :3]]),
+    ]
+    np.testing.assert_allclose(found, all_at_once, atol=2e-5 * np.abs(all_at_once).max())
+
+
 @pytest.mark.parametrize("kind", ["gpt", "llama", "alibi", "mixtral"])
 def test_documents_in_a_row_are_as_alone(kind):
     """Positions begin anew, and neither attention nor a window reaches across."""
@@ -272,8 +294,7 @@ def test_a_packed_row_is_worth_its_documents(begin):
         value, said = (each(KEY, state, batch) for each in (model.log_prob, per_token))
         return value, said, per_token.per(batch), model.step(KEY, state, batch)[1]["loss"]
 
-    x = RNG.integers(0, 3, (1, 8), np.int32)
-    x[0, 5:] = -7
+    x = np.array([[1, 0, 1, 0, 2, -7, -7, -7]], np.int32)
     document = np.array([[1, 1, 1, 2, 2, 0, 0, 0]])
     each = np.concatenate([told(x[0, :3]), told(x[0, 3:5])])
     predicted = np.array([begin >= 0, True, True, begin >= 0, True])

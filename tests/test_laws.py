@@ -99,6 +99,7 @@ ALIKE = {
     "gan:ring": "gan:toy",
     "gan:ring_pac2": "gan:toy",
     "gaussian_mixture:wine": "gaussian_mixture:toy",
+    "language_model:sticky": "language_model:sticky_llama",
     "language_model:sticky_experts": "language_model:sticky_llama",
     "linear_dynamical_system:texture": "linear_dynamical_system:digits",
     "markov_chain:digits_additive": "markov_chain:digits",

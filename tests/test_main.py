@@ -19,7 +19,7 @@ from PIL import Image
 
 import genjax_zoo
 from genjax_zoo.commands.configs import load, override, told_apart, unjson
-from genjax_zoo.commands.flags import COMMANDS, FLAGS, integer, parse, usage
+from genjax_zoo.commands.flags import COMMANDS, FLAGS, OVERRIDING, integer, parse, real, usage
 from genjax_zoo.commands.sample import given
 from genjax_zoo.contract import ConfigError, ZooError
 from genjax_zoo.main import main
@@ -347,7 +347,7 @@ def test_help_of_a_command_is_of_its_own_flags_alone(call, command):
         assert call(*words)[1].strip() == usage(command)
     told = set(re.findall(r"^  --([\w.]+)", usage(command), re.MULTILINE))
     assert told - {"config.FIELD"} == {flag.name for flag in FLAGS if command in flag.of}
-    assert ("config.FIELD" in told) == (command != "list")
+    assert ("config.FIELD" in told) == (command in OVERRIDING)
 
 
 @pytest.mark.parametrize("flag", FLAGS, ids=lambda flag: flag.name)
@@ -357,7 +357,8 @@ def test_a_flag_takes_no_nonsense(flag):
     for command, word in itertools.product(flag.of, words):
         line = ["genjax-zoo", command, f"--{flag.name}={word}"]
         numeric = flag.kind in (integer, flags.DEFINE_boolean)
-        if numeric or (not word.strip() and flag.name != "text"):
+        numeric |= flag.kind is real and not re.fullmatch(r"[-\d.]+", word)
+        if numeric or (not word.strip() and flag.name not in ("text", "prompt")):
             with pytest.raises(ConfigError, match=rf"--{flag.name}="):
                 parse(line)
         else:
@@ -459,7 +460,17 @@ def test_what_memory_cannot_hold_is_refused_before_it_is_made(trained, monkeypat
     words = ["train", "--workdir=other", "--config=configs/vae.py:digits"]
     status, _, err = trained(*words, f"--config.model.widths=({10**8},)")
     assert status == 2 and "what the model learns would take " in err
-    assert "['Dense_0']['kernel'], is [64, 100000000]: choose smaller fields of config.model" in err
+    assert (
+        "Choose smaller fields of config.model" in err and "over which config.devices.fsdp" in err
+    )
+    assert "parameters 61.6 GB, gradient 61.6 GB, optimizer 123 GB" in err
+    # Each with its gradient, two moments and the moving average.
+    rows = [" ".join(row.split()) for row in err.splitlines()[1:]]
+    assert rows[:3] == [
+        "128 GB encoder/Dense_0/kernel [64, 100000000]",
+        "128 GB decoder/Dense_1/kernel [100000000, 64]",
+        "32 GB encoder/Dense_1/kernel [100000000, 16]",
+    ]
     status, _, err = trained(*words, f"--config.model.widths=({10**9}, {10**9}, {10**9})")
     assert status == 2 and "EB, and this CPU has 1 GB" in err
     words = ["train", "--workdir=other", "--config=configs/vae.py:toy"]
@@ -495,7 +506,7 @@ def test_what_memory_cannot_hold_is_refused_before_it_is_made(trained, monkeypat
         (["list", "--workdir=x"], "unknown flag of list: '--workdir'. It is a flag of train, sam"),
         (
             ["list", "--config.steps=5"],
-            "list reads all configs as they are; leave --config.steps=5",
+            "list reads configs as they are; leave --config.steps=5",
         ),
         (["sample", "--workdir=x", f"--sample_seed={2**40}"], "in the range [0, 4294967295]"),
         (["explore", "--workdir=x", f"--seed={2**32}"], "in the range [0, 4294967295]"),

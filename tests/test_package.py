@@ -35,8 +35,13 @@ CORE = declared("options", "install_requires")
 RUN = declared("options.extras_require", "run")
 PARQUET = declared("options.extras_require", "parquet")
 TEXT = declared("options.extras_require", "text")
-OWN = {"genjax_zoo.data.parquet": PARQUET, "genjax_zoo.data.text.subwords": TEXT}
-"""Where they are imported: one source of data, and some tokenizers, say so where they are not."""
+OWN = {
+    "genjax_zoo.data.parquet": PARQUET,
+    "genjax_zoo.data.text.subwords": TEXT,
+    "genjax_zoo.run.texts.chats": TEXT,
+}
+"""Where they are imported: one source of data, some tokenizers and the templates of chats say so
+where they are not."""
 
 
 def brought(modules: dict[str, str]) -> dict[str, set[str]]:

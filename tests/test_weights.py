@@ -1,6 +1,8 @@
 """Weights of others, against what transformers made of them (tests/golden), and by laws of maps."""
 
+import dataclasses
 import json
+import math
 import re
 import shutil
 
@@ -99,15 +101,16 @@ def test_neighbours_may_turn_together_instead_of_halves(kind):
 
 def test_what_came_in_goes_out_bit_for_bit(golden, tmp_path):
     found, params, _ = golden
-    exported.write(tmp_path / "out", found.fields["model"], params, {"tokenizer.json": b"{}"})
+    beside = found.tokenizer.files()
+    exported.write(tmp_path / "out", found.fields["model"], params, beside)
     before, after = stored(found.folder.path), stored(tmp_path / "out")
     assert before.keys() == after.keys()
     for name, tensor in before.items():
         np.testing.assert_array_equal(tensor, after[name])
         assert tensor.dtype == after[name].dtype
     again = look_at(tmp_path / "out")
-    assert again.fields == found.fields and not again.remarks
-    assert (tmp_path / "out" / "tokenizer.json").read_bytes() == b"{}"
+    assert again.fields["model"] == found.fields["model"] and not again.remarks
+    assert again.tokenizer.sha256 == found.tokenizer.sha256
     header = (tmp_path / "out" / "model.safetensors").read_bytes()[8:80]
     assert b'"__metadata__":{"format":"pt"}' in header
 
@@ -132,7 +135,7 @@ def test_other_orders_and_a_padded_vocabulary_go_out_as_they_came(tmp_path):
 
 
 def test_rows_of_falcon_are_grouped_by_key_heads():
-    """SEQUENCES, by the loop: of each key head its queries, its key, its value."""
+    """Written out as a loop: of each key head its queries, its key, its value."""
     params = imported.params(look_at(GOLDEN / "falcon40b"))["blocks"]["attention"]
     k, g, W = 2, 3, 4
     for layer in range(2):
@@ -194,6 +197,18 @@ def test_sixteen_bits_are_the_same_numbers_in_thirty_two(folder, dtype):
     wte = params["embedding"]["kernel"]
     assert wte.dtype == np.float32
     np.testing.assert_array_equal(wte, short["transformer.wte.weight"].astype(np.float32))
+    model = look_at(path).fields["model"]
+    exported.write(path.parent / "out", model, params, {}, dtype)
+    after = stored(path.parent / "out")
+    for name, tensor in short.items():
+        assert after[name].dtype == tensor.dtype
+        np.testing.assert_array_equal(after[name], tensor)
+    assert look_at(path.parent / "out").folder.config["torch_dtype"] == dtype
+    if dtype == "float16":
+        params["embedding"]["kernel"][3, 4] = 1e5
+        with pytest.raises(ZooError, match=r"wte.weight holds numbers that float16 does not reach"):
+            exported.write(path.parent / "far", model, params, {}, dtype)
+        assert not (path.parent / "far").exists()
 
 
 # -------------------------------------------------------------------------------- the dialects
@@ -240,6 +255,89 @@ def test_both_dialects_say_the_same(kind):
     read = [dialects.read(one, "here").fields for one in (written, parts, four, config)]
     resolved = [dialects.resolved({**ours, **fields}) for fields in read]
     assert resolved[0] == resolved[1] == resolved[2] == resolved[3]
+
+
+_LLAMA = {
+    **{"model_type": "llama", "architectures": ["LlamaForCausalLM"], "hidden_act": "silu"},
+    **{
+        "attention_bias": False,
+        "initializer_range": 0.02,
+        "rms_norm_eps": 1e-05,
+        "use_cache": True,
+    },
+    **{"pretraining_tp": 1, "torch_dtype": "bfloat16", "transformers_version": "4.40.0"},
+}
+_LLAMA3 = {
+    **{"factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0, "rope_type": "llama3"},
+    "original_max_position_embeddings": 8192,
+}
+_FALCON = {
+    **{"model_type": "falcon", "alibi": False, "bias": False, "parallel_attn": True},
+    **{"apply_residual_connection_post_layernorm": False, "vocab_size": 65024},
+    **{"layer_norm_epsilon": 1e-05, "bos_token_id": 11, "eos_token_id": 11},
+}
+PUBLISHED = {
+    "gpt2": (
+        {"model_type": "gpt2", "activation_function": "gelu_new", "vocab_size": 50257}
+        | {"n_embd": 768, "n_head": 12, "n_layer": 12, "n_positions": 1024, "n_ctx": 1024},
+        124_439_808,
+    ),
+    "cerebras-gpt-111m": (
+        {"model_type": "gpt2", "activation_function": "gelu", "vocab_size": 50257}
+        | {"n_embd": 768, "n_head": 12, "n_layer": 10, "n_positions": 2048, "n_inner": 3072},
+        111_050_496,
+    ),
+    "llama-3.1-8b": (
+        {**_LLAMA, "hidden_size": 4096, "intermediate_size": 14336, "num_attention_heads": 32}
+        | {"num_hidden_layers": 32, "num_key_value_heads": 8, "vocab_size": 128256}
+        | {"rope_theta": 500000.0, "rope_scaling": _LLAMA3, "max_position_embeddings": 131072}
+        | {"bos_token_id": 128000, "eos_token_id": 128001, "tie_word_embeddings": False},
+        8_030_261_248,
+    ),
+    "llama-3.2-1b": (
+        {**_LLAMA, "hidden_size": 2048, "intermediate_size": 8192, "num_attention_heads": 32}
+        | {"num_hidden_layers": 16, "num_key_value_heads": 8, "vocab_size": 128256, "head_dim": 64}
+        | {"rope_theta": 500000.0, "rope_scaling": {**_LLAMA3, "factor": 32.0}}
+        | {"bos_token_id": 128000, "eos_token_id": 128001, "tie_word_embeddings": True},
+        1_235_814_400,
+    ),
+    "openhermes-2.5": (
+        {"model_type": "mistral", "hidden_size": 4096, "intermediate_size": 14336}
+        | {"num_attention_heads": 32, "num_hidden_layers": 32, "num_key_value_heads": 8}
+        | {"sliding_window": 4096, "vocab_size": 32002, "max_position_embeddings": 32768}
+        | {"rope_theta": 10000.0, "tie_word_embeddings": False, "eos_token_id": 32000},
+        7_241_748_480,
+    ),
+    "falcon-7b": (
+        {**_FALCON, "hidden_size": 4544, "num_attention_heads": 71, "num_hidden_layers": 32}
+        | {"multi_query": True, "new_decoder_architecture": False},
+        6_921_720_704,
+    ),
+    "falcon-40b": (
+        {**_FALCON, "hidden_size": 8192, "num_attention_heads": 128, "num_hidden_layers": 60}
+        | {"num_kv_heads": 8, "multi_query": True, "new_decoder_architecture": True},
+        41_303_293_952,
+    ),
+}
+"""config.json as these were published, and how many numbers their weights are."""
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_a_published_config_asks_for_as_many_numbers_as_there_are(name):
+    theirs, count = PUBLISHED[name]
+    read = dialects.read(theirs, "here")
+    assert not read.remarks
+    config = typed.typed(Config, read.fields)
+    like = imported.by_path(jax.eval_shape(network(config).init, jax.random.key(0)))
+    rules = maps.applying(read.architecture.rules("half"), like)
+    sizes = dialects.sizes(dataclasses.asdict(config))
+    tensors = maps.tensors(rules, sizes)
+    assert sum(math.prod(maps.shape(one.rule, sizes)) for one in tensors) == count
+    assert sum(leaf.size for leaf in like.values()) == count
+    _, back = dialects.write(dataclasses.asdict(config) | {"name": "any"}, "bfloat16")
+    for field, value in theirs.items():
+        if field in back and field not in ("architectures", "torch_dtype", "rope_scaling"):
+            assert back[field] == value, field
 
 
 def test_what_a_field_is_where_it_is_not_written():
@@ -308,8 +406,9 @@ BAD_FIELDS = {
     "attention_bias": (True, "attention_bias and mlp_bias differ"),
     "rope_parameters": ({"rope_type": "yarn", "rope_theta": 1e4}, "rope_type is 'yarn', which we"),
     "rope_scaling": ({"rope_type": "default"}, "rope_type is 'default' and, in rope_parameters"),
+    "rope_parameters.": ({"full_attention": {"rope_theta": 1e4}}, "from layer to layer"),
     "quantization_config": ({"bits": 4}, "quantized"),
-    "num_hidden_layers": (3, r"the tensor layers.2.\S+ and 8 more .* is missing"),
+    "num_hidden_layers": (3, r"the tensor model.layers.2.\S+ and 8 more .* is missing"),
     "intermediate_size": (25, r"mlp.down_proj.weight is \[16, 24\], .* needs \[16, 25\]"),
 }
 
@@ -318,7 +417,7 @@ BAD_FIELDS = {
 def test_a_config_that_does_not_fit_is_one_sentence(folder, field):
     value, telling = BAD_FIELDS[field]
     with pytest.raises(ZooError, match=telling) as caught:
-        look_at(folder("llama", **{field: value}))
+        look_at(folder("llama", **{field.rstrip("."): value}))
     assert "\n" not in str(caught.value)
 
 
@@ -341,6 +440,8 @@ def test_llama3_needs_all_its_numbers(folder):
             stored(GOLDEN / "llama") | {NORM: np.ones(16, np.int32)},
             "is of I32; expected one of F32",
         ),
+        (stored(GOLDEN / "llama") | {NORM[6:]: np.ones(16, np.float32)}, "are one, and which"),
+        (stored(GOLDEN / "llama") | {NORM: np.ones(16)}, "is of F64; expected one of F32"),
         (stored(GOLDEN / "llama") | {NORM: np.full(16, np.nan, np.float32)}, "holds NaN"),
     ],
 )

@@ -12,11 +12,12 @@ import keyword
 import pathlib
 import re
 import textwrap
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from absl import flags
 
+from genjax_zoo.commands.kinds import COUNTS, SEEDS, Flag, integer, real
 from genjax_zoo.typed import LARGEST, RENAMED, ConfigError
 
 COMMANDS = {
@@ -38,26 +39,6 @@ def module_of(command: str) -> str:
 
 
 QUICKSTART = "configs/vae.py:digits"
-SEEDS = {"lower_bound": 0, "upper_bound": 2**32 - 1}
-"""What a key can be folded with."""
-COUNTS = {"lower_bound": 1, "upper_bound": LARGEST}
-
-
-class _Whole(flags.IntegerParser):
-    """A whole number in a range, which may be written as 1e4."""
-
-    def convert(self, argument: Any) -> int:
-        with contextlib.suppress(ValueError):
-            return super().convert(argument)
-        with contextlib.suppress(ValueError):
-            if "e" in argument.lower() and (number := float(argument)).is_integer():
-                return int(number)
-        raise ValueError(f"expected {self.syntactic_help}")
-
-
-def integer(name: str, default: int | None, help: str, flag_values: Any, **range_: int) -> None:
-    """absl's DEFINE_integer, of whole numbers however they are written."""
-    flags.DEFINE(_Whole(**range_), name, default, help, flag_values, flags.ArgumentSerializer())
 
 
 class Call(NamedTuple):
@@ -72,26 +53,6 @@ class Call(NamedTuple):
     command: str
     flags: flags.FlagValues
     overrides: list[str]
-
-
-class Flag(NamedTuple):
-    """A flag, and whose it is.
-
-    Attributes:
-      name: without its hyphens.
-      of: the commands that know it.
-      help: what it is.
-      kind: the function that defines it: absl's, or `integer`.
-      default: where it is not given.
-      how: further arguments of `kind`: bounds, a short name.
-    """
-
-    name: str
-    of: Sequence[str]
-    help: str
-    kind: Callable[..., Any] = flags.DEFINE_string
-    default: Any = None
-    how: Mapping[str, Any] = {}
 
 
 TRAINED = ("sample", "chat", "evaluate", "explore")
@@ -161,6 +122,12 @@ FLAGS = (
         "A folder of Hugging Face: config.json, and model.safetensors or its index.",
     ),
     Flag("to", ["export"], "The folder to write, which is not there yet."),
+    Flag(
+        "dtype",
+        ["export"],
+        "What the weights are written in: float32, bfloat16 or float16.",
+        default="float32",
+    ),
     Flag("checkpoint", [*TRAINED, "export"], "last, best or a number of steps.", default="last"),
     Flag(
         "n",
@@ -203,26 +170,32 @@ FLAGS = (
         "temperature",
         WRITE,
         "By what logits are divided, 1 if not given; 0 writes the likeliest symbol.",
-        flags.DEFINE_float,
+        real,
     ),
-    Flag("top_k", WRITE, "How many of the likeliest symbols stay; all if not given.", integer),
+    Flag(
+        "top_k",
+        WRITE,
+        "How many of the likeliest symbols stay; all if not given.",
+        integer,
+        how={"lower_bound": 0, "upper_bound": LARGEST},
+    ),
     Flag(
         "top_p",
         WRITE,
         "The likeliest symbols stay until they have this probability, in (0, 1].",
-        flags.DEFINE_float,
+        real,
     ),
     Flag(
         "min_p",
         WRITE,
         "Symbols stay that have this part of the likeliest one's probability.",
-        flags.DEFINE_float,
+        real,
     ),
     Flag(
         "repetition_penalty",
         WRITE,
         "Divides the logits of symbols that were read or written; 1 changes nothing.",
-        flags.DEFINE_float,
+        real,
     ),
     Flag(
         "stop",

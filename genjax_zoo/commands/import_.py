@@ -21,10 +21,10 @@ def run(call: Call) -> None:
     files.check_empty(workdir.root)
     flag = f"--from={asked}"
     found = imported.look_at(files.place(asked, "--from"), {"name": FAMILY}, flag)
-    tokenizer = arrived.write(found, workdir.root)
+    arrived.write(found, workdir.root)
     for remark in found.remarks:
         print(f"config.json: {remark}")
-    if tokenizer is None:
+    if found.tokenizer is None:
         print("there is no tokenizer: samples are numbers, and texts cannot be read")
     model = found.fields["model"]
     print(

@@ -115,14 +115,14 @@ def author_of(call: Call, parts: Trained, state: State, end: Sequence[int] = ())
     Args:
       call: the command line.
       parts, state: the model.
-      end: symbols that end a text besides the tokenizer's own.
+      end: symbols that end a text besides the tokenizer's and the model's own.
     """
     own, rules = tokenizer_of(parts), rules_of(call)
     target, draft = Writer(writes_of(parts), state), None
     if call.flags.draft is not None:
         draft = _draft(call.flags.draft, own)
-    ends = sorted({*end, *([own.specials["end"]] if "end" in own.specials else [])})
-    return Author(target, own, rules, ends, draft, call.flags.drafts or DRAFTS)
+    ends = {*end, own.specials.get("end", -1), target.writes.end} - {-1}
+    return Author(target, own, rules, sorted(ends), draft, call.flags.drafts or DRAFTS)
 
 
 def _draft(name: str, own: Tokenizer) -> Writer:

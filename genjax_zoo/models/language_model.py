@@ -9,7 +9,8 @@ A batch is x [B, L] of symbols. Where several documents share a row, `document` 
 from 1, and 0 is padding, which is neither read nor told; no document is told anything of another.
 Where not all places count, `loss_mask` [B, L] is 1 at those that do. What a document begins with
 follows the `begin` token; without one its first symbol is one of V that are equally likely, of
-which nothing can be learnt.
+which nothing can be learnt. A row that goes on with a document of the row before has not read that:
+it is read like a beginning, and its `loss_mask` is 0 at the first place.
 """
 
 from __future__ import annotations
@@ -255,6 +256,9 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         },
         spaces={"x": categorical(V), "document": categorical(), "loss_mask": BINARY},
         autoregression=Autoregression(
-            *(start, extend, rewind, AXES), lambda state: config.longest, config.begin
+            *(start, extend, rewind, AXES),
+            longest=lambda state: config.longest,
+            begin=config.begin,
+            end=config.end,
         ),
     )

@@ -120,9 +120,8 @@ def _load(asked: Mapping[str, Where], run: config.Run) -> Begun:
     origins, like, params = {}, {}, {}
     for name, (where, which) in asked.items():
         if where.startswith(FOREIGN):
-            flag = f"--begin={name}={where}"
             folder = pathlib.Path(where.removeprefix(FOREIGN))
-            found = imported.look_at(folder, run.model, flag)
+            found = imported.look_at(folder, run.model, f"--begin={name}={where}")
             params[name] = imported.params(found)
             like[name], origins[name] = found.like, origin(found, params[name])
             continue
@@ -148,9 +147,16 @@ def _load(asked: Mapping[str, Where], run: config.Run) -> Begun:
 
 def origin(found: imported.Imported, params: Any) -> Origin:
     """Where the weights of a folder came from: a run that has made no step that we know of."""
-    where, digest = f"{FOREIGN}{found.folder.path}", sha256(params)
-    hashes = found.folder.hashes()
-    return Origin(where, "last", 0, digest, found.fields, found.arrays, files=hashes)
+    return Origin(
+        workdir=f"{FOREIGN}{found.folder.path}",
+        asked="last",
+        step=0,
+        sha256=sha256(params),
+        config=found.fields,
+        arrays=found.arrays,
+        tokenizer=found.tokenizer.sha256 if found.tokenizer else "",
+        files=found.folder.hashes(),
+    )
 
 
 def sha256(params: Any) -> str:

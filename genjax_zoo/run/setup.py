@@ -25,7 +25,7 @@ from genjax_zoo.contract import (
 from genjax_zoo.data.source import NEW, Own, Source
 from genjax_zoo.data.sources import open_source
 from genjax_zoo.run.config import Run, make_model
-from genjax_zoo.run.devices import Devices, memory, sharding
+from genjax_zoo.run.devices import memory, sharding
 from genjax_zoo.run.record.provenance import Origin
 
 # Streams of the root key besides the steps', which count from 0 up.
@@ -102,13 +102,13 @@ def set_up(
         parts = run.optimizer.micro_batches
         layout = sharding.lay_out(run.devices, run.data.batch_size, parts)
     else:
-        layout = sharding.lay_out(Devices())
+        layout = sharding.lay_out_again(run.devices)
     source = open_source(run.data, run.seed, data_dir, own)
     check_tokenizers(source, begun.origins, run)
     root = jax.random.key(run.seed)
     example = example_batch(source, root, run.data.batch_size)
     check_spaces(model, source, example, run)
-    like = state_like(run, model, layout, example, begun.like)
+    like = state_like(run, model, layout, example, begun.like, learning)
     return Setup(run, model, source, layout, root, example, like, begun)
 
 
@@ -118,11 +118,12 @@ def state_like(
     layout: sharding.Layout,
     example: Mapping,
     begun: Mapping[str, Any] | None = None,
+    learning: bool = False,
 ) -> Any:
     """The state's shapes, dtypes and shardings before any step.
 
     Of the example, and of what the state is begun from, only shapes and dtypes matter. Raises
-    ConfigError for a state that no device of this machine can hold.
+    ConfigError for a state that no device of this machine can hold; `learning`, its gradient too.
     """
     try:
         shapes = jax.eval_shape(model.init, jax.random.key(0), example, **(begun or {}))
@@ -135,7 +136,7 @@ def state_like(
     like = jax.tree.map(
         lambda s, where: jax.ShapeDtypeStruct(s.shape, s.dtype, sharding=where), shapes, shardings
     )
-    memory.check_state(like)
+    memory.check_state(like, learning)
     return like
 
 

@@ -21,7 +21,7 @@ from genjax_zoo.measure.examples import measures_of
 from genjax_zoo.run import config
 from genjax_zoo.run.config import Run, make_model
 from genjax_zoo.run.devices import Devices
-from genjax_zoo.run.devices.sharding import Layout, lay_out
+from genjax_zoo.run.devices.sharding import Layout, lay_out, lay_out_again
 from genjax_zoo.run.record import files, schema, tokenizer
 from genjax_zoo.run.record.checkpoint import Checkpoints, Damaged
 from genjax_zoo.run.record.progress import log
@@ -108,10 +108,10 @@ def read(workdir: Workdir, run: Run, layout: Layout | None = None) -> Trained:
     Args:
       workdir: of the run.
       run: its typed config.
-      layout: how its state shall lie over the devices; whole on all of them if None.
+      layout: how its state shall lie over the devices; as it did, if these are as many, if None.
     """
     about = workdir.read(workdir.example, "give the train command of this run again.")
-    model, layout = make_model(run), layout or lay_out(Devices())
+    model, layout = make_model(run), layout or lay_out_again(run.devices)
     begun = begun_of(workdir).like
     try:
         like = state_like(run, model, layout, example_of(about["arrays"]), begun)

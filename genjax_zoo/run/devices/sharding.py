@@ -62,6 +62,16 @@ def lay_out(devices: Devices, batch_size: int | None = None, micro_batches: int 
     return layout
 
 
+def lay_out_again(devices: Devices) -> Layout:
+    """The layout to sample and to measure by, of what was learnt on other devices.
+
+    Parameters are split as they were, where that many devices divide these, and whole else.
+    """
+    if jax.device_count() % (devices.fsdp * devices.tensor):
+        return lay_out(Devices())
+    return lay_out(dataclasses.replace(devices, data=-1))
+
+
 def make_mesh(devices: Devices) -> Mesh:
     """The mesh over all devices of all processes; raises ConfigError where it does not fit."""
     count, group = jax.device_count(), devices.fsdp * devices.tensor

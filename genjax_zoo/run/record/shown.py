@@ -89,7 +89,9 @@ def texts(batch: Mapping[str, Any], look: Look) -> dict[str, list[str]]:
         if name in look.symbols:
             called = look.symbols[name]
             space = "" if max(map(len, called), default=0) <= 1 else " "
-            said = [space.join(called[i] for i in row if called[i]) for row in rows]
+            # A model may know symbols that the data do not have, as a begin token.
+            name_of = lambda i, called=called: called[i] if i < len(called) else f"<{i}>"
+            said = [space.join(filter(None, map(name_of, row))) for row in rows]
         elif look.tokenizer is not None:
             if "document" in batch:
                 rows = [row[of > 0] for row, of in zip(rows, batch["document"], strict=True)]

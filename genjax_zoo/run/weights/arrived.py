@@ -10,10 +10,7 @@ import pathlib
 import jax
 import numpy as np
 
-from genjax_zoo.contract import DataError
 from genjax_zoo.data import sources, summary
-from genjax_zoo.data.text import tokenizers
-from genjax_zoo.data.text.tokenizers import Tokenizer
 from genjax_zoo.run import begin, config, trained
 from genjax_zoo.run.devices import Devices
 from genjax_zoo.run.devices.sharding import lay_out
@@ -27,36 +24,14 @@ NAME = "weights"
 """What a family's `init` begins from."""
 
 
-def tokenizer_of(found: Imported) -> Tokenizer | None:
-    """The tokenizer that lies with the weights, or None.
-
-    Raises DataError where it is damaged, or has symbols that the model has none of.
-    """
-    path = found.folder.path
-    if not any((path / name).is_file() for name in tokenizers.FILES):
-        return None
-    own, size = tokenizers.read(path), found.fields["model"]["vocabulary"]
-    if own.size > size:
-        raise DataError(
-            f"{path}: its tokenizer has {own.size} symbols, and config.json says {size} "
-            "(vocab_size); take the files of one model."
-        )
-    return own
-
-
-def write(found: Imported, root: pathlib.Path) -> Tokenizer | None:
-    """Makes a workdir that is sampled, measured and begun from; returns its tokenizer, if any.
+def write(found: Imported, root: pathlib.Path) -> None:
+    """Makes a workdir that is sampled, measured and begun from.
 
     Raises ZooError where something is there already, or for weights that are of no use.
     """
     checkpoint_path(root)
     files.check_empty(root)
-    own = tokenizer_of(found)
-    fields = {**found.fields}
-    if own is not None:
-        fields["data"] = {**fields["data"], "tokenizer": str(found.folder.path)}
-    params = imported.params(found)
-    setup = _setup(found, config.read(fields), params, own)
+    setup = _setup(found)
     entry = provenance.start(0, None, setup.begun.origins)
     entry |= {"data": summary.record(setup.source), "last_step": 0}
     with files.whole_folder(root) as folder:
@@ -64,16 +39,16 @@ def write(found: Imported, root: pathlib.Path) -> Tokenizer | None:
         checkpoints = trained.checkpoints(setup, workdir)
         checkpoints.save(0, setup.init())
         checkpoints.close()
-        workdir.write_config(fields)
+        workdir.write_config(found.fields)
         trained.describe(setup, workdir)
-        tokenizer.keep(workdir, own)
+        tokenizer.keep(workdir, found.tokenizer)
         write_json(workdir.runs, [entry])
         report.write(folder)
-    return own
 
 
-def _setup(found: Imported, run: config.Run, params: object, own: Tokenizer | None) -> Setup:
+def _setup(found: Imported) -> Setup:
     """The parts of a run that begins from these weights, and learns from nothing."""
+    run, params = config.read(found.fields), imported.params(found)
     model, layout = config.make_model(run), lay_out(Devices())
     shapes = trained.example_of(found.arrays)
     begun = Begun(
@@ -82,7 +57,7 @@ def _setup(found: Imported, run: config.Run, params: object, own: Tokenizer | No
     return Setup(
         run=run,
         model=model,
-        source=sources.nothing(model.spaces, own),
+        source=sources.nothing(model.spaces, found.tokenizer),
         layout=layout,
         root=jax.random.key(run.seed),
         example=jax.tree.map(lambda of: np.zeros(of.shape, of.dtype), shapes),

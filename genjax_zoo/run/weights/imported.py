@@ -15,11 +15,10 @@ import jax
 import numpy as np
 
 from genjax_zoo.contract import ConfigError, DataError, ZooError
+from genjax_zoo.data.text import tokenizers
+from genjax_zoo.data.text.tokenizers import Tokenizer
 from genjax_zoo.learn.state import eval_params
 from genjax_zoo.run import config
-from genjax_zoo.run.devices import Devices
-from genjax_zoo.run.devices.sharding import lay_out
-from genjax_zoo.run.setup import state_like
 from genjax_zoo.run.weights import dialects, folders, maps
 from genjax_zoo.run.weights.architectures import HEAD, Architecture
 
@@ -40,6 +39,7 @@ class Imported(NamedTuple):
       like: the shapes and dtypes of our parameters.
       rules: of its tensors.
       names: of the tensors in the folder, by what the rules call them.
+      tokenizer: that lies beside the weights, or None.
       remarks: what of its config.json was not taken, in words.
     """
 
@@ -50,6 +50,7 @@ class Imported(NamedTuple):
     like: Any
     rules: list[maps.Rule]
     names: Mapping[str, str]
+    tokenizer: Tokenizer | None
     remarks: tuple[str, ...]
 
     @property
@@ -72,25 +73,34 @@ def look_at(path: pathlib.Path, model: Mapping[str, Any], flag: str) -> Imported
     own = {name: model[name] for name in DOOR if name in model}
     try:
         fields = config.assemble({"": {**RUN, "model": {**told.fields, **own}}}, "")
-        length = min(fields.model.context, LONGEST)
-        fields.data.length = length
+        fields.data.length = length = min(fields.model.context, LONGEST)
         run = config.read(fields)
-        arrays = {"x": ["int32", [run.data.batch_size, length]]}
         example = {"x": jax.ShapeDtypeStruct((run.data.batch_size, length), np.int32)}
-        state = state_like(run, config.make_model(run), lay_out(Devices()), example)
-    except (ZooError, ValueError, TypeError) as error:
-        # A field of another type, or a head that the width cannot be divided by.
+        init = config.make_model(run).init
+        like = jax.eval_shape(lambda key, x: eval_params(init(key, x)), jax.random.key(0), example)
+    except (ZooError, ValueError, TypeError, OverflowError) as error:
+        # A field of another type, heads that do not divide the width, arrays beyond all machines.
         said = str(error).rstrip(".")
         raise ConfigError(f"{where} describes no model of ours: {said}.") from error
-    like = jax.eval_shape(eval_params, state)
-    shapes = by_path(like)
-    rules = maps.applying(told.architecture.rules(run.model["rotary_layout"]), shapes)
+    arrays = {"x": ["int32", [run.data.batch_size, length]]}
+    rules = maps.applying(told.architecture.rules(run.model["rotary_layout"]), by_path(like))
     sizes = dialects.sizes(run.model)
     expected = {one.name: maps.shape(one.rule, sizes) for one in maps.tensors(rules, sizes)}
     names = _names(folder, told.architecture)
-    _check(folder, expected, names, bool(run.model["tied"]))
+    _check(folder, told.architecture, expected, names, bool(run.model["tied"]))
+    tokenizer = _tokenizer(folder.path, run.model["vocabulary"])
+    if tokenizer is not None:
+        fields.data.tokenizer = str(folder.path)
     return Imported(
-        *(folder, told.architecture, fields.to_dict(), arrays, like, rules, names, told.remarks)
+        folder=folder,
+        architecture=told.architecture,
+        fields=fields.to_dict(),
+        arrays=arrays,
+        like=like,
+        rules=rules,
+        names=names,
+        tokenizer=tokenizer,
+        remarks=told.remarks,
     )
 
 
@@ -127,6 +137,19 @@ def params(imported: Imported) -> Any:
     return jax.tree.unflatten(tree, [found[path] for path in by_path(imported.like)])
 
 
+def _tokenizer(path: pathlib.Path, vocabulary: int) -> Tokenizer | None:
+    """What lies in a folder; raises DataError where it is damaged, or of another model."""
+    if not any((path / name).is_file() for name in tokenizers.FILES):
+        return None
+    own = tokenizers.read(path)
+    if own.size > vocabulary:
+        raise DataError(
+            f"{path}: its tokenizer has {own.size} symbols, and config.json says {vocabulary} "
+            "(vocab_size); take the files of one model."
+        )
+    return own
+
+
 def by_path(tree: Any) -> dict[str, Any]:
     """Leaves by their paths, in the tree's order: blocks/mlp/up/kernel."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
@@ -134,23 +157,39 @@ def by_path(tree: Any) -> dict[str, Any]:
 
 
 def _names(folder: folders.Folder, architecture: Architecture) -> dict[str, str]:
-    """The folder's tensors by their names without prefix; what is computed is left out."""
-    bare = {name.removeprefix(architecture.prefix): name for name in folder.tensors}
-    computed = re.compile("|".join(architecture.buffers) or "$^")
-    return {name: there for name, there in bare.items() if not computed.fullmatch(name)}
+    """The folder's tensors by their names without prefix; what is computed is left out.
+
+    Raises DataError for one that is there with its prefix and without.
+    """
+    computed, found = re.compile("|".join(architecture.buffers) or "$^"), dict[str, str]()
+    for there in sorted(folder.tensors):
+        name = there.removeprefix(architecture.prefix)
+        if name in found:
+            raise DataError(
+                f"{folder.path}: the tensors {found[name]} and {there} are one, and which of them "
+                "was learnt is not known; take all files of one model."
+            )
+        if not computed.fullmatch(name):
+            found[name] = there
+    return found
 
 
 def _check(
-    folder: folders.Folder, expected: Mapping[str, list[int]], names: Mapping[str, str], tied: bool
+    folder: folders.Folder,
+    architecture: Architecture,
+    expected: Mapping[str, list[int]],
+    names: Mapping[str, str],
+    tied: bool,
 ) -> None:
     """Raises DataError for a tensor that is missing, one too many, or of another shape or kind."""
     config = folder.path / folders.CONFIG
     missing = sorted(set(expected) - set(names))
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        first = architecture.named(missing[0]) + more
         raise DataError(
-            f"{folder.path}: the tensor {missing[0]}{more} of the model in {config.name} is "
-            f"missing; {len(folder.tensors)} tensors are there. Take all files of one model."
+            f"{folder.path}: the tensor {first} of the model in {config.name} is missing; "
+            f"{len(folder.tensors)} tensors are there. Take all files of one model."
         )
     # Some store a tied head nevertheless; that it is the embedding is seen when it is read.
     surplus = sorted(set(names) - set(expected) - ({HEAD} if tied else set()))
