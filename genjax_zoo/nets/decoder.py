@@ -244,7 +244,6 @@ def network(config: Decoder) -> Network:
 
     def extend(params: Params, cache: Cache, x: Array) -> tuple[Array, Cache]:
         room = jax.tree.leaves(cache.keys)[0].shape[-1]
-        strings = jnp.arange(len(x))[:, None]
         read = jnp.asarray(x) >= 0
         places = cache.read[:, None] + jnp.cumsum(read, axis=1) - 1
         slots = jnp.where(read, jnp.minimum(places, room - 1), room - 1)
@@ -259,12 +258,8 @@ def network(config: Decoder) -> Network:
             kept = [keys, values]
 
             def look(q: Array, k: Array, v: Array) -> Array:
-                whole = slice(None)
-                for n, place, new in ((0, (whole, whole), k), (1, (whole,), v)):
-                    write = kept[n].at[(*at, strings, *place, slots)].set
-                    new = new.swapaxes(1, 2).astype(kept[n].dtype)
-                    # Worked out twice, it would be written into two copies.
-                    kept[n] = linear.once(write(new, mode="promise_in_bounds"))
+                kept[0] = _put(kept[0], k.swapaxes(2, 3), slots, 3, at)
+                kept[1] = _put(kept[1], v, slots, 2, at)
                 own_keys, own_values = (each[at] if at else each for each in kept)
                 return attend(q, own_keys.swapaxes(-1, -2), own_values, mask=visible, slopes=slopes)
 
@@ -291,6 +286,28 @@ def network(config: Decoder) -> Network:
     axis = 0 if written_out else 1
     axes = Cache(read=0, keys=axis, values=axis)  # type: ignore[arg-type]
     return Network(init, hidden, head, logits, cache, ready, extend, axes)
+
+
+def _put(old: Array, new: Array, slots: Array, axis: int, at: tuple[Array, ...]) -> Array:
+    """A cache with new entries at their slots.
+
+    Args:
+      old: [n, K, ..., M, ...], or with all layers in front, of which `at` says which.
+      new: [n, K, ..., S, ...].
+      slots: [n, S] places 0 .. M - 1.
+      axis: of S, 2 or 3.
+    """
+    new = new.astype(old.dtype)
+    if slots.size == 1:
+        # One symbol of one string is written in its place, and once: a scatter copies all of it
+        # first, and what is not written down is worked out for each that reads it, in a copy.
+        begin: list[Any] = [*at, 0, 0, 0, 0]
+        begin[len(at) + axis] = slots[0, 0]
+        new = new.reshape((1,) * len(at) + new.shape)
+        return linear.row_major(jax.lax.dynamic_update_slice(old, new, begin))
+    strings = jnp.arange(len(slots))[:, None]
+    where = (*at, strings, *(slice(None),) * (axis - 1), slots)
+    return old.at[where].set(jnp.moveaxis(new, axis, 1), mode="promise_in_bounds")
 
 
 def unrolled(layers: int) -> int:
