@@ -107,14 +107,14 @@ def test_every_symbol_counts_once_told_from_its_window(context, stride, joined, 
     whole = "".join(DOCUMENTS)
     size, words = len(whole.encode()), sum(len(d.split()) for d in DOCUMENTS)
     assert tuple(found) == texts.NAMES
-    assert found["nats_per_token"].value == pytest.approx(nats / count, rel=1e-6)
+    assert found["text_nats_per_token"].value == pytest.approx(nats / count, rel=1e-6)
     assert found["bits_per_byte"].value == pytest.approx(nats / size / math.log(2), rel=1e-6)
     for unit, amount in (("token", count), ("word", words), ("byte", size)):
         one = found[f"perplexity_by_{unit}"]
         assert one.value == pytest.approx(math.exp(nats / amount), rel=1e-5)
         assert one.per == amount
     assert {r.kind for r in found.values()} == {"exact"}
-    assert found["nats_per_token"].per == count
+    assert found["text_nats_per_token"].per == count
 
 
 MODEL = toy()
@@ -166,7 +166,7 @@ def test_a_markov_chain_is_measured_as_it_counts():
 
 
 def test_the_error_is_that_of_windows():
-    (found,) = texts.evaluate(MODEL, (), source(), Reading(5), 0, ("nats_per_token",))
+    (found,) = texts.evaluate(MODEL, (), source(), Reading(5), 0, ("text_nats_per_token",))
     nats, tokens = texts.code_lengths(
         MODEL.autoregression, (), [LETTERS.encode("".join(DOCUMENTS))], Reading(5, 5)
     )
@@ -181,7 +181,7 @@ def test_the_error_is_that_of_windows():
 # ------------------------------------------------------------------------- protocols, refusals
 
 
-def number(name="nats_per_token", tokenizer=LETTERS, model=MODEL, **reading):
+def number(name="text_nats_per_token", tokenizer=LETTERS, model=MODEL, **reading):
     of = source(tokenizer=tokenizer)
     return next(texts.evaluate(model, (), of, Reading(**reading), 0, (name,)))
 
@@ -207,7 +207,10 @@ def of_bytes():
         ({"context": 5, "documents": True}, "strings: 'joined' and 'by document'"),
         ({"context": 5, "first": False}, "first: 'counted' and 'not counted'"),
         ({"context": 5, "model": toy(begin=0)}, "begin: False and True"),
-        ({"context": 5, "name": "bits_per_byte"}, "name: 'nats_per_token' and 'bits_per_byte'"),
+        (
+            {"context": 5, "name": "bits_per_byte"},
+            "name: 'text_nats_per_token' and 'bits_per_byte'",
+        ),
     ],
 )
 def test_numbers_of_another_protocol_are_not_compared(other, named):
@@ -229,7 +232,7 @@ def test_other_tokens_compare_by_the_byte_alone():
         gap = scores.compare(mine[name], others[name])
         assert gap.value == pytest.approx(mine[name].value - others[name].value)
         assert gap.low < gap.value < gap.high
-    for name in ("nats_per_token", "perplexity_by_token"):
+    for name in ("text_nats_per_token", "perplexity_by_token"):
         with pytest.raises(ZooError, match="tokenizer: "):
             scores.compare(mine[name], others[name])
 

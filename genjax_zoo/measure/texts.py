@@ -33,7 +33,7 @@ from genjax_zoo.measure.examples import Progress, ratio, silent
 from genjax_zoo.measure.results import Result
 
 NAMES = (
-    "nats_per_token",
+    "text_nats_per_token",
     "bits_per_byte",
     "perplexity_by_token",
     "perplexity_by_word",
@@ -336,7 +336,7 @@ def _result(
 ) -> Result:
     """One number, with its standard error over windows, of which each is one observation."""
     nats, tokens, text, _ = told
-    unit = {"nats_per_token": "token", "bits_per_byte": "byte"}.get(name, name.split("_")[-1])
+    unit = {"text_nats_per_token": "token", "bits_per_byte": "byte"}.get(name, name.split("_")[-1])
     amount = {"token": int(tokens.sum()), "byte": text.bytes, "word": text.words}[unit]
     each, error = ratio(nats, np.asarray(tokens, np.float64))
     # Bytes and words are those of the whole text: Σ nats / amount, and the error alike.
@@ -359,7 +359,7 @@ def _result(
         value=value,
         standard_error=spread,
         kind=kind,
-        unit={"nats_per_token": "nats/token", "bits_per_byte": "bits/byte"}.get(
+        unit={"text_nats_per_token": "nats/token", "bits_per_byte": "bits/byte"}.get(
             name, f"choices/{unit}"
         ),
         split=protocol.split,
