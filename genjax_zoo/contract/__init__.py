@@ -316,6 +316,9 @@ class Autoregression(NamedTuple):
       begin: the symbol before each string that `start` has read by itself, and that is none of the
         string; below 0 where there is none.
       end: the symbol that is a string's last, where a writer stops; below 0 where there is none.
+      ready: (state) -> a state of which `start` and `extend` say the same and sooner, to be asked
+        for once before a loop of them: averages are taken, weights laid out as they are read. None
+        where the state is as good as any.
     """
 
     start: Start | Callable[..., tuple[Array, Any]]
@@ -325,6 +328,11 @@ class Autoregression(NamedTuple):
     longest: Callable[[State], int] | None = None
     begin: int = -1
     end: int = -1
+    ready: Callable[[State], State] | None = None
+
+    def readied(self, state: State) -> State:
+        """The state to write with, by `ready` where there is one."""
+        return state if self.ready is None else self.ready(state)
 
 
 class Model(NamedTuple):
