@@ -228,12 +228,12 @@ VARIANTS = {
         **{"layers": 6, "width": 384, "heads": 6, "dropout": 0.2, "dtype": "bfloat16"},
     ),
     "shakespeare_bpe": _text(
-        *({**_SHAKESPEARE, "tokenizer": "bpe:512"}, 1000, 24, 512, 64),
+        *({**_SHAKESPEARE, "tokenizer": "bpe:512"}, 600, 24, 512, 64),
         **{**_RMS_ROTARY_SWIGLU, "layers": 4, "width": 128, "heads": 4, "inner": 344, "end": 0},
     ),
     "bible": _text(
-        *({"source": "tfds:king_james_bible", "tokenizer": "bpe:1024"}, 1500, 16, 1024, 128),
-        **{**_RMS_ROTARY_SWIGLU, "layers": 4, "width": 192, "heads": 4, "inner": 512, "end": 0},
+        *({"source": "tfds:king_james_bible", "tokenizer": "bpe:1024"}, 800, 16, 1024, 128),
+        **{**_RMS_ROTARY_SWIGLU, "layers": 4, "width": 160, "heads": 4, "inner": 432, "end": 0},
     ),
     **{name: _published(shape) for name, shape in SHAPES.items()},
 }

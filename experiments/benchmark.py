@@ -185,7 +185,7 @@ class Workload(NamedTuple):
       fields: the model's config.
       optimizer: its optimizer.
       shape: of a batch of data, which are drawn once and kept.
-      binary: data of 0 and 1 or in [-1, 1].
+      data: "binary" of 0 and 1, "signed" in [-1, 1], or how many symbols there are.
       twin: (state, fields, optimizer) -> the same in PyTorch.
       moves: how many moves of a player a step is; a turn has so many fewer steps.
     """
@@ -195,16 +195,18 @@ class Workload(NamedTuple):
     fields: dict[str, Any]
     optimizer: optimizers.Config
     shape: tuple[int, ...]
-    binary: bool
+    data: str | int
     twin: Callable[..., Any]
     moves: int = 1
 
 
 def data(workload: Workload, batches: int) -> np.ndarray:
-    """Batches of noise, [batches, B, ...] float32: what the pixels are does not change the time."""
+    """Batches of noise, [batches, B, ...]: what the pixels or symbols are changes no time."""
     rng = np.random.default_rng(0)
     shape = (batches, *workload.shape)
-    if workload.binary:
+    if isinstance(workload.data, int):
+        return rng.integers(workload.data, size=shape, dtype=np.int32)
+    if workload.data == "binary":
         return (rng.random(shape) < 0.2).astype(np.float32)
     return rng.uniform(-1, 1, shape).astype(np.float32)
 
@@ -245,37 +247,69 @@ def workloads() -> dict[str, Workload]:
     unet = {"network": {"name": "unet", "width": 32, "multiples": (1, 2, 2), "blocks": 1}}
     return {
         "vae": Workload(
-            "MLP VAE 784-500-50, batch 128", "vae", vae, adam, (128, 784), True, twins.Vae
+            "MLP VAE 784-500-50, batch 128", "vae", vae, adam, (128, 784), "binary", twins.Vae
         ),
         "conv_vae": Workload(
             "convolutional VAE 32-64 channels, 28x28, 50 latents, batch 128",
-            "vae", conv_vae, adam, (128, 28, 28, 1), True, twins.ConvVae,
+            "vae", conv_vae, adam, (128, 28, 28, 1), "binary", twins.ConvVae,
         ),
         "flow": Workload(
             "RealNVP, 6 couplings by networks 256-256, 64 dimensions, batch 256",
-            "flow", flow, adam, (256, 64), False, twins.Flow,
+            "flow", flow, adam, (256, 64), "signed", twins.Flow,
         ),
         "unet": Workload(
             "diffusion, U-Net 32-64-64 channels, 28x28, batch 32",
-            "diffusion", {**unet, "average": 0.0}, adam, (32, 28, 28, 1), False, twins.Unet,
+            "diffusion", {**unet, "average": 0.0}, adam, (32, 28, 28, 1), "signed", twins.Unet,
         ),
         "dcgan": Workload(
             "DCGAN 64-128-256 channels, 28x28, both players, batch 64",
-            "gan", dcgan, gan, (64, 28, 28, 1), False, twins.Dcgan,
+            "gan", dcgan, gan, (64, 28, 28, 1), "signed", twins.Dcgan,
         ),
         "wgan_gp": Workload(
             "WGAN-GP 64-128 channels, 28x28, 5 critic moves of 64 images and one of the generator",
-            "gan", wgan_gp, gan_gp, (320, 28, 28, 1), False, twins.WganGp, moves=6,
+            "gan", wgan_gp, gan_gp, (320, 28, 28, 1), "signed", twins.WganGp, moves=6,
         ),
         "rbm_cd": Workload(
             "RBM 784x500, CD-1, batch 100",
-            "rbm", {**rbm, "chain": "cd"}, sgd, (100, 784), True, twins.Rbm,
+            "rbm", {**rbm, "chain": "cd"}, sgd, (100, 784), "binary", twins.Rbm,
         ),
         "rbm_pcd": Workload(
             "RBM 784x500, PCD-1, batch 100",
-            "rbm", {**rbm, "chain": "pcd"}, sgd, (100, 784), True, twins.Rbm,
+            "rbm", {**rbm, "chain": "pcd"}, sgd, (100, 784), "binary", twins.Rbm,
         ),
+        **{
+            f"{name}{kind}": Workload(
+                f"{title}, {dtype} against PyTorch's {other}",
+                "language_model", {**fields, "dtype": dtype}, adam, shape, 65, twin,
+            )
+            for name, (title, fields, shape) in gpts().items()
+            for kind, dtype, other, twin in (
+                ("", "float32", "float32", twins.Gpt),
+                ("_bf16", "bfloat16", "bfloat16", twins.Gpt),
+                ("_bf16_f32", "bfloat16", "float32", twins.GptFloat32),
+            )
+        },
     }  # fmt: skip
+
+
+def gpts() -> dict[str, tuple[str, dict[str, Any], tuple[int, ...]]]:
+    """nanoGPT's CPU setting and its GPU setting with smaller batches: title, config, shape."""
+
+    def one(layers: int, width: int, heads: int, context: int, batch: int):
+        fields = {
+            "vocabulary": 65,
+            "context": context,
+            "layers": layers,
+            "width": width,
+            "heads": heads,
+            "bias": False,
+            "norm_bias": False,
+            "dtype": "float32",
+        }
+        title = f"GPT {layers} layers x {width}, context {context}, batch {batch}"
+        return title, fields, (batch, context + 1)
+
+    return {"gpt_small": one(4, 128, 4, 64, 12), "gpt_big": one(6, 384, 6, 256, 8)}
 
 
 class Row(NamedTuple):
@@ -471,6 +505,53 @@ def sampling(workload: Workload, steps: int, repeats: int) -> Row:
     )
 
 
+def decoding(workload: Workload, repeats: int) -> Row:
+    """A symbol of one string as long as the context, drawn with a cache of keys and values."""
+    import torch
+
+    model = family_model(workload.family, workload.fields, workload.optimizer)
+    length, key = workload.fields["context"], jax.random.key(0)
+    table = jnp.asarray(data(workload, 1)[0])
+    state = model.init(key, {"x": table})
+    # Ten times the first weights: at first all symbols are as likely.
+    state = state.replace(params=jax.tree.map(lambda p: 10 * p if p.ndim > 2 else p, state.params))
+    theirs = workload.twin(jax.tree.map(np.asarray, state), workload.fields, workload.optimizer)
+    how = model.autoregression
+    if how is None:
+        raise ZooError(f"{workload.title}: the model writes nothing symbol after symbol.")
+    _, cache = how.start(state, 1, length)
+    told = table[0, :length]
+    logits = []
+    extend = jax.jit(how.extend)
+    for x in told:
+        each, cache = extend(state, cache, x[None, None])
+        logits.append(np.asarray(each[0, 0]))
+    other = theirs.write(length, torch.tensor(np.array(told))).numpy()
+    disagreement = float(np.abs(np.stack(logits) - other).max() / np.abs(other).max())
+    if not disagreement < 1e-3:
+        raise ZooError(f"decoding: the two sides disagree by {disagreement:.2g} of the largest.")
+    start = time.perf_counter()
+    call = jax.jit(model.sample, static_argnums=2).lower(key, state, 1).compile()
+    compile_seconds = time.perf_counter() - start
+    taken: dict[str, list[float]] = {"ours": [], "theirs": []}
+    sides = {
+        "ours": lambda: call(key, state)["x"].block_until_ready(),
+        "theirs": lambda: theirs.write(length),
+    }
+    for run in sides.values():
+        run()
+    for _ in range(repeats):
+        for name, run in sides.items():
+            time.sleep(PAUSE)
+            # A row has one symbol more, of which the last is drawn.
+            taken[name].append(timed(run) / (length + (name == "ours")))
+    title = workload.title.partition(", batch")[0]
+    seconds = (statistics.median(taken[name]) for name in sides)
+    # XLA counts a loop once, which is one symbol.
+    flops = float((call.cost_analysis() or {}).get("flops", 0.0))
+    return Row(f"decoding, {title}, batch 1", *seconds, compile_seconds, flops, disagreement)
+
+
 def alone(title: str, model: Model, batch, steps: int, repeats: int) -> Row:
     """Ours, against nothing but the machine."""
     ours = Ours(model, batch, steps, seed=0)
@@ -567,11 +648,14 @@ def main(arguments: list[str] | None = None) -> int:
             rows.append(alone(spec, model, batch, steps, given.repeats))
     else:
         known = workloads()
-        names = (*known, "sampling")
+        written = {f"decode_{name}": name for name in gpts()}
+        names = (*known, "sampling", *written)
         for name in given.only.split(",") if given.only else names:
             if name not in names:
                 parser.error(f"--only knows {', '.join(names)}; got {name!r}")
-            if name == "sampling":
+            if name in written:
+                rows.append(decoding(known[written[name]], given.repeats))
+            elif name == "sampling":
                 rows.append(sampling(known["unet"], given.steps, given.repeats))
             else:
                 rows.append(compare(known[name], given.steps, given.repeats))

@@ -8,6 +8,7 @@ the losses, over steps of learning.
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -572,3 +573,112 @@ class Rbm:
             w.copy_(old)
         mine = [float(np.linalg.norm(g)) for g in (gradient.W, gradient.b, gradient.c)]
         return differ([*map(float, each), *mine], [*theirs, *norms], "rbm")
+
+
+class Gpt:
+    """models/language_model.py as nanoGPT has it: GELU, learnt positions, a tied head, no biases.
+
+    Whether its products are bfloat16 follows the zoo's own `dtype`, by autocast; the weights and
+    what is added up are float32, as there.
+    """
+
+    def __init__(self, state: Any, fields: dict[str, Any], optimizer: Any):
+        params, self.heads = state.params, fields["heads"]
+        self.half = fields["dtype"] == "bfloat16"
+        self.embedding = leaf(params["embedding"]["kernel"])
+        self.positions = leaf(params["positions"]["kernel"])
+        self.norm = leaf(params["final_norm"]["scale"])
+        blocks = params["blocks"]
+        width = self.embedding.shape[1]
+
+        def linear(kernel: np.ndarray, inputs: int) -> torch.Tensor:
+            return leaf(kernel.reshape(inputs, -1), 1, 0)
+
+        def layer(i: int) -> list[torch.Tensor]:
+            own = lambda *path: np.asarray(functools.reduce(lambda t, k: t[k], path, blocks)[i])
+            of = own("attention", "out", "kernel")
+            each = [own("attention", n, "kernel") for n in ("query", "key", "value")]
+            return [
+                leaf(own("attention_norm", "scale")),
+                linear(np.concatenate([a.reshape(width, -1) for a in each], 1), width),
+                linear(of.reshape(-1, width), of.size // width),
+                leaf(own("mlp_norm", "scale")),
+                linear(own("mlp", "up", "kernel"), width),
+                linear(own("mlp", "down", "kernel"), own("mlp", "down", "kernel").shape[0]),
+            ]
+
+        self.layers = [layer(i) for i in range(fields["layers"])]
+        own = [self.embedding, self.positions, self.norm]
+        self.optimizer = adam([*own, *(w for each in self.layers for w in each)], optimizer)
+
+    def prepare(self, x: torch.Tensor) -> torch.Tensor:
+        return x.long()
+
+    def block(self, layer: list[torch.Tensor], h: torch.Tensor, attend: Any) -> torch.Tensor:
+        B, T, D = h.shape
+        n1, qkv, out, n2, up, down = layer
+        parts = F.linear(F.layer_norm(h, (D,), n1), qkv).split(D, 2)
+        q, k, v = (a.view(B, T, self.heads, -1).transpose(1, 2) for a in parts)
+        h = h + F.linear(attend(q, k, v).transpose(1, 2).reshape(B, T, D), out)
+        return h + F.linear(F.gelu(F.linear(F.layer_norm(h, (D,), n2), up)), down)
+
+    def logits(self, x: torch.Tensor) -> torch.Tensor:
+        attend = lambda q, k, v: F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        h = F.embedding(x, self.embedding) + self.positions[: x.shape[1]]
+        for layer in self.layers:
+            h = self.block(layer, h, attend)
+        return F.linear(F.layer_norm(h, h.shape[-1:], self.norm), self.embedding)
+
+    def loss(self, x: torch.Tensor) -> torch.Tensor:
+        with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
+            logits = self.logits(x[:, :-1])
+        return F.cross_entropy(logits.float().flatten(0, 1), x[:, 1:].flatten())
+
+    def step(self, x: torch.Tensor) -> torch.Tensor:
+        loss = self.loss(x)
+        self.optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        self.optimizer.step()
+        return loss
+
+    def check(self, model: Model, state: Any, table: jax.Array, steps: int = 3) -> float:
+        """The losses over `steps` steps: nothing of it is random."""
+        ours, theirs, step = [], [], jax.jit(model.step)
+        for i in range(steps):
+            state, info = step(jax.random.key(0), state, {"x": table[i]})
+            ours.append(float(info["loss"]))
+            theirs.append(self.step(self.prepare(torch.tensor(np.array(table[i])))).item())
+        return differ(ours, theirs, "gpt")
+
+    @torch.inference_mode()
+    def write(self, length: int, told: torch.Tensor | None = None) -> torch.Tensor:
+        """One string, with a cache of fixed size: symbols [length], or the logits after each told.
+
+        Written symbol after symbol by ancestral sampling, from a first one that is 0.
+        """
+        width = self.embedding.shape[1]
+        shape = (len(self.layers), 1, self.heads, length, width // self.heads)
+        keys, values = torch.empty(shape), torch.empty(shape)
+        x, found = torch.zeros(1, 1, dtype=torch.long), []
+        for t in range(length):
+            x = x if told is None else told[t].view(1, 1)
+            h = F.embedding(x, self.embedding) + self.positions[t]
+            for i, layer in enumerate(self.layers):
+
+                def attend(q: Any, k: Any, v: Any, i: int = i, t: int = t) -> torch.Tensor:
+                    keys[i, :, :, t : t + 1], values[i, :, :, t : t + 1] = k, v
+                    seen = keys[i, :, :, : t + 1], values[i, :, :, : t + 1]
+                    return F.scaled_dot_product_attention(q, *seen)
+
+                h = self.block(layer, h, attend)
+            logits = F.linear(F.layer_norm(h, (width,), self.norm), self.embedding)[0, 0]
+            x = torch.multinomial(logits.softmax(-1), 1).view(1, 1)
+            found.append(x[0, 0] if told is None else logits)
+        return torch.stack(found)
+
+
+class GptFloat32(Gpt):
+    """The same in float32, whatever the zoo's products are."""
+
+    def __init__(self, state: Any, fields: dict[str, Any], optimizer: Any):
+        super().__init__(state, {**fields, "dtype": "float32"}, optimizer)

@@ -78,6 +78,7 @@ SMALL = {
     "dcgan": ({**narrow("batch"), "latents": 5}, (8, 7, 7, 1)),
     "wgan_gp": ({**narrow("none"), "latents": 5}, (20, 7, 7, 1)),
     "rbm_cd": ({"hidden": 30}, (8, 64)),
+    "gpt_small": ({"layers": 2, "width": 16, "heads": 2, "context": 8}, (3, 9)),
 }
 
 
@@ -91,6 +92,9 @@ def test_both_sides_compute_the_same(benchmark, name):
     assert row.disagreement < 1e-4 and row.theirs > 0
     if name == "unet":
         row = benchmark.sampling(workload, steps=3, repeats=1)
+        assert row.disagreement < 1e-4 and row.theirs > 0
+    if name == "gpt_small":
+        row = benchmark.decoding(workload, repeats=1)
         assert row.disagreement < 1e-4 and row.theirs > 0
 
 

@@ -12,8 +12,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from genjax_zoo import typed
 from genjax_zoo.learn.state import eval_params
 from genjax_zoo.main import main
+from genjax_zoo.models.language_model import Config
+from genjax_zoo.nets.decoder import network
 from genjax_zoo.run import begin, config, train, trained
 from genjax_zoo.run.record.workdir import Workdir
 from genjax_zoo.run.setup import set_up
@@ -98,6 +101,8 @@ def test_flags_are_their_own(call):
     assert status == 2 and "--to is missing" in err
     status, _, err = call("import", f"--from={LLAMA}", "--workdir=new", "--config.steps=3")
     assert status == 2 and "import reads configs as they are" in err
+    status, _, err = call("export", "--workdir=llama", "--to=x", "--dtype=float8")
+    assert status == 2 and "unknown --dtype 'float8'" in err
     status, _, err = call("export", "--workdir=llama", "--to=x", "--form=y")
     assert status == 2 and "unknown flag of export: '--form'" in err
     assert not pathlib.Path("new").exists() and not pathlib.Path("x").exists()
@@ -172,6 +177,66 @@ def test_transformers_reads_what_we_write_as_what_it_wrote(tmp_path, kind):
     )
     text = "the dog sat"
     assert tokenizer.encode(text) == found.tokenizer.encode(text).tolist()
+
+
+_SMALL = {"vocab_size": 20, "bos_token_id": 0, "eos_token_id": 1}
+_LLAMA = {
+    **{**_SMALL, "hidden_size": 16, "intermediate_size": 20, "num_hidden_layers": 2},
+    **{"num_attention_heads": 4, "max_position_embeddings": 32},
+}
+_GPT2 = {**_SMALL, "n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 32}
+_FALCON = {**_SMALL, "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4}
+VARIANTS = {
+    "gpt2, a head apart, exact GELU": (
+        "GPT2Config",
+        {**_GPT2, "tie_word_embeddings": False, "activation_function": "gelu"},
+    ),
+    "gpt2, relu": ("GPT2Config", {**_GPT2, "activation_function": "relu"}),
+    "llama, biases, tied, one key head": (
+        "LlamaConfig",
+        {**_LLAMA, "attention_bias": True, "mlp_bias": True, "tie_word_embeddings": True}
+        | {"num_key_value_heads": 1, "hidden_act": "gelu"},
+    ),
+    "llama, all key heads, GeGLU": ("LlamaConfig", {**_LLAMA, "hidden_act": "gelu_pytorch_tanh"}),
+    "mistral, no window": (
+        "MistralConfig",
+        {**_LLAMA, "sliding_window": None, "num_key_value_heads": 2},
+    ),
+    "falcon of 11B": (
+        "FalconConfig",
+        {**_FALCON, "new_decoder_architecture": True, "num_kv_heads": 2}
+        | {"num_ln_in_parallel_attn": 1, "tie_word_embeddings": False},
+    ),
+    "falcon, biases": ("FalconConfig", {**_FALCON, "bias": True}),
+    "falcon, all key heads": ("FalconConfig", {**_FALCON, "multi_query": False}),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", VARIANTS)
+def test_whatever_transformers_makes_of_these_kinds_is_the_same_here(tmp_path, name):
+    torch = pytest.importorskip("torch", reason="needs pip install 'genjax-zoo[oracle]'")
+    told = "needs pip install 'genjax-zoo[oracle]'"
+    transformers = pytest.importorskip("transformers", reason=told)
+    kind, fields = VARIANTS[name]
+    torch.manual_seed(0)
+    model = transformers.AutoModelForCausalLM.from_config(getattr(transformers, kind)(**fields))
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_((weight.ndim == 1) + 0.3 * torch.randn(weight.shape))
+    model.eval().save_pretrained(tmp_path / "in")
+    found = looked_at.look_at(tmp_path / "in", {"name": "language_model"}, "--from")
+    params = looked_at.params(found)
+    x = np.random.default_rng(0).integers(0, 20, (2, 12))
+    own = {name: value for name, value in found.fields["model"].items() if name != "name"}
+    ours = network(typed.typed(Config, own)).logits(params, x)
+    with torch.no_grad():
+        theirs = model(torch.tensor(x)).logits.numpy()
+    np.testing.assert_allclose(ours, theirs, atol=1e-4)
+    exported.write(tmp_path / "out", found.fields["model"], params, {})
+    before, after = tensors(tmp_path / "in"), tensors(tmp_path / "out")
+    assert before.keys() == after.keys()
+    assert all(np.array_equal(before[name], after[name]) for name in before)
 
 
 # ------------------------------------------------------------------------------- to begin from

@@ -115,6 +115,22 @@ def test_reading_in_parts_at_once_and_log_prob_agree(model, parts):
     np.testing.assert_array_equal(logits[:, 6], 0)
 
 
+def test_pixels_that_were_forgotten_leave_nothing(model):
+    state, x = some_state(model), EVERYTHING.reshape(64, 6).astype(jnp.int32)
+    _, cache = model.autoregression.start(state, 64, 6)
+    once, _ = model.autoregression.extend(state, cache, x)
+    _, cache = model.autoregression.extend(state, cache, x[::-1])
+    count = jnp.arange(64) % 7
+    cache = model.autoregression.rewind(cache, count)
+    kept = jnp.arange(6) < 6 - count[:, None]
+    again, _ = model.autoregression.extend(state, cache, jnp.where(kept, -1, x))
+    mixed, _ = model.autoregression.extend(
+        state, model.autoregression.start(state, 64, 6)[1], jnp.where(kept, x[::-1], x)
+    )
+    np.testing.assert_allclose(again[~kept], mixed[~kept], atol=1e-5)
+    assert not np.allclose(again[~kept], once[~kept])
+
+
 def test_what_follows_a_pixel_is_not_asked_of_the_later_ones(model):
     """The gradient of the logits after pixel t is zero in all pixels after it, and nowhere else."""
     state = some_state(model)

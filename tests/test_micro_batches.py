@@ -138,3 +138,34 @@ def test_free_bits_are_of_a_whole_batch():
     with pytest.raises(ConfigError, match="micro_batches=2: free bits are of the mean"):
         jax.eval_shape(model.init, jax.random.key(0), {"x": x})
     assert isinstance(optimizer(2), optax.GradientTransformation)
+
+
+def strings():
+    own = np.random.default_rng(1)
+    lengths = np.array([1, 8, 2, 7, 3, 5, 8, 4])[:, None]
+    return {
+        "x": own.integers(0, 5, (8, 8)).astype(np.int32),
+        "document": (np.arange(8) < lengths).astype(np.int32),
+        "loss_mask": (own.random((8, 8)) < 0.8).astype(np.float32),
+    }
+
+
+@pytest.mark.parametrize(
+    "family, fields, data",
+    [
+        ("nade", {"hidden": 4}, {"x": (batch()["x"] > 0).astype(np.float32)}),
+        ("language_model", {"vocabulary": 5, "context": 8, "layers": 1, "width": 8}, strings()),
+    ],
+)
+def test_a_family_learns_in_parts_what_it_learns_at_once(family, fields, data):
+    states = []
+    for parts in (1, 4):
+        optimizer = {"name": "sgd", "learning_rate": 1.0, "micro_batches": parts}
+        own = config.read({"model": {"name": family, **fields}, "optimizer": optimizer})
+        model = config.make_model(own)
+        state = jax.jit(model.init)(jax.random.key(0), data)
+        states.append(jax.jit(model.step)(jax.random.key(1), state, data))
+    close = lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6)
+    jax.tree.map(close, *states)
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), state.params, states[1][0].params)
+    assert max(jax.tree.leaves(moved)) > 1e-3

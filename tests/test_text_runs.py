@@ -8,16 +8,18 @@ import subprocess
 import sys
 import time
 
+import jax
 import numpy as np
 import pytest
 
 from genjax_zoo.contract import DataError
+from genjax_zoo.data.sources import open_source
 from genjax_zoo.data.text import tokenizers
 from genjax_zoo.main import main
 from genjax_zoo.run import config, trained
 from genjax_zoo.run.record.progress import Progress
 from genjax_zoo.run.record.workdir import Workdir
-from genjax_zoo.run.setup import set_up
+from genjax_zoo.run.setup import check_spaces, example_batch, set_up
 from tests.conftest import ROOT
 from tests.test_text import jsonl, prose
 
@@ -187,7 +189,13 @@ def test_a_path_of_a_tokenizer_means_the_same_from_anywhere(folder, call, tmp_pa
 def test_documents_are_refused_by_who_would_make_one_text_of_them(tmp_path):
     (tmp_path / "a.jsonl").write_text(jsonl(*(prose(9, seed) for seed in range(9))))
     run = run_of(tmp_path / "a.jsonl")
-    if "document" in config.make_model(run).spaces:
-        pytest.skip("this family reads documents")
+    model, source = config.make_model(run), open_source(run.data, 0)
+    example = example_batch(source, jax.random.key(0), 2)
+    check_spaces(model, source, example, run)
+    deaf = model._replace(spaces={"x": model.spaces["x"]})
     with pytest.raises(DataError, match=r"'document' and no 'loss_mask', and .* several documents"):
-        set_up(run)
+        check_spaces(deaf, source, example, run)
+    # What reads documents reads a text that is none of several.
+    (tmp_path / "a.txt").write_text(prose(100))
+    whole = open_source(run_of(tmp_path / "a.txt").data, 0)
+    check_spaces(model, whole, example_batch(whole, jax.random.key(0), 2), run)

@@ -108,22 +108,35 @@ def test_the_end_token_ends_a_text_and_is_not_told():
 
 ROOM = 64
 TABLE = 2.0 * jax.random.normal(KEY, (ROOM + 1, 257, 256))
-"""Logits of the symbol at each place, after each symbol or (256) none."""
+"""At each place, what a symbol or none (256) lends to logits: the last one, and the one before."""
+
+
+def logits_of(table, place, last, before):
+    """Of the symbol at a place."""
+    return table[place, last] + table[place, before] / 2
 
 
 def start(state, n, length, given=None):
-    assert 1 <= length < ROOM
-    return jnp.broadcast_to(state[0, 256], (n, 256)), (
+    assert length >= 1
+    return jnp.broadcast_to(logits_of(state, 0, 256, 256), (n, 256)), (
         jnp.zeros(n, jnp.int32),
         jnp.full((n, length), 256, jnp.int32),
     )
 
 
 def extend(state, cache, x):
-    count, read = cache
-    place = jnp.where(x < 0, ROOM, count[:, None] + jnp.cumsum(x >= 0, axis=1) - 1)
-    read = read.at[jnp.arange(len(x))[:, None], place].set(x, mode="drop")
-    return state[place + 1, x], (count + jnp.sum(x >= 0, axis=1), read)
+    """What has no room overwrites the last symbol that has, as a clamped update does."""
+
+    def one(cache, x):
+        (count, read), rows = cache, jnp.arange(len(x))
+        at = jnp.where(x < 0, ROOM, jnp.minimum(count, read.shape[1] - 1))
+        read = read.at[rows, at].set(x, mode="drop")
+        count += x >= 0
+        seen = lambda back: jnp.where(count < back, 256, read[rows, count - back])
+        return (count, read), logits_of(state, count, seen(1), seen(2))
+
+    cache, logits = jax.lax.scan(one, cache, x.T)
+    return jnp.swapaxes(logits, 0, 1), cache
 
 
 REMEMBERS = Autoregression(
@@ -160,7 +173,7 @@ def test_texts_of_a_batch_are_those_of_each_prompt_alone():
         # The stupid twin: the table, place by place.
         read, log_p = list(prompt), []
         for _ in range(20):
-            logits = TABLE[len(read), read[-1] if read else 256]
+            logits = logits_of(TABLE, len(read), *[*read[::-1], 256, 256][:2])
             log_p.append(float(jax.nn.log_softmax(logits).max()))
             read.append(int(logits.argmax()))
         assert text.x.tolist() == read[len(prompt) :]
@@ -254,9 +267,12 @@ def test_prompts_and_texts_have_room_in_the_context():
     # The last symbol is written, and need not be read; drafts have no more room than that.
     for draft in (None, Writer(REMEMBERS, TABLE)):
         (text,) = last(author(draft=draft).write(KEY, [full], 1))
-        assert text.x.tolist() == [int(TABLE[ROOM - 1, 97].argmax())]
+        best = logits_of(TABLE, ROOM - 1, 97, 97).argmax()
+        assert text.x.tolist() == [int(best)]
         (text,) = last(author(draft=draft).write(KEY, [full[:-5]], 6))
-        assert len(text.x) == 6
+        # With room for a longer one, the same is written.
+        (free,) = last(author(writes=REMEMBERS._replace(longest=None)).write(KEY, [full[:-5]], 6))
+        assert text.x.tolist() == free.x.tolist()
     with pytest.raises(DataError, match=r"64 symbols is longer than the context, .* room for 63"):
         writes.fitting([np.full(ROOM, 97)], None, 256)
     with pytest.raises(DataError, match="56 symbols after a prompt of 9 are more than the 64"):

@@ -197,6 +197,18 @@ def test_sixteen_bits_are_the_same_numbers_in_thirty_two(folder, dtype):
     wte = params["embedding"]["kernel"]
     assert wte.dtype == np.float32
     np.testing.assert_array_equal(wte, short["transformer.wte.weight"].astype(np.float32))
+    model = look_at(path).fields["model"]
+    exported.write(path.parent / "out", model, params, {}, dtype)
+    after = stored(path.parent / "out")
+    for name, tensor in short.items():
+        assert after[name].dtype == tensor.dtype
+        np.testing.assert_array_equal(after[name], tensor)
+    assert look_at(path.parent / "out").folder.config["torch_dtype"] == dtype
+    if dtype == "float16":
+        params["embedding"]["kernel"][3, 4] = 1e5
+        with pytest.raises(ZooError, match=r"wte.weight holds numbers that float16 does not reach"):
+            exported.write(path.parent / "far", model, params, {}, dtype)
+        assert not (path.parent / "far").exists()
 
 
 # -------------------------------------------------------------------------------- the dialects
@@ -394,6 +406,7 @@ BAD_FIELDS = {
     "attention_bias": (True, "attention_bias and mlp_bias differ"),
     "rope_parameters": ({"rope_type": "yarn", "rope_theta": 1e4}, "rope_type is 'yarn', which we"),
     "rope_scaling": ({"rope_type": "default"}, "rope_type is 'default' and, in rope_parameters"),
+    "rope_parameters.": ({"full_attention": {"rope_theta": 1e4}}, "from layer to layer"),
     "quantization_config": ({"bits": 4}, "quantized"),
     "num_hidden_layers": (3, r"the tensor model.layers.2.\S+ and 8 more .* is missing"),
     "intermediate_size": (25, r"mlp.down_proj.weight is \[16, 24\], .* needs \[16, 25\]"),
@@ -404,7 +417,7 @@ BAD_FIELDS = {
 def test_a_config_that_does_not_fit_is_one_sentence(folder, field):
     value, telling = BAD_FIELDS[field]
     with pytest.raises(ZooError, match=telling) as caught:
-        look_at(folder("llama", **{field: value}))
+        look_at(folder("llama", **{field.rstrip("."): value}))
     assert "\n" not in str(caught.value)
 
 
@@ -427,6 +440,8 @@ def test_llama3_needs_all_its_numbers(folder):
             stored(GOLDEN / "llama") | {NORM: np.ones(16, np.int32)},
             "is of I32; expected one of F32",
         ),
+        (stored(GOLDEN / "llama") | {NORM[6:]: np.ones(16, np.float32)}, "are one, and which"),
+        (stored(GOLDEN / "llama") | {NORM: np.ones(16)}, "is of F64; expected one of F32"),
         (stored(GOLDEN / "llama") | {NORM: np.full(16, np.nan, np.float32)}, "holds NaN"),
     ],
 )

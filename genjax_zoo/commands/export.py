@@ -16,6 +16,7 @@ from genjax_zoo.learn.state import eval_params
 from genjax_zoo.run import config, trained
 from genjax_zoo.run.record import files
 from genjax_zoo.run.weights import exported
+from genjax_zoo.typed import choose
 
 
 def run(call: Call) -> None:
@@ -23,6 +24,7 @@ def run(call: Call) -> None:
     workdir = configs.workdir_of(call)
     to = files.place(value_of(call, "to", "the folder to write"), "--to")
     files.check_empty(to, "--to")
+    choose(call.flags.dtype, exported.DTYPES, "--dtype")
     fields = workdir.read_config()
     if fields["model"]["name"] != FAMILY:
         raise ConfigError(
@@ -35,7 +37,7 @@ def run(call: Call) -> None:
     step, state = trained.restore(parts, workdir, call.flags.checkpoint)
     params = jax.tree.map(np.asarray, jax.jit(eval_params)(state))
     beside = parts.tokenizer.files() if parts.tokenizer else {}
-    reader = exported.write(to, model, params, beside)
+    reader = exported.write(to, model, params, beside, call.flags.dtype)
     print(f"{to}: {reader}, after {step} steps; transformers reads it by from_pretrained")
     foreign = [name for name in beside if not name.startswith(("tokenizer", "special", "chat"))]
     if foreign:

@@ -122,6 +122,12 @@ FLAGS = (
         "A folder of Hugging Face: config.json, and model.safetensors or its index.",
     ),
     Flag("to", ["export"], "The folder to write, which is not there yet."),
+    Flag(
+        "dtype",
+        ["export"],
+        "What the weights are written in: float32, bfloat16 or float16.",
+        default="float32",
+    ),
     Flag("checkpoint", [*TRAINED, "export"], "last, best or a number of steps.", default="last"),
     Flag(
         "n",

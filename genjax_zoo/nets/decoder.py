@@ -33,6 +33,8 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
+MOST_UNROLLED = 12
+"""How many layers are written out at most."""
 HIDDEN = ("batch", "length", "hidden")
 """What the axes of h count."""
 
@@ -202,7 +204,7 @@ def network(config: Decoder) -> Network:
             return block(p, h, places, look, of_branches, counted)
 
         body = jax.checkpoint(one, prevent_cse=False) if c.remat else one
-        h, info = jax.lax.scan(body, h, (params["blocks"], of_layers))
+        h, info = jax.lax.scan(body, h, (params["blocks"], of_layers), unroll=unrolled(c.layers))
         return norm(params["final_norm"], h), jax.tree.map(jnp.mean, info)
 
     def head(params: Params, h: Array) -> Array:
@@ -233,25 +235,36 @@ def network(config: Decoder) -> Network:
         if c.window:
             visible &= behind < c.window
 
-        def one(h: Array, now: tuple[Params, Array, Array]) -> tuple[Array, tuple[Array, Array]]:
-            p, *kept = now
+        def one(now: tuple[Array, Array, Array], layer: tuple[Params, Array]):
+            # The whole cache goes from layer to layer, so that it is written in its place.
+            (h, *kept), (p, i) = now, layer
 
             def look(q: Array, k: Array, v: Array) -> Array:
-                put = lambda old, new: old.at[strings, :, slots].set(
+                put = lambda old, new: old.at[i, strings, :, slots].set(
                     new.swapaxes(1, 2).astype(old.dtype), mode="drop"
                 )
                 kept[:] = put(kept[0], k), put(kept[1], v)
-                return attend(q, *kept, mask=visible, slopes=slopes)
+                return attend(q, kept[0][i], kept[1][i], mask=visible, slopes=slopes)
 
             h, _ = block(p, h, places, look, counted=read)
-            return h, (kept[0], kept[1])
+            return (h, kept[0], kept[1]), None
 
-        h = embed(params, jnp.maximum(x, 0), places)
-        h, (keys, values) = jax.lax.scan(one, h, (params["blocks"], cache.keys, cache.values))
+        now = (embed(params, jnp.maximum(x, 0), places), cache.keys, cache.values)
+        layers = (params["blocks"], jnp.arange(c.layers))
+        (h, keys, values), _ = jax.lax.scan(one, now, layers, unroll=unrolled(c.layers))
         found = head(params, norm(params["final_norm"], h))
         return found, Cache(cache.read + jnp.sum(read, axis=1), keys, values)
 
     return Network(init, hidden, head, logits, cache, extend)
+
+
+def unrolled(layers: int) -> int:
+    """How many layers are written out in one turn of the scan.
+
+    All of a few on a CPU: in a loop each turn copies what it keeps for the gradient to its place
+    among all layers', a third of a step. Elsewhere, and of many, a loop compiles sooner.
+    """
+    return layers if jax.default_backend() == "cpu" and layers <= MOST_UNROLLED else 1
 
 
 def places_of(document: Array) -> Array:

@@ -175,7 +175,7 @@ def check_spaces(model: Model, source: Source, batch: Batch, run: Run) -> None:
         raise DataError(
             f"{who} reads no {' and no '.join(map(repr, unread))}, and {run.data.source} holds "
             "several documents, of which it would make one text; choose a language_model, or put "
-            "the text into one file."
+            "them into one file."
         )
     for name, wanted in model.spaces.items():
         offered = source.spaces.get(name)

@@ -162,6 +162,11 @@ def _flat(theirs: Mapping[str, Any], where: str) -> dict[str, Any]:
         # The oldest called it `type`, and many have both.
         named = {"rope_type" if k in ("type", "rope_type") else k: v for k, v in inside.items()}
         for name, value in named.items():
+            if isinstance(value, Mapping):
+                raise ConfigError(
+                    f"{where}: {group} differs from layer to layer ({name}), and in a model of "
+                    "ours it does not."
+                )
             outer = name if name in ("rope_type", "rope_theta", PARTIAL) else ROPE + name
             if outer in flat and flat[outer] != value:
                 raise ConfigError(

@@ -13,7 +13,6 @@ import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-import jax.numpy as jnp
 import numpy as np
 import safetensors
 import safetensors.numpy
@@ -23,11 +22,8 @@ from genjax_zoo.run.record import files
 
 CONFIG, SINGLE = "config.json", "model.safetensors"
 INDEX = f"{SINGLE}.index.json"
-DTYPES = {
-    **{"F32": np.dtype(np.float32), "F16": np.dtype(np.float16), "F64": np.dtype(np.float64)},
-    "BF16": np.dtype(jnp.bfloat16),
-}
-"""What safetensors calls numbers that a weight may be of."""
+DTYPES = ("F32", "F16", "BF16")
+"""What safetensors calls the numbers that a weight may be of: a float32 holds each of them."""
 LARGEST_FILE = 5 * 10**9
 """Bytes of one file at most, as transformers cuts them."""
 
@@ -186,6 +182,8 @@ def write(
         made = {one.name: one.make() for one in group}
         # transformers reads no file without it.
         safetensors.numpy.save_file(made, path / name, metadata={"format": "pt"})
+        # It makes private files.
+        (path / name).chmod(0o644)
     if len(groups) > 1:
         where = {o.name: name for name, group in zip(names, groups, strict=True) for o in group}
         total = sum(one.size for one in tensors)

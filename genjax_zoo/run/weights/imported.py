@@ -19,9 +19,6 @@ from genjax_zoo.data.text import tokenizers
 from genjax_zoo.data.text.tokenizers import Tokenizer
 from genjax_zoo.learn.state import eval_params
 from genjax_zoo.run import config
-from genjax_zoo.run.devices import Devices
-from genjax_zoo.run.devices.sharding import lay_out
-from genjax_zoo.run.setup import state_like
 from genjax_zoo.run.weights import dialects, folders, maps
 from genjax_zoo.run.weights.architectures import HEAD, Architecture
 
@@ -78,16 +75,15 @@ def look_at(path: pathlib.Path, model: Mapping[str, Any], flag: str) -> Imported
         fields = config.assemble({"": {**RUN, "model": {**told.fields, **own}}}, "")
         fields.data.length = length = min(fields.model.context, LONGEST)
         run = config.read(fields)
-    except (ZooError, ValueError, TypeError) as error:
-        # A field of another type, or a head that the width cannot be divided by.
+        example = {"x": jax.ShapeDtypeStruct((run.data.batch_size, length), np.int32)}
+        init = config.make_model(run).init
+        like = jax.eval_shape(lambda key, x: eval_params(init(key, x)), jax.random.key(0), example)
+    except (ZooError, ValueError, TypeError, OverflowError) as error:
+        # A field of another type, heads that do not divide the width, arrays beyond all machines.
         said = str(error).rstrip(".")
         raise ConfigError(f"{where} describes no model of ours: {said}.") from error
     arrays = {"x": ["int32", [run.data.batch_size, length]]}
-    example = {"x": jax.ShapeDtypeStruct((run.data.batch_size, length), np.int32)}
-    state = state_like(run, config.make_model(run), lay_out(Devices()), example)
-    like = jax.eval_shape(eval_params, state)
-    shapes = by_path(like)
-    rules = maps.applying(told.architecture.rules(run.model["rotary_layout"]), shapes)
+    rules = maps.applying(told.architecture.rules(run.model["rotary_layout"]), by_path(like))
     sizes = dialects.sizes(run.model)
     expected = {one.name: maps.shape(one.rule, sizes) for one in maps.tensors(rules, sizes)}
     names = _names(folder, told.architecture)
@@ -161,10 +157,21 @@ def by_path(tree: Any) -> dict[str, Any]:
 
 
 def _names(folder: folders.Folder, architecture: Architecture) -> dict[str, str]:
-    """The folder's tensors by their names without prefix; what is computed is left out."""
-    bare = {name.removeprefix(architecture.prefix): name for name in folder.tensors}
-    computed = re.compile("|".join(architecture.buffers) or "$^")
-    return {name: there for name, there in bare.items() if not computed.fullmatch(name)}
+    """The folder's tensors by their names without prefix; what is computed is left out.
+
+    Raises DataError for one that is there with its prefix and without.
+    """
+    computed, found = re.compile("|".join(architecture.buffers) or "$^"), dict[str, str]()
+    for there in sorted(folder.tensors):
+        name = there.removeprefix(architecture.prefix)
+        if name in found:
+            raise DataError(
+                f"{folder.path}: the tensors {found[name]} and {there} are one, and which of them "
+                "was learnt is not known; take all files of one model."
+            )
+        if not computed.fullmatch(name):
+            found[name] = there
+    return found
 
 
 def _check(
@@ -179,9 +186,10 @@ def _check(
     missing = sorted(set(expected) - set(names))
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
+        first = architecture.named(missing[0]) + more
         raise DataError(
-            f"{folder.path}: the tensor {architecture.named(missing[0])}{more} of the model in {config.name} is "
-            f"missing; {len(folder.tensors)} tensors are there. Take all files of one model."
+            f"{folder.path}: the tensor {first} of the model in {config.name} is missing; "
+            f"{len(folder.tensors)} tensors are there. Take all files of one model."
         )
     # Some store a tied head nevertheless; that it is the embedding is seen when it is read.
     surplus = sorted(set(names) - set(expected) - ({HEAD} if tied else set()))
