@@ -8,7 +8,7 @@ sticky_llama             the same as LLaMA is, and a begin token  not measured y
 sticky_experts           the same, ALiBi, 2 of 4 experts          not measured yet  not measured yet
 shakespeare_char         tfds:tiny_shakespeare, 4 layers of 128   5.9               1.905
 shakespeare_char_rotary  the same, RMS norm, rotary, SwiGLU       not measured yet  below 1.88
-shakespeare_char_gpu     the same text, 6 layers of 384           not measured yet  1.4697, published
+shakespeare_char_gpu     as nanoGPT has it, 6 layers of 384       not measured yet  published 1.4697
 shakespeare_bpe          the same text, BPE of 512, 4 of 128      not measured yet  below 2.78 bits
 bible                    tfds:king_james_bible, BPE of 1,024      not measured yet  below 2.2 bits
 
