@@ -45,7 +45,7 @@ from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.probability.given import check_count, part_of, prompt, read_given
 from genjax_zoo.nets import lora
 from genjax_zoo.nets.architecture import Decoder, Params
-from genjax_zoo.nets.decoder import AXES, Cache, first_of, network, rewind
+from genjax_zoo.nets.decoder import Cache, first_of, network, rewind
 from genjax_zoo.nets.linear import cross_entropy
 from genjax_zoo.typed import number
 
@@ -223,7 +223,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
             after, cache = extend(state, cache, x[:, None])
             return (after[:, 0], cache), x
 
-        value, known = jnp.asarray(value, jnp.int32), jnp.asarray(known)
+        value, known, state = jnp.asarray(value, jnp.int32), jnp.asarray(known), ready(state)
         begun = start(state, n, T)
         _, x = jax.lax.scan(draw, begun, (jax.random.split(key, T), value.T, known.T))
         return {"x": x.T}
@@ -237,6 +237,10 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         first = jnp.full((n, 1), config.begin, jnp.int32)
         logits, cache = net.extend(eval_params(state), net.cache(n, length + 1), first)
         return logits[:, 0], cache
+
+    def ready(state: TrainState) -> TrainState:
+        """Weights alone, averaged and merged with their adapters, as `extend` reads them."""
+        return TrainState(net.ready(eval_params(state)), Memory(state.memory.length))
 
     def extend(state: TrainState, cache: Cache, x: Array) -> tuple[Array, Cache]:
         """Behind the context no logits mean anything: what follows a whole row is not asked for."""
@@ -256,9 +260,10 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         },
         spaces={"x": categorical(V), "document": categorical(), "loss_mask": BINARY},
         autoregression=Autoregression(
-            *(start, extend, rewind, AXES),
+            *(start, extend, rewind, net.axes),
             longest=lambda state: config.longest,
             begin=config.begin,
             end=config.end,
+            ready=ready,
         ),
     )
