@@ -140,6 +140,24 @@ def test_a_bpe_is_the_same_in_every_process(bpe):
     assert done.stdout.strip() == bpe.sha256, done.stderr
 
 
+def test_a_bpe_is_that_of_whole_documents(monkeypatch):
+    """Though the library is handed them in short parts."""
+    texts = ["".join(TEXT) * 9 + "\n\n\n  x. \n \ny", "".join(reversed(TEXT)) * 3]
+    made = hf.Tokenizer(hf.models.BPE())
+    made.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = hf.pre_tokenizers.ByteLevel.alphabet()
+    about = {"special_tokens": [subwords.END], "initial_alphabet": alphabet}
+    made.train_from_iterator(texts, hf.trainers.BpeTrainer(vocab_size=300, **about))
+    monkeypatch.setattr(subwords, "CHUNK", 40)
+    for size in (1, 7, 10**6):
+        pieces = [[text[i : i + size] for i in range(0, len(text), size)] for text in texts]
+        parts = list(subwords.chunks(pieces))
+        assert "".join(parts) == "".join(texts) and len(parts) > 20
+        assert subwords.trained(pieces, 300).pieces == tuple(
+            sorted(made.get_vocab(), key=made.get_vocab().get)
+        )
+
+
 def test_sentencepiece_is_read_and_what_it_loses_is_said(unigram):
     assert unigram.size == 26 and set(unigram.specials) == {"begin", "end", "unknown"}
     assert unigram.decode(unigram.encode("the cat sat")) == "the cat sat"
