@@ -175,8 +175,20 @@ class Checkpoints:
         """The step of the best score; None where none was scored."""
         return self._manager.best_step()
 
-    def save(self, step: int, state: Any, score: float | None = None) -> None:
-        """Begins to save the state after `step` steps; returns before it is on disk."""
+    def measured(self) -> dict[int, str]:
+        """Of what each step's score was measured, where that is known: only alike ones compare."""
+        of = {step: (self._manager.metrics(step) or {}) for step in self._manager.all_steps()}
+        return {step: str(m["measured"]) for step, m in of.items() if m.get("measured")}
+
+    def save(self, step: int, state: Any, score: float | None = None, measured: str = "") -> None:
+        """Begins to save the state after `step` steps; returns before it is on disk.
+
+        Args:
+          step: how many.
+          state: after them.
+          score: what the best is judged by; None where nothing was measured.
+          measured: of what: the name, the data and the protocol of the number.
+        """
         if step in self._manager.all_steps():
             return
         self.check()
@@ -185,7 +197,7 @@ class Checkpoints:
             "arrays": _describe(state),
             "fingerprint": fingerprint(state),
         }
-        metrics = None if score is None else {"score": score}
+        metrics = None if score is None else {"score": score, "measured": measured}
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)
         )
