@@ -282,7 +282,7 @@ def dit(tiny: bool) -> Workload:
             f"diffusion, DiT of {blocks} blocks of {width}, {side}x{side} in patches of 2, "
             f"batch {batch}",
             *("diffusion", {"network": network, "average": 0.0}, ADAM),
-            *((batch, side, side, 4), False, twin_of("Dit")),
+            *((batch, side, side, 4), "signed", twin_of("Dit")),
         )
     )
 
@@ -308,7 +308,7 @@ def pixelcnn(tiny: bool) -> Workload:
     known = benchmark.Workload(
         f"PixelCNN, {layers} layers of {width}, {side}x{side}, batch {batch}",
         *("pixelcnn", {"layers": layers, "width": width}, ADAM),
-        *((batch, side, side, 1), True, twin_of("PixelCnn")),
+        *((batch, side, side, 1), "binary", twin_of("PixelCnn")),
     )
     return training(known, model=own)
 
@@ -346,7 +346,7 @@ def gpt(tiny: bool) -> Workload:
     known = benchmark.Workload(
         f"{'GPT of two layers' if tiny else 'GPT-2 small'}, {fields['dtype']}, {batch} rows of "
         f"{fields['context']} symbols",
-        *("language_model", fields, ADAM, x.shape[1:], False, twin_of("Gpt")),
+        *("language_model", fields, ADAM, x.shape[1:], fields["vocabulary"], twin_of("Gpt")),
     )
     return training(known, fields["dtype"], x=x.astype(np.int32), work=work_of(fields, batch))
 
