@@ -91,20 +91,28 @@ def fitted(N: np.ndarray, D: np.ndarray, L: np.ndarray, starts: Sequence = ()) -
     """
     log_N, log_D, log_L = np.log(N), np.log(D), np.log(L)
 
-    def off(p: np.ndarray) -> np.ndarray:
+    def terms(p: np.ndarray) -> np.ndarray:
         a, b, e, alpha, beta = p
-        told = np.logaddexp(np.logaddexp(a - alpha * log_N, b - beta * log_D), e)
-        return (told - log_L) / DELTA
+        return np.stack([a - alpha * log_N, b - beta * log_D, np.full_like(log_L, e)])
+
+    def off(p: np.ndarray) -> np.ndarray:
+        return (np.logaddexp.reduce(terms(p)) - log_L) / DELTA
+
+    def slopes(p: np.ndarray) -> np.ndarray:
+        # ∂ log Σ exp(t) / ∂ t = softmax(t)
+        of = terms(p)
+        w = np.exp(of - np.logaddexp.reduce(of))
+        return np.stack([w[0], w[1], w[2], -log_N * w[0], -log_D * w[1]], axis=1) / DELTA
 
     grid = list(starts) or list(
-        itertools.product((0.0, 4.0), (0.0, 4.0), (-1.0, 0.5), (0.2, 0.6), (0.2, 0.6))
+        itertools.product((2.0, 5.0), (2.0, 5.0), (0.0,), (0.2, 0.6), (0.2, 0.6))
     )
     # The exponents stay below 2, and the loss of endless data between e^-4 and the least seen.
     low, high = [-10, -10, -4, 0, 0], [25, 30, float(log_L.min()), 2, 2]
     runs = [
         optimize.least_squares(
-            off, np.clip(start, np.add(low, 1e-6), np.subtract(high, 1e-6)), loss="huber",
-            bounds=(low, high), max_nfev=400,
+            off, np.clip(start, np.add(low, 1e-6), np.subtract(high, 1e-6)), jac=slopes,
+            loss="huber", bounds=(low, high), max_nfev=400,
         )
         for start in grid
     ]  # fmt: skip

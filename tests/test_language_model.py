@@ -247,6 +247,15 @@ def test_a_state_that_is_ready_says_the_same_and_is_smaller():
     np.testing.assert_array_equal(*told)
 
 
+def test_noise_is_the_same_whenever_it_is_drawn(monkeypatch):
+    c = language_model.Config(**TINY | KINDS["gpt"])
+    model = language_model.make(c, optax.sgd(0.1))
+    state = model.init(KEY, {"x": jnp.zeros((2, 6), jnp.int32)})
+    before = model.sample(KEY, state, 3)["x"]
+    monkeypatch.setattr(language_model, "MOST_DRAWN", 0)
+    np.testing.assert_array_equal(before, model.sample(KEY, state, 3)["x"])
+
+
 @pytest.mark.parametrize("kind", ["gpt", "llama", "alibi", "mixtral"])
 def test_documents_in_a_row_are_as_alone(kind):
     """Positions begin anew, and neither attention nor a window reaches across."""

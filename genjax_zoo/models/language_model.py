@@ -50,6 +50,8 @@ from genjax_zoo.nets.linear import cross_entropy
 from genjax_zoo.typed import number
 
 VERB = "descend"
+MOST_DRAWN = 2**24
+"""How many numbers of noise are drawn before the first symbol: in the loop each draw is a loop."""
 
 
 @typed.config
@@ -217,15 +219,21 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         told = read_given(given, part_of(COUNTS.of(V), (T,)), n, "language_model")
         value, known = prompt(told, "language_model") or (np.zeros((n, T)), np.zeros((n, T), bool))
 
-        def draw(before: tuple[Array, Cache], now: tuple[Key, Array, Array]):
-            (logits, cache), (key, value, known) = before, now
-            x = jnp.where(known, value, jax.random.categorical(key, logits)).astype(jnp.int32)
+        noise_of = lambda key: jax.random.gumbel(key, (n, V))
+        is_small = T * n * V <= MOST_DRAWN
+
+        def draw(before: tuple[Array, Cache], now: tuple[Array, Array, Array]):
+            (logits, cache), (noise, value, known) = before, now
+            # A draw of softmax(l) is argmax(l + g), g Gumbel noise.
+            drawn = jnp.argmax(logits + (noise if is_small else noise_of(noise)), axis=-1)
+            x = jnp.where(known, value, drawn).astype(jnp.int32)
             after, cache = extend(state, cache, x[:, None])
             return (after[:, 0], cache), x
 
+        keys = jax.random.split(key, T)
+        noise = jax.vmap(noise_of)(keys) if is_small else keys
         value, known, state = jnp.asarray(value, jnp.int32), jnp.asarray(known), ready(state)
-        begun = start(state, n, T)
-        _, x = jax.lax.scan(draw, begun, (jax.random.split(key, T), value.T, known.T))
+        _, x = jax.lax.scan(draw, start(state, n, T), (noise, value.T, known.T))
         return {"x": x.T}
 
     def start(state: TrainState, n: int, length: int, given: Batch = NOTHING) -> tuple[Array, Any]:
