@@ -70,7 +70,7 @@ def search(
     """
     if width < 1:
         raise DataError(f"the width of a beam should be 1 or more, got {width}.")
-    rules, W = Decoding(stop=stop), width
+    rules, W, state = Decoding(stop=stop), width, model.readied(state)
     most = length if most is None else jnp.minimum(most, length)
     begun, _ = read_prompt(model, state, n, length, prompt, given, room)
     V = begun.logits.shape[-1]

@@ -140,7 +140,7 @@ def go_on(
 
     The same is written at once and in parts, if key and rules are the same.
     """
-    until = jnp.minimum(until, writing.written.x.shape[1])
+    until, state = jnp.minimum(until, writing.written.x.shape[1]), model.readied(state)
 
     def unfinished(w: Writing) -> Array:
         return (w.t < until) & ~jnp.all(w.done)

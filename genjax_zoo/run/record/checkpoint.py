@@ -7,8 +7,10 @@ found. A damaged one is moved aside, never deleted, and the one before it is use
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
+import logging
 import os
 import pathlib
 import re
@@ -80,6 +82,18 @@ def fingerprint(tree: Any) -> dict[str, int]:
     return dict(zip(names(tree), (int(f) for f in _fingerprints(tree)), strict=True))
 
 
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Without orbax's, that what is only to be read will only be read."""
+    said = logging.getLogger("absl")
+    level = said.level
+    said.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        said.setLevel(level)
+
+
 class Checkpoints:
     """The checkpoints of one workdir: the last few, and the best.
 
@@ -119,6 +133,7 @@ class Checkpoints:
             best_fn=self._best,
             create=False,
             read_only=read_only,
+            save_interval_steps=0 if read_only else 1,
             cleanup_tmp_directories=not read_only and jax.process_count() == 1,
             async_options=ocp.AsyncOptions(timeout_secs=BARRIER_SECONDS),
             multiprocessing_options=ocp.options.MultiprocessingOptions(active_processes=processes),
@@ -127,7 +142,8 @@ class Checkpoints:
             if not read_only:
                 self.folder.mkdir(parents=True, exist_ok=True)
             self._look_over(read_only)
-            self._manager = ocp.CheckpointManager(self.folder, options=options)
+            with _without_warnings() if read_only else contextlib.nullcontext():
+                self._manager = ocp.CheckpointManager(self.folder, options=options)
         except OSError as error:
             raise CheckpointError(
                 f"{self.folder} cannot be used for checkpoints: {error.strerror or error}."
