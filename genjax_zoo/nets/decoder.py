@@ -298,7 +298,7 @@ def _put(old: Array, new: Array, slots: Array, axis: int, at: tuple[Array, ...])
         # first, and what is not written down is worked out for each that reads it, in a copy.
         begin: list[Any] = [0, *at, 0, 0, 0]
         begin[len(at) + axis] = slots[0, 0]
-        new = new.reshape((1,) * len(at) + new.shape)
+        new = new[:, None] if at else new
         return linear.row_major(jax.lax.dynamic_update_slice(old, new, begin))
     strings = jnp.arange(len(slots))[:, None]
     where = (strings, *at, *(slice(None),) * (axis - 1), slots)
