@@ -209,7 +209,7 @@ def training(
 
         step.twin = twin  # type: ignore[attr-defined]
         there = jax.tree.map(jnp.asarray, state)
-        # In bfloat16 the two round apart within a few steps; the test shows them the same in float32.
+        # In bfloat16 the two round apart within steps; in float32 the test shows them the same.
         return step, (lambda: check.check(own, there, table)) if dtype == "float32" else None
 
     return Workload(known.title, "steps", dtype, ours, theirs)
