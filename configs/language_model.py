@@ -7,7 +7,7 @@ sticky                   strings of 8, 2 layers of 32             not measured y
 sticky_llama             the same as LLaMA is, and a begin token  not measured yet  not measured yet
 sticky_experts           the same, ALiBi, 2 of 4 experts          not measured yet  not measured yet
 shakespeare_char         tfds:tiny_shakespeare, 4 layers of 128   5.9               1.905
-shakespeare_char_rotary  the same, RMS norm, rotary, SwiGLU       not measured yet  below 1.88
+shakespeare_char_rotary  the same, RMS norm, rotary, SwiGLU       2.9               1.669
 shakespeare_char_gpu     as nanoGPT has it, 6 layers of 384       not measured yet  published 1.4697
 shakespeare_bpe          the same text, BPE of 512, 4 of 128      not measured yet  below 2.78 bits
 bible                    tfds:king_james_bible, BPE of 1,024      not measured yet  below 2.2 bits

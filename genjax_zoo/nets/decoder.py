@@ -40,14 +40,14 @@ HIDDEN = ("batch", "length", "hidden")
 
 
 class Cache(NamedTuple):
-    """What n strings have read so far, with room for M - 1 symbols each; the last place is that of
+    """What n strings have read so far, with room for M - 1 symbols each: the last place is that of
     padding.
 
     Attributes:
       read: how many symbols [n] int32.
-      keys: [n, N, key heads, W, M], or of layers that are written out N of [n, key heads, W, M];
-        that of the symbol at place m stands at m, and what stands behind `read` is nothing. The
-        places come last, as a product with a query reads them.
+      keys: [n, N, key heads, W, M], or of layers that are written out a tuple of N without that
+        axis; that of the symbol at place m stands at m, and what stands behind `read` is nothing.
+        The places come last, as a product with a query reads them.
       values: [n, N, key heads, M, W], likewise.
     """
 
@@ -225,16 +225,16 @@ def network(config: Decoder) -> Network:
 
     def cache(n: int, length: int) -> Cache:
         def empty(*shape: int) -> Array | tuple[Array, ...]:
-            if unrolled(c.layers) == c.layers:
-                return tuple(jnp.zeros(shape, dtype) for _ in range(c.layers))
-            return jnp.zeros((shape[0], c.layers, *shape[1:]), dtype)
+            if is_written_out(c.layers):
+                return tuple(jnp.zeros((n, *shape), dtype) for _ in range(c.layers))
+            return jnp.zeros((n, c.layers, *shape), dtype)
 
         # One place more is where padding goes: what may be dropped must be copied first.
-        keys = empty(n, c.of_keys, c.of_head, length + 1)
-        return Cache(jnp.zeros(n, jnp.int32), keys, empty(n, c.of_keys, length + 1, c.of_head))
+        keys = empty(c.of_keys, c.of_head, length + 1)
+        return Cache(jnp.zeros(n, jnp.int32), keys, empty(c.of_keys, length + 1, c.of_head))
 
     def ready(params: Params) -> Params:
-        if unrolled(c.layers) != c.layers or isinstance(params["blocks"], tuple):
+        if not is_written_out(c.layers) or isinstance(params["blocks"], tuple):
             return params
         layer = lambda i: jax.tree.map(lambda leaf: leaf[i], params["blocks"])
         return {**params, "blocks": tuple(map(layer, range(c.layers)))}
@@ -257,7 +257,7 @@ def network(config: Decoder) -> Network:
             def look(q: Array, k: Array, v: Array) -> Array:
                 kept[0] = _put(kept[0], k.swapaxes(2, 3), slots, 3, at)
                 kept[1] = _put(kept[1], v, slots, 2, at)
-                own_keys, own_values = (each[:, *at] if at else each for each in kept)
+                own_keys, own_values = (each[:, at[0]] if at else each for each in kept)
                 return attend(q, own_keys.swapaxes(-1, -2), own_values, mask=visible, slopes=slopes)
 
             h, _ = block(p, h, places, look, counted=read)
@@ -287,7 +287,7 @@ def _put(old: Array, new: Array, slots: Array, axis: int, at: tuple[Array, ...])
     """A cache with new entries at their slots.
 
     Args:
-      old: [n, K, ..., M, ...], or [n, N, K, ...] of all layers, of which `at` says which.
+      old: [n, K, ..., M, ...], or [n, N, K, ..., M, ...] of all layers, of which `at` says which.
       new: [n, K, ..., S, ...].
       slots: [n, S] places 0 .. M - 1.
       axis: of S, 2 or 3.
@@ -303,6 +303,11 @@ def _put(old: Array, new: Array, slots: Array, axis: int, at: tuple[Array, ...])
     strings = jnp.arange(len(slots))[:, None]
     where = (strings, *at, *(slice(None),) * (axis - 1), slots)
     return old.at[where].set(jnp.moveaxis(new, axis, 1), mode="promise_in_bounds")
+
+
+def is_written_out(layers: int) -> bool:
+    """Whether all layers are written out one after another, and none is left to a loop."""
+    return unrolled(layers) == layers
 
 
 def unrolled(layers: int) -> int:
