@@ -23,10 +23,15 @@ TOLERANCE = 2e-3
 """Of the losses after steps of Adam, whose first moves are signs: rounding shows early."""
 
 
+def tensor(array: Any) -> torch.Tensor:
+    """A copy of the array on the device that is PyTorch's default (`with torch.device("cuda")`)."""
+    return torch.from_numpy(np.array(array)).to(torch.get_default_device())
+
+
 def leaf(array: Any, *axes: int) -> torch.Tensor:
     """A parameter: the zoo's array, its axes in PyTorch's order."""
     a = np.array(array, np.float32)
-    t = torch.from_numpy(np.ascontiguousarray(a.transpose(axes) if axes else a))
+    t = tensor(np.ascontiguousarray(a.transpose(axes) if axes else a))
     if t.ndim == 4:
         t = t.to(memory_format=torch.channels_last)
     return t.requires_grad_()
@@ -58,7 +63,7 @@ class Vae:
             for of in ("kernel", "bias")
         ]
         # F.linear wants [out, in].
-        self.w = [w if w.ndim == 1 else leaf(w.detach().numpy(), 1, 0) for w in self.w]
+        self.w = [w if w.ndim == 1 else leaf(w.detach().cpu().numpy(), 1, 0) for w in self.w]
         self.latents = fields["latents"]
         self.optimizer = adam(self.w, optimizer)
 
@@ -159,7 +164,7 @@ class Flow:
         ]
         self.gains = [leaf(c["gain"]) for _, c in layers]
         size = self.norms[0][0].numel()
-        self.order = torch.from_numpy(np.random.default_rng(0).permutation(size))
+        self.order = tensor(np.random.default_rng(0).permutation(size))
         flat = [w for group in (*self.norms, *self.nets) for w in group]
         self.optimizer = adam([*flat, *self.gains], optimizer)
 
@@ -509,12 +514,10 @@ class Rbm:
     """models/rbm.py without centring: the gradient is written out, which beats autograd here."""
 
     def __init__(self, state: Any, fields: dict[str, Any], optimizer: Any):
-        self.W, self.b, self.c = (
-            torch.from_numpy(np.array(a)) for a in (state.params.W, state.params.b, state.params.c)
-        )
+        self.W, self.b, self.c = map(tensor, (state.params.W, state.params.b, state.params.c))
         self.persistent = fields["chain"] == "pcd"
         # The persistent chains; CD has none.
-        self.h = torch.from_numpy(np.array(state.memory)) if self.persistent else torch.zeros(0)
+        self.h = tensor(state.memory) if self.persistent else torch.zeros(0)
         self.rate = optimizer.learning_rate
 
     def prepare(self, x: torch.Tensor) -> torch.Tensor:
@@ -630,7 +633,7 @@ class Gpt:
         return F.linear(F.layer_norm(h, h.shape[-1:], self.norm), self.embedding)
 
     def loss(self, x: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.half):
             logits = self.logits(x[:, :-1])
         return F.cross_entropy(logits.float().flatten(0, 1), x[:, 1:].flatten())
 
@@ -647,7 +650,7 @@ class Gpt:
         for i in range(steps):
             state, info = step(jax.random.key(0), state, {"x": table[i]})
             ours.append(float(info["loss"]))
-            theirs.append(self.step(self.prepare(torch.tensor(np.array(table[i])))).item())
+            theirs.append(self.step(self.prepare(tensor(table[i]))).item())
         return differ(ours, theirs, "gpt")
 
     @torch.inference_mode()

@@ -132,6 +132,9 @@ def test_what_is_declared_is_not_looked_for(tmp_path):
     found = read(tmp_path, dated, ("b", "a"))
     assert found.names == ("b", "a") and found.x.tolist() == [[2, 1], [4, 3]]
     assert "left out: date" in found.notes
+    # What counts is told of where it is learnt from unasked alone.
+    assert not any("counts" in n for n in read(tmp_path, "n,a\n0,1\n1,5\n", ("n", "a")).notes)
+    assert not any("counts" in n for n in read(tmp_path, "n,a\n0,1\n2,5\n").notes)
     with pytest.raises(ConfigError, match=r"'c'. .*Known: a, b, date"):
         read(tmp_path, dated, ("c",))
     with pytest.raises(ConfigError, match="several columns called 'a'"):
@@ -147,6 +150,13 @@ def test_what_is_declared_is_not_looked_for(tmp_path):
         ),
         ("1 2\n\n3 4\n\n\n", ["columns: 1, 2 (the file names none)", "3 blank lines left out"]),
         (",a\n0,1\n1,2\n", ["left out: the first column, which has no name and counts 0 .. 1"]),
+        (
+            "year,a\n1871,5\n1872,2\n",
+            [
+                "year counts the lines and is learnt from like any other; name in "
+                "config.data.columns those to learn from, if it should not be"
+            ],
+        ),
         ("1,2,\n3,4,\n", ["commas at the ends of lines, which part nothing"]),
     ],
 )

@@ -207,6 +207,55 @@ def test_a_cache_says_what_reading_all_at_once_says(kind):
     np.testing.assert_allclose(found, all_at_once, atol=2e-5 * np.abs(all_at_once).max())
 
 
+@pytest.mark.parametrize("most", [0, 12])
+def test_layers_in_a_loop_and_written_out_say_the_same(most, monkeypatch):
+    """Symbol by symbol, of one string, with padding in between, and of two; the cache is ready or
+    not; also at once, and the gradient."""
+    monkeypatch.setattr(decoder, "MOST_UNROLLED", most)
+    c, _, params, logits = made("gpt")
+    net = decoder.network(c)
+    assert isinstance(net.cache(1, 1).keys, tuple) == (most > 0)
+    x = RNG.integers(0, 11, (2, 5), np.int32)
+    document = np.ones_like(x)
+    expected = logits(params, x, document)
+    extend = jax.jit(net.extend)
+    for n in (1, 2):
+        cache, found = net.cache(n, 5), []
+        for symbol in (*x[:n].T, None):
+            read = np.full(n, -1) if symbol is None else symbol
+            after, cache = extend(net.ready(params), cache, np.full((n, 1), -1))
+            after, cache = extend(params, cache, read[:, None])
+            found.append(after[:, 0])
+        assert cache.read.tolist() == [5] * n
+        np.testing.assert_allclose(np.stack(found[:5], 1), expected[:n], atol=1e-4)
+    np.testing.assert_allclose(net.logits(params, x, document), expected, atol=1e-4)
+    gradient = lambda fn: jax.grad(lambda p: jnp.sum(jnp.sin(fn(p, x, document))))(params)
+    for a, b in zip(*map(jax.tree.leaves, (gradient(net.logits), gradient(logits))), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4 * max(1, float(jnp.abs(b).max())))
+
+
+def test_a_state_that_is_ready_says_the_same_and_is_smaller():
+    """Of averaged weights: the average is taken once."""
+    c = language_model.Config(**TINY | KINDS["gpt"], average=0.9)
+    model = language_model.make(c, optax.sgd(0.1))
+    batch = {"x": jnp.asarray(RNG.integers(0, 11, (2, 6), np.int32))}
+    state, _ = model.step(KEY, model.init(KEY, batch), batch)
+    writes = model.autoregression
+    ready = writes.readied(state)
+    assert ready.average is None and state.average is not None
+    told = [writes.extend(s, writes.start(s, 2, 6)[1], batch["x"])[0] for s in (state, ready)]
+    np.testing.assert_array_equal(*told)
+
+
+def test_noise_is_the_same_whenever_it_is_drawn(monkeypatch):
+    c = language_model.Config(**TINY | KINDS["gpt"])
+    model = language_model.make(c, optax.sgd(0.1))
+    state = model.init(KEY, {"x": jnp.zeros((2, 6), jnp.int32)})
+    before = model.sample(KEY, state, 3)["x"]
+    monkeypatch.setattr(language_model, "MOST_DRAWN", 0)
+    np.testing.assert_array_equal(before, model.sample(KEY, state, 3)["x"])
+
+
 @pytest.mark.parametrize("kind", ["gpt", "llama", "alibi", "mixtral"])
 def test_documents_in_a_row_are_as_alone(kind):
     """Positions begin anew, and neither attention nor a window reaches across."""

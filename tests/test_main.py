@@ -125,8 +125,9 @@ def test_train_sample_evaluate(trained, tmp_path):
     assert {"value", "kind", "unit", "split", "n", "preprocessing"} <= set(number)
 
 
-def test_a_library_loads_what_a_run_has_learnt_in_a_line(trained, tmp_path):
+def test_a_library_loads_what_a_run_has_learnt_in_a_line(trained, tmp_path, caplog):
     model, state, run = genjax_zoo.load("run")
+    assert caplog.text == ""
     assert (run.steps, run.model["name"]) == (6, "toy")
     assert model.sample(jax.random.key(0), state, 3)["x"].shape == (3, 8, 8, 1)
     earlier = genjax_zoo.load(tmp_path / "run", checkpoint=3)[1]
@@ -518,6 +519,7 @@ def test_what_memory_cannot_hold_is_refused_before_it_is_made(trained, monkeypat
         (["train", "--workdir=x", "--distributed=auto", "--process=1"], "leave the one or the"),
         (["train", "--workdir=x", "--config=configs/vea.py"], "Did you mean 'configs/vae.py'?"),
         (["train", "--workdir=x", "--config=nowhere.py:a"], "unknown config file 'nowhere.py'"),
+        (["train", "--workdir=x", "--config=vae:digits"], "mean --config=configs/vae.py:digits?"),
         (["train", "--workdir=x", "--config=toy.py:digit"], "Did you mean 'digits'? Known: digits"),
         (["train", "--workdir=x", "--config=torn.py"], "torn.py, line 2, cannot be run: NameError"),
         (["train", "--workdir=x", "--config=half.py"], "half.py, line 1, cannot be run: Syntax"),

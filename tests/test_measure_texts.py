@@ -1,5 +1,6 @@
 """Numbers of texts: against one symbol at a time, by definition; what differs is not compared."""
 
+import dataclasses
 import functools
 import math
 import types
@@ -269,6 +270,19 @@ def test_a_number_says_how_the_text_was_read():
     assert "Before" not in page
     again = [one._replace(step=0)._asdict(), one._asdict()]
     assert "Before" in str(cards.cards(again))
+
+
+def test_documents_that_were_learnt_to_end_are_told_to_the_end():
+    """Of packed documents the end counts as a token; it has no bytes. A long text has none."""
+    ending = dataclasses.replace(LETTERS, specials={"end": 0})
+    of = source(tokenizer=ending)
+    (long,) = texts.evaluate(MODEL, (), of, Reading(5), 0, ("text_nats_per_token",))
+    of.spaces = {"document": None}
+    packed = {r.name: r for r in texts.evaluate(MODEL, (), of, Reading(5, documents=True), 0)}
+    size = len("".join(DOCUMENTS))
+    assert long.per == size
+    assert packed["text_nats_per_token"].per == size + len(DOCUMENTS)
+    assert packed["bits_per_byte"].per == len("".join(DOCUMENTS).encode())
 
 
 def test_each_split_has_its_own():

@@ -79,6 +79,7 @@ def test_columns_of_numbers_are_a_table(tmp_path):
     np.testing.assert_allclose(train["x"][:5], np.stack([a, b], 1)[:5], rtol=1e-6)
     assert source.size == 36 and source.symbols["label"] == ("x", "y")
     assert "columns: a, b" in source.notes and source.spaces["x"].missing
+    assert source.columns == ("a", "b")
 
 
 def test_numbers_keep_their_digits_and_categories_their_names(tmp_path):

@@ -119,6 +119,10 @@ def test_a_run_that_died_goes_on_bit_for_bit(folder, tmp_path, monkeypatch, call
     def dies(self, now, *told):
         update(self, now, *told)
         if now == 25:
+            # What is saved in the background would end with a process.
+            deadline = time.time() + 60
+            while not (tmp_path / "run" / "checkpoints" / "20").exists() and time.time() < deadline:
+                time.sleep(0.01)
             raise RuntimeError("died")
 
     monkeypatch.setattr(Progress, "update", dies)

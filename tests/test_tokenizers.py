@@ -12,6 +12,7 @@ import pytest
 
 from genjax_zoo.contract import ConfigError, DataError, ZooError
 from genjax_zoo.data.config import Data
+from genjax_zoo.data.sources import open_source
 from genjax_zoo.data.text import subwords, tokenizers
 from genjax_zoo.data.text.tokenizer import characters, losses, of_bytes, of_characters
 from genjax_zoo.run.record import tokenizer as records
@@ -140,6 +141,24 @@ def test_a_bpe_is_the_same_in_every_process(bpe):
     assert done.stdout.strip() == bpe.sha256, done.stderr
 
 
+def test_a_bpe_is_that_of_whole_documents(monkeypatch):
+    """Though the library is handed them in short parts."""
+    texts = ["".join(TEXT) * 9 + "\n\n\n  x. \n \ny", "".join(reversed(TEXT)) * 3]
+    made = hf.Tokenizer(hf.models.BPE())
+    made.pre_tokenizer = hf.pre_tokenizers.ByteLevel(add_prefix_space=False)
+    alphabet = hf.pre_tokenizers.ByteLevel.alphabet()
+    about = {"special_tokens": [subwords.END], "initial_alphabet": alphabet}
+    made.train_from_iterator(texts, hf.trainers.BpeTrainer(vocab_size=300, **about))
+    monkeypatch.setattr(subwords, "CHUNK", 40)
+    for size in (1, 7, 10**6):
+        pieces = [[text[i : i + size] for i in range(0, len(text), size)] for text in texts]
+        parts = list(subwords.chunks(pieces))
+        assert "".join(parts) == "".join(texts) and len(parts) > 20
+        assert subwords.trained(pieces, 300).pieces == tuple(
+            sorted(made.get_vocab(), key=made.get_vocab().get)
+        )
+
+
 def test_sentencepiece_is_read_and_what_it_loses_is_said(unigram):
     assert unigram.size == 26 and set(unigram.specials) == {"begin", "end", "unknown"}
     assert unigram.decode(unigram.encode("the cat sat")) == "the cat sat"
@@ -156,6 +175,21 @@ def test_sentencepiece_is_read_and_what_it_loses_is_said(unigram):
         *(begin, *unigram.encode("the cat"), end, *unigram.encode(" the dog")),
     ]
     assert unigram.decode(asked) == "<s>the cat</s>the dog"
+
+
+def test_a_source_says_what_is_lost_and_what_is_unknown(unigram, tmp_path):
+    (tmp_path / "tokenizer.model").write_bytes(unigram.files()["tokenizer.model"])
+    (tmp_path / "a.txt").write_text("the  cat Z sat on the mat. " * 9 + "the dog Q")
+    data = Data(source=f"text:{tmp_path}/a.txt", tokenizer=str(tmp_path), length=5, batch_size=2)
+    source = open_source(data, 0)
+    assert source.tokenizer.sha256 == unigram.sha256
+    (lost,) = (note for note in source.notes if note.startswith("the tokenizer does not give back"))
+    assert "two spaces in a row" in lost
+    assert "9+1 of them are unknown" in source.notes
+    plain = open_source(Data(source=data.source, tokenizer="bytes", length=5, batch_size=2), 0)
+    assert not any("give back" in note or "unknown" in note for note in plain.notes)
+    few = open_source(Data(source=data.source, tokenizer="bpe:999", length=5, batch_size=2), 0)
+    assert any("bpe:999 found" in note and "and no more" in note for note in few.notes)
 
 
 # ------------------------------------------------------------------------------ files of the hub

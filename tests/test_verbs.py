@@ -11,7 +11,7 @@ import pytest
 from flax import struct
 
 from genjax_zoo.contract import ConfigError, DataError
-from genjax_zoo.learn.state import TrainState, eval_params
+from genjax_zoo.learn.state import TrainState, eval_params, of_params
 from genjax_zoo.learn.verbs import contrast, descend, em, play, reinforce
 from genjax_zoo.maths import games
 from genjax_zoo.maths.sequences import policy_gradients as pg
@@ -35,6 +35,22 @@ def fresh(key, batch, frozen=None):
 
 def quadratic(key, params, memory, batch):
     return jnp.sum((params.a - batch["x"].mean(0)) ** 2), (memory, {})
+
+
+def test_what_is_no_batch_of_the_model_is_said_wherever_it_is_read():
+    init, step = descend(fresh, quadratic, optax.sgd(0.1))
+    state = init(KEY, BATCH)
+    log_prob = of_params(lambda key, params, batch: params.a.sum() + batch["x"].sum(1))
+    for read in (step, jax.jit(step), log_prob):
+        with pytest.raises(DataError, match="should hold 'x', and this one holds 'image'; put"):
+            read(KEY, state, {"image": BATCH["x"]})
+    for read in (step, log_prob):
+        with pytest.raises(DataError, match=r"got ArrayImpl \[3, 2\]; put it under its name"):
+            read(KEY, state, BATCH["x"])
+    # What is missing of the parameters is no matter of the batch's.
+    broken = of_params(lambda key, params, batch: {}[0])
+    with pytest.raises(KeyError):
+        broken(KEY, state, BATCH)
 
 
 @pytest.mark.parametrize(

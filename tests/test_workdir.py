@@ -8,12 +8,14 @@ import math
 import os
 import shutil
 import subprocess
+import types
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from genjax_zoo.contract import CheckpointError, ConfigError, ZooError
+from genjax_zoo.run import trained
 from genjax_zoo.run.record import files, schema
 from genjax_zoo.run.record.checkpoint import Checkpoints
 from genjax_zoo.run.record.reading import curves_of
@@ -275,6 +277,26 @@ def test_a_checkpoint_that_cannot_be_found_again_is_no_success(tmp_path):
     with pytest.raises(CheckpointError, match="was written, but cannot be read"):
         lost.save(2, state)
     assert not (tmp_path / "lost[1]" / "2").exists()
+
+
+def test_a_score_is_kept_with_what_it_was_measured_of(tmp_path):
+    """By which `restore` refuses to tell the best of numbers that do not compare."""
+    state = {"mean": jnp.arange(3.0)}
+    checkpoints = Checkpoints(tmp_path / "checkpoints", "toy", keep_last=3)
+    for step, score, of in ((1, 2.0, "windows of 64"), (2, 1.0, "windows of 9"), (3, None, "")):
+        checkpoints.save(step, state, score, of)
+    checkpoints.wait()
+    assert checkpoints.measured() == {1: "windows of 64", 2: "windows of 9"}
+    again = Checkpoints(tmp_path / "checkpoints", "toy", read_only=True)
+    assert again.measured() == checkpoints.measured()
+    parts = types.SimpleNamespace(
+        model=types.SimpleNamespace(log_prob=None, measures={}), like=state,
+        run=types.SimpleNamespace(model={"name": "toy"}, keep_last=3, checkpoint_every=1),
+    )  # fmt: skip
+    workdir = types.SimpleNamespace(checkpoints=tmp_path / "checkpoints", root=tmp_path)
+    with pytest.raises(ZooError, match=r"best cannot be told.*step 1: windows of 64; step 2: wind"):
+        trained.restore(parts, workdir, "best")
+    assert trained.restore(parts, workdir, "1")[0] == 1
 
 
 def test_a_checkpoint_of_other_arrays_than_were_saved_is_no_success(tmp_path):

@@ -58,8 +58,11 @@ def load(name: str) -> ConfigDict:
     if not path.exists() and path.parent.name == "configs":
         path = CONFIGS / path.name
     if not path.is_file():
-        known = [f"configs/{p.name}" for p in CONFIGS.glob("[!_]*.py")]
-        raise ConfigError(nearest(name, known, "config file"))
+        known = {p.stem: f"configs/{p.name}" for p in CONFIGS.glob("[!_]*.py")}
+        if own := known.get(pathlib.Path(name).stem):
+            asked = f"{own}:{variant}" if variant else own
+            raise ConfigError(f"{name!r} is no config file. Did you mean --config={asked}?")
+        raise ConfigError(nearest(name, known.values(), "config file"))
     get_config = names_of(path).get("get_config")
     if get_config is None:
         raise ConfigError(f"{path} has no get_config(variant); see configs/ for examples.")

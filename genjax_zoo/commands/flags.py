@@ -5,18 +5,15 @@ Floor 8. Flags are read here and nowhere else, before anything that needs jax is
 
 from __future__ import annotations
 
-import contextlib
-import difflib
-import json
 import keyword
-import pathlib
 import re
 import textwrap
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from absl import flags
 
+from genjax_zoo.commands import misspelt
 from genjax_zoo.commands.kinds import COUNTS, SEEDS, Flag, integer, real
 from genjax_zoo.typed import LARGEST, RENAMED, ConfigError
 
@@ -424,7 +421,7 @@ def _unknown(command: str, word: str, known: flags.FlagValues) -> str:
     others = [flag.of for flag in FLAGS if flag.name == name]
     if RENAMED.get(name) in own:
         hint = f" Since version 0.2.0 it is called {RENAMED[name]!r}."
-    elif near := _nearest(name, own, bool(others), _fields(command, known)):
+    elif near := misspelt.nearest(name, own, bool(others), _fields(command, known)):
         hint = f" Did you mean '--{near}{equals}{value}'?"
     else:
         hint = f" It is a flag of {', '.join(others[0])}." if others else ""
@@ -433,43 +430,9 @@ def _unknown(command: str, word: str, known: flags.FlagValues) -> str:
     return f"unknown flag of {command}: '--{name}'.{hint} Known: {', '.join(every)}."
 
 
-def _nearest(name: str, own: Sequence[str], is_others: bool, fields: Sequence[str]) -> str:
-    """The command's flag or field of the config that is most likely meant; "" for none."""
-    flat = [field for field in fields if f".{field}".endswith(f".{name}")]
-    parts = set(name.split("_"))
-    # --seed of --sample_seed, and the other way round.
-    longer = [flag for flag in own if parts <= set(flag.split("_")) or set(flag.split("_")) < parts]
-    if flat or longer or is_others:
-        return (flat + longer + [""])[0]
-    ends = {field.rpartition(".")[2]: field for field in reversed(fields)}
-    (close,) = difflib.get_close_matches(name, [*own, *ends], 1, 0.6) or [""]
-    return ends.get(close, close) if close not in own else close
-
-
 def _fields(command: str, known: flags.FlagValues) -> list[str]:
-    """The fields of the config as flags, config.model.latents, the outer ones first.
-
-    Of the family that the command line names; of a trained model's, only those by which it is
-    asked otherwise than it was trained. None for a command without a config.
-    """
+    """The fields of the config that a command takes as flags."""
     if command not in OVERRIDING:
         return []
-    from genjax_zoo.models import ZOO
-    from genjax_zoo.run.config import assemble
-
     own = known.config if "config" in known else None
-    family = pathlib.PurePath((own or QUICKSTART).partition(":")[0]).stem
-    if not own and known.workdir:
-        with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
-            told = pathlib.Path(known.workdir, "config.json").read_text()
-            family = json.loads(told)["model"]["name"]
-    if family not in ZOO:
-        return []
-    paths = list(_paths(assemble({"": {"model": {"name": family}}}, "").to_dict(), "config."))
-    kept = [path for path in paths if command == "train" or path.startswith("config.model.")]
-    return sorted(kept, key=lambda path: path.count("."))
-
-
-def _paths(tree: Mapping[str, Any], where: str) -> Iterator[str]:
-    for name, value in tree.items():
-        yield from _paths(value, f"{where}{name}.") if isinstance(value, dict) else [where + name]
+    return misspelt.fields(own, known.workdir, QUICKSTART, command != "train")

@@ -69,7 +69,8 @@ def opened(data: Data, seed: int, name: str, own: Own = NEW) -> Source:
         notes.insert(0, f"columns: {', '.join(columns.numbers)}")
     if columns.unread:
         notes.append(f"columns that were not read: {', '.join(columns.unread)}")
-    return arrays.source(data, seed, read._replace(notes=tuple(notes)))
+    source = arrays.source(data, seed, read._replace(notes=tuple(notes)))
+    return source if columns.image is not None else source._replace(columns=tuple(columns.numbers))
 
 
 def columns_of(schema: Any, asked: str) -> Columns:

@@ -5,10 +5,11 @@ Floor 3.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -121,7 +122,46 @@ def of_params(fn: Callable[..., Any]) -> Callable[..., Any]:
     def of_state(key: Key, state: TrainState, *args: Any, **kwargs: Any) -> Any:
         return fn(key, eval_params(state), *args, **kwargs)
 
-    return of_state
+    third = list(inspect.signature(fn).parameters)[2:3]
+    return reads(of_state) if third == ["batch"] else of_state
+
+
+def reads(fn: Callable[..., Any]) -> Callable[..., Any]:
+    """A function (key, state, batch, ...) whose batch is one, or is said to be none."""
+
+    @functools.wraps(fn)
+    def checked(key: Key, state: State, batch: Batch, *args: Any, **kwargs: Any) -> Any:
+        with reading(batch):
+            return fn(key, state, batch, *args, **kwargs)
+
+    return checked
+
+
+@contextlib.contextmanager
+def reading(batch: Any) -> Iterator[None]:
+    """Raises DataError for what is no batch, and where an array is read that is not in it."""
+    check_names(batch)
+    try:
+        yield
+    except KeyError as error:
+        name = error.args[0] if error.args else None
+        if not isinstance(name, str) or name in batch:
+            raise
+        held = ", ".join(map(repr, batch)) or "nothing"
+        raise DataError(
+            f"a batch of this model should hold {name!r}, and this one holds {held}; put the array "
+            "under that name."
+        ) from error
+
+
+EXPECTED = 'a batch should be {"x": an array [B, ...], ...}, B examples of float32 each'
+
+
+def check_names(batch: Any) -> None:
+    """Raises DataError for what is no {name: array}."""
+    if not isinstance(batch, Mapping):
+        came = type(batch).__name__ + (f" {list(batch.shape)}" if hasattr(batch, "shape") else "")
+        raise DataError(f'{EXPECTED}, got {came}; put it under its name: {{"x": x}}.')
 
 
 def check_batch(batch: Any) -> None:
@@ -130,10 +170,8 @@ def check_batch(batch: Any) -> None:
     What is refused would otherwise end deep in a network, or be learnt from as it is not meant:
     pixels of 8 bits overflow in their own arithmetic, and bits have none.
     """
-    expected = 'a batch should be {"x": an array [B, ...], ...}, B examples of float32 each'
-    if not isinstance(batch, Mapping):
-        came = type(batch).__name__ + (f" {list(batch.shape)}" if hasattr(batch, "shape") else "")
-        raise DataError(f'{expected}, got {came}; put it under its name: {{"x": x}}.')
+    expected = EXPECTED
+    check_names(batch)
     sizes = {}
     for name, array in batch.items():
         shape, dtype = getattr(array, "shape", ()), getattr(array, "dtype", np.dtype(object))
@@ -173,7 +211,8 @@ def starting(
         key: Key, batch: Batch, params: Params | None = None, **begun: Params | None
     ) -> TrainState:
         check_batch(batch)
-        fresh, memory = init(key, batch, **begun)
+        with reading(batch):
+            fresh, memory = init(key, batch, **begun)
         params = adopt(fresh, params)
         return TrainState(params, memory, optimizer(params), average_start(params, average))
 

@@ -37,6 +37,7 @@ from genjax_zoo.learn.state import (
     average_update,
     check_batch,
     declare,
+    reads,
     starting,
 )
 from genjax_zoo.maths.games.dynamics import Dynamics, Losses, Optimizers
@@ -77,6 +78,7 @@ def descend(
         micro_batches.check(loss, parts, key, params, memory, batch, undivided)
         return params, memory
 
+    @reads
     def step(key: Key, state: TrainState, batch: Batch) -> tuple[TrainState, Info]:
         grad = micro_batches.value_and_grad(loss, parts)
         (value, (memory, info)), g = grad(key, state.params, state.memory, batch)
@@ -107,6 +109,7 @@ def play(
     """
     begin_move, move = dynamics(losses, tx)
 
+    @reads
     def step(key: Key, state: TrainState, batch: Batch) -> tuple[TrainState, Info]:
         params, memory, optimizer, info = move(
             key, state.params, state.memory, state.optimizer, batch
@@ -158,6 +161,7 @@ def contrast(
         more, info = extra(key, params, batch) if extra else (0.0, {})
         return gap + more, {"free_energy_gap": gap, **info}
 
+    @reads
     def step(key: Key, state: TrainState, batch: Batch) -> tuple[TrainState, Info]:
         params, memory = state.params, state.memory
         seen: Configuration = batch
@@ -202,6 +206,7 @@ def em(
 
     together = add or (lambda old, new: jax.tree.map(lambda old, now: keep * old + now, old, new))
 
+    @reads
     def step(key: Key, state: TrainState, batch: Batch) -> tuple[TrainState, Info]:
         new, info = expect(key, state.params, batch)
         statistics = together(state.memory, new)
@@ -260,6 +265,7 @@ def reinforce(
         found = jax.lax.map(lambda m: fn(key, params, memory, part(m)), jnp.arange(M))
         return jnp.swapaxes(found, 0, 1).reshape(-1, *found.shape[2:])
 
+    @reads
     def step(key: Key, state: TrainState, batch: Batch) -> tuple[TrainState, Info]:
         key_attempt, key_policy, key_worth, key_order = jax.random.split(key, 4)
         params, (optimizer, remembered) = state.params, state.optimizer
@@ -395,6 +401,7 @@ def staged(stages: Sequence[Stage]) -> Verb:
         # A jitted function remembers its trace: one serves the names of its info and the switch.
         return jax.jit(learn, inline=True)
 
+    @reads
     def step(key: Key, state: Staged, batch: Batch) -> tuple[Staged, Info]:
         last = len(ends) - 1
         stage = jnp.minimum(jnp.searchsorted(jnp.array(ends), state.count, "right"), last)

@@ -159,7 +159,9 @@ def evaluate(
         return
     kind = str(model.log_prob.exactness) if model.log_prob else str(Exactness.EXACT)
     for split, documents in source.texts.items():
-        text = read(documents, tokenizer, reading)
+        # Of one long text nothing was learnt of ends.
+        symbols = tokenizer.document if "document" in source.spaces else _no_end(tokenizer)
+        text = read(documents, symbols, reading)
         counts = sum(len(s) if reading.first else len(s) - 1 for s in text.strings)
         if counts < 1:
             continue
@@ -204,11 +206,21 @@ def checked(reading: Reading, end: int | None) -> Reading:
     return reading._replace(stride=stride)
 
 
-def read(documents: Iterable[str], tokenizer: Tokenizer, reading: Reading) -> Text:
-    """The strings of a text, and how much of it there is."""
+def _no_end(tokenizer: Tokenizer) -> Callable[[str], np.ndarray]:
+    return functools.partial(tokenizer.encode, unknown=True)
+
+
+def read(documents: Iterable[str], symbols: Callable[[str], np.ndarray], reading: Reading) -> Text:
+    """The strings of a text, and how much of it there is.
+
+    Args:
+      documents: one after another.
+      symbols: what makes symbols of one.
+      reading: how they are read.
+    """
     strings, amounts = [], np.zeros(2, np.int64)
     for document in documents:
-        strings.append(np.asarray(tokenizer.document(document), np.int32))
+        strings.append(np.asarray(symbols(document), np.int32))
         amounts += len(document.encode(errors="surrogatepass")), len(document.split())
     if not reading.documents and strings:
         strings = [np.concatenate(strings)]

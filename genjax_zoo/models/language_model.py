@@ -45,11 +45,13 @@ from genjax_zoo.learn.verbs import descend
 from genjax_zoo.maths.probability.given import check_count, part_of, prompt, read_given
 from genjax_zoo.nets import lora
 from genjax_zoo.nets.architecture import Decoder, Params
-from genjax_zoo.nets.decoder import AXES, Cache, first_of, network, rewind
+from genjax_zoo.nets.decoder import Cache, first_of, network, rewind
 from genjax_zoo.nets.linear import cross_entropy
 from genjax_zoo.typed import number
 
 VERB = "descend"
+MOST_DRAWN = 2**24
+"""How many numbers of noise are drawn before the first symbol: in the loop each draw is a loop."""
 
 
 @typed.config
@@ -217,15 +219,21 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         told = read_given(given, part_of(COUNTS.of(V), (T,)), n, "language_model")
         value, known = prompt(told, "language_model") or (np.zeros((n, T)), np.zeros((n, T), bool))
 
-        def draw(before: tuple[Array, Cache], now: tuple[Key, Array, Array]):
-            (logits, cache), (key, value, known) = before, now
-            x = jnp.where(known, value, jax.random.categorical(key, logits)).astype(jnp.int32)
+        noise_of = lambda key: jax.random.gumbel(key, (n, V))
+        is_small = T * n * V <= MOST_DRAWN
+
+        def draw(before: tuple[Array, Cache], now: tuple[Array, Array, Array]):
+            (logits, cache), (noise, value, known) = before, now
+            # A draw of softmax(l) is argmax(l + g), g Gumbel noise.
+            drawn = jnp.argmax(logits + (noise if is_small else noise_of(noise)), axis=-1)
+            x = jnp.where(known, value, drawn).astype(jnp.int32)
             after, cache = extend(state, cache, x[:, None])
             return (after[:, 0], cache), x
 
-        value, known = jnp.asarray(value, jnp.int32), jnp.asarray(known)
-        begun = start(state, n, T)
-        _, x = jax.lax.scan(draw, begun, (jax.random.split(key, T), value.T, known.T))
+        keys = jax.random.split(key, T)
+        noise = jax.vmap(noise_of)(keys) if is_small else keys
+        value, known, state = jnp.asarray(value, jnp.int32), jnp.asarray(known), ready(state)
+        _, x = jax.lax.scan(draw, start(state, n, T), (noise, value.T, known.T))
         return {"x": x.T}
 
     def start(state: TrainState, n: int, length: int, given: Batch = NOTHING) -> tuple[Array, Any]:
@@ -237,6 +245,10 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         first = jnp.full((n, 1), config.begin, jnp.int32)
         logits, cache = net.extend(eval_params(state), net.cache(n, length + 1), first)
         return logits[:, 0], cache
+
+    def ready(state: TrainState) -> TrainState:
+        """Weights alone, averaged and merged with their adapters, as `extend` reads them."""
+        return TrainState(net.ready(eval_params(state)), Memory(state.memory.length))
 
     def extend(state: TrainState, cache: Cache, x: Array) -> tuple[Array, Cache]:
         """Behind the context no logits mean anything: what follows a whole row is not asked for."""
@@ -256,9 +268,10 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         },
         spaces={"x": categorical(V), "document": categorical(), "loss_mask": BINARY},
         autoregression=Autoregression(
-            *(start, extend, rewind, AXES),
+            *(start, extend, rewind),
             longest=lambda state: config.longest,
             begin=config.begin,
             end=config.end,
+            ready=ready,
         ),
     )

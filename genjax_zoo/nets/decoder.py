@@ -40,21 +40,20 @@ HIDDEN = ("batch", "length", "hidden")
 
 
 class Cache(NamedTuple):
-    """What n strings have read so far, with room for M symbols each.
+    """What n strings have read so far, with room for M - 1 symbols each: the last place is that of
+    padding.
 
     Attributes:
       read: how many symbols [n] int32.
-      keys, values: [N, n, key heads, M, W]; those of the symbol at place m stand at m, and what
-        stands behind `read` is nothing.
+      keys: [n, N, key heads, W, M], or of layers that are written out a tuple of N without that
+        axis; that of the symbol at place m stands at m, and what stands behind `read` is nothing.
+        The places come last, as a product with a query reads them.
+      values: [n, N, key heads, M, W], likewise.
     """
 
     read: Array
-    keys: Array
-    values: Array
-
-
-AXES: Any = Cache(read=0, keys=1, values=1)  # type: ignore[arg-type]
-"""Which axis of each is that of the strings."""
+    keys: Array | tuple[Array, ...]
+    values: Array | tuple[Array, ...]
 
 
 def rewind(cache: Cache, count: Array) -> Cache:
@@ -74,6 +73,8 @@ class Network(NamedTuple):
       head: (params, h [..., D]) -> logits [..., V] float32.
       logits: head of hidden.
       cache: (n, length) -> the cache of n strings of which nothing has been read.
+      ready: (params) -> the same as `extend` reads them soonest: to be asked for before a loop, for
+        on a CPU each symbol would take its layers' weights out of their stack, by copying them.
       extend: (params, cache, x [n, S]) -> (logits [n, S, V], cache), as contract.Extend has it.
     """
 
@@ -82,6 +83,7 @@ class Network(NamedTuple):
     head: Callable[[Params, Array], Array]
     logits: Callable[..., Array]
     cache: Callable[[int, int], Cache]
+    ready: Callable[[Params], Params]
     extend: Callable[[Params, Cache, Array], tuple[Array, Cache]]
 
 
@@ -222,40 +224,90 @@ def network(config: Decoder) -> Network:
     # ------------------------------------------------------------------------ symbol after symbol
 
     def cache(n: int, length: int) -> Cache:
-        empty = jnp.zeros((c.layers, n, c.of_keys, length, c.of_head), dtype)
-        return Cache(jnp.zeros(n, jnp.int32), empty, empty)
+        def empty(*shape: int) -> Array | tuple[Array, ...]:
+            if is_written_out(c.layers):
+                return tuple(jnp.zeros((n, *shape), dtype) for _ in range(c.layers))
+            return jnp.zeros((n, c.layers, *shape), dtype)
+
+        # One place more is where padding goes: what may be dropped must be copied first.
+        keys = empty(c.of_keys, c.of_head, length + 1)
+        return Cache(jnp.zeros(n, jnp.int32), keys, empty(c.of_keys, length + 1, c.of_head))
+
+    def ready(params: Params) -> Params:
+        if not is_written_out(c.layers) or isinstance(params["blocks"], tuple):
+            return params
+        layer = lambda i: jax.tree.map(lambda leaf: leaf[i], params["blocks"])
+        return {**params, "blocks": tuple(map(layer, range(c.layers)))}
 
     def extend(params: Params, cache: Cache, x: Array) -> tuple[Array, Cache]:
-        room, strings = cache.keys.shape[3], jnp.arange(len(x))[:, None]
+        room = jax.tree.leaves(cache.keys)[0].shape[-1]
         read = jnp.asarray(x) >= 0
         places = cache.read[:, None] + jnp.cumsum(read, axis=1) - 1
-        slots = jnp.where(read, places, room)
+        slots = jnp.where(read, jnp.minimum(places, room - 1), room - 1)
         behind = places[:, None, :, None] - jnp.arange(room)
         visible = behind >= 0
         if c.window:
             visible &= behind < c.window
 
-        def one(now: tuple[Array, Array, Array], layer: tuple[Params, Array]):
-            # The whole cache goes from layer to layer, so that it is written in its place.
-            (h, *kept), (p, i) = now, layer
+        def layer(p: Params, h: Array, keys: Array, values: Array, *at: Array):
+            """(h, keys, values), written where they are: all layers' in one, of which this is at
+            i, or this layer's own."""
+            kept = [keys, values]
 
             def look(q: Array, k: Array, v: Array) -> Array:
-                put = lambda old, new: old.at[i, strings, :, slots].set(
-                    new.swapaxes(1, 2).astype(old.dtype), mode="drop"
-                )
-                kept[:] = put(kept[0], k), put(kept[1], v)
-                return attend(q, kept[0][i], kept[1][i], mask=visible, slopes=slopes)
+                kept[0] = _put(kept[0], k.swapaxes(2, 3), slots, 3, at)
+                kept[1] = _put(kept[1], v, slots, 2, at)
+                own_keys, own_values = (each[:, at[0]] if at else each for each in kept)
+                return attend(q, own_keys.swapaxes(-1, -2), own_values, mask=visible, slopes=slopes)
 
             h, _ = block(p, h, places, look, counted=read)
-            return (h, kept[0], kept[1]), None
+            return h, *kept
 
-        now = (embed(params, jnp.maximum(x, 0), places), cache.keys, cache.values)
-        layers = (params["blocks"], jnp.arange(c.layers))
-        (h, keys, values), _ = jax.lax.scan(one, now, layers, unroll=unrolled(c.layers))
+        h: Any = embed(params, jnp.maximum(x, 0), places)
+        now: Any = (h, cache.keys, cache.values)
+        if isinstance(cache.keys, tuple):
+            made = []
+            blocks = ready(params)["blocks"]
+            for p, k, v in zip(blocks, cache.keys, cache.values, strict=True):
+                h, *kept = layer(p, h, k, v)
+                made.append(kept)
+            now = (h, *zip(*made, strict=True))
+        else:
+            of = lambda now, each: (layer(each[0], *now, each[1]), None)
+            layers = (params["blocks"], jnp.arange(c.layers))
+            now, _ = jax.lax.scan(of, now, layers)
+        h, keys, values = now
         found = head(params, norm(params["final_norm"], h))
         return found, Cache(cache.read + jnp.sum(read, axis=1), keys, values)
 
-    return Network(init, hidden, head, logits, cache, extend)
+    return Network(init, hidden, head, logits, cache, ready, extend)
+
+
+def _put(old: Array, new: Array, slots: Array, axis: int, at: tuple[Array, ...]) -> Array:
+    """A cache with new entries at their slots.
+
+    Args:
+      old: [n, K, ..., M, ...], or [n, N, K, ..., M, ...] of all layers, of which `at` says which.
+      new: [n, K, ..., S, ...].
+      slots: [n, S] places 0 .. M - 1.
+      axis: of S, 2 or 3.
+    """
+    new = new.astype(old.dtype)
+    if slots.size == 1:
+        # One symbol of one string is written in its place, and once: a scatter copies all of it
+        # first, and what is not written down is worked out for each that reads it, in a copy.
+        begin: list[Any] = [0, *at, 0, 0, 0]
+        begin[len(at) + axis] = slots[0, 0]
+        new = new[:, None] if at else new
+        return linear.row_major(jax.lax.dynamic_update_slice(old, new, begin))
+    strings = jnp.arange(len(slots))[:, None]
+    where = (strings, *at, *(slice(None),) * (axis - 1), slots)
+    return old.at[where].set(jnp.moveaxis(new, axis, 1), mode="promise_in_bounds")
+
+
+def is_written_out(layers: int) -> bool:
+    """Whether all layers are written out one after another, and none is left to a loop."""
+    return unrolled(layers) == layers
 
 
 def unrolled(layers: int) -> int:

@@ -45,25 +45,19 @@ def dot(a: Array, b: Array) -> Array:
 def turned_product(a: Array, b: Array) -> Array:
     """aᵀ b of a [..., M, K] and b [..., M, N]: [..., K, N], float32 at least.
 
-    On a CPU aᵀ of bfloat16 is moved in memory. Otherwise the compiler leaves the transpose to the
+    aᵀ of bfloat16 is moved in memory. Otherwise a CPU's compiler leaves the transpose to the
     product, and the processor's unit for bfloat16 matrices, which reads rows alone, stays unused:
     a factor of four.
     """
-
-    def native(a: Array, b: Array) -> Array:
-        return dot(a.swapaxes(-1, -2), b)
-
-    def moved(a: Array, b: Array) -> Array:
-        return row_major(dot(row_major(a.swapaxes(-1, -2)), b))
-
-    if a.dtype != jnp.bfloat16:
-        return native(a, b)
-    return jax.lax.platform_dependent(a, b, cpu=moved, default=native)
+    turned = a.swapaxes(-1, -2)
+    return dot(turned, b) if a.dtype != jnp.bfloat16 else row_major(dot(row_major(turned), b))
 
 
 def row_major(x: Array) -> Array:
-    """The same numbers, the last axis next to each other in memory."""
-    return with_layout_constraint(x, Layout(major_to_minor=tuple(range(x.ndim))))
+    """The same numbers; on a CPU written down, the last axis next to each other."""
+    layout = Layout(major_to_minor=tuple(range(x.ndim)))
+    written = lambda x: with_layout_constraint(x, layout)
+    return jax.lax.platform_dependent(x, cpu=written, default=lambda x: x)
 
 
 def product(x: Array, w: Array, bias: Array | None = None, axes: int = 1) -> Array:

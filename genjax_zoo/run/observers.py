@@ -91,15 +91,17 @@ class Measurements:
 
         return Observer(each(run.eval_every), act)
 
-    def score(self, step: int) -> float | None:
-        """What `best` is judged by, the first number that training should raise or lower: but no
-        number whose unknown constant changes with the step."""
+    def score(self, step: int) -> tuple[float | None, str]:
+        """What `best` is judged by, the first number that training should raise or lower, but none
+        whose unknown constant changes with the step; and of what it was measured, for only what
+        was measured alike compares."""
         measured, results = self._newest
         aims = [result for result in results if result.better != "neither"]
         for result in aims[:1] if measured == step else ():
             if result.kind != Exactness.UNNORMALISED and np.isfinite(result.value):
-                return result.value
-        return None
+                of = f"{result.name} of {result.n} of {result.split}, {result.preprocessing}"
+                return result.value, of + (f", {result.protocol}" if result.protocol else "")
+        return None, ""
 
     def final(self, step: int, state: State, progress: examples.Progress) -> Iterator[Result]:
         """The numbers of the end: of examples, of a text as it was learnt from, and where data have
@@ -203,13 +205,16 @@ def lines(journal: Journal, others: Sequence[Observer]) -> Observer:
 
 
 def saves(
-    run: Run, checkpoints: Checkpoints, journal: Journal, score: Callable[[int], float | None]
+    run: Run,
+    checkpoints: Checkpoints,
+    journal: Journal,
+    score: Callable[[int], tuple[float | None, str]],
 ) -> Observer:
     """Saves the state, with the score of the step."""
 
     def act(step: int, state: State, info: Info, line: Line) -> None:
         journal.flush()
-        checkpoints.save(step, state, score(step))
+        checkpoints.save(step, state, *score(step))
 
     return Observer(each(run.checkpoint_every, run.steps), act)
 

@@ -112,7 +112,7 @@ def train(
             raise replay.fault(setup, *latest()) from None
         entry["last_step"] = step
 
-        checkpoints.save(step, state, measurements.score(step))
+        checkpoints.save(step, state, *measurements.score(step))
         checkpoints.wait()
         measured: list[Result] = []
         if step == run.steps:

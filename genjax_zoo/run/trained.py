@@ -221,6 +221,16 @@ def restore(
             "config.checkpoint_every, when it is stopped by SIGTERM, and at the end)."
         )
     known = {str(step): step for step in steps}
+    of = saved.measured() if which == "best" else {}
+    if len({*of.values()}) > 1:
+        # One step of each way.
+        each = {way: step for step, way in of.items()}
+        told = "; ".join(f"step {step}: {way}" for way, step in each.items())
+        raise ZooError(
+            f"which checkpoint of {workdir.root} is best cannot be told, for they were measured of "
+            f"different data or in different ways ({told}); choose one of {steps} by "
+            f"{asked.format('STEP')}."
+        )
     step = (known | {"last": steps[-1], "best": saved.best_step()}).get(which)
     if step is None:
         raise ZooError(

@@ -104,6 +104,13 @@ def read(path: Path, asked: str, columns: Sequence[str] = (), header: Header = "
             wanted.remove(width - 1)
     x = _numbers(there, wanted, called, asked)
     kept = tuple(called[i] for i in wanted)
+    if not columns:
+        notes += [
+            f"{called[i]} counts the lines and is learnt from like any other; name in "
+            "config.data.columns those to learn from, if it should not be"
+            for i in wanted[:1]
+            if names and len(wanted) > 1 and _counting([line.cells[i] for line in there])
+        ]
     return Columns(kept, x, (_said(kept, x, bool(names)), *notes))
 
 

@@ -240,11 +240,6 @@ def held(documents: Documents) -> list[tuple[str, ...]]:
     return [tuple(document) for document in documents]
 
 
-def pieces(documents: Documents) -> Iterator[str]:
-    """The pieces of all documents, in their order."""
-    return itertools.chain.from_iterable(documents)
-
-
 @dataclasses.dataclass(frozen=True)
 class Filled:
     """The documents that hold anything."""

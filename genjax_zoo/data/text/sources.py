@@ -81,8 +81,8 @@ def symbols(data: Data, corpus: Corpus, own: Own) -> Opened:
     known = token_files.counts_of(where, corpus) if where else None
     counts = known or {split: parts.count(of) for split, of in corpus.splits.items()}
     divided = parts.divide(corpus, counts)
-    pieces = (corpora.pieces(of) for of in (divided.train, divided.all_held_out))
-    tokenizer = tokenizers.chosen(data.tokenizer, own.tokenizer, *pieces)
+    documents = divided.train, divided.all_held_out
+    tokenizer = tokenizers.chosen(data.tokenizer, own.tokenizer, *documents)
     notes = corpus.notes
     if where:
         files = token_files.opened(where, corpus, counts, divided, tokenizer, own.tell)
@@ -90,8 +90,7 @@ def symbols(data: Data, corpus: Corpus, own: Own) -> Opened:
         notes += files.notes
     else:
         train, held_out = (
-            tokens.in_memory(tokenizer, documents, not divided.whole)
-            for documents in (divided.train, divided.all_held_out)
+            tokens.in_memory(tokenizer, part, not divided.whole) for part in documents
         )
         if data.token_dir:
             notes += (f"no token files: it fits into config.data.in_memory={data.in_memory} MB",)

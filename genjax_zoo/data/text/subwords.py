@@ -10,7 +10,7 @@ import functools
 import json
 import pathlib
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from genjax_zoo.data.text.tokenizer import Tokenizer, checked, never_seen, utf8
 
 JSON, MODEL = "tokenizer.json", "tokenizer.model"
 """What the two kinds of files are called on the hub."""
+CHUNK = 2**12
+"""Characters, or nearly so, by which texts are handed to the library that learns from them."""
 END = "<|endoftext|>"
 """The end of a text, as GPT-2 spells it."""
 ROLES = {"begin": "bos", "end": "eos", "pad": "pad", "unknown": "unk"}
@@ -56,10 +58,12 @@ def _missing(package: str) -> DataError:
 # ------------------------------------------------------------------------- Hugging Face's library
 
 
-def trained(texts: Iterable[str], size: int) -> Tokenizer:
+def trained(documents: Iterable[Iterable[str]], size: int) -> Tokenizer:
     """A byte-level BPE of at most `size` symbols, as GPT-2's: the end of a text, and all bytes.
 
-    The same texts make the same bytes, which is a law. Raises DataError for texts without a letter.
+    Args:
+      documents: the pieces of each; the same documents make the same tokenizer.
+      size: V.
     """
     hf = _hugging_face()
     made = hf.Tokenizer(hf.models.BPE())
@@ -72,9 +76,25 @@ def trained(texts: Iterable[str], size: int) -> Tokenizer:
         initial_alphabet=hf.pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
-    made.train_from_iterator(texts, trainer)
+    made.train_from_iterator(chunks(documents), trainer)
     content = made.to_str().encode()
     return of_json({JSON: content}, pathlib.Path(JSON), f"bpe:{size}")
+
+
+def chunks(documents: Iterable[Iterable[str]]) -> Iterator[str]:
+    """Documents in short parts that hold the same words, as a byte-level BPE tells them apart.
+
+    The library holds 256 of them, at twenty times their size. What follows a word begins with the
+    spaces before it, so that a cut behind a word takes none apart.
+    """
+    for document in documents:
+        text = ""
+        for piece in document:
+            text += piece
+            *parts, text = re.split(r"(?<=\S)(?=\s)", text) if len(text) >= CHUNK else [text]
+            for at in range(0, len(parts), CHUNK // 8):
+                yield "".join(parts[at : at + CHUNK // 8])
+        yield text
 
 
 def of_json(files: Mapping[str, bytes], path: pathlib.Path, name: str = "") -> Tokenizer:

@@ -13,10 +13,10 @@ from __future__ import annotations
 import json
 import pathlib
 import re
-from collections.abc import Iterable
 
 from genjax_zoo.contract import ConfigError, DataError
 from genjax_zoo.data.text import subwords
+from genjax_zoo.data.text.corpus import Documents
 from genjax_zoo.data.text.tokenizer import BYTES, OWN, characters, of_bytes, of_characters
 from genjax_zoo.data.text.tokenizer import Tokenizer as Tokenizer
 
@@ -29,16 +29,16 @@ BESIDE = ("tokenizer_config.json", "special_tokens_map.json", "chat_template.jin
 """What may lie beside it, and says which tokens are special, and how a chat is written."""
 
 
-def make(asked: str, train: Iterable[str], held_out: Iterable[str]) -> Tokenizer:
+def make(asked: str, train: Documents, held_out: Documents) -> Tokenizer:
     """The tokenizer that `config.data.tokenizer` asks for.
 
     Args:
       asked: its kind or its path.
-      train: the texts for training, by which a BPE is trained.
+      train: the documents for training, by which a BPE is trained.
       held_out: the others, which have characters too.
     """
     if asked == "characters":
-        return characters(text for texts in (train, held_out) for text in texts)
+        return characters(piece for part in (train, held_out) for text in part for piece in text)
     if asked == "bytes":
         return of_bytes()
     if asked.startswith("bpe:"):
@@ -46,15 +46,13 @@ def make(asked: str, train: Iterable[str], held_out: Iterable[str]) -> Tokenizer
     return read(asked)
 
 
-def chosen(
-    asked: str, kept: Tokenizer | None, train: Iterable[str], held_out: Iterable[str]
-) -> Tokenizer:
+def chosen(asked: str, kept: Tokenizer | None, train: Documents, held_out: Documents) -> Tokenizer:
     """The tokenizer that a run has already, or else the one that its config asks for.
 
     Args:
       asked: `config.data.tokenizer`.
       kept: the run's own; None where it has none yet.
-      train, held_out: the texts, as `make` takes them.
+      train, held_out: the documents, as `make` takes them.
 
     Raises ConfigError where the run's own is not what is asked for: its symbols mean what they have
     meant from the start.

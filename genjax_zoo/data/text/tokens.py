@@ -15,9 +15,9 @@ import numpy as np
 from genjax_zoo.data.text.corpus import Document, Documents
 from genjax_zoo.data.text.tokenizer import Tokenizer
 
-PIECE = 2**20
+PIECE = 2**16
 """Characters of a document that are encoded at once, or nearly so."""
-WITHIN = 2**16
+WITHIN = 2**12
 """Characters at its end in which a place to cut is looked for."""
 AROUND = 100
 """Characters on both sides of a cut by which it is tried."""

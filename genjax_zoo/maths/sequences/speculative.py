@@ -163,6 +163,7 @@ def go_on(
     if drafts < 1:
         raise DataError(f"the number of drafts should be 1 or more, got {drafts}.")
     n, length = speculation.written.x.shape
+    target, draft = (m._replace(state=m.writes.readied(m.state)) for m in (target, draft))
     g, place = drafts, jnp.arange(drafts)
     most = length if most is None else jnp.minimum(most, length)
     until = jnp.minimum(until, most)

@@ -39,8 +39,7 @@ class Place(NamedTuple):
 
 def told(coordinator: str | None, processes: int | None, process: int | None) -> Place:
     """The place that three flags tell; raises ConfigError where they do not."""
-    whole = None not in (coordinator, processes, process)
-    if not (coordinator and processes and process is not None and whole) or process >= processes:
+    if coordinator is None or processes is None or process is None or process >= processes:
         raise ConfigError(
             "several processes need all of --coordinator=HOST:PORT, --processes=N and "
             f"--process=0 .. N-1, got {coordinator}, {processes} and {process}; or "

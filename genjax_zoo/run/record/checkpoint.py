@@ -7,8 +7,10 @@ found. A damaged one is moved aside, never deleted, and the one before it is use
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
+import logging
 import os
 import pathlib
 import re
@@ -80,6 +82,18 @@ def fingerprint(tree: Any) -> dict[str, int]:
     return dict(zip(names(tree), (int(f) for f in _fingerprints(tree)), strict=True))
 
 
+@contextlib.contextmanager
+def _without_warnings() -> Iterator[None]:
+    """Without orbax's, that what is only to be read will only be read."""
+    said = logging.getLogger("absl")
+    level = said.level
+    said.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        said.setLevel(level)
+
+
 class Checkpoints:
     """The checkpoints of one workdir: the last few, and the best.
 
@@ -119,6 +133,7 @@ class Checkpoints:
             best_fn=self._best,
             create=False,
             read_only=read_only,
+            save_interval_steps=0 if read_only else 1,
             cleanup_tmp_directories=not read_only and jax.process_count() == 1,
             async_options=ocp.AsyncOptions(timeout_secs=BARRIER_SECONDS),
             multiprocessing_options=ocp.options.MultiprocessingOptions(active_processes=processes),
@@ -127,7 +142,8 @@ class Checkpoints:
             if not read_only:
                 self.folder.mkdir(parents=True, exist_ok=True)
             self._look_over(read_only)
-            self._manager = ocp.CheckpointManager(self.folder, options=options)
+            with _without_warnings() if read_only else contextlib.nullcontext():
+                self._manager = ocp.CheckpointManager(self.folder, options=options)
         except OSError as error:
             raise CheckpointError(
                 f"{self.folder} cannot be used for checkpoints: {error.strerror or error}."
@@ -175,8 +191,20 @@ class Checkpoints:
         """The step of the best score; None where none was scored."""
         return self._manager.best_step()
 
-    def save(self, step: int, state: Any, score: float | None = None) -> None:
-        """Begins to save the state after `step` steps; returns before it is on disk."""
+    def measured(self) -> dict[int, str]:
+        """Of what each step's score was measured, where that is known: only alike ones compare."""
+        of = {step: (self._manager.metrics(step) or {}) for step in self._manager.all_steps()}
+        return {step: str(m["measured"]) for step, m in of.items() if m.get("measured")}
+
+    def save(self, step: int, state: Any, score: float | None = None, measured: str = "") -> None:
+        """Begins to save the state after `step` steps; returns before it is on disk.
+
+        Args:
+          step: how many.
+          state: after them.
+          score: what the best is judged by; None where nothing was measured.
+          measured: of what: the name, the data and the protocol of the number.
+        """
         if step in self._manager.all_steps():
             return
         self.check()
@@ -185,7 +213,7 @@ class Checkpoints:
             "arrays": _describe(state),
             "fingerprint": fingerprint(state),
         }
-        metrics = None if score is None else {"score": score}
+        metrics = None if score is None else {"score": score, "measured": measured}
         items = ocp.args.Composite(
             state=ocp.args.StandardSave(state), about=ocp.args.JsonSave(about)
         )

@@ -137,9 +137,12 @@ def _origins(start: Mapping) -> list[str]:
         origin = mapping(entry)
         config = mapping(origin.get("config"))
         model, data = (mapping(config.get(part)) for part in ("model", "data"))
+        learnt = f", step {origin.get('step', '?')} of a {model.get('name', '?')}"
+        learnt += f" on {data.get('source', '?')}"
+        # A folder of others' weights does not tell how they were learnt.
+        told = "" if mapping(origin.get("files")) else learnt
         found.append(
-            f"{name}: {origin.get('workdir', '?')}, step {origin.get('step', '?')} of a "
-            f"{model.get('name', '?')} on {data.get('source', '?')}, "
+            f"{name}: {origin.get('workdir', '?')}{told}, "
             f"sha256 {str(origin.get('sha256', '?'))[:16]}"
         )
     return found

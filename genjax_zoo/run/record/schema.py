@@ -108,8 +108,8 @@ FILES: Mapping[str, File] = {
 """By name, the files that a workdir is read by."""
 ABOUT: Any = {"family": str, "arrays": {str: str}, "fingerprint": {str: int}}
 """What a checkpoint says of itself."""
-SCORE: Any = {"score": NUMBER}
-"""What the best checkpoint is judged by."""
+SCORE: Any = {"score": NUMBER, "measured?": str}
+"""What the best checkpoint is judged by, and of what it was measured."""
 STEP: Any = {
     **dict.fromkeys(("metrics?", "custom_metadata?"), (dict, type(None))),
     **dict.fromkeys(("init_timestamp_nsecs?", "commit_timestamp_nsecs?"), (int, type(None))),

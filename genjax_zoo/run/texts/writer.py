@@ -80,7 +80,8 @@ class Author:
         writers = (target, *([] if draft is None else [draft]))
         limits = [each.writes.longest(each.state) for each in writers if each.writes.longest]
         self.longest = min(limits, default=None)
-        self._states = tuple(writer.state for writer in writers)
+        # Once, and not for each part of a text.
+        self._states = tuple(jax.jit(each.writes.readied)(each.state) for each in writers)
 
         def of(states: tuple[Any, ...]) -> list[Writer]:
             return [Writer(w.writes, state) for w, state in zip(writers, states, strict=True)]

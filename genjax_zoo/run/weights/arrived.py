@@ -48,9 +48,11 @@ def write(found: Imported, root: pathlib.Path) -> None:
 
 def _setup(found: Imported) -> Setup:
     """The parts of a run that begins from these weights, and learns from nothing."""
-    run, params = config.read(found.fields), imported.params(found)
-    model, layout = config.make_model(run), lay_out(Devices())
-    shapes = trained.example_of(found.arrays)
+    run, layout = config.read(found.fields), lay_out(Devices())
+    model, shapes = config.make_model(run), trained.example_of(found.arrays)
+    # Before a number is read: what no memory holds is refused here.
+    like = state_like(run, model, layout, shapes, {NAME: found.like})
+    params = imported.params(found)
     begun = Begun(
         {NAME: begin.origin(found, params)}, like={NAME: found.like}, params={NAME: params}
     )
@@ -61,6 +63,6 @@ def _setup(found: Imported) -> Setup:
         layout=layout,
         root=jax.random.key(run.seed),
         example=jax.tree.map(lambda of: np.zeros(of.shape, of.dtype), shapes),
-        like=state_like(run, model, layout, shapes, begun.like),
+        like=like,
         begun=begun,
     )

@@ -156,7 +156,7 @@ def _flat(theirs: Mapping[str, Any], where: str) -> dict[str, Any]:
     """The fields of either dialect under one name each; those of a rotation begin with rope_."""
     flat = {k: v for k, v in theirs.items() if k not in ("rope_parameters", "rope_scaling")}
     for group in ("rope_scaling", "rope_parameters"):
-        inside = theirs.get(group) or {}
+        inside = {} if theirs.get(group) is None else theirs[group]
         if not isinstance(inside, Mapping):
             raise ConfigError(f"{where}: {group} should be an object, got {inside!r}.")
         # The oldest called it `type`, and many have both.

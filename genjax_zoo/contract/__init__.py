@@ -15,14 +15,20 @@ from __future__ import annotations
 
 import dataclasses
 import enum
-import math
 import types
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple, Protocol
 
 import jax
-import numpy as np
 
+from genjax_zoo.contract.spaces import BINARY as BINARY
+from genjax_zoo.contract.spaces import COUNTS as COUNTS
+from genjax_zoo.contract.spaces import REAL as REAL
+from genjax_zoo.contract.spaces import SIGNED as SIGNED
+from genjax_zoo.contract.spaces import UNIT as UNIT
+from genjax_zoo.contract.spaces import Kind as Kind
+from genjax_zoo.contract.spaces import Space as Space
+from genjax_zoo.contract.spaces import categorical as categorical
 from genjax_zoo.typed import CheckpointError as CheckpointError
 from genjax_zoo.typed import ConfigError as ConfigError
 from genjax_zoo.typed import DataError as DataError
@@ -75,121 +81,6 @@ class Exactness(enum.StrEnum):
     ESTIMATE = "estimate"
     UNNORMALISED = "unnormalised"
     NONE = "none"
-
-
-class Kind(enum.StrEnum):
-    """What the numbers of an array are: real, in [0, 1], in [-1, 1], 0 or 1, 0 1 2 ..., names."""
-
-    REAL = "real"
-    UNIT = "unit"
-    SIGNED = "signed"
-    BINARY = "binary"
-    COUNTS = "counts"
-    CATEGORICAL = "categorical"
-
-
-class Space(NamedTuple):
-    """What an array of a batch may hold. Categorical ones are integers, all others floats.
-
-    Attributes:
-      kind: real, unit, signed, binary, counts or categorical.
-      size: how many values there are: 10 labels, a vocabulary of 50257, counts 0 .. 16, or of a
-        unit or signed space 256 grey levels, evenly spaced from end to end. 0 where that is not
-        known, or every number between the ends is one.
-      missing: whether a number may be missing, which is NaN.
-    """
-
-    kind: Kind
-    size: int = 0
-    missing: bool = False
-
-    def of(self, size: int) -> Space:
-        """The same kind of so many values: UNIT.of(256) are the levels of 8 bits."""
-        return self._replace(size=size)
-
-    @property
-    def ends(self) -> tuple[float, float]:
-        """The least number and the largest."""
-        low, high = _ENDS[self.kind]
-        return low, self.size - 1 if self.size and high == math.inf else high
-
-    @property
-    def step(self) -> float:
-        """How far its numbers are apart; 0 where there is no gap between them."""
-        low, high = self.ends
-        if self.kind in (Kind.UNIT, Kind.SIGNED):
-            return (high - low) / (self.size - 1) if self.size else 0
-        return 0 if self.kind is Kind.REAL else 1
-
-    def has(self, x: Any) -> Any:
-        """Which numbers of an array, numpy's or jax's, are values of the space: bool, like x."""
-        low, high = self.ends
-        found = (x >= low) & (x <= high)
-        if high == math.inf:
-            found &= abs(x) < high
-        if self.step == 1:
-            found &= x == x.round()
-        elif self.step:
-            # float32 divides and multiplies a level back to within a millionth of it.
-            place = (x - low) / self.step
-            found &= abs(place - place.round()) < 1e-3
-        return found | (x != x) if self.missing else found
-
-    def holds(self, other: Space) -> bool:
-        """Whether every array of the space `other` is one of this space too."""
-        if other.missing > self.missing or other.kind not in _WITHIN[self.kind]:
-            return False
-        if self.kind is Kind.CATEGORICAL:
-            return not (self.size and other.size) or other.size <= self.size
-        if not self.size:
-            return True
-        size = 2 if other.kind is Kind.BINARY else other.size
-        return size > 0 and bool(self.has(np.linspace(*other.ends, size)).all())
-
-    def __str__(self) -> str:
-        """The space in words."""
-        words = _IN_WORDS[self.kind]
-        if self.size and self.kind in (Kind.COUNTS, Kind.CATEGORICAL):
-            words = f"{words.split()[0]} 0 .. {self.size - 1}"
-        elif self.size:
-            words += f" of {self.size} levels"
-        return words + (", or NaN where they are missing" if self.missing else "")
-
-
-REAL, UNIT, SIGNED, BINARY, COUNTS = (
-    Space(kind) for kind in (Kind.REAL, Kind.UNIT, Kind.SIGNED, Kind.BINARY, Kind.COUNTS)
-)
-
-
-def categorical(size: int = 0) -> Space:
-    """The space of the integers 0 .. size - 1."""
-    return Space(Kind.CATEGORICAL, size)
-
-
-_WITHIN: Mapping[Kind, frozenset[Kind]] = {
-    Kind.REAL: frozenset({Kind.REAL, Kind.UNIT, Kind.SIGNED, Kind.BINARY, Kind.COUNTS}),
-    Kind.UNIT: frozenset({Kind.UNIT, Kind.BINARY}),
-    Kind.SIGNED: frozenset({Kind.SIGNED, Kind.UNIT, Kind.BINARY}),
-    Kind.BINARY: frozenset({Kind.BINARY}),
-    Kind.COUNTS: frozenset({Kind.COUNTS, Kind.BINARY}),
-    Kind.CATEGORICAL: frozenset({Kind.CATEGORICAL}),
-}
-_ENDS: Mapping[Kind, tuple[float, float]] = {
-    Kind.REAL: (-math.inf, math.inf),
-    Kind.UNIT: (0, 1),
-    Kind.SIGNED: (-1, 1),
-    Kind.BINARY: (0, 1),
-    Kind.COUNTS: (0, math.inf),
-    Kind.CATEGORICAL: (0, math.inf),
-}
-_IN_WORDS: Mapping[Kind, str] = {
-    Kind.REAL: "real numbers",
-    Kind.UNIT: "numbers in [0, 1]",
-    Kind.SIGNED: "numbers in [-1, 1]",
-    Kind.BINARY: "numbers that are 0 or 1",
-    Kind.COUNTS: "counts 0, 1, 2, ...",
-    Kind.CATEGORICAL: "integers",
-}
 
 
 # ----------------------------------------------------------------- the functions, each a protocol
@@ -377,7 +268,7 @@ class Start(Protocol):
           given: what else is known, as `sample` takes it.
 
         Returns:
-          (logits [n, V] of the first symbol, cache).
+          (logits [n, V] of the first symbol, cache: a pytree whose leaves have n as leading axis).
         """
 
 
@@ -418,22 +309,27 @@ class Autoregression(NamedTuple):
       extend: (state, cache, x [n, S]) -> (logits [n, S, V], cache): what follows each of x.
       rewind: (cache, count [n]) -> cache: without the last symbols; None where a cache keeps too
         little for that, such as a sum of what was read or a window of it.
-      axes: which axis of each leaf of a cache is that of the n strings, told as jax.vmap's in_axes
-        are: an integer for all leaves, or a tree of the cache's upper part.
       longest: (state) -> how many symbols a string can have, of which the last need not be read;
         None where there is no end.
       begin: the symbol before each string that `start` has read by itself, and that is none of the
         string; below 0 where there is none.
       end: the symbol that is a string's last, where a writer stops; below 0 where there is none.
+      ready: (state) -> a state of which `start` and `extend` say the same and sooner, to be asked
+        for once before a loop of them: averages are taken, weights laid out as they are read. None
+        where the state is as good as any.
     """
 
     start: Start | Callable[..., tuple[Array, Any]]
     extend: Extend | Callable[..., tuple[Array, Any]]
     rewind: Rewind | Callable[..., Any] | None = None
-    axes: Any = 0
     longest: Callable[[State], int] | None = None
     begin: int = -1
     end: int = -1
+    ready: Callable[[State], State] | None = None
+
+    def readied(self, state: State) -> State:
+        """The state to write with, by `ready` where there is one."""
+        return state if self.ready is None else self.ready(state)
 
 
 class Model(NamedTuple):
