@@ -633,7 +633,7 @@ class Gpt:
         return F.linear(F.layer_norm(h, h.shape[-1:], self.norm), self.embedding)
 
     def loss(self, x: torch.Tensor) -> torch.Tensor:
-        with torch.autocast("cpu", torch.bfloat16, enabled=self.half):
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=self.half):
             logits = self.logits(x[:, :-1])
         return F.cross_entropy(logits.float().flatten(0, 1), x[:, 1:].flatten())
 
@@ -650,7 +650,7 @@ class Gpt:
         for i in range(steps):
             state, info = step(jax.random.key(0), state, {"x": table[i]})
             ours.append(float(info["loss"]))
-            theirs.append(self.step(self.prepare(torch.tensor(np.array(table[i])))).item())
+            theirs.append(self.step(self.prepare(tensor(table[i]))).item())
         return differ(ours, theirs, "gpt")
 
     @torch.inference_mode()

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
-from benchmark_torch import Unet, adam, differ, leaf, tensor
+from benchmark_torch import Gpt, Unet, adam, differ, leaf, tensor
 
 from genjax_zoo.contract import ZooError
 from genjax_zoo.maths.inference import kalman
@@ -148,99 +148,33 @@ class PixelCnn(Learner):
         return F.binary_cross_entropy_with_logits(logits, x, reduction="sum") / len(x)
 
 
-class Gpt(Learner):
-    """models/language_model.py as GPT-2 is: layer norms, GELU by tanh, learnt positions, tied.
-
-    In bfloat16 by autocast, with float32 weights, as the zoo has it.
-    """
-
-    def __init__(self, state: Any, fields: dict[str, Any], optimizer: Any):
-        p, self.heads, self.layers = state.params, fields["heads"], fields["layers"]
-        self.vocabulary, self.bf16 = fields["vocabulary"], fields["dtype"] == "bfloat16"
-        blocks = jax.tree.map(np.asarray, p["blocks"])
-
-        def linear(name: str, i: int, lead: int) -> list[torch.Tensor]:
-            """[out, in] and [out] of a product whose input has `lead` axes."""
-            at = blocks["attention" if name in ("query", "key", "value", "out") else "mlp"][name]
-            kernel = at["kernel"][i]
-            inputs = math.prod(kernel.shape[:lead])
-            return [leaf(kernel.reshape(inputs, -1), 1, 0), leaf(at["bias"][i].reshape(-1))]
-
-        norm = lambda at: [leaf(at["scale"]), leaf(at["bias"])]
-        of = lambda tree, i: {name: part[i] for name, part in tree.items()}
-        self.blocks = []
-        for i in range(self.layers):
-            q, k, v = (linear(name, i, 1) for name in ("query", "key", "value"))
-            join = lambda j, parts=(q, k, v): leaf(
-                np.concatenate([part[j].detach().cpu().numpy() for part in parts])
-            )
-            self.blocks.append(
-                {
-                    "first": norm(of(blocks["attention_norm"], i)),
-                    "qkv": [join(0), join(1)],
-                    "out": linear("out", i, 2),
-                    "second": norm(of(blocks["mlp_norm"], i)),
-                    "up": linear("up", i, 1),
-                    "down": linear("down", i, 1),
-                }
-            )
-        self.embedding = leaf(p["embedding"]["kernel"])
-        self.positions = leaf(p["positions"]["kernel"])
-        self.last = norm(p["final_norm"])
-        flat = [w for b in self.blocks for pair in b.values() for w in pair]
-        self.optimizer = adam([*flat, self.embedding, self.positions, *self.last], optimizer)
-
-    def hidden(self, x: torch.Tensor, cache: Any = None, at: int = 0) -> torch.Tensor:
-        """x [B, S] from place `at` on -> [B, S, D]; a cache (keys, values) is written into."""
-        B, S = x.shape
-        h = self.embedding[x] + self.positions[at : at + S]
-        for i, b in enumerate(self.blocks):
-            norm = lambda a, w: F.layer_norm(a, a.shape[-1:], *w)
-            qkv = F.linear(norm(h, b["first"]), *b["qkv"])
-            q, k, v = qkv.reshape(B, S, 3, self.heads, -1).permute(2, 0, 3, 1, 4)
-            if cache is not None:
-                cache[0][i][:, :, at : at + S], cache[1][i][:, :, at : at + S] = k, v
-                k, v = (part[i][:, :, : at + S] for part in cache)
-            seen = F.scaled_dot_product_attention(q, k, v, is_causal=S > 1)
-            h = h + F.linear(seen.transpose(1, 2).reshape(B, S, -1), *b["out"])
-            inner = F.gelu(F.linear(norm(h, b["second"]), *b["up"]), approximate="tanh")
-            h = h + F.linear(inner, *b["down"])
-        return F.layer_norm(h, h.shape[-1:], *self.last)
-
-    def autocast(self) -> Any:
-        return torch.autocast(self.embedding.device.type, torch.bfloat16, enabled=self.bf16)
-
-    def logits(self, h: torch.Tensor) -> torch.Tensor:
-        return F.linear(h, self.embedding)[..., : self.vocabulary]
-
-    def loss(self, x: torch.Tensor) -> torch.Tensor:
-        with self.autocast():
-            logits = self.logits(self.hidden(x[:, :-1]))
-        return F.cross_entropy(logits.float().flatten(0, 1), x[:, 1:].flatten().long())
-
-    def check(self, model: Any, state: Any, table: jax.Array, steps: int = 3) -> float:
-        """In bfloat16 of one step, whose losses are as near as its 8 bits."""
-        if not self.bf16:
-            return super().check(model, state, table, steps)
-        _, info = jax.jit(model.step)(jax.random.key(0), state, {"x": table[0]})
-        ours, theirs = float(info["loss"]), self.step(tensor(table[0])).item()
-        if not abs(ours - theirs) < 2e-2 * abs(ours):
-            raise ZooError(f"gpt: the two sides disagree: ours {ours}, PyTorch's {theirs}.")
-        return abs(ours - theirs) / abs(ours)
+class Writer(Gpt):
+    """The benchmark's GPT, which writes many strings at once, the likeliest symbol each time."""
 
     @torch.no_grad()
-    def write(self, prompt: torch.Tensor, length: int) -> torch.Tensor:
-        """The likeliest symbol after the other, `length` of them, with a cache: [n, length]."""
+    def write_all(self, prompt: torch.Tensor, length: int) -> torch.Tensor:
+        """`length` symbols after prompts [n, P], with a cache of fixed size: [n, length]."""
         n, P = prompt.shape
         width = self.embedding.shape[1] // self.heads
-        dtype = torch.bfloat16 if self.bf16 else torch.float32
-        empty = lambda: torch.zeros(self.layers, n, self.heads, P + length, width, dtype=dtype)
-        cache, found, x, at = (empty(), empty()), [], prompt, 0
-        with self.autocast():
+        dtype = torch.bfloat16 if self.half else torch.float32
+        shape = (len(self.layers), n, self.heads, P + length, width)
+        keys, values = torch.empty(shape, dtype=dtype), torch.empty(shape, dtype=dtype)
+        found, x, at = [], prompt, 0
+        with torch.autocast(prompt.device.type, torch.bfloat16, enabled=self.half):
             for _ in range(length):
-                h = self.hidden(x, cache, at)[:, -1]
-                at += x.shape[1]
-                x = self.logits(h).argmax(-1, keepdim=True)
+                end = at + x.shape[1]
+                h = F.embedding(x, self.embedding) + self.positions[at:end]
+                for i, layer in enumerate(self.layers):
+
+                    def attend(q: Any, k: Any, v: Any, i: int = i, at: int = at) -> torch.Tensor:
+                        here = at + k.shape[2]
+                        keys[i, :, :, at:here], values[i, :, :, at:here] = k, v
+                        seen = keys[i, :, :, :here], values[i, :, :, :here]
+                        return F.scaled_dot_product_attention(q, *seen, is_causal=not at)
+
+                    h = self.block(layer, h, attend)
+                last = F.layer_norm(h[:, -1], h.shape[-1:], self.norm)
+                x, at = F.linear(last, self.embedding).argmax(-1, keepdim=True), end
                 found.append(x)
         return torch.cat(found, 1)
 

@@ -57,6 +57,13 @@ def pytest_addoption(parser):
     parser.addoption("--slow", action="store_true", help="also the tests that are marked slow")
 
 
+def pytest_collection_finish(session):
+    """What is imported stays: the garbage collector need not look at all of it again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
+
+
 def pytest_collection_modifyitems(config, items):
     """Leaves out what takes long and says little that other tests do not, unless asked for."""
     if not config.getoption("--slow"):
@@ -86,9 +93,36 @@ def compiler(request):
     """
     hasty = not getattr(request.module, "TRAINS", False)
     jax.config.update("jax_disable_most_optimizations", hasty)
+    # Processes that a test starts read it here.
+    os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = str(hasty)
     yield
     jax.clear_caches()
     gc.collect()
+
+
+def compiled(model: Model) -> Model:
+    """The same model, each of whose functions is compiled as a whole.
+
+    Computed operation by operation, every one of them is a program to compile.
+    """
+
+    whole = lambda function: function and jax.jit(function)
+    measure = lambda of: of and dataclasses.replace(of, value=whole(of.value), once=whole(of.once))
+    behind = model.latents
+    if behind:
+        behind = behind._replace(encode=whole(behind.encode), decode=whole(behind.decode))
+    draw = jax.jit(model.sample, static_argnums=2)
+    return model._replace(
+        init=whole(model.init),
+        step=whole(model.step),
+        # What is given is looked at before anything is computed.
+        sample=lambda key, state, n, given=NOTHING: (
+            model.sample(key, state, n, given) if given else draw(key, state, n)
+        ),
+        log_prob=measure(model.log_prob),
+        measures={name: measure(of) for name, of in model.measures.items()},
+        latents=behind,
+    )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -75,11 +75,10 @@ def small_blocks(monkeypatch):
     monkeypatch.setattr(attention, "BLOCK", 2)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-@pytest.mark.parametrize("keys", [H, 1, 2])
+@pytest.mark.parametrize(
+    ("kind", "keys"), [*((kind, H) for kind in KINDS), ("causal", 2), ("mask", 1)]
+)
 def test_attention_is_the_plain_one_and_so_is_its_gradient(kind, keys, small_blocks):
-    if keys != H and kind not in ("causal", "mask"):
-        pytest.skip("fewer heads of keys are repeated before anything else")
     told = KINDS[kind]
     q, k, v, g = arrays(9, 9, keys)
     for a, b in zip(
@@ -139,6 +138,27 @@ def test_attention_in_bfloat16(keys, small_blocks):
     for a, b in zip(found, expected, strict=True):
         assert a.dtype == jnp.bfloat16
         np.testing.assert_allclose(a.astype(jnp.float32), b.astype(jnp.float32), atol=0.12)
+
+
+@pytest.mark.parametrize("kind", ["all", "causal", "window", "documents"])
+def test_what_cudnn_is_asked_for_is_the_same(kind, monkeypatch):
+    """By jax's own attention, of which cuDNN's is another implementation."""
+    asked = jax.nn.dot_product_attention
+
+    def by_xla(*given, implementation, **told):
+        assert implementation == "cudnn"
+        return asked(*given, implementation="xla", **told)
+
+    monkeypatch.setattr(jax.nn, "dot_product_attention", by_xla)
+    monkeypatch.setattr(attention, "_fits_cudnn", lambda *_: True)
+    q, k, v, _ = arrays(9, 9, 2)
+    told = KINDS[kind]
+    np.testing.assert_allclose(attend(q, k, v, **told), plain(q, k, v, **told), atol=2e-6)
+
+
+def test_cudnn_is_not_asked_where_it_cannot_answer():
+    kind = attention.Kind(True, 0, 16, 16)
+    assert not attention._fits_cudnn(kind, jnp.zeros((1, 1, 16, 8), jnp.bfloat16))  # A CPU.
 
 
 # ----------------------------------------------------------------------------- what it is made of

@@ -38,21 +38,21 @@ def table(seed):
 def clock(rewinds=True, window=None):
     """p(x_t | x_<t) of t and the symbol before, of states [LONG + 1, V + 1, V].
 
-    Its cache counts string by string, in an axis that is not the first. With a window it holds the
-    last so many symbols in a ring, and tells of the symbol before by looking there.
+    Its cache counts string by string. With a window it holds the last so many symbols in a ring,
+    and tells of the symbol before by looking there.
     """
 
     def start(state, n, length, given=None):
-        ring = jnp.full((1, n, window or 1), -1, jnp.int32)
+        ring = jnp.full((n, window or 1), -1, jnp.int32)
         return jnp.broadcast_to(state[0, V], (n, V)), (jnp.zeros(n, jnp.int32), ring)
 
     def extend(state, cache, x):
         def one(cache, x):
             (count, ring), rows = cache, jnp.arange(len(x))
-            at = jnp.where(x < 0, ring.shape[2], count % ring.shape[2])
-            ring = ring.at[0, rows, at].set(x, mode="drop")
+            at = jnp.where(x < 0, ring.shape[1], count % ring.shape[1])
+            ring = ring.at[rows, at].set(x, mode="drop")
             count += x >= 0
-            before = ring[0, rows, (count - 1) % ring.shape[2]]
+            before = ring[rows, (count - 1) % ring.shape[1]]
             # After padding come any numbers, and here they are the worst.
             logits = jnp.where((x < 0)[:, None], jnp.nan, state[count, before])
             return (count, ring), logits
@@ -63,7 +63,7 @@ def clock(rewinds=True, window=None):
     def rewind(cache, count):
         return cache[0] - count, cache[1]
 
-    return Autoregression(start, extend, rewind if rewinds else None, axes=(0, 1))
+    return Autoregression(start, extend, rewind if rewinds else None)
 
 
 CLOCK = clock(rewinds=False)
@@ -464,7 +464,7 @@ def test_a_window_that_evicts_is_read_again():
         def one(cache, x):
             _, cache = ring.extend(state, cache, x[:, None])
             oldest = jnp.maximum(cache[0] - window, 0) % window
-            return cache, state[cache[0], cache[1][0, jnp.arange(len(x)), oldest]]
+            return cache, state[cache[0], cache[1][jnp.arange(len(x)), oldest]]
 
         cache, logits = jax.lax.scan(one, cache, x.T)
         return jnp.swapaxes(logits, 0, 1), cache

@@ -62,7 +62,7 @@ def alone(tmp_path_factory):
     "devices, more",
     [
         pytest.param(2, (), marks=pytest.mark.slow),
-        (8, ()),
+        pytest.param(8, (), marks=pytest.mark.slow),
         (8, ("--config.devices.fsdp=4", "--config.devices.min_split=64")),
     ],
 )

@@ -12,6 +12,7 @@ from genjax_zoo.data import tables
 from genjax_zoo.learn.state import eval_params
 from genjax_zoo.maths.inference import kalman, matrices
 from genjax_zoo.models import linear_dynamical_system as lds
+from tests.conftest import compiled
 
 KEY = jax.random.key(0)
 
@@ -32,9 +33,9 @@ def series(B=3, T=25, p=3, missing=0.0):
 
 def fit(y, steps, **config):
     """A model, its state after so many steps of EM, and log p(y) before each and at the end."""
-    model = lds.make(lds.Config(**config))
+    model = compiled(lds.make(lds.Config(**config)))
     batch = {"x": jnp.asarray(y)}
-    state, step, history = model.init(KEY, batch), jax.jit(model.step), []
+    state, step, history = model.init(KEY, batch), model.step, []
     for _ in range(steps):
         history.append(float(model.log_prob(KEY, state, batch).sum()))
         state, info = step(KEY, state, batch)
@@ -76,8 +77,8 @@ def test_what_is_kept_adds_up_to_one_step_of_all(noise):
     """Two batches by stepwise EM with keep = 1 are one batch of both, by the same parameters."""
     with jax.enable_x64(True):
         y = jnp.asarray(series(B=4, missing=0.1))
-        model = lds.make(lds.Config(states=2, noise=noise, keep=1.0))
-        start, step = jax.jit(model.init)(KEY, {"x": y}), jax.jit(model.step)
+        model = compiled(lds.make(lds.Config(states=2, noise=noise, keep=1.0)))
+        start, step = model.init(KEY, {"x": y}), model.step
         both = step(KEY, start, {"x": y})[0]
         half, _ = step(KEY, start, {"x": y[:2]})
         # The second half is expected by the first parameters, as it is in the whole batch.
@@ -103,7 +104,7 @@ def test_a_prior_holds_the_system_where_it_began():
 def test_the_nile_ends_where_its_likelihood_is_largest():
     """Durbin & Koopman's 1469.1 and 15099 within .1 %, in float32 and raw units."""
     y = tables.nile()[None]
-    model = lds.make(lds.Config(structure="local_level", initial_level="given"))
+    model = compiled(lds.make(lds.Config(structure="local_level", initial_level="given")))
     batch = {"x": jnp.asarray(y)}
     state = model.init(KEY, batch)
     one = lambda state, _: (model.step(KEY, state, batch)[0], None)
@@ -128,7 +129,7 @@ def test_units_and_their_zero_are_nothing_to_a_system(config):
     """Of a y + b each density is that of y over |a|^n, n of what is a number's own; each forecast
     the same in its units. In float32, where the numbers are large beside their changes too."""
     y = np.round(64 * series(B=2, T=30, p=2)).astype(np.float32) / 64
-    model = lds.make(lds.Config(**config))
+    model = compiled(lds.make(lds.Config(**config)))
     learn = jax.jit(
         lambda state, x: model.step(KEY, model.step(KEY, state, {"x": x})[0], {"x": x})[0]
     )
@@ -153,7 +154,7 @@ def test_subspace_identification_finds_the_eigenvalues_of_what_has_no_noise():
     C = np.random.default_rng(0).normal(size=(6, 2))
     y = (np.stack([x.real, x.imag], 1) @ C.T)[None]
     with jax.enable_x64(True):
-        model = lds.make(lds.Config(states=2))
+        model = compiled(lds.make(lds.Config(states=2)))
         A = eval_params(model.init(KEY, {"x": jnp.asarray(y)})).system.A
     found = np.linalg.eigvals(np.asarray(A))
     np.testing.assert_allclose(np.abs(found), 0.99, atol=0.02)

@@ -5,6 +5,7 @@ import io
 import itertools
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -421,7 +422,7 @@ def test_damaged_checkpoint_is_said_so_kept_and_the_one_before_used(tmp_path, to
     whole = run_in(tmp_path / "whole", toy())
     for damage in (truncate, flip, remove_description, empty_description, tear_score, other_score):
         folder = tmp_path / damage.__name__
-        run_in(folder, toy())
+        shutil.copytree(tmp_path / "whole", folder)
         damage(folder / "checkpoints" / "60")
         capsys.readouterr()
         assert run_in(folder, toy()) == whole

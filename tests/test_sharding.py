@@ -192,6 +192,9 @@ ALONE = {name: functools.partial(one_rule, name) for name in NONE if name != "ex
 }
 
 
+OVER = "a case is over"
+
+
 def on_eight_devices(cases):
     """Prints of each case what became of it."""
     for name, case in cases.items():
@@ -201,6 +204,7 @@ def on_eight_devices(cases):
         except Exception:
             told = traceback.format_exc()
         print(json.dumps([name, told]), flush=True)
+        print(OVER, file=sys.stderr, flush=True)
 
 
 def told_of(cases):
@@ -211,7 +215,9 @@ def told_of(cases):
         capture_output=True, text=True, timeout=600,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
-    assert "rematerialization" not in done.stderr, done.stderr
+    # By the default rules XLA goes from each array to the next without gathering any of them whole.
+    by_default, *_ = done.stderr.partition(f"{OVER}\n")
+    assert "rematerialization" not in by_default, by_default
     return dict(map(json.loads, done.stdout.splitlines()))
 
 

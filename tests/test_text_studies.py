@@ -38,14 +38,14 @@ def test_the_law_that_runs_follow_is_found():
 def test_intervals_hold_the_truth_and_the_sixth_size():
     """Of a few worlds: an exponent's interval, and that of a run beyond all others."""
     held = []
-    for seed in range(4):
+    for seed in range(2):
         points = runs(0.003, seed)
-        best, fits = scaling.bootstrap(points, 30, seed)
+        best, fits = scaling.bootstrap(points, 20, seed)
         low, high = scaling.interval([fit.alpha for fit in fits])
         value, least, most = scaling.foretold(best, fits, points, 8e5, 9e5)
         held.append((low <= TRUTH.alpha <= high, least <= float(TRUTH(8e5, 9e5)) <= most))
         assert least < value < most
-    assert np.mean(held, axis=0).min() >= 3 / 4
+    assert np.all(held)
 
 
 def test_the_front_is_what_no_other_run_beats():

@@ -268,7 +268,7 @@ class Start(Protocol):
           given: what else is known, as `sample` takes it.
 
         Returns:
-          (logits [n, V] of the first symbol, cache).
+          (logits [n, V] of the first symbol, cache: a pytree whose leaves have n as leading axis).
         """
 
 
@@ -309,8 +309,6 @@ class Autoregression(NamedTuple):
       extend: (state, cache, x [n, S]) -> (logits [n, S, V], cache): what follows each of x.
       rewind: (cache, count [n]) -> cache: without the last symbols; None where a cache keeps too
         little for that, such as a sum of what was read or a window of it.
-      axes: which axis of each leaf of a cache is that of the n strings, told as jax.vmap's in_axes
-        are: an integer for all leaves, or a tree of the cache's upper part.
       longest: (state) -> how many symbols a string can have, of which the last need not be read;
         None where there is no end.
       begin: the symbol before each string that `start` has read by itself, and that is none of the
@@ -324,7 +322,6 @@ class Autoregression(NamedTuple):
     start: Start | Callable[..., tuple[Array, Any]]
     extend: Extend | Callable[..., tuple[Array, Any]]
     rewind: Rewind | Callable[..., Any] | None = None
-    axes: Any = 0
     longest: Callable[[State], int] | None = None
     begin: int = -1
     end: int = -1

@@ -268,7 +268,7 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         },
         spaces={"x": categorical(V), "document": categorical(), "loss_mask": BINARY},
         autoregression=Autoregression(
-            *(start, extend, rewind, net.axes),
+            *(start, extend, rewind),
             longest=lambda state: config.longest,
             begin=config.begin,
             end=config.end,

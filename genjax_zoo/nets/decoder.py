@@ -40,15 +40,15 @@ HIDDEN = ("batch", "length", "hidden")
 
 
 class Cache(NamedTuple):
-    """What n strings have read so far, with room for M - 1 symbols each: the
-    last place is that of padding.
+    """What n strings have read so far, with room for M - 1 symbols each: the last place is that of
+    padding.
 
-      Attributes:
-        read: how many symbols [n] int32.
-        keys: [N, n, key heads, W, M], or of layers that are written out a tuple of N without the
-          leading axis; that of the symbol at place m stands at m, and what stands behind `read` is
-          nothing. The places come last, as a product with a query reads them.
-        values: [N, n, key heads, M, W], likewise.
+    Attributes:
+      read: how many symbols [n] int32.
+      keys: [n, N, key heads, W, M], or of layers that are written out a tuple of N without that
+        axis; that of the symbol at place m stands at m, and what stands behind `read` is nothing.
+        The places come last, as a product with a query reads them.
+      values: [n, N, key heads, M, W], likewise.
     """
 
     read: Array
@@ -76,7 +76,6 @@ class Network(NamedTuple):
       ready: (params) -> the same as `extend` reads them soonest: to be asked for before a loop, for
         on a CPU each symbol would take its layers' weights out of their stack, by copying them.
       extend: (params, cache, x [n, S]) -> (logits [n, S, V], cache), as contract.Extend has it.
-      axes: which axis of each array of a cache is that of the strings.
     """
 
     init: Callable[[Key], Params]
@@ -86,7 +85,6 @@ class Network(NamedTuple):
     cache: Callable[[int, int], Cache]
     ready: Callable[[Params], Params]
     extend: Callable[[Params, Cache, Array], tuple[Array, Cache]]
-    axes: Any
 
 
 def network(config: Decoder) -> Network:
@@ -97,7 +95,6 @@ def network(config: Decoder) -> Network:
         *(c.rotary_low, c.rotary_high, c.rotary_context),
     )
     slopes = positions.slopes(c.heads) if c.position == "alibi" else None
-    written_out = unrolled(c.layers) == c.layers
 
     def init(key: Key) -> Params:
         table = tensors(c)
@@ -228,16 +225,16 @@ def network(config: Decoder) -> Network:
 
     def cache(n: int, length: int) -> Cache:
         def empty(*shape: int) -> Array | tuple[Array, ...]:
-            if written_out:
-                return tuple(jnp.zeros(shape, dtype) for _ in range(c.layers))
-            return jnp.zeros((c.layers, *shape), dtype)
+            if is_written_out(c.layers):
+                return tuple(jnp.zeros((n, *shape), dtype) for _ in range(c.layers))
+            return jnp.zeros((n, c.layers, *shape), dtype)
 
         # One place more is where padding goes: what may be dropped must be copied first.
-        keys = empty(n, c.of_keys, c.of_head, length + 1)
-        return Cache(jnp.zeros(n, jnp.int32), keys, empty(n, c.of_keys, length + 1, c.of_head))
+        keys = empty(c.of_keys, c.of_head, length + 1)
+        return Cache(jnp.zeros(n, jnp.int32), keys, empty(c.of_keys, length + 1, c.of_head))
 
     def ready(params: Params) -> Params:
-        if not written_out or isinstance(params["blocks"], tuple):
+        if not is_written_out(c.layers) or isinstance(params["blocks"], tuple):
             return params
         layer = lambda i: jax.tree.map(lambda leaf: leaf[i], params["blocks"])
         return {**params, "blocks": tuple(map(layer, range(c.layers)))}
@@ -260,7 +257,7 @@ def network(config: Decoder) -> Network:
             def look(q: Array, k: Array, v: Array) -> Array:
                 kept[0] = _put(kept[0], k.swapaxes(2, 3), slots, 3, at)
                 kept[1] = _put(kept[1], v, slots, 2, at)
-                own_keys, own_values = (each[at] if at else each for each in kept)
+                own_keys, own_values = (each[:, at[0]] if at else each for each in kept)
                 return attend(q, own_keys.swapaxes(-1, -2), own_values, mask=visible, slopes=slopes)
 
             h, _ = block(p, h, places, look, counted=read)
@@ -268,7 +265,7 @@ def network(config: Decoder) -> Network:
 
         h: Any = embed(params, jnp.maximum(x, 0), places)
         now: Any = (h, cache.keys, cache.values)
-        if written_out:
+        if isinstance(cache.keys, tuple):
             made = []
             blocks = ready(params)["blocks"]
             for p, k, v in zip(blocks, cache.keys, cache.values, strict=True):
@@ -283,16 +280,14 @@ def network(config: Decoder) -> Network:
         found = head(params, norm(params["final_norm"], h))
         return found, Cache(cache.read + jnp.sum(read, axis=1), keys, values)
 
-    axis = 0 if written_out else 1
-    axes = Cache(read=0, keys=axis, values=axis)  # type: ignore[arg-type]
-    return Network(init, hidden, head, logits, cache, ready, extend, axes)
+    return Network(init, hidden, head, logits, cache, ready, extend)
 
 
 def _put(old: Array, new: Array, slots: Array, axis: int, at: tuple[Array, ...]) -> Array:
     """A cache with new entries at their slots.
 
     Args:
-      old: [n, K, ..., M, ...], or with all layers in front, of which `at` says which.
+      old: [n, K, ..., M, ...], or [n, N, K, ..., M, ...] of all layers, of which `at` says which.
       new: [n, K, ..., S, ...].
       slots: [n, S] places 0 .. M - 1.
       axis: of S, 2 or 3.
@@ -301,13 +296,18 @@ def _put(old: Array, new: Array, slots: Array, axis: int, at: tuple[Array, ...])
     if slots.size == 1:
         # One symbol of one string is written in its place, and once: a scatter copies all of it
         # first, and what is not written down is worked out for each that reads it, in a copy.
-        begin: list[Any] = [*at, 0, 0, 0, 0]
+        begin: list[Any] = [0, *at, 0, 0, 0]
         begin[len(at) + axis] = slots[0, 0]
-        new = new.reshape((1,) * len(at) + new.shape)
+        new = new[:, None] if at else new
         return linear.row_major(jax.lax.dynamic_update_slice(old, new, begin))
     strings = jnp.arange(len(slots))[:, None]
-    where = (*at, strings, *(slice(None),) * (axis - 1), slots)
+    where = (strings, *at, *(slice(None),) * (axis - 1), slots)
     return old.at[where].set(jnp.moveaxis(new, axis, 1), mode="promise_in_bounds")
+
+
+def is_written_out(layers: int) -> bool:
+    """Whether all layers are written out one after another, and none is left to a loop."""
+    return unrolled(layers) == layers
 
 
 def unrolled(layers: int) -> int:

@@ -76,9 +76,7 @@ def search(
     V = begun.logits.shape[-1]
     # The strings of one prompt lie side by side: [n W, ...].
     of_prompt = jnp.repeat(jnp.arange(n), W)
-    reading = Reading(
-        strings(model, begun.cache, of_prompt), *(leaf[of_prompt] for leaf in begun[1:])
-    )
+    reading = Reading(strings(begun.cache, of_prompt), *(leaf[of_prompt] for leaf in begun[1:]))
 
     def unfinished(carry: tuple) -> Array:
         t, _, _, done, _, _ = carry
@@ -100,7 +98,7 @@ def search(
         x, mask = x.at[:, :, t].set(symbol), mask.at[:, :, t].set(~done)
         rows = (W * jnp.arange(n)[:, None] + parent).reshape(-1)
         unread = jnp.where(done, PADDING, symbol).reshape(-1, 1)
-        reading = Reading(strings(model, cache, rows), unread, logits[rows])
+        reading = Reading(strings(cache, rows), unread, logits[rows])
         return t + 1, reading, log_p, done | stops(rules, symbol), x, mask
 
     # One beginning, the empty one; the other places of the beam are free.

@@ -19,7 +19,6 @@ for, and the last one of all never.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -224,15 +223,9 @@ def also_seen(seen: Array, x: Array) -> Array:
     return seen.at[jnp.arange(n)[:, None], at].set(True, mode="drop")
 
 
-def of_cache(model: Autoregression, change: Callable[..., Array], *caches: Any) -> Any:
-    """The cache whose leaves are `change(axis of the strings, *leaves)`."""
-    below = lambda axis, *parts: jax.tree.map(lambda *leaves: change(axis, *leaves), *parts)
-    return jax.tree.map(below, model.axes, *caches)
-
-
-def strings(model: Autoregression, cache: Any, rows: Array) -> Any:
+def strings(cache: Any, rows: Array) -> Any:
     """The cache of the strings `rows` [m], each as often as it stands there."""
-    return of_cache(model, lambda axis, leaf: jnp.take(leaf, rows, axis=axis), cache)
+    return jax.tree.map(lambda leaf: leaf[rows], cache)
 
 
 def nothing(n: int, length: int) -> Written:
