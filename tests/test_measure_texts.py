@@ -222,6 +222,16 @@ def test_numbers_of_another_protocol_are_not_compared(other, named):
     assert "\n" not in str(refused.value)
 
 
+def test_a_text_that_has_changed_under_its_name_is_another():
+    was, now = (
+        next(texts.evaluate(MODEL, (), source(of), Reading(5), 0, ("bits_per_byte",)))
+        for of in (DOCUMENTS, ("in the ", "beginning", *DOCUMENTS[1:]))
+    )
+    assert was.value == now.value
+    with pytest.raises(ZooError, match="They differ in sha256: "):
+        scores.compare(was, now)
+
+
 def test_other_tokens_compare_by_the_byte_alone():
     """Uniform over 256 bytes: 8 bits each."""
     mine, others = (

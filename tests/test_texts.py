@@ -538,7 +538,7 @@ def test_a_draft_and_a_beam_write_too(runs, command, tmp_path):
     # It is never wrong: 3, 3, 3 and 1 symbols.
     assert "2.50 symbols a round" in out
     status, out, _ = command(*words, "--beams=4", "--n=2")
-    assert status == 0 and "--- 2 of 2: 10 symbols" in out
+    assert status == 0 and "--- 2 of 2: 10 symbols" in out and "the texts, and log p\n" in out
 
 
 @pytest.mark.parametrize(

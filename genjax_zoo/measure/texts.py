@@ -20,6 +20,7 @@ each, and scores.compare refuses two that differ.
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -78,6 +79,7 @@ class Protocol(NamedTuple):
       begin: whether the model reads a begin token before each window.
       tokenizer: its sha256; "any" of what is counted in bytes or words, whatever the tokens, where
         these give the text back.
+      sha256: of the text, which may change under its name.
     """
 
     data: str
@@ -88,6 +90,7 @@ class Protocol(NamedTuple):
     first: str
     begin: bool
     tokenizer: str
+    sha256: str
 
 
 class Text(NamedTuple):
@@ -97,12 +100,14 @@ class Text(NamedTuple):
       strings: of symbols, [N] int32 each: its documents, or all of them as one.
       bytes, words: how many it has.
       kept: whether the symbols give it back, as they were cut.
+      sha256: of the lengths and bytes of its documents.
     """
 
     strings: list[np.ndarray]
     bytes: int
     words: int
     kept: bool
+    sha256: str
 
 
 def applicable(model: Model, source: Source) -> bool:
@@ -182,6 +187,7 @@ def evaluate(
             first="counted" if reading.first else "not counted",
             begin=writes.begin >= 0,
             tokenizer=tokenizer.sha256,
+            sha256=text.sha256,
         )
         for name in wanted:
             yield _result(name, told, protocol, tokenizer, kind, step)
@@ -223,13 +229,17 @@ def read(documents: Iterable[str], tokenizer: Tokenizer, ends: bool, reading: Re
     strings, amounts, kept = list[np.ndarray](), np.zeros(2, np.int64), True
     symbols = tokenizer.document if ends else functools.partial(tokenizer.encode, unknown=True)
     end = -1 if ends and "end" in tokenizer.specials else None
+    every = hashlib.sha256()
     for document in documents:
+        content = document.encode(errors="surrogatepass")
+        every.update(len(content).to_bytes(8) + content)
         strings.append(np.asarray(symbols(document), np.int32))
         kept = kept and tokenizer.decode(strings[-1][:end]) == document
-        amounts += len(document.encode(errors="surrogatepass")), len(document.split())
+        amounts += len(content), len(document.split())
     if not reading.documents and strings:
         strings = [np.concatenate(strings)]
-    return Text([s for s in strings if len(s)], *map(int, amounts), kept)
+    strings, (size, words) = [s for s in strings if len(s)], amounts.tolist()
+    return Text(strings, size, words, kept, every.hexdigest())
 
 
 class Window(NamedTuple):
