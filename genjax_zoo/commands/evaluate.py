@@ -43,6 +43,7 @@ def run(call: Call) -> None:
     data_dir, begun = configs.data_dir_of(call, workdir), trained.begun_of(workdir)
     own = tokenizer.own(workdir)
     setup = set_up(own_run, data_dir, learning=False, begun=begun, own=own)
+    log(summary.line(setup.source))
     if workdir.others_now(summary.record(setup.source)):
         log(f"{setup.source.name} is no longer what this run learnt from: these are other data")
     memory.check_samples("num_samples", call.flags.num_samples or 0, setup.example)
