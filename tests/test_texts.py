@@ -561,6 +561,7 @@ def test_a_draft_and_a_beam_write_too(runs, command, tmp_path):
         ("letters", ["--prompt=", "--beams=2", "--n=3"], "more than --beams=2"),
         ("letters", ["--prompt=", "--given=x=3"], "say two different things"),
         ("letters", ["--prompt=", "--stop="], "--stop= is empty"),
+        ("letters", ["--prompt=", "--n=9e8"], "writing 900000000 texts of 256 symbols would take"),
         ("letters", ["--prompt=", "--stop=x", "--stop="], "--stop= is empty"),
         ("letters", ["--prompt=--ho"], "'-': never seen by the characters of the training"),
         ("letters", ["--prompt", "--hi"], "--prompt has no value, for --hi follows"),
