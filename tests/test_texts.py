@@ -608,6 +608,13 @@ def test_ctrl_c_stops_an_answer_and_not_the_chat(command, monkeypatch):
     assert out.count("\n") >= 2
 
 
+def test_bytes_that_are_no_text_do_not_end_a_chat(command, monkeypatch):
+    typed = io.TextIOWrapper(io.BytesIO(b"how\xff?\nhow?\n"), encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", typed)
+    status, out, err = command("chat", "chat", "--max_new=12", "--temperature=0")
+    assert status == 0 and (out + err).count("\n") >= 2
+
+
 def test_without_a_template_there_is_no_chat(command):
     status, out, err = command("chat", "letters")
     assert status == 2 and not out and "the tokenizer characters has no chat template" in err
