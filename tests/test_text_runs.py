@@ -7,12 +7,13 @@ import signal
 import subprocess
 import sys
 import time
+import types
 
 import jax
 import numpy as np
 import pytest
 
-from genjax_zoo.contract import DataError
+from genjax_zoo.contract import DataError, categorical
 from genjax_zoo.data.sources import open_source
 from genjax_zoo.data.text import tokenizers
 from genjax_zoo.main import main
@@ -20,6 +21,7 @@ from genjax_zoo.run import config, trained
 from genjax_zoo.run.record.progress import Progress
 from genjax_zoo.run.record.workdir import Workdir
 from genjax_zoo.run.setup import check_spaces, example_batch, set_up
+from genjax_zoo.run.train import unused
 from tests.conftest import ROOT
 from tests.test_text import jsonl, prose
 
@@ -221,3 +223,13 @@ def test_documents_are_refused_by_who_would_make_one_text_of_them(tmp_path):
     (tmp_path / "a.txt").write_text(prose(100))
     whole = open_source(run_of(tmp_path / "a.txt").data, 0)
     check_spaces(model, whole, example_batch(whole, jax.random.key(0), 2), run)
+
+
+def test_symbols_that_the_data_do_not_have_are_said():
+    spaces = lambda **sizes: types.SimpleNamespace(
+        spaces={name: categorical(size) for name, size in sizes.items()}
+    )
+    setup = types.SimpleNamespace(
+        model=spaces(x=256, label=3, text=9), source=spaces(x=38, label=3, text=0)
+    )
+    assert list(unused(setup)) == ["x: the model has 256 values, of which the data have 38"]

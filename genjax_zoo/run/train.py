@@ -14,7 +14,7 @@ from typing import Any
 
 import jax
 
-from genjax_zoo.contract import ConfigError
+from genjax_zoo.contract import ConfigError, Kind
 from genjax_zoo.data import summary
 from genjax_zoo.measure.results import Result
 from genjax_zoo.run import replay, trained
@@ -147,7 +147,16 @@ def _sources(setup: Setup, workdir: Workdir, first: int) -> Iterator[str]:
         step = "" if origin.files else f", step {origin.step}"
         yield f"{name} begins from {origin.workdir}{step}{_otherwise(origin, setup.run.model)}"
     yield summary.line(setup.source)
+    yield from unused(setup)
     yield from left_whole(setup.layout.rules, setup.like, setup.run.devices.min_split)
+
+
+def unused(setup: Setup) -> Iterator[str]:
+    """Of which values the data have none: a model gives them probability too."""
+    for name, space in setup.model.spaces.items():
+        offered = setup.source.spaces.get(name)
+        if offered and offered.kind is Kind.CATEGORICAL and 0 < offered.size < space.size:
+            yield f"{name}: the model has {space.size} values, of which the data have {offered.size}"
 
 
 def _otherwise(origin: Origin, model: Mapping[str, Any]) -> str:
