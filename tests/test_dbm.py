@@ -1,6 +1,7 @@
 """The deep Boltzmann machine against enumeration of everything it could do."""
 
 import dataclasses
+import functools
 import itertools
 
 import jax
@@ -16,6 +17,7 @@ from genjax_zoo.maths.mcmc import deep_boltzmann as deep
 from genjax_zoo.maths.mcmc.boltzmann import Machine
 from genjax_zoo.maths.mcmc.deep_boltzmann import DeepMachine
 from genjax_zoo.models import dbm, rbm
+from tests.conftest import compiled
 
 KEY = jax.random.key(0)
 X = jax.random.bernoulli(KEY, 0.4, (12, 2, 2, 1)).astype(jnp.float32)
@@ -26,6 +28,12 @@ def states(n):
     return np.array(list(np.ndindex(*(2,) * n)), np.float32).reshape(2**n, n)
 
 
+energy = jax.jit(deep.energy)
+log_partition = jax.jit(boltzmann.log_partition)
+mean_field = jax.jit(deep.mean_field, static_argnums=2)
+
+
+@functools.partial(jax.jit, static_argnames=("widths", "D", "scale"))
 def machine(widths=(3, 2), D=4, scale=1.0, key=KEY):
     """A machine with nothing special about any of its parameters."""
     sizes = (D, *widths)
@@ -74,9 +82,8 @@ def model_and_state(params, tx=None, begun=True, **config):
     """A model, and a state of it in which the whole has begun and has these parameters."""
     widths = tuple(b.size for b in params.b[1:])
     steps = (1,) * len(widths)
-    model = dbm.make(
-        dbm.Config(**{"widths": widths, "stage_steps": steps, **config}), tx or optax.sgd(0.1)
-    )
+    config = dbm.Config(**{"widths": widths, "stage_steps": steps, **config})
+    model = compiled(dbm.make(config, tx or optax.sgd(0.1)))
     state = model.init(KEY, {"x": jnp.zeros((4, *params.shape))})
     whole = dataclasses.replace(state.states[-1], params=params)
     count = jnp.array(sum(steps) + 1 if begun else 0, jnp.int32)
@@ -91,16 +98,14 @@ def test_energy_and_conditionals_are_those_of_enumeration(widths):
     p = machine(widths)
     h, E = everything(p)
     h32 = tuple(jnp.asarray(x, jnp.float32) for x in h)
-    np.testing.assert_allclose(deep.energy(p, h32), E, rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(energy(p, h32), E, rtol=1e-4, atol=1e-4)
     # p(hˡ_j = 1 | the rest) = 1 / (1 + exp(E(with 1) - E(with 0)))
     for layer in range(len(h)):
         mean = jax.nn.sigmoid(deep.logits(p, h32, layer))
         for j in range(h[layer].shape[1]):
             on, off = ([x.copy() for x in h] for _ in range(2))
             on[layer][:, j], off[layer][:, j] = 1, 0
-            rise = deep.energy(p, tuple(map(jnp.array, on))) - deep.energy(
-                p, tuple(map(jnp.array, off))
-            )
+            rise = energy(p, tuple(map(jnp.array, on))) - energy(p, tuple(map(jnp.array, off)))
             np.testing.assert_allclose(mean[:, j], 1 / (1 + np.exp(rise)), atol=1e-4)
 
 
@@ -109,8 +114,8 @@ def test_two_sides_have_the_same_log_z_and_offsets_do_not_change_it(widths):
     p = machine(widths)
     _, log_z = log_marginal(p)
     two = deep.two_sided(p)
-    np.testing.assert_allclose(boltzmann.log_partition(two), log_z, rtol=1e-5)
-    np.testing.assert_allclose(boltzmann.log_partition(boltzmann.turned(two)), log_z, rtol=1e-5)
+    np.testing.assert_allclose(log_partition(two), log_z, rtol=1e-5)
+    np.testing.assert_allclose(log_partition(boltzmann.turned(two)), log_z, rtol=1e-5)
     moved = deep.at_offsets(p, machine(widths, key=jax.random.key(5)).lam)
     assert float(jnp.abs(moved.b[1] - p.b[1]).max()) > 0.1
     np.testing.assert_allclose(log_marginal(moved)[0], log_marginal(p)[0], atol=1e-5)
@@ -146,7 +151,7 @@ def test_the_bound_is_exact_where_the_posterior_factorises(widths):
 
 def test_mean_field_is_a_fixed_point():
     p = machine((3, 2, 3))
-    q = deep.mean_field(p, jnp.asarray(states(4)), 200)
+    q = mean_field(p, jnp.asarray(states(4)), 200)
     for layer in (1, 2, 3):
         again = jax.nn.sigmoid(deep.logits(p, q, layer))
         np.testing.assert_allclose(q[layer], again, atol=1e-5)
@@ -158,9 +163,8 @@ def test_mean_field_is_a_fixed_point():
 @DEPTHS
 def test_annealing_finds_the_enumerated_log_z(widths):
     p = machine(widths)
-    found = annealing.ais(
-        KEY, gibbs.path(deep.two_sided(p)), annealing.Config(temperatures=300, chains=200)
-    )
+    config = annealing.Config(temperatures=300, chains=200)
+    found = jax.jit(lambda key: annealing.ais(key, gibbs.path(deep.two_sided(p)), config))(KEY)
     assert found.standard_error < 0.05
     assert abs(found.log_z - log_marginal(p)[1]) < 3 * found.standard_error
 
@@ -173,7 +177,7 @@ def test_annealing_to_base_rates_without_weights_is_exact(widths):
     b = tuple(jnp.zeros_like(b) if i % 2 else logit(p.rate[i]) for i, b in enumerate(p.b))
     p = p.replace(b=b)
     config = annealing.Config(temperatures=10, chains=20)
-    found = annealing.ais(KEY, gibbs.path(deep.two_sided(p)), config)
+    found = jax.jit(lambda key: annealing.ais(key, gibbs.path(deep.two_sided(p)), config))(KEY)
     np.testing.assert_allclose(found.log_z, log_marginal(p)[1], rtol=1e-5)
     np.testing.assert_allclose(found.log_weights, found.log_weights[0], atol=1e-4)
 
@@ -183,21 +187,21 @@ def test_a_machine_too_large_to_enumerate_says_what_its_bound_is():
     ais = annealing.Config(temperatures=300, chains=100)
     model, state = model_and_state(p, ais=ais, sample_steps=20)
     assert model.log_prob is None
-    truth = boltzmann.log_partition(deep.two_sided(p))
+    truth = log_partition(deep.two_sided(p))
     for name in ("bound", "bound_reverse"):
         measure = model.measures[name]
         assert measure.exactness is Exactness.ESTIMATE and "lower bound, log Z by" in measure.detail
         once = measure.once(KEY, state)
         assert abs(once.value - truth) < 4 * once.error + 1e-3
     v = {"x": states(4).reshape(-1, 2, 2, 1)}
-    q = deep.mean_field(p, jnp.asarray(states(4)), 10)
+    q = mean_field(p, jnp.asarray(states(4)), 10)
     value = model.measures["bound"].value(KEY, state, v, truth)
     # Σ_h q(h)(-E(v, h) - log q(h)), by drawing from q.
     drawn = tuple(
         jax.random.bernoulli(jax.random.fold_in(KEY, i), mu, (4000, *mu.shape)).astype(jnp.float32)
         for i, mu in enumerate(q)
     )
-    minus_E = -jax.vmap(lambda h: deep.energy(p, h))(drawn)
+    minus_E = -jax.vmap(lambda h: energy(p, h))(drawn)
     log_q = sum(
         jnp.sum(jnp.log(jnp.where(h == 1, mu, 1 - mu)), -1)
         for h, mu in zip(drawn[1:], q[1:], strict=True)
@@ -233,15 +237,15 @@ def test_a_step_follows_the_exact_gradient_of_the_bound(widths):
         p, optax.sgd(1.0), centred=False, chains=20_000, chain_steps=30, updates=100
     )
     v = X.reshape(12, 4)
-    q = deep.mean_field(p, v, 100)
+    q = mean_field(p, v, 100)
     h, _ = everything(p)
     h = tuple(jnp.asarray(x, jnp.float32) for x in h)
 
     def bound(params):
-        log_z = jax.nn.logsumexp(-deep.energy(params, h))
-        return jnp.mean(-deep.energy(params, q)) - log_z
+        log_z = jax.nn.logsumexp(-energy(params, h))
+        return jnp.mean(-energy(params, q)) - log_z
 
-    truth = jax.grad(bound)(p)
+    truth = jax.jit(jax.grad(bound))(p)
     new, info = model.step(KEY, state, {"x": X})
     moved = new.states[-1].params
     for name in ("W", "b"):
@@ -260,7 +264,7 @@ def test_centring_moves_the_offsets_and_no_optimizer_does():
     p = machine((3, 2))
     still, state = model_and_state(p, optax.sgd(0.0), centred=True, nu=1.0)
     moved = still.step(KEY, state, {"x": X})[0].states[-1].params
-    q = deep.mean_field(p, X.reshape(12, 4), 10)
+    q = mean_field(p, X.reshape(12, 4), 10)
     for lam, mu in zip(moved.lam, q, strict=True):
         np.testing.assert_allclose(lam, mu.mean(0), atol=1e-6)
     np.testing.assert_allclose(log_marginal(moved)[0], log_marginal(p)[0], atol=1e-5)
@@ -309,7 +313,7 @@ def test_the_whole_is_put_together_from_what_machines_say(widths):
 def test_contrastive_divergence_of_a_machine_is_the_explicit_statistics():
     """CD-1 of the lowest machine, by enumeration of h and of v'."""
     config = dbm.Config(widths=(3, 2), centred=False)
-    model = dbm.machine(config, 0, optax.sgd(1.0))
+    model = compiled(dbm.machine(config, 0, optax.sgd(1.0)))
     x = jnp.tile(X, (3000, 1, 1, 1))
     state = model.init(KEY, {"x": x})
     W, b, c = (

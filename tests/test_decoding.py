@@ -144,6 +144,22 @@ def test_a_repeated_symbol_is_penalised_once_and_not_once_an_occurrence():
     assert np.abs(np.log(p) - float(log_rules[0])).min() < 1e-5
 
 
+def test_symbols_that_there_are_not_are_never_written():
+    logits = jnp.array([0.5, -1.0, 3.0, 2.0, 1.0])
+    nothing = jnp.zeros(5, bool)
+    # Those of `stop` are none of the tokenizer's and end a text.
+    left = warping.warp(Decoding(symbols=2, stop=(4,)), logits, nothing)
+    assert left.tolist() == [0.5, -1.0, -np.inf, -np.inf, 1.0]
+    assert warping.warp(Decoding(temperature=0, symbols=2), logits, nothing)[0] == 0.5
+
+
+@pytest.mark.parametrize("temperature", [1e-3, 1e-29, 1e-38, 1e-45])
+def test_a_cold_rule_is_the_greedy_one(temperature):
+    logits = jnp.array([[-7.0, 3.0, 30.0, 2.0], [-7.0, -3.0, -30.0, -5.0]])
+    left = warping.warp(Decoding(temperature=temperature), logits, jnp.zeros((2, 4), bool))
+    np.testing.assert_allclose(jax.nn.softmax(left), np.eye(4)[[2, 1]], atol=1e-6)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -153,7 +169,7 @@ def test_a_repeated_symbol_is_penalised_once_and_not_once_an_occurrence():
         ({"temperature": float("nan")}, "temperature should be not negative"),
         ({"top_k": -1}, "top_k should be not negative"),
         ({"min_p": 1.1}, r"min_p should be in \[0, 1\]"),
-        ({"repetition_penalty": 0}, "repetition_penalty should be positive"),
+        ({"repetition_penalty": 0}, r"repetition_penalty should be in \[1e-06, "),
         ({"stop": (-1,)}, "stop should be not negative"),
     ],
 )

@@ -13,6 +13,7 @@ from genjax_zoo.contract import ConfigError, DataError
 from genjax_zoo.maths.inference import unnormalised
 from genjax_zoo.maths.mcmc import ais
 from genjax_zoo.models import energy_based_model as ebm
+from tests.conftest import compiled
 
 KEY = jax.random.key(0)
 SMALL = nets.Network(widths=(16, 16), activation="swish")
@@ -35,6 +36,7 @@ def bumpy(u):
 POINTS = jax.random.normal(jax.random.key(5), (7, 2))
 
 
+@jax.jit
 def explicit(u):
     """½ ‖∇E‖² - tr ∇²E, from the whole Hessian."""
     one = lambda u: bumpy(u[None])[0]
@@ -47,20 +49,22 @@ def explicit(u):
 
 
 def test_score_matching_is_its_definition():
-    np.testing.assert_allclose(
-        unnormalised.score_matching(KEY, bumpy, POINTS), explicit(POINTS), rtol=1e-4, atol=1e-4
-    )
+    own = jax.jit(lambda u: unnormalised.score_matching(KEY, bumpy, u))(POINTS)
+    np.testing.assert_allclose(own, explicit(POINTS), rtol=1e-4, atol=1e-4)
 
 
 def test_sliced_score_matching_is_exact_in_the_mean():
-    sliced = unnormalised.score_matching(KEY, bumpy, POINTS, slices=100_000)
+    slices = lambda u: unnormalised.score_matching(KEY, bumpy, u, slices=100_000)
+    sliced = jax.jit(slices)(POINTS)
     np.testing.assert_allclose(sliced, explicit(POINTS), atol=0.2, rtol=0.02)
 
 
 def test_denoising_at_small_noise_is_score_matching():
     """loss / σ² - ‖ξ‖² / 2σ² → ½ ‖ψ‖² + tr ∇ψ, in the mean over ξ, of which -ξ is as likely."""
     sigma, n = 0.02, 40_000
-    for u in POINTS[:3]:
+
+    @jax.jit
+    def both(u):
         key = jax.random.key(1)
         rows = jnp.broadcast_to(u, (n, 2))
         xi = jax.random.normal(key, rows.shape)
@@ -68,7 +72,10 @@ def test_denoising_at_small_noise_is_score_matching():
         psi = -jax.grad(lambda u: bumpy(u[None])[0])(u)
         loss = unnormalised.denoising(key, bumpy, rows, sigma) / sigma**2
         known = 0.5 * jnp.sum(xi**2, -1) / sigma**2 + xi @ psi / sigma
-        np.testing.assert_allclose((loss - known).mean(), explicit(u[None])[0], atol=0.15)
+        return (loss - known).mean(), explicit(u[None])[0]
+
+    for u in POINTS[:3]:
+        np.testing.assert_allclose(*both(u), atol=0.15)
 
 
 def test_noise_contrast_on_a_gaussian_finds_its_parameters_and_log_z():
@@ -85,8 +92,9 @@ def test_noise_contrast_on_a_gaussian_finds_its_parameters_and_log_z():
         return unnormalised.noise_contrastive(log_ratio(data), log_ratio(noise)).mean()
 
     theta = jnp.array([1.0, 0.0, 0.0])
+    newton = jax.jit(lambda t: t - jnp.linalg.solve(jax.hessian(loss)(t), jax.grad(loss)(t)))
     for _ in range(20):
-        theta -= jnp.linalg.solve(jax.hessian(loss)(theta), jax.grad(loss)(theta))
+        theta = newton(theta)
     a, b = 1 / std**2, -mean / std**2
     log_z = 0.5 * np.log(2 * np.pi / a) + b**2 / (2 * a)
     np.testing.assert_allclose(theta, [a, b, log_z], atol=0.01)
@@ -96,8 +104,8 @@ def test_noise_contrast_on_a_gaussian_finds_its_parameters_and_log_z():
 
 
 def made(batch, tx=None, **config):
-    model = ebm.make(ebm.Config(network=SMALL, **config), tx or optax.sgd(1.0))
-    return model, jax.jit(model.init)(KEY, batch)
+    model = compiled(ebm.make(ebm.Config(network=SMALL, **config), tx or optax.sgd(1.0)))
+    return model, model.init(KEY, batch)
 
 
 def ring(key, n):

@@ -371,6 +371,25 @@ def test_the_given_half_stays_and_the_rest_is_drawn(digits, tmp_path, monkeypatc
     np.testing.assert_array_equal(told[:, :, 4:], 0.5)
 
 
+def test_a_text_is_completed_by_texts(tmp_path):
+    (tmp_path / "a.txt").write_text("the cat sat on\nthe mat\n" * 30)
+    words = [
+        *("--config=configs/markov_chain.py:text", f"--config.data.source=text:{tmp_path}/a.txt"),
+        *("--config.steps=2", "--config.data.length=8", f"--workdir={tmp_path}/run"),
+        "--config.model.vocabulary=13",
+    ]
+    assert main(["genjax-zoo", "train", *words]) == 0
+    assert main(["genjax-zoo", "explore", f"--workdir={tmp_path}/run"]) == 0
+    lines = (tmp_path / "run" / "explore" / "completions.txt").read_text().split("\n")
+    own, drawn = lines[0], lines[1:6]
+    assert len(own) == 9 and own[4] == "|" and own.replace("|", "").strip("\u23ce")
+    assert all(line.startswith("    |") and len(line) == 9 for line in drawn) and lines[6] == ""
+    entries = json.loads((tmp_path / "run" / "explore" / "explore.json").read_text())
+    assert "4 of 8 symbols are given" in json.dumps(entries)
+    assert "are parts of texts" in json.dumps(entries)
+    assert own in (tmp_path / "run" / "report.html").read_text()
+
+
 def test_of_very_many_codes_some_are_tried(digits, tmp_path, monkeypatch):
     monkeypatch.setattr(explorations, "TRIED", 2)
     entry = shown(linear_model(), digits, tmp_path, ("traversal",))[0]["traversal"]

@@ -222,6 +222,16 @@ def test_numbers_of_another_protocol_are_not_compared(other, named):
     assert "\n" not in str(refused.value)
 
 
+def test_a_text_that_has_changed_under_its_name_is_another():
+    was, now = (
+        next(texts.evaluate(MODEL, (), source(of), Reading(5), 0, ("bits_per_byte",)))
+        for of in (DOCUMENTS, ("in the ", "beginning", *DOCUMENTS[1:]))
+    )
+    assert was.value == now.value
+    with pytest.raises(ZooError, match="They differ in sha256: "):
+        scores.compare(was, now)
+
+
 def test_other_tokens_compare_by_the_byte_alone():
     """Uniform over 256 bytes: 8 bits each."""
     mine, others = (
@@ -236,6 +246,32 @@ def test_other_tokens_compare_by_the_byte_alone():
     for name in ("text_nats_per_token", "perplexity_by_token"):
         with pytest.raises(ZooError, match="tokenizer: "):
             scores.compare(mine[name], others[name])
+
+
+def test_what_a_tokenizer_loses_is_said_and_compared_with_nothing():
+    """Without capitals a text is shorter to tell, and is not the text."""
+    small = tokenizers.characters(["abcdefgh "])
+    deaf = dataclasses.replace(
+        small, encode=lambda text, unknown=False: small.encode(text.lower(), unknown)
+    )
+    mine, own = (
+        {name: next(texts.evaluate(MODEL, (), source(("A bad Egg",), by), Reading(5), 0, (name,)))
+         for name in texts.NAMES}
+        for by in (deaf, tokenizers.characters(["A bad Egg"]))
+    )  # fmt: skip
+    for name, number in mine.items():
+        by_token = number.unit.endswith("token")
+        assert ("its symbols lose some" in number.detail) is not by_token
+        assert (number.protocol["tokenizer"] == "any") is False
+        assert "lose" not in own[name].detail
+    with pytest.raises(ZooError, match="tokenizer: "):
+        scores.compare(mine["bits_per_byte"], own["bits_per_byte"])
+    # The end of a document is no part of its text.
+    ending = dataclasses.replace(LETTERS, specials={"end": 0})
+    packed = source(tokenizer=ending)
+    packed.spaces = {"document": None}
+    (number,) = texts.evaluate(MODEL, (), packed, Reading(5), 0, ("bits_per_byte",))
+    assert number.protocol["tokenizer"] == "any"
 
 
 def test_what_cannot_be_read_is_refused():

@@ -111,7 +111,10 @@ def test_pieces_of_a_file_are_its_text(piece, tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"w.txt is not UTF-8: .* at byte 11 \(0xff\)"):
         list(corpus.OfFile(tmp_path / "w.txt"))
     (tmp_path / "w.txt").write_bytes("déjà".encode()[:-1])
-    with pytest.raises(DataError, match=r"unexpected end of data at byte 4 \(0xc3\)"):
+    with pytest.raises(DataError, match=r"end of data at byte 4 \(0xc3\); .* iconv -f LATIN1 -t"):
+        list(corpus.OfFile(tmp_path / "w.txt"))
+    (tmp_path / "w.txt").write_bytes("déjà".encode("utf-16"))
+    with pytest.raises(DataError, match=r"at byte 0 \(0xff\); .* iconv -f UTF-16 -t UTF-8"):
         list(corpus.OfFile(tmp_path / "w.txt"))
 
 
@@ -124,6 +127,7 @@ def test_pieces_of_a_file_are_its_text(piece, tmp_path, monkeypatch):
         (b'{"text": "a"}\n{"text": "\xff"}\n', r"not UTF-8: .* at byte 24 \(0xff\)"),
         (b"", "is empty; expected a text in UTF-8"),
         (b'{"text": ""}\n', "is empty"),
+        (b'{"text": "a"}\n{"text": "\\ud800"}\n', r"line 2: its text holds '\\ud800', half of a"),
     ],
 )
 def test_lines_without_a_text_are_named(content, telling, tmp_path):

@@ -103,7 +103,9 @@ def test_another_tokenizer_is_refused_however_it_comes(folder, call, tmp_path):
     shutil.copytree(folder / "run", tmp_path / "run")
     again = command(folder, tmp_path / "run", "--allow_config_change")
     status, _, err = call(*again, "--config.data.tokenizer=bytes", "--config.steps=50")
-    assert status == 2 and "config.data.tokenizer=bytes is another tokenizer (of another k" in err
+    assert (
+        status == 2 and "config.data.tokenizer=bytes is another tokenizer (of another kind)" in err
+    )
     status, _, err = call("evaluate", f"--workdir={tmp_path}/run", "--config.data.tokenizer=bytes")
     assert status == 2 and "is another tokenizer" in err
     # Nor does a run begin from one that reads by another.
@@ -111,6 +113,22 @@ def test_another_tokenizer_is_refused_however_it_comes(folder, call, tmp_path):
     begin = f"--begin=params={tmp_path}/run"
     status, _, err = call(*command(tmp_path, tmp_path / "new", begin))
     assert status == 2 and f"set --config.data.tokenizer={tmp_path}/run/tokenizer" in err
+
+
+def test_a_text_that_has_changed_since_is_said(folder, call, tmp_path):
+    shutil.copytree(folder, tmp_path / "f")
+    words = (f"--workdir={tmp_path}/f/run", "--measures=bits_per_byte")
+    source = f"--config.data.source=text:{tmp_path}/f/b.txt"
+    (tmp_path / "f" / "b.txt").write_text(prose(300))
+    status, _, err = call("evaluate", *words, source)
+    assert status == 0 and "no longer" not in err
+    text = (folder / "a.txt").read_text()
+    try:
+        (folder / "a.txt").write_text(text.replace("e", "i"))
+        status, _, err = call("evaluate", *words)
+    finally:
+        (folder / "a.txt").write_text(text)
+    assert status == 0 and "a.txt is no longer what this run learnt from" in err
 
 
 def test_a_run_that_died_goes_on_bit_for_bit(folder, tmp_path, monkeypatch, call):

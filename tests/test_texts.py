@@ -182,6 +182,20 @@ def test_texts_of_a_batch_are_those_of_each_prompt_alone():
         assert text.told.text == BYTES.decode(text.x) and text.told.ended == "length"
 
 
+@pytest.mark.parametrize("drafted", [False, True])
+def test_a_vocabulary_larger_than_its_tokenizer_writes_texts(drafted):
+    """Of 256 symbols 40 can be spelt: nothing else is written, and 200 ends a text."""
+    letters = tokenizer.of_characters([chr(97 + i) for i in range(40)])
+    draft = Writer(REMEMBERS, TABLE + 0.5) if drafted else None
+    writes = Author(Writer(REMEMBERS, TABLE), letters, Decoding(), [200], draft)
+    for text in last(writes.write(KEY, [letters.encode("abc")] * 4, 30)):
+        assert all(symbol < 40 or symbol == 200 for symbol in text.x)
+        # What the model says of it knows nothing of the rule.
+        assert text.log_rule.sum() > text.total
+    (beams,) = writes.search([letters.encode("abc")], 5, 50)
+    assert len(beams) == 50 and all(set(text.x) <= {*range(40), 200} for text in beams)
+
+
 def test_it_compiles_once_for_each_bucket():
     traced = []
 
@@ -509,6 +523,13 @@ def test_a_text_that_streams_is_the_text(command, tmp_path):
     assert command(*words, "--stream")[1].startswith(quiet + "\n")
 
 
+def test_a_text_may_end_with_its_line(command, tmp_path):
+    words = ("sample", "letters", "--prompt=I am well", "--max_new=90", f"--out={tmp_path}")
+    status, out, _ = command(*words, "--stop=\n", "--temperature=0")
+    assert status == 0 and out.startswith("I am well, thank you.\n--- 1 of 1: 13 symbols")
+    assert "ended by stop" in out
+
+
 def test_a_draft_and_a_beam_write_too(runs, command, tmp_path):
     words = ("sample", "chat", "--prompt=how ", f"--out={tmp_path}", "--max_new=10")
     greedy = command(*words, "--temperature=0")[1].partition("\n---")[0]
@@ -517,7 +538,7 @@ def test_a_draft_and_a_beam_write_too(runs, command, tmp_path):
     # It is never wrong: 3, 3, 3 and 1 symbols.
     assert "2.50 symbols a round" in out
     status, out, _ = command(*words, "--beams=4", "--n=2")
-    assert status == 0 and "--- 2 of 2: 10 symbols" in out
+    assert status == 0 and "--- 2 of 2: 10 symbols" in out and "the texts, and log p\n" in out
 
 
 @pytest.mark.parametrize(
@@ -540,6 +561,9 @@ def test_a_draft_and_a_beam_write_too(runs, command, tmp_path):
         ("letters", ["--prompt=", "--beams=2", "--n=3"], "more than --beams=2"),
         ("letters", ["--prompt=", "--given=x=3"], "say two different things"),
         ("letters", ["--prompt=", "--stop="], "--stop= is empty"),
+        ("letters", ["--prompt=", "--stop=x", "--stop="], "--stop= is empty"),
+        ("letters", ["--prompt=--ho"], "'-': never seen by the characters of the training"),
+        ("letters", ["--prompt", "--hi"], "--prompt has no value, for --hi follows"),
     ],
 )
 def test_bad_prompts_and_flags_have_one_sentence(runs, command, run, words, message):

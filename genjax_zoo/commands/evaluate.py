@@ -14,13 +14,14 @@ import jax
 from genjax_zoo.commands import configs
 from genjax_zoo.commands.flags import Call
 from genjax_zoo.contract import DataError, Measure, ZooError
+from genjax_zoo.data import summary
 from genjax_zoo.measure import examples, extractors, samples, texts
 from genjax_zoo.measure.results import Result, describe
 from genjax_zoo.run import trained
 from genjax_zoo.run.config import Run, make_model
 from genjax_zoo.run.devices import memory
 from genjax_zoo.run.record import report, results, tokenizer
-from genjax_zoo.run.record.progress import Measuring, Progress
+from genjax_zoo.run.record.progress import Measuring, Progress, log
 from genjax_zoo.run.setup import EVALUATE, Setup, set_up
 from genjax_zoo.typed import choose
 
@@ -42,6 +43,9 @@ def run(call: Call) -> None:
     data_dir, begun = configs.data_dir_of(call, workdir), trained.begun_of(workdir)
     own = tokenizer.own(workdir)
     setup = set_up(own_run, data_dir, learning=False, begun=begun, own=own)
+    log(summary.line(setup.source))
+    if workdir.others_now(summary.record(setup.source)):
+        log(f"{setup.source.name} is no longer what this run learnt from: these are other data")
     memory.check_samples("num_samples", call.flags.num_samples or 0, setup.example)
     extractor = _extractor(call, setup)
     of_samples = samples.applicable(setup.model, setup.source, extractor)

@@ -379,7 +379,7 @@ def parse(argv: Sequence[str]) -> Call:
         rows = "\n".join(_rows())
         raise ConfigError(f"expected one command, got {came}:\n{rows}\n  --help    all flags")
     for flag in of_command(command):
-        if problem := _no_value(flag, known[flag.name].value):
+        if problem := _no_value(flag, known[flag.name].value, f"--{flag.name}" in others):
             raise ConfigError(problem)
     if overrides and command not in OVERRIDING:
         raise ConfigError(f"{command} reads configs as they are; leave {overrides[0]} out.")
@@ -394,17 +394,25 @@ def value_of(call: Call, flag: str, what: str) -> str:
     return value
 
 
-def _no_value(flag: Flag, value: Any) -> str | None:
-    """What is said of a flag whose value is missing, as that of an unset variable of a shell."""
+def _no_value(flag: Flag, value: Any, bare: bool) -> str | None:
+    """What is said of a flag whose value is missing, as that of an unset variable of a shell.
+
+    Args:
+      flag: which.
+      value: of it.
+      bare: whether it stood without a `=`.
+    """
     if not isinstance(value, str | list) or value == flag.default:
         return None
     words = [value] if isinstance(value, str) else value
+    each = words if flag.kind is flags.DEFINE_multi_string else ["".join(words)]
+    says = bool if flag.name == "stop" else str.strip
     # absl takes the next word for the value of a flag that stands without one.
-    taken = [word for word in words if re.match(r"--[a-z]", word)]
+    taken = [word for word in words if bare and re.match(r"--[a-z]", word)]
     if taken:
         came = f"--{flag.name} has no value, for {taken[0]} follows"
-    # A caption, and the beginning of a text, may be of no words.
-    elif flag.name not in ("text", "prompt") and not "".join(words).strip():
+    # A caption, and the beginning of a text, may be of no words; its end may be a line's.
+    elif flag.name not in ("text", "prompt") and not all(map(says, each)):
         came = f"--{flag.name}= is empty"
     else:
         return None

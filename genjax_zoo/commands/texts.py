@@ -63,7 +63,8 @@ def write(call: Call, workdir: Workdir, parts: Trained) -> None:
     np.savez(packed, **kept)
     print(files.write(f"{stem}.txt", page(texts, tokenizer.decode) + "\n"))
     write_json(pathlib.Path(f"{stem}.json"), record)
-    print(f"{stem}.json: the texts, and log p of each symbol")
+    of_each = " of each symbol" if known.beams is None else ""
+    print(f"{stem}.json: the texts, and log p{of_each}")
     print(files.write(f"{stem}.npz", packed.getvalue()))
 
 

@@ -2,7 +2,7 @@
 
 Whoever can be told a part of x can show them, and one example is enough: of a series its past is
 given, and what comes after it is drawn; of anything else the first half of the numbers (of an image
-the upper half), by a mask.
+the upper half), by a mask. Of a text they are texts, and else a picture.
 """
 
 from __future__ import annotations
@@ -14,8 +14,9 @@ import jax
 import numpy as np
 
 from genjax_zoo.contract import DataError, ZooError
-from genjax_zoo.explore.pictures import Shown, is_image, picture, write
+from genjax_zoo.explore.pictures import Shown, is_image, picture, write, write_lines
 from genjax_zoo.explore.subject import Subject, named
+from genjax_zoo.run.record.shown import Look, is_text, texts
 
 EXAMPLES, DRAWS = 6, 5
 """Examples that are completed, and how often each of them."""
@@ -41,6 +42,8 @@ def show(subject: Subject) -> Iterator[Shown]:
     if follows:
         made = np.concatenate([told[:, :half], made], 1)[:, : x.shape[1]]
     completed = made.reshape(len(x), DRAWS, *made.shape[1:])
+    look = Look(subject.source.symbols, tokenizer=subject.source.tokenizer)
+    of_text = is_text("x", x, look)
     blocks = [x[:, None], completed]
     if is_image(x) and not follows:
         # What is not given is shown half way between black and white.
@@ -51,13 +54,28 @@ def show(subject: Subject) -> Iterator[Shown]:
     part = (
         f"the first {half} of {x.shape[1]} times are given, and what follows is drawn"
         if follows
-        else f"the first {half} of {x[0].size} numbers are given, and the rest is drawn"
+        else f"the first {half} of {x[0].size} {'symbols' if of_text else 'numbers'} are given, "
+        "and the rest is drawn"
     )
     yield Shown(
-        [write(subject, "completions", picture(subject, *blocks))],
+        [
+            write_lines(subject, "completions", _lines(half, look, *blocks))
+            if of_text
+            else write(subject, "completions", picture(subject, *blocks))
+        ],
         f"Completions of {subject.source.held_out_split}, number {which}: {part}, {DRAWS} times "
         "each, by chance and by what the model knows.",
     )
+
+
+def _lines(half: int, look: Look, x: np.ndarray, completed: np.ndarray) -> list[str]:
+    """Each text with a bar where its known part ends, and below it what was drawn instead."""
+    said = lambda rows: texts({"x": rows}, look)["x"]
+    lines = []
+    for (own,), drawn in zip(x, completed, strict=True):
+        (known, rest), ends = said([own[:half], own[half:]]), said(drawn[:, half:])
+        lines += [f"{known}|{rest}", *(f"{' ' * len(known)}|{end}" for end in ends), ""]
+    return lines[:-1]
 
 
 def _refused(subject: Subject, given: Mapping[str, Any], n: int) -> str:

@@ -63,9 +63,8 @@ def show(subject: Subject) -> Iterator[Shown]:
     """Samples beside the training examples nearest to them, and how near held-out ones are."""
     source, training = subject.source, subject.source.training
     if training is None or source.size is None:
-        raise ZooError(
-            "it looks among all training examples, and these data are drawn without end."
-        )
+        drawn = "parts of texts" if source.tokenizer is not None else "drawn without end"
+        raise ZooError(f"it looks among all training examples, and these data are {drawn}.")
     if source.size < 2:
         raise ZooError("it looks among training examples, and these data hold one.")
     key_sample, key_data = jax.random.split(jax.random.fold_in(subject.key, 1))

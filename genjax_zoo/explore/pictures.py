@@ -1,21 +1,21 @@
-"""Pictures and films of what is decoded, in the folder of explore.json. Floor 7."""
+"""Pictures, films and texts of what is decoded, in the folder of explore.json. Floor 7."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 
 from genjax_zoo.explore.subject import Subject
-from genjax_zoo.run.record import pictures, plots
+from genjax_zoo.run.record import files, pictures, plots
 
 
 class Shown(NamedTuple):
     """What is shown at once.
 
     Attributes:
-      files: names of its pictures, in the folder of explore.json.
+      files: names of its pictures or texts, in the folder of explore.json.
       caption: which examples, which latents, which distance.
       numbers: by name; empty for most.
     """
@@ -59,6 +59,11 @@ def in_order(subject: Subject) -> str:
 def write(subject: Subject, name: str, pixels: np.ndarray) -> str:
     """Writes one picture; the name of its file."""
     return pictures.write_png(subject.folder / f"{name}.png", pixels).name
+
+
+def write_lines(subject: Subject, name: str, lines: Sequence[str]) -> str:
+    """Writes one text; the name of its file."""
+    return files.write(subject.folder / f"{name}.txt", "\n".join(lines) + "\n").name
 
 
 def animate(subject: Subject, name: str, frames: np.ndarray) -> list[str]:

@@ -11,6 +11,8 @@ stride + 1 symbols before them, and from `context` at most.
     perplexity of a unit exp(Σ -log p / units): tokens, words (between white space), bytes
 
 Sums over sums, over all documents; tokens are those that count, bytes and words those of the text.
+Of a tokenizer that does not give its text back those by the byte and the word are too low, for
+what it loses is told by nobody: they say so, and are not compared with those of another tokenizer.
 The same text read otherwise gives other numbers, by as much as models differ: `Protocol` goes with
 each, and scores.compare refuses two that differ.
 """
@@ -18,6 +20,7 @@ each, and scores.compare refuses two that differ.
 from __future__ import annotations
 
 import functools
+import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
@@ -27,6 +30,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from genjax_zoo.contract import Array, Autoregression, ConfigError, DataError, Exactness, Model
+from genjax_zoo.data.files.tree import counted
 from genjax_zoo.data.source import Source
 from genjax_zoo.data.text.tokenizer import Tokenizer
 from genjax_zoo.measure.examples import Progress, ratio, silent
@@ -73,7 +77,9 @@ class Protocol(NamedTuple):
       stride: how far windows are apart; 0 where there is one.
       first: "counted" or "not counted".
       begin: whether the model reads a begin token before each window.
-      tokenizer: its sha256; "any" of what is counted in bytes or words, whatever the tokens.
+      tokenizer: its sha256; "any" of what is counted in bytes or words, whatever the tokens, where
+        these give the text back.
+      sha256: of the text, which may change under its name.
     """
 
     data: str
@@ -84,6 +90,7 @@ class Protocol(NamedTuple):
     first: str
     begin: bool
     tokenizer: str
+    sha256: str
 
 
 class Text(NamedTuple):
@@ -92,11 +99,15 @@ class Text(NamedTuple):
     Attributes:
       strings: of symbols, [N] int32 each: its documents, or all of them as one.
       bytes, words: how many it has.
+      kept: whether the symbols give it back, as they were cut.
+      sha256: of the lengths and bytes of its documents.
     """
 
     strings: list[np.ndarray]
     bytes: int
     words: int
+    kept: bool
+    sha256: str
 
 
 def applicable(model: Model, source: Source) -> bool:
@@ -160,8 +171,7 @@ def evaluate(
     kind = str(model.log_prob.exactness) if model.log_prob else str(Exactness.EXACT)
     for split, documents in source.texts.items():
         # Of one long text nothing was learnt of ends.
-        symbols = tokenizer.document if "document" in source.spaces else _no_end(tokenizer)
-        text = read(documents, symbols, reading)
+        text = read(documents, tokenizer, "document" in source.spaces, reading)
         counts = sum(len(s) if reading.first else len(s) - 1 for s in text.strings)
         if counts < 1:
             continue
@@ -177,6 +187,7 @@ def evaluate(
             first="counted" if reading.first else "not counted",
             begin=writes.begin >= 0,
             tokenizer=tokenizer.sha256,
+            sha256=text.sha256,
         )
         for name in wanted:
             yield _result(name, told, protocol, tokenizer, kind, step)
@@ -206,25 +217,29 @@ def checked(reading: Reading, end: int | None) -> Reading:
     return reading._replace(stride=stride)
 
 
-def _no_end(tokenizer: Tokenizer) -> Callable[[str], np.ndarray]:
-    return functools.partial(tokenizer.encode, unknown=True)
-
-
-def read(documents: Iterable[str], symbols: Callable[[str], np.ndarray], reading: Reading) -> Text:
+def read(documents: Iterable[str], tokenizer: Tokenizer, ends: bool, reading: Reading) -> Text:
     """The strings of a text, and how much of it there is.
 
     Args:
       documents: one after another.
-      symbols: what makes symbols of one.
+      tokenizer: what makes symbols of them.
+      ends: whether each of them ends with the token that says so, where there is one.
       reading: how they are read.
     """
-    strings, amounts = [], np.zeros(2, np.int64)
+    strings, amounts, kept = list[np.ndarray](), np.zeros(2, np.int64), True
+    symbols = tokenizer.document if ends else functools.partial(tokenizer.encode, unknown=True)
+    end = -1 if ends and "end" in tokenizer.specials else None
+    every = hashlib.sha256()
     for document in documents:
+        content = document.encode(errors="surrogatepass")
+        every.update(len(content).to_bytes(8) + content)
         strings.append(np.asarray(symbols(document), np.int32))
-        amounts += len(document.encode(errors="surrogatepass")), len(document.split())
+        kept = kept and tokenizer.decode(strings[-1][:end]) == document
+        amounts += len(content), len(document.split())
     if not reading.documents and strings:
         strings = [np.concatenate(strings)]
-    return Text([s for s in strings if len(s)], *map(int, amounts))
+    strings, (size, words) = [s for s in strings if len(s)], amounts.tolist()
+    return Text(strings, size, words, kept, every.hexdigest())
 
 
 class Window(NamedTuple):
@@ -360,12 +375,15 @@ def _result(
         # d exp(v) = exp(v) dv
         value = math.exp(min(value, 700.0))
         spread = None if spread is None else spread * value
-    strings = f"{len(text.strings)} documents" if told.reading.documents else protocol.strings
+    each_by_itself = counted(len(text.strings), "document")
+    strings = each_by_itself if told.reading.documents else protocol.strings
     reads = f"context {protocol.context or 'all'}" + (
         f", stride {protocol.stride}" if protocol.context else ""
     )
     by = f"tokenizer {tokenizer.name} {tokenizer.sha256[:8]}"
     begins = ", begin token read" if protocol.begin else ""
+    # What symbols do not tell costs nothing.
+    loses = "" if unit == "token" or text.kept else ", less than the text: its symbols lose some"
     return Result(
         name=name,
         value=value,
@@ -379,8 +397,10 @@ def _result(
         preprocessing=protocol.data,
         step=step,
         better="lower",
-        detail=f"{strings}, {reads}, first symbol {protocol.first}{begins}, {by}",
-        protocol=(protocol if unit == "token" else protocol._replace(tokenizer="any"))._asdict(),
+        detail=f"{strings}, {reads}, first symbol {protocol.first}{begins}, {by}{loses}",
+        protocol=(
+            protocol._replace(tokenizer="any") if text.kept and unit != "token" else protocol
+        )._asdict(),
         per=float(amount),
     )
 

@@ -201,6 +201,13 @@ def lines(path: pathlib.Path) -> Iterator[str]:
                 raise DataError(
                     f'{path}, line {number}: expected an object with a "{NAME}", got {came[:80]}.'
                 )
+            try:
+                text.encode()
+            except UnicodeEncodeError as error:
+                raise DataError(
+                    f"{path}, line {number}: its text holds {text[error.start]!r}, half of a "
+                    "character; expected a text in UTF-8."
+                ) from error
             yield text
 
 
@@ -226,9 +233,11 @@ def _unreadable(what: str, error: OSError) -> DataError:
 
 
 def _not_utf8(where: str, at: int, error: UnicodeDecodeError) -> DataError:
+    # A mark of the order of two bytes, where a file begins.
+    encoding = "UTF-16" if at == 0 and error.object[error.start] >= 0xFE else "LATIN1"
     return DataError(
-        f"{where} is not UTF-8: {error.reason} at byte {at} "
-        f"(0x{error.object[error.start]:02x}); convert it first, as by iconv -t UTF-8."
+        f"{where} is not UTF-8: {error.reason} at byte {at} (0x{error.object[error.start]:02x}); "
+        f"convert it first, as by iconv -f {encoding} -t UTF-8."
     )
 
 

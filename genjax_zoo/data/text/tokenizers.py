@@ -60,14 +60,14 @@ def chosen(asked: str, kept: Tokenizer | None, train: Documents, held_out: Docum
     if kept is None:
         return make(asked, train, held_out)
     where = pathlib.Path(asked).expanduser()
-    found = kept.sha256
-    if is_path(asked) and where.exists():
-        found = read(asked).sha256
+    found = ""
+    if is_path(asked) and where.exists() and (own := read(asked).sha256) != kept.sha256:
+        found = own[:12]
     elif not is_path(asked) and kept.name != asked:
         found = "of another kind"
-    if found != kept.sha256:
+    if found:
         raise ConfigError(
-            f"config.data.tokenizer={asked} is another tokenizer ({found[:12]}) than the one that "
+            f"config.data.tokenizer={asked} is another tokenizer ({found}) than the one that "
             f"this run learnt by ({kept.name}, {kept.sha256[:12]}), and its symbols would mean "
             "something else; leave it as it was, or use another --workdir."
         )

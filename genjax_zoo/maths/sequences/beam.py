@@ -21,7 +21,7 @@ from genjax_zoo.maths.sequences.decoding import (
     stops,
     strings,
 )
-from genjax_zoo.maths.sequences.warping import Decoding
+from genjax_zoo.maths.sequences.warping import Decoding, spelt
 
 
 class Beams(NamedTuple):
@@ -52,6 +52,7 @@ def search(
     given: Batch = NOTHING,
     room: int | None = None,
     most: Array | int | None = None,
+    symbols: int = 0,
 ) -> Beams:
     """Searches after each of n prompts.
 
@@ -67,10 +68,11 @@ def search(
         which short strings win. The beam itself goes by probability.
       prompt, given: as of `decoding.write`, and `room` as of `decoding.begin`.
       most: symbols of each at most, if these are fewer than L.
+      symbols: how many there are, as of `Decoding`.
     """
     if width < 1:
         raise DataError(f"the width of a beam should be 1 or more, got {width}.")
-    rules, W, state = Decoding(stop=stop), width, model.readied(state)
+    rules, W, state = Decoding(stop=stop, symbols=symbols), width, model.readied(state)
     most = length if most is None else jnp.minimum(most, length)
     begun, _ = read_prompt(model, state, n, length, prompt, given, room)
     V = begun.logits.shape[-1]
@@ -86,7 +88,7 @@ def search(
         t, reading, log_p, done, x, mask = carry
         logits, cache = read_on(model, state, reading)
         # log p(x_<=t) = log p(x_<t) + log p(x_t | x_<t); an ended string goes on in one way: as 0.
-        after = jax.nn.log_softmax(logits).reshape(n, W, V)
+        after = spelt(rules, jax.nn.log_softmax(logits)).reshape(n, W, V)
         ended = jnp.where(jnp.arange(V) == 0, 0.0, -jnp.inf)
         every = log_p[..., None] + jnp.where(done[..., None], ended, after)
         log_p, best = jax.lax.top_k(every.reshape(n, W * V), W)

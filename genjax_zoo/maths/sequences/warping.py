@@ -3,6 +3,7 @@
 Floor 1. Some of these do not commute: of p (.5 .2 .15 .1 .05) temperature 2 leaves three symbols to
 a nucleus of .7, which taken first keeps two. The order is one and the same everywhere,
 
+    (0) what there is        of a vocabulary that is larger than its tokenizer is
     (1) repetition penalty   Keskar et al. 2019 (CTRL), of the model's own logits
     (2) temperature          softmax(l / τ); 0 is greedy, and leaves nothing to the rest
     (3) top-k                Fan et al. 2018
@@ -37,19 +38,24 @@ class Decoding:
       top_p: the likeliest symbols stay until they have this probability; 1 keeps all.
       min_p: symbols stay that have this part of the likeliest one's probability; 0 keeps all.
       stop: symbols after which nothing is written.
+      symbols: how many there are, from 0 on, besides those of `stop`; 0 for all of the vocabulary,
+        of which a part may be padding, that no tokenizer spells.
     """
 
-    repetition_penalty: float = number(1.0, above=0)
+    repetition_penalty: float = number(1.0, least=1e-6, most=1e6)
     temperature: float = number(1.0, least=0)
     top_k: int = number(0, least=0)
     top_p: float = number(1.0, above=0, most=1)
     min_p: float = number(0.0, least=0, most=1)
     stop: tuple[int, ...] = number((), least=0)
+    symbols: int = number(0, least=0)
 
 
 AS_IT_SAYS = Decoding()
 """The rules of a plain draw: none."""
 
+COLDEST = 1e-30
+"""The least temperature that float32 can divide by; below it is 0."""
 ROUNDING = 1e-6
 """By how much a sum of probabilities in float32 may miss the end that it just reaches."""
 
@@ -62,12 +68,14 @@ def warp(rules: Decoding, logits: Array, seen: Array) -> Array:
       logits: l [..., V], the model's own.
       seen: which symbols were read or written before [..., V] bool.
     """
+    logits = spelt(rules, logits)
     if rules.repetition_penalty != 1:
         logits = penalise(logits, seen, rules.repetition_penalty)
-    if rules.temperature == 0:
+    if rules.temperature < COLDEST:
         return top_k(logits, 1)
     if rules.temperature != 1:
-        logits = logits / rules.temperature
+        # The likeliest is 0, however cold it is.
+        logits = (logits - jnp.max(logits, axis=-1, keepdims=True)) / rules.temperature
     if rules.top_k:
         logits = top_k(logits, rules.top_k)
     if rules.top_p < 1:
@@ -75,6 +83,15 @@ def warp(rules: Decoding, logits: Array, seen: Array) -> Array:
     if rules.min_p > 0:
         logits = min_p(logits, rules.min_p)
     return logits
+
+
+def spelt(rules: Decoding, logits: Array) -> Array:
+    """The symbols of [..., V] stay that there are."""
+    if not rules.symbols:
+        return logits
+    number = jnp.arange(logits.shape[-1])
+    there = (number < rules.symbols) | jnp.isin(number, jnp.array(rules.stop, jnp.int32))
+    return jnp.where(there, logits, -jnp.inf)
 
 
 def penalise(logits: Array, seen: Array, penalty: float) -> Array:

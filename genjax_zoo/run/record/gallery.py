@@ -118,8 +118,12 @@ def _of_file(path: pathlib.Path, caption: str) -> Html | None:
 
 
 def _text(content: bytes, caption: str) -> Html:
-    lines = content.decode(errors="replace").splitlines()[:TEXT_LINES]
-    return tag("figure", tag("pre", "\n".join(lines)), tag("figcaption", caption))
+    return tag("figure", text(content, TEXT_LINES), tag("figcaption", caption))
+
+
+def text(content: bytes, most: int | None = None) -> Html:
+    """The lines of a text, or the first of them."""
+    return tag("pre", "\n".join(content.decode(errors="replace").split("\n")[:most]))
 
 
 def _table(content: bytes, caption: str) -> Html:

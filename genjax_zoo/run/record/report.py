@@ -72,17 +72,22 @@ def _title(
 
 
 def _exploration(folder: pathlib.Path) -> Html | None:
-    """The pictures of `genjax-zoo explore`, each with what it is; None where there are none."""
+    """What `genjax-zoo explore` has shown, each with what it is; None where there is nothing."""
     explored = mapping(json_of(folder / "explore.json"))
     figures = []
     for entry in map(mapping, sequence(explored.get("entries"))):
         for name in sequence(entry.get("files")):
             try:
-                picture = (folder / pathlib.PurePath(str(name)).name).read_bytes()
+                content = (folder / pathlib.PurePath(str(name)).name).read_bytes()
             except OSError:
                 continue
             caption = str(entry.get("caption", ""))
-            shown = gallery.embedded(picture, caption, gallery.LARGE)
+            is_text = str(name).endswith(".txt")
+            shown = (
+                gallery.text(content)
+                if is_text
+                else gallery.embedded(content, caption, gallery.LARGE)
+            )
             heading = tag("h3", pathlib.PurePath(str(name)).stem.replace("_", " "))
             figures.append(tag("figure", heading, shown, tag("figcaption", caption), class_="card"))
     if not figures:

@@ -158,6 +158,12 @@ class Workdir:
         starts = self.read_runs()
         return (starts[-1].get("data") or {}) if starts else {}
 
+    def others_now(self, data: Mapping[str, Any]) -> bool:
+        """Whether data of the same name were others when they were learnt from here."""
+        before = self.data_before()
+        was, of_name = (before.get(key, data[key]) == data[key] for key in ("sha256", "name"))
+        return of_name and not was
+
     def write_config(self, config: Mapping[str, Any]) -> None:
         """config.json: the whole config of the run."""
         write_json(self.config, config)

@@ -76,7 +76,8 @@ class Author:
     ):
         self.tokenizer, self.rounds = tokenizer, 0
         self._end = (*rules.stop, *end)
-        rules = dataclasses.replace(rules, stop=self._end)
+        # A vocabulary may be larger than its tokenizer, and a text is what can be spelt.
+        rules = dataclasses.replace(rules, stop=self._end, symbols=tokenizer.size)
         writers = (target, *([] if draft is None else [draft]))
         limits = [each.writes.longest(each.state) for each in writers if each.writes.longest]
         self.longest = min(limits, default=None)
@@ -108,8 +109,9 @@ class Author:
         ):
             writes, state = of(states)[0]
             return beam.search(
-                *(writes, state, len(x), length, width), self._end, prompt=x, room=room, most=most
-            )
+                *(writes, state, len(x), length, width),
+                stop=self._end, prompt=x, room=room, most=most, symbols=tokenizer.size,
+            )  # fmt: skip
 
         self._begin = jax.jit(begin, static_argnames=("length", "room"))
         self._go_on = jax.jit(go_on, donate_argnums=2)
