@@ -305,6 +305,12 @@ def _figure(one, points, last, best):
         axis.set(xscale="log", xlabel=what)
         axis.legend(fontsize=8)
     axes[0].set(ylabel="nats a token, held out", yscale="log")
+    # Less than a decade: powers of ten would be no ticks to read.
+    for which in (axes[0].yaxis.set_major_formatter, axes[0].yaxis.set_minor_formatter):
+        which("{x:.1f}")
+    amounts = sorted({p.D for p in points})
+    axes[1].set_xticks(amounts, [f"{D / 1000:,.0f}k" for D in amounts])
+    axes[1].set_xticks([], minor=True)
     return figure
 
 

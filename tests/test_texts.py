@@ -561,6 +561,7 @@ def test_a_draft_and_a_beam_write_too(runs, command, tmp_path):
         ("letters", ["--prompt=", "--beams=2", "--n=3"], "more than --beams=2"),
         ("letters", ["--prompt=", "--given=x=3"], "say two different things"),
         ("letters", ["--prompt=", "--stop="], "--stop= is empty"),
+        ("letters", ["--prompt=", "--n=9e8"], "writing 900000000 texts of 256 symbols would take"),
         ("letters", ["--prompt=", "--stop=x", "--stop="], "--stop= is empty"),
         ("letters", ["--prompt=--ho"], "'-': never seen by the characters of the training"),
         ("letters", ["--prompt", "--hi"], "--prompt has no value, for --hi follows"),
@@ -605,6 +606,13 @@ def test_ctrl_c_stops_an_answer_and_not_the_chat(command, monkeypatch):
     status, out, err = command("chat", "chat", "--max_new=12", "--temperature=0")
     assert status == 0 and err == " (stopped)\n" and len(calls) > 3
     assert out.count("\n") >= 2
+
+
+def test_bytes_that_are_no_text_do_not_end_a_chat(command, monkeypatch):
+    typed = io.TextIOWrapper(io.BytesIO(b"how\xff?\nhow?\n"), encoding="utf-8")
+    monkeypatch.setattr("sys.stdin", typed)
+    status, out, err = command("chat", "chat", "--max_new=12", "--temperature=0")
+    assert status == 0 and (out + err).count("\n") >= 2
 
 
 def test_without_a_template_there_is_no_chat(command):

@@ -7,6 +7,7 @@ ends the chat.
 from __future__ import annotations
 
 import contextlib
+import io
 import sys
 from collections.abc import Iterator, Sequence
 
@@ -80,6 +81,9 @@ def _answer(
 def _said() -> Iterator[str]:
     """What somebody types, line by line."""
     asks = sys.stdin.isatty()
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        # A byte that is no character is one turn's fault, and does not end the chat.
+        sys.stdin.reconfigure(errors="replace")
     if asks:
         # Lines can then be edited, and called back.
         with contextlib.suppress(ImportError):

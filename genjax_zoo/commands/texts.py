@@ -16,10 +16,15 @@ from genjax_zoo.commands import configs, prompts
 from genjax_zoo.commands.flags import Call
 from genjax_zoo.maths.sequences.decoding import PADDING
 from genjax_zoo.run import trained
+from genjax_zoo.run.devices import memory
 from genjax_zoo.run.record import files
 from genjax_zoo.run.record.workdir import Workdir, write_json
 from genjax_zoo.run.texts.writer import Author, Text
 from genjax_zoo.run.trained import Trained
+
+BYTES_WRITTEN, BYTES_NEXT = 13, 9
+"""Of a symbol that is written: itself, its mask and two numbers; of one that may be: its logits
+before and after the rules, and whether it was seen."""
 
 
 def write(call: Call, workdir: Workdir, parts: Trained) -> None:
@@ -32,6 +37,10 @@ def write(call: Call, workdir: Workdir, parts: Trained) -> None:
     begun = [tokenizer.encode(prompt) for prompt in known.prompt]
     prompts.rules_of(call)
     prompts.writes_of(parts)
+    rows, most = len(begun) * n * (known.beams or 1), known.max_new or prompts.USUAL
+    # Before anything is made: what is written, with its numbers, and the logits of what comes next.
+    size = rows * (BYTES_WRITTEN * most + BYTES_NEXT * tokenizer.size)
+    memory.check(f"writing {rows} texts of {most} symbols", size, memory.FEWER)
     folder = configs.out_of(call, workdir.samples)
     step, state = trained.restore(parts, workdir, known.checkpoint)
     author = prompts.author_of(call, parts, state)
