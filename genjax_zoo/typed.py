@@ -70,7 +70,7 @@ def nearest(name: str, known: Iterable[str], what: str) -> str:
     hint = f" Did you mean {close[0]!r}?" if close else ""
     if RENAMED.get(name) in known:
         hint = f" Since version 0.2.0 it is called {RENAMED[name]!r}."
-    return f"unknown {what} {name!r}.{hint} Known: {', '.join(known) or '(none)'}."
+    return f"unknown {what} {name!r}.{hint} Known: {', '.join(filter(None, known)) or '(none)'}."
 
 
 def choose(name: str, known: Mapping[str, T], what: str) -> T:

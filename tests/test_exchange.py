@@ -1,5 +1,6 @@
 """Weights from folder to folder by the commands: import, sample, evaluate, begin, adapt, export."""
 
+import dataclasses
 import hashlib
 import json
 import pathlib
@@ -92,6 +93,13 @@ def test_it_is_sampled_measured_and_exported_bit_for_bit(call):
     assert status == 2 and "--to=out holds something already" in err
     status, out, err = call("import", f"--from={LLAMA}", "--workdir=llama")
     assert status == 2 and "holds something already" in err
+
+
+def test_a_folder_may_be_named_as_begin_names_it(call):
+    status, out, _ = call("import", f"--from=hf:{LLAMA}", "--workdir=named")
+    assert status == 0 and "LLaMA" in out
+    status, _, err = call("import", "--from=meta/Llama", "--workdir=new")
+    assert status == 2 and "there is no folder meta/Llama" in err and "nothing is downloaded" in err
 
 
 def test_flags_are_their_own(call):
@@ -321,9 +329,12 @@ def test_other_fields_than_those_it_was_learnt_with_are_told(imported):
     ("word", "model", "telling"),
     [
         ("weights=hf:nowhere", {}, "--begin=weights=hf:.*nowhere: there is no folder"),
+        ("weights=hf:", {}, "expected NAME=WORKDIR .* or NAME=hf:DIR"),
         (f"weights=hf:{LLAMA}@7", {}, "has no steps; leave @7 out"),
         (f"weights=hf:{LLAMA}", {"inner": 25}, "is .* there, and this config needs"),
         (f"weights=hf:{LLAMA}", {"lora_rank": 2, "lora_where": "conv"}, "none of the matrices"),
+        (f"weights=hf:{LLAMA}", {"lora_rank": 2, "lora_where": "("}, "is no regular expression"),
+        (None, {"lora_alpha": 8.0}, "lora_alpha=8.0 is of adapters, and without a rank"),
         (None, {"lora_rank": 2}, "adapters are of weights that are there already"),
     ],
 )
@@ -333,6 +344,17 @@ def test_what_does_not_fit_is_one_sentence(imported, word, model, telling):
         found = begin.read([word] if word else [], run, Workdir(imported / "new"))
         set_up(run, begun=found)
     assert "\n" not in str(caught.value)
+
+
+def test_another_tokenizer_is_refused_by_where_the_right_one_lies(imported):
+    run = run_of(imported)
+    run = dataclasses.replace(run, data=dataclasses.replace(run.data, tokenizer="characters"))
+    for word in (f"weights=hf:{LLAMA}", f"weights={imported / 'llama'}"):
+        found = begin.read([word], run, Workdir(imported / "new"))
+        with pytest.raises(begin.ZooError, match="learnt by another tokenizer") as caught:
+            set_up(run, begun=found)
+        told = str(caught.value).rpartition("--config.data.tokenizer=")[2].removesuffix(".")
+        assert (pathlib.Path(told) / "tokenizer.json").is_file()
 
 
 @pytest.mark.slow

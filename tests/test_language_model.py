@@ -546,6 +546,8 @@ def test_rotary_positions_tell_distances_alone():
         ({"norms": 1}, "have a norm each; set norms=2 or parallel=True"),
         ({"position": "rotary", "head_width": 3}, "a head has 3; set an even head_width"),
         ({"rotary_factor": 2.0, "rotary_low": 5.0}, "set rotary_high above it"),
+        ({"rotary_factor": 8.0}, "stretches rotary positions, and position is 'learnt'"),
+        ({"lora_where": "mlp"}, "lora_where='mlp' is of adapters, and without a rank"),
         ({"experts": 2, "experts_per_token": 3}, "3 experts a token are more than 2"),
         ({"capacity": 1.0}, "is of experts, and there are none; set capacity=0 or experts"),
         ({"begin": 256}, r"begin should be a symbol 0 .. 255 or -1, got 256"),
@@ -555,6 +557,15 @@ def test_rotary_positions_tell_distances_alone():
 def test_what_is_no_transformer_is_refused(fields, message):
     with pytest.raises(ConfigError, match=message):
         language_model.Config(**fields)
+
+
+def test_what_is_no_symbol_is_as_unlikely_by_either_number():
+    model, params = model_of()
+    state = state_of(model, params, 3)
+    batch = {"x": jnp.array([[0, 1, 2], [0, 9999, 2]], jnp.int32)}
+    assert np.isneginf(model.log_prob(KEY, state, batch)).tolist() == [False, True]
+    measured = model.measures["nats_per_token"](KEY, state, batch)
+    assert np.isposinf(measured).tolist() == [False, True]
 
 
 def test_data_that_do_not_fit_are_refused():

@@ -284,3 +284,7 @@ def test_a_config_is_frozen_and_keeps_its_own_check():
 )
 def test_a_range_in_words(allowed, words):
     assert str(allowed) == words
+
+
+def test_what_stands_for_nothing_is_no_name_that_is_known():
+    assert nearest("slrm", ["", "auto", "slurm"], "x").endswith("Known: auto, slurm.")

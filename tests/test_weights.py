@@ -477,6 +477,25 @@ def index(change):
 EMBEDDING = "transformer.word_embeddings.weight"
 
 
+def a_folder(path):
+    (path / "model.safetensors").unlink()
+    (path / "model.safetensors").mkdir()
+
+
+def a_dead_link(path):
+    (path / "model.safetensors").unlink()
+    (path / "model.safetensors").symlink_to("../blobs/1a2b")
+
+
+def in_two_files(path):
+    """As files of two versions beside each other are: of one tensor two values."""
+    where = json.loads((path / folders.INDEX).read_text())["weight_map"]
+    other = path / max(set(where.values()) - {where[EMBEDDING]})
+    tensors = safetensors.numpy.load_file(other)
+    own = safetensors.numpy.load_file(path / where[EMBEDDING])
+    safetensors.numpy.save_file(tensors | {EMBEDDING: 7 + own[EMBEDDING]}, other)
+
+
 @pytest.mark.parametrize(
     ("kind", "damage", "telling"),
     [
@@ -484,6 +503,8 @@ EMBEDDING = "transformer.word_embeddings.weight"
         ("llama", lambda path: (path / "model.safetensors").write_bytes(b""), "no whole"),
         ("llama", pickled, "pytorch_model.bin is a pickle, .* never opened"),
         ("llama", lambda path: (path / "model.safetensors").unlink(), "has neither"),
+        ("llama", a_folder, "cannot be read: it is no file"),
+        ("llama", a_dead_link, "is a link to ../blobs/1a2b, which is not there"),
         ("llama", lambda path: (path / "config.json").unlink(), "has no config.json"),
         ("llama", lambda path: (path / "config.json").write_text("{"), "cannot be read"),
         ("llama", lambda path: (path / "config.json").write_text("[]"), "should be an object"),
@@ -491,6 +512,7 @@ EMBEDDING = "transformer.word_embeddings.weight"
         ("falcon40b", renamed, "names model-00002-of-00003.safetensors, and there is no such"),
         ("falcon40b", index(lambda m: m.update({EMBEDDING: "../a"})), "no file of this folder"),
         ("falcon40b", index(lambda m: m.update({"more": m[EMBEDDING]})), "says that more lies in"),
+        ("falcon40b", in_two_files, f"holds {EMBEDDING}, which .* says lies in"),
         ("falcon40b", lambda path: (path / folders.INDEX).write_text("{}"), "has no weight_map"),
     ],
 )

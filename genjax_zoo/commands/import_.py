@@ -8,6 +8,7 @@ from __future__ import annotations
 from genjax_zoo.commands import configs
 from genjax_zoo.commands.flags import Call, value_of
 from genjax_zoo.run.record import files
+from genjax_zoo.run.record.provenance import FOREIGN
 from genjax_zoo.run.weights import arrived, imported
 
 FAMILY = "language_model"
@@ -20,7 +21,9 @@ def run(call: Call) -> None:
     asked = value_of(call, "from", "a folder with config.json and model.safetensors")
     files.check_empty(workdir.root)
     flag = f"--from={asked}"
-    found = imported.look_at(files.place(asked, "--from"), {"name": FAMILY}, flag)
+    # As --begin names such a folder, it may be named here.
+    folder = files.place(asked.removeprefix(FOREIGN) or asked, "--from")
+    found = imported.look_at(folder, {"name": FAMILY}, flag)
     arrived.write(found, workdir.root)
     for remark in found.remarks:
         print(f"config.json: {remark}")

@@ -85,6 +85,12 @@ class Config(Decoder):
                     f"language_model: {name} should be a symbol 0 .. {self.vocabulary - 1} or -1, "
                     f"got {getattr(self, name)}."
                 )
+        for name in () if self.lora_rank else ("lora_alpha", "lora_where"):
+            if getattr(self, name) != getattr(Config, name):
+                raise ConfigError(
+                    f"language_model: {name}={getattr(self, name)!r} is of adapters, and without a "
+                    "rank there are none; set lora_rank, or leave it out."
+                )
 
     @property
     def longest(self) -> int:
@@ -204,8 +210,10 @@ def make(config: Config, tx: optax.GradientTransformation) -> Model:
         return jnp.where(asked.known, total, -jnp.inf)
 
     def predicted(key: Key, params: Params, batch: Batch) -> Array:
-        """-log p of the symbols that were predicted from others, or from `begin`: [B] nats."""
-        return jnp.sum(nats(None, params, read(batch))[0], axis=1)
+        """-log p of the symbols that were predicted from others, or from `begin`: [B] nats, and inf
+        where `log_prob` is -inf."""
+        asked = read(batch)
+        return jnp.where(asked.known, jnp.sum(nats(None, params, asked)[0], axis=1), jnp.inf)
 
     def count(batch: Batch) -> Array:
         """How many those are [B]."""

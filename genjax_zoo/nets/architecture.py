@@ -137,6 +137,12 @@ class Decoder:
                 "rotary_high above it",
             ),
             (
+                self.rotary_factor != 1 and self.position != "rotary",
+                f"rotary_factor={self.rotary_factor} stretches rotary positions, and position is "
+                f"{self.position!r}",
+                "rotary_factor=1 or position='rotary'",
+            ),
+            (
                 self.experts_per_token > max(self.experts, 1),
                 f"{self.experts_per_token} experts a token are more than {self.experts}",
                 "experts_per_token to less",

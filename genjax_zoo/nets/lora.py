@@ -56,11 +56,16 @@ def adapters(key: Key, params: Any, rank: int, where: str) -> dict[str, Any]:
       Nested dicts like `params`, of these matrices alone: each is {"a": [..., in, r], "b":
       [..., r, out]}.
 
-    Raises ConfigError where no matrix is meant.
+    Raises ConfigError where no matrix is meant, or `where` is no pattern.
     """
     flat = traverse_util.flatten_dict(params, sep="/")
     axes = {path: known for path in flat if (known := _axes(path))}
-    chosen = [path for path in axes if re.search(where, path)]
+    try:
+        chosen = [path for path in axes if re.search(where, path)]
+    except re.error as error:
+        raise ConfigError(
+            f"model.lora_where={where!r} is no regular expression: {error}."
+        ) from error
     if not chosen:
         raise ConfigError(
             f"model.lora_where={where!r} is found in none of the matrices: {', '.join(axes)}."

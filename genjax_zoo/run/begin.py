@@ -24,14 +24,11 @@ from genjax_zoo.run import config, trained
 from genjax_zoo.run.devices import Devices
 from genjax_zoo.run.devices.sharding import lay_out
 from genjax_zoo.run.record import files
-from genjax_zoo.run.record.provenance import Origin
+from genjax_zoo.run.record.provenance import FOREIGN, Origin
 from genjax_zoo.run.record.workdir import Workdir
 from genjax_zoo.run.setup import Begun
 from genjax_zoo.run.weights import imported
 from genjax_zoo.typed import nearest
-
-FOREIGN = "hf:"
-"""What the folder of weights of others is named by."""
 
 
 class Where(NamedTuple):
@@ -90,7 +87,7 @@ def _parse(words: Sequence[str], model: Model) -> dict[str, Where]:
     asked: dict[str, Where] = {}
     for word in words:
         match = re.fullmatch(r"(\w+)=(.+?)(?:@(last|best|\d+))?", word)
-        if match is None:
+        if match is None or match[2] == FOREIGN:
             raise ConfigError(
                 f"--begin={word}: expected NAME=WORKDIR or NAME=WORKDIR@STEP, STEP being last, "
                 "best or a number, or NAME=hf:DIR."

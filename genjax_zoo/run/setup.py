@@ -163,7 +163,7 @@ def check_tokenizers(source: Source, origins: Mapping[str, Origin], run: Run) ->
                 f"{name} begins from {origin.workdir}, which learnt by another tokenizer "
                 f"({origin.tokenizer[:12]}) than {run.data.tokenizer} here ({own.sha256[:12]}), so "
                 "that its symbols mean something else; set "
-                f"--config.data.tokenizer={origin.workdir}/tokenizer."
+                f"--config.data.tokenizer={origin.tokenizer_path}."
             )
 
 
@@ -214,7 +214,10 @@ def _advice(wanted: Space, offered: Space, text: bool, images: bool) -> str:
             "config.data.tokenizer that has fewer."
         )
     if wanted.kind is Kind.CATEGORICAL and wanted.of(0).holds(offered):
-        return f"set config.model to as many (model.classes={offered.size}, of labels)."
+        return (
+            f"set config.model to as many (model.vocabulary={offered.size} of symbols, "
+            f"model.classes={offered.size} of labels)."
+        )
     if not images:
         return "choose other data, or a model of such numbers."
     if wanted.size and wanted.of(0).holds(offered):

@@ -79,8 +79,8 @@ def make_mesh(devices: Devices) -> Mesh:
     if data * group != count:
         raise ConfigError(
             f"config.devices asks for data x fsdp x tensor = {data} x {devices.fsdp} x "
-            f"{devices.tensor} = {data * group} devices, but this run has {count}; choose three "
-            f"factors of {count}, or data=-1."
+            f"{devices.tensor} = {data * group} devices, but this run has {count}; "
+            + (f"choose three factors of {count}." if count > 1 else "set all three to 1.")
         )
     shape = (data, devices.fsdp, devices.tensor)
     return jax.make_mesh(shape, MESH_AXES, axis_types=(AxisType.Auto,) * len(shape))

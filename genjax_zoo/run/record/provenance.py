@@ -50,6 +50,10 @@ def record() -> dict[str, Any]:
     }
 
 
+FOREIGN = "hf:"
+"""What a folder of the weights of others is named by, in the place of a workdir."""
+
+
 class Origin(NamedTuple):
     """Where a run took what it began from under one name (run/begin.py).
 
@@ -74,6 +78,12 @@ class Origin(NamedTuple):
     begun: Mapping[str, Any] = {}
     tokenizer: str = ""
     files: Mapping[str, str] = {}
+
+    @property
+    def tokenizer_path(self) -> str:
+        """Where its tokenizer lies: beside the weights of others, in a run's own folder."""
+        folder = self.workdir.removeprefix(FOREIGN)
+        return folder if folder != self.workdir else f"{folder}/tokenizer"
 
     @classmethod
     def read(cls, entry: Mapping[str, Any]) -> Origin:

@@ -76,7 +76,10 @@ class Folder(NamedTuple):
 def look_at(path: pathlib.Path, flag: str) -> Folder:
     """What lies in a folder; raises DataError for whatever is not there or cannot be read."""
     if not path.is_dir():
-        raise DataError(f"{flag}: there is no folder {path}; expected one with a {CONFIG}.")
+        raise DataError(
+            f"{flag}: there is no folder {path}; expected one on this machine with a {CONFIG}, for "
+            "nothing is downloaded."
+        )
     config = _json(path / CONFIG, f"{flag}: {path} has no {CONFIG}, by which weights are known")
     return Folder(path.absolute(), config, _tensors(path, flag))
 
@@ -85,6 +88,12 @@ def _tensors(path: pathlib.Path, flag: str) -> dict[str, Stored]:
     if (path / SINGLE).exists():
         return _header(path, SINGLE)
     if not (path / INDEX).exists():
+        cut = next((name for name in (SINGLE, INDEX) if (path / name).is_symlink()), None)
+        if cut:
+            raise DataError(
+                f"{flag}: {path / cut} is a link to {(path / cut).readlink()}, which is not there; "
+                "copy the folder with what its links mean (cp -rL)."
+            )
         pickles = [*sorted(path.glob("*.bin")), *sorted(path.glob("*.pt*")), *path.glob("*.ckpt")]
         why = (
             f"; {pickles[0].name} is a pickle, which runs whatever is written in it, and is never "
@@ -107,7 +116,15 @@ def _tensors(path: pathlib.Path, flag: str) -> dict[str, Stored]:
                 f"{path / INDEX} names {file}, and there is no such file; copy all "
                 f"{len(set(where.values()))} of them."
             )
-        found |= _header(path, file)
+        stored = _header(path, file)
+        # Whoever lies in two files has two values, and the index says which of them is meant.
+        doubly = next((name for name in stored if where.get(name, file) != file), None)
+        if doubly:
+            raise DataError(
+                f"{path / file} holds {doubly}, which {path / INDEX} says lies in "
+                f"{where[doubly]}; the index is of other files."
+            )
+        found |= stored
     lost = sorted(name for name, file in where.items() if name not in found)
     if lost:
         raise DataError(
@@ -136,6 +153,10 @@ def _open(path: pathlib.Path) -> Iterator[Any]:
             f"{path} is no whole safetensors file ({str(error).strip().splitlines()[0]}); it was "
             "cut off or damaged on its way: copy it again."
         ) from error
+    except OSError as error:
+        # A folder of that name, or a file that may not be read; its words have no errno.
+        why = "it is no file" if not path.is_file() else str(error).rstrip(".")
+        raise DataError(f"{path} cannot be read: {why}.") from error
 
 
 def _json(path: pathlib.Path, missing: str) -> Mapping[str, Any]:
