@@ -156,7 +156,8 @@ def unused(setup: Setup) -> Iterator[str]:
     for name, space in setup.model.spaces.items():
         offered = setup.source.spaces.get(name)
         if offered and offered.kind is Kind.CATEGORICAL and 0 < offered.size < space.size:
-            yield f"{name}: the model has {space.size} values, of which the data have {offered.size}"
+            known = f"the model has {space.size} values, of which the data have {offered.size}"
+            yield f"{name}: {known}"
 
 
 def _otherwise(origin: Origin, model: Mapping[str, Any]) -> str:
