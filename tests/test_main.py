@@ -15,6 +15,7 @@ import jax
 import numpy as np
 import pytest
 from absl import flags
+from jax.sharding import AbstractMesh
 from PIL import Image
 
 import genjax_zoo
@@ -594,6 +595,7 @@ def test_a_config_that_cannot_be_run_blocks_nothing(call, tmp_path, field, telli
 
 def test_a_batch_that_does_not_divide_over_the_devices(call, monkeypatch):
     monkeypatch.setattr(jax, "device_count", lambda: 3)
+    monkeypatch.setattr(jax, "make_mesh", lambda sizes, names, **how: AbstractMesh(sizes, names))
     status, _, err = train(call, "--config.devices.data=3")
     assert status == 2 and "batch_size=20 does not divide over 3 devices; try 18 or 21" in err
 

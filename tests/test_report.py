@@ -337,7 +337,7 @@ def test_a_workdir_keeps_some_of_the_data_for_its_pictures(tmp_path, monkeypatch
     x = np.arange(40.0, dtype=np.float32).reshape(20, 2)
     setup = types.SimpleNamespace(
         source=types.SimpleNamespace(
-            symbols={"label": ("no", "yes")}, interval=(0.0, 1.0), columns=("a", "b")
+            symbols={"label": ("no", "yes")}, interval=(0.0, 1.0), columns=("a", "b"), size=20
         ),
         example={"x": x, "label": np.zeros(20, np.int32)},
         run=types.SimpleNamespace(samples=8, data=types.SimpleNamespace(batch_size=20)),
