@@ -230,6 +230,7 @@ VAE = (
 )
 
 
+@pytest.mark.slow
 def test_a_vae_is_fine_tuned_from_another_run(call, tmp_path):
     def vae(workdir, steps, *words):
         start = ("train", f"--config={ROOT}/configs/vae.py:digits", f"--workdir={workdir}")

@@ -167,7 +167,10 @@ def test_spline_is_monotone_and_the_identity_outside():
     np.testing.assert_allclose(rate, jnp.log(slope), atol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["affine", "spline", "maf", "autoregressive spline"])
+@pytest.mark.parametrize(
+    "name",
+    ["affine", "spline", "maf", pytest.param("autoregressive spline", marks=pytest.mark.slow)],
+)
 def test_densities_integrate_to_one(name):
     bijection = b.chain(CASES[name][0], b.linear(), CASES[name][0])
     _, params = start(bijection, (2,))

@@ -381,6 +381,7 @@ def test_texts_that_give_no_data_say_why(tmp_path):
 # ------------------------------------------------------------------------------------------- tfds
 
 
+@pytest.mark.slow
 @prepared
 def test_mnist_whole(monkeypatch):
     source = open_source(Data(source="tfds:mnist"), 0, str(TFDS))

@@ -22,6 +22,10 @@ from tests.conftest import compiled
 KEY = jax.random.key(0)
 X = jax.random.bernoulli(KEY, 0.4, (12, 2, 2, 1)).astype(jnp.float32)
 DEPTHS = pytest.mark.parametrize("widths", [(3, 2), (3, 2, 3)])
+MIDDLE = pytest.mark.parametrize(
+    "widths", [pytest.param((3, 2), marks=pytest.mark.slow), (3, 2, 3)]
+)
+"""Two layers are what three are without the one in the middle."""
 
 
 def states(n):
@@ -121,7 +125,7 @@ def test_two_sides_have_the_same_log_z_and_offsets_do_not_change_it(widths):
     np.testing.assert_allclose(log_marginal(moved)[0], log_marginal(p)[0], atol=1e-5)
 
 
-@DEPTHS
+@MIDDLE
 def test_the_bound_lies_below_and_each_update_raises_it(widths):
     p = machine(widths, scale=2.0)
     exact, _ = log_marginal(p)
@@ -160,7 +164,7 @@ def test_mean_field_is_a_fixed_point():
 # log Z
 
 
-@DEPTHS
+@MIDDLE
 def test_annealing_finds_the_enumerated_log_z(widths):
     p = machine(widths)
     config = annealing.Config(temperatures=300, chains=200)
@@ -212,7 +216,7 @@ def test_a_machine_too_large_to_enumerate_says_what_its_bound_is():
 # Sampling and the gradient
 
 
-@DEPTHS
+@MIDDLE
 def test_gibbs_sampling_finds_the_joint(widths):
     p = machine(widths)
     model, state = model_and_state(p, sample_steps=50)
@@ -228,7 +232,7 @@ def test_gibbs_sampling_finds_the_joint(widths):
     np.testing.assert_allclose(means.mean(0), truth @ states(4), atol=0.012)
 
 
-@DEPTHS
+@MIDDLE
 def test_a_step_follows_the_exact_gradient_of_the_bound(widths):
     """With rate 1 and plain descent, chains near the model and mean field at its fixed point, the
     step is the gradient of E_q[-E] - log Z with q held; by the envelope theorem of the bound."""
@@ -411,7 +415,7 @@ def test_bad_configs_are_refused(fields, says):
 # What is given, and what it is begun from
 
 
-@DEPTHS
+@MIDDLE
 @pytest.mark.parametrize("means", [False, True])
 def test_a_known_part_stays_and_the_rest_follows_the_conditional(widths, means):
     p = machine(widths)
@@ -458,7 +462,7 @@ def begun(widths, centred=True, **config):
     return model, jax.jit(model.init)(KEY, {"x": X}, **machines), list(machines.values())
 
 
-@DEPTHS
+@MIDDLE
 def test_machines_begun_from_rbms_are_those_rbms(widths):
     model, state, machines = begun(widths)
     L = len(widths)

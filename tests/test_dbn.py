@@ -113,7 +113,7 @@ def test_the_second_machine_begins_at_the_means_below_it():
     assert same(later.states[1].params.rate, state.states[1].params.rate)
 
 
-@pytest.mark.parametrize("chain", ["cd", "pcd"])
+@pytest.mark.parametrize("chain", ["cd", pytest.param("pcd", marks=pytest.mark.slow)])
 def test_a_machine_turned_over_leaves_p_as_it_is(chain):
     """p(v) of what begins is that of the machine alone, and the bound is an equality."""
     _, state = deep({"chain": chain}, widths=(3, 4), turned=True)
@@ -182,6 +182,7 @@ def test_one_layer_is_a_restricted_boltzmann_machine():
         np.testing.assert_allclose(own, twin, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_greedy_layers_learn_four_patterns_and_sample_all_of_them():
     """Of 64 states four are in the data: chance hits one of them once in sixteen draws."""
     data = jnp.array([[0, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0],
@@ -235,8 +236,14 @@ def test_a_third_layer_sees_draws_of_the_second():
 # The bound
 
 
-@pytest.mark.parametrize("classes", [0, 3])
-@pytest.mark.parametrize("split", [False, True])
+@pytest.mark.parametrize(
+    "split, classes",
+    [
+        (False, 0),
+        (True, 3),
+        *(pytest.param(*o, marks=pytest.mark.slow) for o in ((False, 3), (True, 0))),
+    ],
+)
 def test_the_bound_lies_below_the_exact_probability(split, classes):
     """In the mean over draws of q; each draw alone may lie above it."""
     if split:
@@ -359,6 +366,7 @@ def test_up_down_begins_with_the_machines_and_keeps_their_chains():
     assert float(jnp.abs(last.generate[0].W - low.W).max()) < 1.0
 
 
+@pytest.mark.slow
 def test_up_down_raises_the_exact_likelihood_of_four_patterns():
     data = jnp.array([[0, 0, 0, 0, 0, 0], [1, 1, 0, 0, 0, 0], [0, 0, 1, 1, 0, 0],
                       [1, 1, 1, 1, 1, 1]], jnp.float32)  # fmt: skip
@@ -391,7 +399,7 @@ def test_up_down_raises_the_exact_likelihood_of_four_patterns():
 # Labels
 
 
-@pytest.mark.parametrize("label", [0, 2])
+@pytest.mark.parametrize("label", [pytest.param(0, marks=pytest.mark.slow), 2])
 def test_samples_of_a_class_follow_the_exact_conditional(label):
     model, state = deep({"sample_steps": 60}, classes=3)
     params = dbn.of_machines([s.params for s in state.states])

@@ -33,7 +33,13 @@ def test_there_are_the_twelve(device, workloads):
 
 
 # The others are those of the benchmark, whose test shows both sides the same.
-@pytest.mark.parametrize("name", ["vae", "dit", "pixelcnn", "gpt", "decoding", "ais", "kalman"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("vae", "gpt", "ais", "kalman"),
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("dit", "pixelcnn", "decoding")),
+    ],
+)
 def test_both_sides_compute_the_same(device, workloads, name):
     pytest.importorskip("torch", reason="the bench extra is not installed")
     told = []

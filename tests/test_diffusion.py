@@ -144,6 +144,7 @@ def conditional(**fields):
     return diffusion.make(config, optax.adam(1e-2))
 
 
+@pytest.mark.slow
 def test_labels_are_learnt_and_guidance_follows_them():
     with jax.enable_x64(False):
         model, batch = conditional(), labelled()
@@ -196,7 +197,7 @@ def test_the_terms_of_the_bound_are_the_bound(monkeypatch):
     np.testing.assert_allclose(of("bound"), -parts * 2 * np.log(2), rtol=1e-9)
 
 
-@pytest.mark.parametrize("data_std", [1.0, 0.4])
+@pytest.mark.parametrize("data_std", [pytest.param(1.0, marks=pytest.mark.slow), 0.4])
 def test_the_bounds_of_gaussian_data_are_their_closed_forms(data_std):
     """Over the entropy, by nats a dimension. With x ~ N(0, s²) the error E|ε - ε̂|² is
     α² s² / (α² s² + σ²), and each step's KL is one of two Gaussians."""
@@ -377,6 +378,7 @@ def test_guidance_of_0_is_conditional_and_of_minus_1_unconditional():
     np.testing.assert_array_equal(of(6.5), 3 + 7.5 * (5 - 3) + x_t)
 
 
+@pytest.mark.slow
 def test_a_learnt_classifier_leads_to_its_label():
     """The network itself never sees a label, so what follows it is the classifier's work."""
     with jax.enable_x64(False):
@@ -399,7 +401,7 @@ def test_a_learnt_classifier_leads_to_its_label():
 
 def test_inpainting_draws_what_is_missing_given_the_rest():
     """Of x with covariance [[1, r], [r, 1]] the second, where the first is known: N(1.35, .19)."""
-    process, r, n = PROCESSES["variance_preserving"](), 0.9, 1500
+    process, r, n = PROCESSES["variance_preserving"](), 0.9, 600
     values, vectors = jnp.linalg.eigh(jnp.array([[1, r], [r, 1]]))
 
     def predict(t, x):
@@ -473,9 +475,18 @@ def test_a_process_refuses_numbers_it_is_not_made_of():
     assert float(process.sigma(jnp.asarray(1.0))) == pytest.approx(3.0)
 
 
-@pytest.mark.parametrize("name", DENOISERS)
 @pytest.mark.parametrize(
-    "kind", [pytest.param("nothing", marks=pytest.mark.slow), "label", "words"]
+    "name, kind",
+    [
+        pytest.param(
+            *(name, kind),
+            marks=[pytest.mark.slow]
+            if kind != "words" and (name, kind) != ("mlp", "label")
+            else [],
+        )
+        for kind in ("nothing", "label", "words")
+        for name in DENOISERS
+    ],
 )
 def test_networks_say_nothing_at_first_and_follow_their_condition(name, kind):
     with jax.enable_x64(False):

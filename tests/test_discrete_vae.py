@@ -147,7 +147,7 @@ def test_the_temperature_falls_and_the_kl_comes_in():
     [
         {},
         {"decoder": "gaussian", "mean": "sigmoid", "straight_through": True, "average": 0.9},
-        {"decoder": "logit_laplace"},
+        pytest.param({"decoder": "logit_laplace"}, marks=pytest.mark.slow),
     ],
 )
 def test_every_decoder_learns(fields):

@@ -53,7 +53,9 @@ def joint(net: list[Factor]) -> tuple[np.ndarray, tuple[str, ...]]:
     return table, names
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(
+    "seed", [pytest.param(s, marks=[pytest.mark.slow] if s > 2 else []) for s in range(6)]
+)
 def test_elimination_is_a_sum_over_the_joint_in_any_order(seed):
     net, rng = random_net(seed, 4), np.random.default_rng(seed + 100)
     table, names = joint(net)
@@ -69,7 +71,9 @@ def test_elimination_is_a_sum_over_the_joint_in_any_order(seed):
     assert float(eliminate(net).log) == pytest.approx(0, abs=1e-5)
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize(
+    "seed", [pytest.param(s, marks=[pytest.mark.slow] if s > 2 else []) for s in range(6)]
+)
 def test_evidence_holds_variables_for_all_examples_at_once(seed):
     net, rng = random_net(seed), np.random.default_rng(seed + 200)
     table, names = joint(net)

@@ -1,6 +1,7 @@
 """The architecture, read off the imports: each rule is a function of sources, and can fail."""
 
 import ast
+import functools
 import pathlib
 from collections.abc import Iterator
 
@@ -45,9 +46,15 @@ def floor(module: str) -> int:
     return 6 if len(parts) == 1 else FLOORS.get(parts[1], 0)
 
 
+@functools.cache
+def importing(source: str) -> list[ast.Import | ast.ImportFrom]:
+    """The imports of a source; most are asked for again and again."""
+    return [n for n in ast.walk(ast.parse(source)) if isinstance(n, ast.Import | ast.ImportFrom)]
+
+
 def imports(module: str, modules: dict[str, str]) -> Iterator[str]:
     """Every module that `module` imports, wherever in its source the import stands."""
-    for node in ast.walk(ast.parse(modules[module])):
+    for node in importing(modules[module]):
         if isinstance(node, ast.Import):
             yield from (alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom):

@@ -43,7 +43,13 @@ def shaken(state):
     return state.replace(params=jax.tree.unflatten(tree, moved))
 
 
-@pytest.mark.parametrize("architecture", flow.ARCHITECTURES)
+@pytest.mark.parametrize(
+    "architecture",
+    [
+        pytest.param(a, marks=[pytest.mark.slow] if a in ("nice", "realnvp") else [])
+        for a in flow.ARCHITECTURES
+    ],
+)
 def test_learnt_density_integrates_to_one_and_its_map_inverts(architecture):
     model, state = trained(architecture=architecture)
     assert model.log_prob.exactness is Exactness.EXACT
@@ -67,6 +73,7 @@ def test_samples_are_of_the_density():
     assert np.all(np.abs(x.mean(0) - mean) < 4 * x.std(0) / n**0.5)
 
 
+@pytest.mark.slow
 def test_no_flow_beats_the_entropy():
     """On fresh draws, by more than three standard errors; and splines come close in seconds."""
     truth = densities.make("eight_gaussians")
@@ -88,7 +95,7 @@ def test_no_flow_beats_the_entropy():
     assert -float(nats.mean()) < truth.entropy + 0.15
 
 
-@pytest.mark.parametrize("architecture", ["realnvp", "glow"])
+@pytest.mark.parametrize("architecture", [pytest.param("realnvp", marks=pytest.mark.slow), "glow"])
 def test_scales_keep_the_shape_and_invert(architecture):
     fields = {"architecture": architecture, "layers": 1, "scales": 2, "alpha": 0.05}
     model, state = built(IMAGES, **fields)
@@ -140,6 +147,7 @@ def test_probabilities_of_levels_sum_to_at_most_one():
     np.testing.assert_allclose(per_dim, -nats / (2 * math.log(2)), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_variational_noise_sees_its_image_and_tightens_the_bound():
     x = jnp.clip(jnp.round(2 * POINTS + 2), 0, 4) / 4
     fields = {"levels": 5, "architecture": "realnvp"}

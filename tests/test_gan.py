@@ -26,8 +26,19 @@ def _batch(shape=(2,), n=16, key=0):
     return {"x": jax.random.uniform(jax.random.key(key), (n, *shape))}
 
 
-@pytest.mark.parametrize("dynamics", DYNAMICS, ids=lambda d: d.name)
-@pytest.mark.parametrize("loss", objectives.OBJECTIVES)
+@pytest.mark.parametrize(
+    "loss, dynamics",
+    [
+        # Each loss and each dynamics; by --slow each loss under each.
+        pytest.param(
+            *(loss, dynamics),
+            marks=[pytest.mark.slow] if i and j else [],
+            id=f"{loss}-{dynamics.name}",
+        )
+        for i, loss in enumerate(objectives.OBJECTIVES)
+        for j, dynamics in enumerate(DYNAMICS)
+    ],
+)
 def test_a_step_is_pure_compiles_once_and_keeps_the_states_shape(loss, dynamics):
     model = gan.make(
         dataclasses.replace(
@@ -65,7 +76,9 @@ def test_samples_have_the_datas_shape_and_range(output, low, high):
     assert model.log_prob is None
 
 
-@pytest.mark.parametrize("dynamics", ["alternating", "consensus"])
+@pytest.mark.parametrize(
+    "dynamics", ["alternating", pytest.param("consensus", marks=pytest.mark.slow)]
+)
 def test_a_dcgan_makes_images_and_remembers_its_moments(dynamics):
     config = gan.Config(
         generator=nets.Network("conv", (4, 3), normalise="batch"),
@@ -203,7 +216,7 @@ def test_the_critics_moves_divide_the_batch():
         gan.make(config, optax.sgd(0.1)).init(jax.random.key(0), _batch(n=16))
 
 
-@pytest.mark.parametrize("network", ["mlp", "conv"])
+@pytest.mark.parametrize("network", [pytest.param("mlp", marks=pytest.mark.slow), "conv"])
 def test_wgan_gp_moves_the_critic_against_its_slopes(network):
     player = nets.Network(network, (4,), "leaky_relu")
     config = gan.Config(
@@ -265,6 +278,7 @@ def test_a_game_without_classes_knows_no_labels():
         model.sample(jax.random.key(1), state, 3, {"label": 1})
 
 
+@pytest.mark.slow
 def test_a_conditional_generator_learns_which_class_lies_where():
     """Two labels, two places: each label's samples go to its own."""
     places = jnp.array([[1.5, 0.0], [-1.5, 0.0]])

@@ -25,6 +25,13 @@ from genjax_zoo.models import gaussian_mixture
 KEY = jax.random.key(0)
 STRUCTURES = ("full", "tied", "diagonal", "spherical")
 DENSE = ("full", "tied")
+FULL = ("full", pytest.param("tied", marks=pytest.mark.slow))
+ENDS = (
+    "full",
+    *(pytest.param(s, marks=pytest.mark.slow) for s in ("tied", "diagonal")),
+    "spherical",
+)
+"""The most and the least of the structures; --slow: what lies between."""
 MAXIMUM_LIKELIHOOD = {"pseudo_counts": 0.0, "ridge": 1e-7}
 
 
@@ -77,7 +84,7 @@ def dense(x, p, mean, sigma):
     return out
 
 
-@pytest.mark.parametrize("name", ["iris", "wine"])
+@pytest.mark.parametrize("name", [pytest.param("iris", marks=pytest.mark.slow), "wine"])
 def test_tied_and_full_are_scikit_learns_discriminant_analyses(name):
     x, y = data(name)
     wide = x.astype(np.float64)
@@ -109,7 +116,7 @@ def test_tied_and_full_are_scikit_learns_discriminant_analyses(name):
     assert np.sum(np.asarray(error) != (twin.predict(wide) != y)) <= 1
 
 
-@pytest.mark.parametrize("covariance", STRUCTURES)
+@pytest.mark.parametrize("covariance", ENDS)
 def test_em_ends_where_scikit_learns_does_and_never_decreases(covariance):
     x, _ = data("iris")
     model, state, infos = learn(x, steps=300, covariance=covariance, components=3,
@@ -158,7 +165,7 @@ def test_densities_are_those_of_the_definition_with_features_missing(covariance)
         np.testing.assert_allclose(model.latents.encode(KEY, state, batch), posterior, atol=1e-3)
 
 
-@pytest.mark.parametrize("covariance", STRUCTURES)
+@pytest.mark.parametrize("covariance", ENDS)
 def test_em_with_missing_features_never_decreases_and_fills_in(covariance):
     x, _ = data("iris")
     holes = x.copy()
@@ -200,7 +207,7 @@ def test_em_with_missing_features_never_decreases_and_fills_in(covariance):
     np.testing.assert_allclose(sigma, wanted_sigma, atol=1e-3)
 
 
-@pytest.mark.parametrize("covariance", DENSE)
+@pytest.mark.parametrize("covariance", FULL)
 def test_minibatches_end_where_one_batch_does(covariance):
     """With labels and one component nothing is hidden, and `keep` is 1; far from 0, too."""
     x, y = data("wine")
@@ -229,7 +236,7 @@ def test_pseudo_counts_and_the_ridge_are_scale_free():
     np.testing.assert_allclose(sigma[0], wanted, rtol=1e-3, atol=1e-3 * np.abs(wanted).max())
 
 
-@pytest.mark.parametrize("covariance", STRUCTURES)
+@pytest.mark.parametrize("covariance", ENDS)
 def test_no_covariance_is_singular(covariance):
     """Two examples a class, 13 features, one of them constant; a class and a component without."""
     x, y = data("wine")
@@ -267,7 +274,7 @@ def test_stepwise_em_on_a_stream_finds_it_too():
     assert abs(float(excess)) < 0.02
 
 
-@pytest.mark.parametrize("covariance", DENSE)
+@pytest.mark.parametrize("covariance", FULL)
 def test_samples_have_the_moments_of_their_class(covariance):
     x, y = data("iris")
     model, state, _ = learn(x, y, steps=3, covariance=covariance, components=2)
@@ -286,7 +293,7 @@ def test_samples_have_the_moments_of_their_class(covariance):
     np.testing.assert_allclose(means, mean, rtol=1e-5)
 
 
-@pytest.mark.parametrize("covariance", DENSE)
+@pytest.mark.parametrize("covariance", FULL)
 def test_what_is_missing_is_drawn_given_what_is_known(covariance):
     x, y = data("iris")
     model, state, _ = learn(x, y, steps=3, covariance=covariance)
@@ -307,7 +314,7 @@ def test_what_is_missing_is_drawn_given_what_is_known(covariance):
     np.testing.assert_allclose(np.bincount(free, minlength=3) / 20_000, posterior, atol=0.02)
 
 
-@pytest.mark.parametrize("covariance", STRUCTURES)
+@pytest.mark.parametrize("covariance", ENDS)
 def test_a_feature_that_never_changed_does_not_decide_when_it_does(covariance):
     """It is the same under both classes: what is left tells them apart, however far it strays."""
     rng = np.random.default_rng(0)
@@ -336,7 +343,15 @@ def test_bad_labels_and_bad_numbers_are_told():
             gaussian_mixture.Config(**wrong)
 
 
-@pytest.mark.parametrize("constant", [0.1, 7.0, 255.0, 1e6])
+@pytest.mark.parametrize(
+    "constant",
+    [
+        0.1,
+        pytest.param(7.0, marks=pytest.mark.slow),
+        pytest.param(255.0, marks=pytest.mark.slow),
+        1e6,
+    ],
+)
 def test_a_constant_column_weighs_as_much_whatever_it_is(constant):
     """Rounding left it 1e-13 where 0 was asked for, and in some steps no floor: 11 to 18 nats."""
     rng = np.random.default_rng(0)

@@ -153,7 +153,9 @@ def gradient(posterior, key=KEY, **fields):
     return jax.tree.map(lambda a, b: a - b, state.params, after.params), info
 
 
-@pytest.mark.parametrize("posterior", POSTERIORS)
+@pytest.mark.parametrize(
+    "posterior", [POSTERIORS[0], pytest.param(POSTERIORS[1], marks=pytest.mark.slow)]
+)
 def test_beta_one_and_no_free_bits_are_the_plain_loss(posterior):
     _, info = gradient(posterior)
     kl = info["kl_1"] + info["kl_2"]

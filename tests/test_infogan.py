@@ -61,6 +61,7 @@ def test_the_bound_is_the_entropy_where_q_knows_and_nothing_where_it_does_not():
     assert abs(bound(blind)) < 1e-5
 
 
+@pytest.mark.slow
 def test_the_code_of_two_clusters_is_found_without_labels():
     """Two clumps, one binary factor: each value of it makes one clump, and Q reads it back."""
     config = infogan.Config(

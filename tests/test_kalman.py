@@ -83,7 +83,16 @@ CASES = {
 
 @PARALLEL
 @pytest.mark.parametrize("missing", [False, True], ids=["whole", "missing"])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(
+    "case",
+    [
+        *("few numbers, full noise", "many numbers", "one of each"),
+        *(
+            pytest.param(c, marks=pytest.mark.slow)
+            for c in ("few numbers", "many numbers, full noise")
+        ),
+    ],
+)
 def test_filter_and_smoother_are_the_dense_gaussian(case, missing, parallel):
     s = system_of(*CASES[case])
     y = series_of(s, 5, missing)
@@ -282,7 +291,10 @@ def test_a_root_may_be_of_a_singular_matrix():
 
 
 @PARALLEL
-@pytest.mark.parametrize("case", ["few numbers, full noise", "many numbers", "a level"])
+@pytest.mark.parametrize(
+    "case",
+    ["few numbers, full noise", pytest.param("many numbers", marks=pytest.mark.slow), "a level"],
+)
 def test_a_diffuse_start_is_the_limit_of_wide_ones(case, parallel):
     """Against the dense Gaussian of a first state of variance κ, as κ grows: the same moments, and
     log p + k/2 log 2πκ."""

@@ -82,7 +82,7 @@ def log_evidence(x):
     return jax.nn.logsumexp(joint, axis=-1) + jnp.log(step)
 
 
-@pytest.mark.parametrize("off", [0.0, 0.5])
+@pytest.mark.parametrize("off", [pytest.param(0.0, marks=pytest.mark.slow), 0.5])
 def test_the_bound_is_met_with_the_true_posterior_and_missed_with_another(monkeypatch, off):
     with jax.enable_x64(True):
         model, state = linear_gaussian(monkeypatch, off=off)
@@ -155,7 +155,7 @@ def of_bars(first):
     )
 
 
-@pytest.fixture(scope="module", params=["vae", "vq_vae"])
+@pytest.fixture(scope="module", params=["vae", pytest.param("vq_vae", marks=pytest.mark.slow)])
 def learnt_bars(request):
     """(config, model, the states after each stage)."""
     config = of_bars(request.param)
@@ -239,6 +239,19 @@ def test_latents_lead_back_to_the_data(learnt_bars):
     assert drawn.shape == (3, *z.shape[1:])
 
 
+def test_codes_may_come_first():
+    """That they learn, by --slow."""
+    model, batch = latent_diffusion.make(of_bars("vq_vae"), optax.adam(5e-3)), bars()
+    assert model.log_prob is None
+    assert set(model.measures) == {"distortion"}
+    state = jax.eval_shape(model.init, KEY, batch)
+    after, _ = jax.eval_shape(model.step, KEY, state, batch)
+    shapes = lambda tree: jax.tree.map(lambda leaf: (leaf.shape, leaf.dtype), tree)
+    assert shapes(after) == shapes(state)
+    drawn = jax.eval_shape(lambda key, state: model.sample(key, state, 5), KEY, state)
+    assert drawn["x"].shape == (5, *batch["x"].shape[1:])
+
+
 def test_evidence_is_a_bound_of_the_vae_and_none_of_the_vq_vae(learnt_bars):
     config, model, (*_, done) = learnt_bars
     assert model.latents.space == REAL
@@ -269,7 +282,7 @@ def learnt_vae(batch, **fields):
     return model, state
 
 
-@pytest.mark.parametrize("average", [0.0, 0.9])
+@pytest.mark.parametrize("average", [pytest.param(0.0, marks=pytest.mark.slow), 0.9])
 def test_a_latent_diffusion_begins_from_a_trained_vae(average):
     """The first stage is that VAE and stays it: its parameters, its bound, its decodings."""
     batch = bars()

@@ -21,7 +21,18 @@ SHAPE = (5, 6, 2)
 
 # Every network with every norm, and every nonlinearity with some of them.
 KINDS = list(itertools.product(nets.NETWORKS, players.NORMS))
-CASES = [(*kind, act) for kind, act in zip(KINDS, itertools.cycle(ACTIVATIONS), strict=False)]
+SPARED = {
+    ("mlp", "batch"),
+    ("mlp", "spectral"),
+    ("conv", "none"),
+    ("conv", "layer"),
+    ("resnet", "batch"),
+}
+"""By --slow: the network has another norm, and the norm another network."""
+CASES = [
+    pytest.param(*kind, act, marks=[pytest.mark.slow] if kind in SPARED else [])
+    for kind, act in zip(KINDS, itertools.cycle(ACTIVATIONS), strict=False)
+]
 
 
 def normal(seed, *shape):
@@ -40,7 +51,16 @@ def network(name, normalise, activation):
 
 
 @pytest.mark.parametrize("name", nets.NETWORKS)
-@pytest.mark.parametrize("shape", [(8, 8, 1), (28, 28, 1), (13, 9, 3), (1, 2, 1)], ids=str)
+@pytest.mark.parametrize(
+    "shape",
+    [
+        pytest.param((8, 8, 1), marks=pytest.mark.slow),
+        pytest.param((28, 28, 1), marks=pytest.mark.slow),
+        (13, 9, 3),
+        (1, 2, 1),
+    ],
+    ids=str,
+)
 def test_every_network_norm_and_nonlinearity_has_the_shapes_it_says(name, shape):
     z, x = jnp.zeros((4, 5)), jnp.zeros((4, *shape))
     # Tracing takes time: every norm with a nonlinearity of one, two and five pieces.
@@ -277,7 +297,9 @@ def test_players_of_plain_units_are_the_zoos_mlp():
     close(ours.apply(params, memory, x, True)[0], plain.apply(params, x))
 
 
-@pytest.mark.parametrize("normalise", ["none", "batch", "layer"])
+@pytest.mark.parametrize(
+    "normalise", ["none", "batch", pytest.param("layer", marks=pytest.mark.slow)]
+)
 def test_a_deep_resnet_starts_neither_faint_nor_loud(normalise):
     """A hundred layers: what comes out is of the size of what went in, and so are gradients."""
     kind = nets.Network("resnet", (8,), "relu", normalise, blocks=48)

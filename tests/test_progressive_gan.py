@@ -71,7 +71,7 @@ def at_once():
 
 
 def same(a, b):
-    return all(jax.tree.leaves(jax.tree.map(jnp.array_equal, a, b)))
+    return all(jax.tree.leaves(jax.tree.map(np.array_equal, a, b)))
 
 
 def said(info):
@@ -418,8 +418,9 @@ def test_any_resolution_is_begun_from_another_run():
     """The later one, which would have taken over from the earlier, keeps what it was given."""
     _, model, batch = small(stage_steps=(1,), widths=WIDTHS[:2])
     assert list(inspect.signature(model.init).parameters) == ["key", "batch", "side_4", "side_8"]
-    learnt = model.init(jax.random.key(5), batch).states[1].params
-    state, step = model.init(KEY, batch, side_8=learnt), jax.jit(model.step)
+    init, step = jax.jit(model.init), jax.jit(model.step)
+    learnt = init(jax.random.key(5), batch).states[1].params
+    state = init(KEY, batch, side_8=learnt)
     for i in range(2):
         before = state.states[1].params
         state, _ = step(jax.random.fold_in(KEY, i), state, batch)

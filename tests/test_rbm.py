@@ -1,6 +1,7 @@
 """The restricted Boltzmann machine against enumeration of everything it could do."""
 
 import functools
+import itertools
 import math
 
 import jax
@@ -222,7 +223,7 @@ def test_contrastive_divergence_starts_at_the_data():
         np.testing.assert_allclose(own, g, atol=0.02)
 
 
-@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("centred", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_persistent_chains_arrive_at_the_exact_gradient(centred):
     """One Gibbs step at a time, over many steps of learning that stand still."""
     p, x = machine(offsets=centred), states(5)[jnp.array([1, 5, 9, 30])]
@@ -309,7 +310,18 @@ BARS = jnp.array(
 ).reshape(6, 2, 2, 1)
 
 
-@pytest.mark.parametrize("centred", [pytest.param(False, marks=pytest.mark.slow), True])
+def test_the_reconstruction_is_what_is_decoded_of_the_means():
+    model, state = model_and_state(machine(4, 6).replace(shape=(2, 2, 1)))
+    error = model.measures["reconstruction"](KEY, state, {"x": BARS})
+    assert error.shape == (6,)
+    hidden = model.latents.encode(KEY, state, {"x": BARS})
+    assert hidden.shape == (6, 6)
+    decoded = model.latents.decode(KEY, state, hidden)["x"]
+    np.testing.assert_allclose(jnp.sum((decoded - BARS) ** 2, (1, 2, 3)), error, rtol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("centred", [False, True])
 def test_bars_and_stripes_are_learnt_to_near_their_entropy(centred):
     config = rbm.Config(hidden=6, chain="pcd", k=2, chains=200, centred=centred, weight_std=0.1)
     model = compiled(rbm.make(config, optax.sgd(optax.linear_schedule(0.2, 0.0, 10_000))))
@@ -335,6 +347,12 @@ def test_bars_and_stripes_are_learnt_to_near_their_entropy(centred):
 # Every kind of unit: x binary or real, with a label or without, against sums and integrals
 
 KINDS = [("bernoulli", 0), ("bernoulli", 3), ("gaussian", 0), ("gaussian", 3)]
+ENDS = [
+    pytest.param(*kind, marks=[] if kind in (KINDS[0], KINDS[-1]) else [pytest.mark.slow])
+    for kind in KINDS
+]
+"""The least and the most of them; what lies between, by --slow."""
+LEAST = [("tempering", *KINDS[0]), ("tempering", *KINDS[-1]), ("fast_pcd", *KINDS[0])]
 
 
 @functools.partial(jax.jit, static_argnames=("units", "classes", "D", "H"))
@@ -503,8 +521,17 @@ def exact_descent(p, v):
     return jax.grad(objective)(p)
 
 
-@pytest.mark.parametrize("units, classes", KINDS)
-@pytest.mark.parametrize("chain", ["tempering", "fast_pcd"])
+@pytest.mark.parametrize(
+    "chain, units, classes",
+    [
+        *LEAST,
+        *(
+            pytest.param(chain, *kind, marks=pytest.mark.slow)
+            for chain, kind in itertools.product(("tempering", "fast_pcd"), KINDS)
+            if (chain, *kind) not in LEAST
+        ),
+    ],
+)
 def test_other_chains_arrive_at_the_exact_gradient(units, classes, chain):
     """In learning that stands still; fast weights without a rate are none."""
     p = machine_of(units, classes)
@@ -528,6 +555,7 @@ def test_other_chains_arrive_at_the_exact_gradient(units, classes, chain):
         np.testing.assert_allclose(own, getattr(truth, name), atol=atol)
 
 
+@pytest.mark.slow
 def test_persistent_chains_are_where_tempering_is_needed():
     """Two modes that plain chains hardly ever leave: replicas cross over, plain chains do not."""
     p = Machine(
@@ -555,7 +583,7 @@ def test_persistent_chains_are_where_tempering_is_needed():
     assert abs(share["tempering"] - truth) < 0.05
 
 
-@pytest.mark.parametrize("centred", [False, True])
+@pytest.mark.parametrize("centred", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_fast_weights_follow_the_gradient_and_forget(centred):
     p, x = machine(offsets=centred), {"x": states(5)[3:9]}
     fields = {"chain": "fast_pcd", "chains": 10, "fast_rate": 0.5, "fast_decay": 0.75}
@@ -623,7 +651,7 @@ def test_trades_leave_the_product_of_tempered_distributions_as_it_is():
 # Samples given a part
 
 
-@pytest.mark.parametrize("units, classes", [("bernoulli", 0), ("bernoulli", 3), ("gaussian", 3)])
+@pytest.mark.parametrize("units, classes", ENDS)
 def test_a_part_that_is_known_stays_and_the_rest_follows_the_conditional(units, classes):
     p = machine_of(units, classes)
     model, state = model_of(p, sample_steps=40)
@@ -766,7 +794,7 @@ def test_the_deviation_moves_only_if_it_is_to_be_learnt():
 # Annealing
 
 
-@pytest.mark.parametrize("units, classes", KINDS)
+@pytest.mark.parametrize("units, classes", ENDS)
 def test_the_path_goes_from_the_base_rate_to_the_machine(units, classes):
     p = machine_of(units, classes)
     way, v = gibbs.path(p), jnp.asarray(cells(p, side=9, reach=2.0)[0], jnp.float32)
@@ -807,7 +835,9 @@ def apart_at_zero(way, base, v):
     return float(way.log_density(0.0, v)[0] + free_energy(base, v)[0])
 
 
-@pytest.mark.parametrize("units, classes", [("bernoulli", 0), ("gaussian", 3)])
+@pytest.mark.parametrize(
+    "units, classes", [pytest.param(*KINDS[0], marks=pytest.mark.slow), KINDS[-1]]
+)
 def test_annealing_finds_log_z_of_twenty_hidden_units(units, classes):
     p = machine_of(units, classes, D=6, H=20)
     p = p.replace(W=0.5 * p.W)
@@ -817,7 +847,7 @@ def test_annealing_finds_log_z_of_twenty_hidden_units(units, classes):
     assert abs(float(found.log_z) - truth) < 3 * float(found.standard_error)
 
 
-@pytest.mark.parametrize("units, classes", KINDS)
+@pytest.mark.parametrize("units, classes", ENDS)
 def test_annealing_of_zero_weights_is_exact_with_zero_variance(units, classes):
     p = machine_of(units, classes, D=4, H=5)
     p = p.replace(W=0 * p.W, c=0 * p.c, b=boltzmann.base_bias(p))
@@ -845,7 +875,7 @@ def test_annealing_bars_and_stripes_gets_better_with_temperatures():
     p = bars_machine()
     truth = float(log_partition(p))
     assert float(jnp.abs(p.W).max()) > 2
-    for temperatures, within in ((100, 0.5), (1000, 0.05), (10_000, 0.005)):
+    for temperatures, within in ((100, 0.5), (1000, 0.05)):
         config = ais.Config(temperatures, 100)
         found = jax.jit(lambda key, c=config: ais.ais(key, gibbs.path(p), c))(KEY)
         assert abs(float(found.log_z) - truth) < within, temperatures
@@ -871,7 +901,8 @@ def test_few_temperatures_make_forward_too_low_and_reverse_too_high():
 
 
 @pytest.mark.parametrize(
-    "chain", [pytest.param("cd", marks=pytest.mark.slow), "pcd", "fast_pcd", "tempering"]
+    "chain",
+    ["pcd", *(pytest.param(c, marks=pytest.mark.slow) for c in ("cd", "fast_pcd", "tempering"))],
 )
 def test_measures_by_annealing_are_the_likelihood(chain):
     p = machine(5, 21).replace(W=0.3 * machine(5, 21).W)

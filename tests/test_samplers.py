@@ -5,7 +5,6 @@ of every sampler is then x_s = m x_t + τ z, and the variance follows var ← m�
 forms of m and τ below are derived from the papers, not from the code.
 """
 
-import itertools
 import math
 
 import jax
@@ -88,9 +87,9 @@ def test_a_thousand_ancestral_steps_end_in_the_published_variance(kind, publishe
     process = PROCESSES["ddpm"]()
     times = samplers.even(process, 999)
     (m, noise), at = _gaussian_ancestral(process, 1.0, kind), jnp.asarray(times)
-    value = 1.0
-    for t, s in itertools.pairwise(at):
-        value = float(m(s, t) ** 2 * value + noise(s, t))
+    step, value = lambda s, t: (m(s, t) ** 2, noise(s, t)), 1.0
+    for shrunk, added in zip(*map(np.asarray, jax.jit(step)(at[1:], at[:-1])), strict=True):
+        value = float(shrunk * value + added)
     value *= float(process.alpha(at[-1])) ** 2
     assert value == pytest.approx(published, abs=5e-7)
     # And so end samples: of 4,000 the variance is known to some 2 %.

@@ -348,7 +348,7 @@ def test_the_estimate_is_the_exact_value_whatever_the_posterior():
 # Labels
 
 
-@pytest.mark.parametrize("network", ["mlp", "conv"])
+@pytest.mark.parametrize("network", ["mlp", pytest.param("conv", marks=pytest.mark.slow)])
 def test_a_model_of_labels_draws_what_is_given(network):
     """Two classes, of black images and of white ones."""
     label = jnp.arange(40, dtype=jnp.int32) % 2
@@ -419,7 +419,19 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("name", CASES)
+SPARED = {
+    "bernoulli, conv",
+    "scalar variance",
+    "diagonal variance",
+    "fixed variance",
+    "gaussian, conv",
+}
+"""By --slow: the decoder is also another network's, the network another decoder's."""
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] if n in SPARED else []) for n in CASES]
+)
 def test_every_decoder_and_network_learns_and_keeps_shapes(name):
     x, fields = CASES[name]
     config = vae.Config(**{"latents": 4, "widths": (32,), "importance_samples": 5, **fields})
