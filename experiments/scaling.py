@@ -271,10 +271,10 @@ def _page(one, points, last, best, fits, told) -> list[str]:
         "the first split held out; one seed a run, learning rate min(.01, .4 / width), cosine to a "
         "tenth within each run's own tokens. A pilot with batches of 32 and rates of min(.02, .3 / "
         "width) took so few steps that the wider ones stayed behind the narrow ones (2 x 32 2.71, "
-        "2 x 16 2.41 after 400,000 tokens), and was stopped. A first run of all sizes at 100,000 to "
-        "400,000 tokens foretold 1.942 [1.752, 2.301] and had 1.860 (commit b299e98); nothing else "
-        "was tried. A million tokens are far from any limit: E is what this fit makes of them, and "
-        "no entropy.",
+        "2 x 16 2.41 after 400,000 tokens), and was stopped. A first run of all sizes at 100,000 "
+        "to 400,000 tokens foretold 1.942 [1.752, 2.301] and had 1.860 (commit b299e98); nothing "
+        "else was tried. A million tokens are far from any limit: E is what this fit makes of "
+        "them, and no entropy.",
         f"The runs took {sum(p.seconds for p in [*points, last]) / 60:.0f} core-minutes.",
         one.closing(str(one.args.seed)),
     ]
