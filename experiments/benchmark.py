@@ -212,12 +212,21 @@ def data(workload: Workload, batches: int) -> np.ndarray:
     return rng.uniform(-1, 1, shape).astype(np.float32)
 
 
+def twin_of(name: str, module: str = "benchmark_torch") -> Callable[..., Any]:
+    """A twin in PyTorch, which is read when it is needed: without it, ours can run alone."""
+
+    def make(*arguments: Any) -> Any:
+        # Whether run as a file or imported, the twins lie beside this file.
+        beside = str(pathlib.Path(__file__).parent)
+        if beside not in sys.path:
+            sys.path.insert(0, beside)
+        return getattr(importlib.import_module(module), name)(*arguments)
+
+    return make
+
+
 def workloads() -> dict[str, Workload]:
     """The rows of the table, by name."""
-    # Whether run as a file or imported, the twins lie beside this file.
-    sys.path.insert(0, str(pathlib.Path(__file__).parent))
-    import benchmark_torch as twins
-
     adam = optimizers.Config("adam", 1e-3)
     gan = optimizers.Config("adam", 2e-4, b1=0.5)
     gan_gp = optimizers.Config("adam", 1e-4, b1=0.5, b2=0.9)
@@ -248,35 +257,35 @@ def workloads() -> dict[str, Workload]:
     unet = {"network": {"name": "unet", "width": 32, "multiples": (1, 2, 2), "blocks": 1}}
     return {
         "vae": Workload(
-            "MLP VAE 784-500-50, batch 128", "vae", vae, adam, (128, 784), "binary", twins.Vae
+            "MLP VAE 784-500-50, batch 128", "vae", vae, adam, (128, 784), "binary", twin_of("Vae")
         ),
         "conv_vae": Workload(
             "convolutional VAE 32-64 channels, 28x28, 50 latents, batch 128",
-            "vae", conv_vae, adam, (128, 28, 28, 1), "binary", twins.ConvVae,
+            "vae", conv_vae, adam, (128, 28, 28, 1), "binary", twin_of("ConvVae"),
         ),
         "flow": Workload(
             "RealNVP, 6 couplings by networks 256-256, 64 dimensions, batch 256",
-            "flow", flow, adam, (256, 64), "signed", twins.Flow,
+            "flow", flow, adam, (256, 64), "signed", twin_of("Flow"),
         ),
         "unet": Workload(
             "diffusion, U-Net 32-64-64 channels, 28x28, batch 32",
-            "diffusion", {**unet, "average": 0.0}, adam, (32, 28, 28, 1), "signed", twins.Unet,
+            "diffusion", {**unet, "average": 0.0}, adam, (32, 28, 28, 1), "signed", twin_of("Unet"),
         ),
         "dcgan": Workload(
             "DCGAN 64-128-256 channels, 28x28, both players, batch 64",
-            "gan", dcgan, gan, (64, 28, 28, 1), "signed", twins.Dcgan,
+            "gan", dcgan, gan, (64, 28, 28, 1), "signed", twin_of("Dcgan"),
         ),
         "wgan_gp": Workload(
             "WGAN-GP 64-128 channels, 28x28, 5 critic moves of 64 images and one of the generator",
-            "gan", wgan_gp, gan_gp, (320, 28, 28, 1), "signed", twins.WganGp, moves=6,
+            "gan", wgan_gp, gan_gp, (320, 28, 28, 1), "signed", twin_of("WganGp"), moves=6,
         ),
         "rbm_cd": Workload(
             "RBM 784x500, CD-1, batch 100",
-            "rbm", {**rbm, "chain": "cd"}, sgd, (100, 784), "binary", twins.Rbm,
+            "rbm", {**rbm, "chain": "cd"}, sgd, (100, 784), "binary", twin_of("Rbm"),
         ),
         "rbm_pcd": Workload(
             "RBM 784x500, PCD-1, batch 100",
-            "rbm", {**rbm, "chain": "pcd"}, sgd, (100, 784), "binary", twins.Rbm,
+            "rbm", {**rbm, "chain": "pcd"}, sgd, (100, 784), "binary", twin_of("Rbm"),
         ),
         **{
             f"{name}{kind}": Workload(
@@ -285,9 +294,9 @@ def workloads() -> dict[str, Workload]:
             )
             for name, (title, fields, shape) in gpts().items()
             for kind, dtype, other, twin in (
-                ("", "float32", "float32", twins.Gpt),
-                ("_bf16", "bfloat16", "bfloat16", twins.Gpt),
-                ("_bf16_f32", "bfloat16", "float32", twins.GptFloat32),
+                ("", "float32", "float32", twin_of("Gpt")),
+                ("_bf16", "bfloat16", "bfloat16", twin_of("Gpt")),
+                ("_bf16_f32", "bfloat16", "float32", twin_of("GptFloat32")),
             )
         },
     }  # fmt: skip

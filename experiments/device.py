@@ -258,17 +258,6 @@ def workloads(tiny: bool = False) -> dict[str, Workload]:
     }
 
 
-def twin_of(name: str) -> Callable[..., Any]:
-    """A twin of device_torch.py, which is read when it is needed."""
-
-    def make(*arguments: Any) -> Any:
-        import device_torch
-
-        return getattr(device_torch, name)(*arguments)
-
-    return make
-
-
 ADAM = optimizers.Config("adam", 1e-3)
 
 
@@ -281,7 +270,7 @@ def dit(tiny: bool) -> Workload:
             f"diffusion, DiT of {blocks} blocks of {width}, {side}x{side} in patches of 2, "
             f"batch {batch}",
             *("diffusion", {"network": network, "average": 0.0}, ADAM),
-            *((batch, side, side, 4), "signed", twin_of("Dit")),
+            *((batch, side, side, 4), "signed", benchmark.twin_of("Dit", "device_torch")),
         )
     )
 
@@ -307,7 +296,7 @@ def pixelcnn(tiny: bool) -> Workload:
     known = benchmark.Workload(
         f"PixelCNN, {layers} layers of {width}, {side}x{side}, batch {batch}",
         *("pixelcnn", {"layers": layers, "width": width}, ADAM),
-        *((batch, side, side, 1), "binary", twin_of("PixelCnn")),
+        *((batch, side, side, 1), "binary", benchmark.twin_of("PixelCnn", "device_torch")),
     )
     return training(known, model=own)
 
@@ -344,7 +333,7 @@ def gpt(tiny: bool) -> Workload:
         f"{'GPT of two layers' if tiny else 'GPT-2 small'}, {fields['dtype']}, {batch} rows of "
         f"{fields['context']} symbols",
         *("language_model", fields, ADAM, (batch, fields["context"] + 1)),
-        *(fields["vocabulary"], twin_of("Gpt")),
+        *(fields["vocabulary"], benchmark.twin_of("Gpt", "device_torch")),
     )
     return training(known, fields["dtype"], work=work_of(fields, batch))
 
@@ -376,7 +365,9 @@ def writing(tiny: bool) -> Workload:
         import torch
 
         state, found = handed
-        twin = twin_of("Writer")(jax.tree.map(np.asarray, state), fields, ADAM)
+        twin = benchmark.twin_of("Writer", "device_torch")(
+            jax.tree.map(np.asarray, state), fields, ADAM
+        )
         begun = torch.from_numpy(prompt).long().to(torch.get_default_device())
 
         def check() -> float:
@@ -414,7 +405,7 @@ def annealing(tiny: bool) -> Workload:
         return side, flops, "XLA", program(jax.random.key(0), machine)
 
     def theirs(found: Any) -> tuple[Callable[[], Any], Callable[[], float]]:
-        twin = twin_of("Ais")(machine, config)
+        twin = benchmark.twin_of("Ais", "device_torch")(machine, config)
         step = lambda: twin.log_z()
         step.whole = True  # type: ignore[attr-defined]
         return step, lambda: twin.check(found)

@@ -40,7 +40,8 @@ def stranger(port, knock):
         try:
             with socket.create_connection(("127.0.0.1", port)) as peer:
                 return peer.sendall(knock)
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, ConnectionResetError):
+            # Nobody listens yet, or somebody is about to.
             pass
 
 
