@@ -161,7 +161,7 @@ def test_the_contrast_is_the_gradient_of_the_likelihood():
     first = ring(KEY, 64)
     # Away from the first batch, whose Gaussian the model starts near, there is a gradient to see.
     x = first + jnp.array([1.0, 0.0])
-    objective = ebm.Objective(start="noise", chains=8000, steps=250, step=0.05)
+    objective = ebm.Objective(start="noise", chains=20_000, steps=250, step=0.05)
     model, state = made({"x": first}, objective=objective)
     line = (jnp.arange(200) + 0.5) / 200 * 30 - 15
     grid = 3 + jnp.stack(jnp.meshgrid(line, line), -1).reshape(-1, 2)
@@ -177,7 +177,7 @@ def test_the_contrast_is_the_gradient_of_the_likelihood():
     found = jax.tree.map(lambda a, b: a - b, before, after.params.f)
     flat = lambda tree: np.asarray(jax.flatten_util.ravel_pytree(tree)[0])
     apart = np.linalg.norm(flat(found) - flat(exact)) / np.linalg.norm(flat(exact))
-    assert apart < 0.07
+    assert apart < 0.05
 
 
 def test_the_gaussian_is_not_learnt_not_even_by_weight_decay():
@@ -288,19 +288,19 @@ def test_a_known_part_stays_and_the_rest_follows_the_conditional():
     batch = {"x": ring(KEY, 64)}
     sampling = ebm.Sampling(steps=200, first=0.3, last=0.1)
     model, state = made(batch, sampling=sampling)
-    n, at = 5000, 1.0
+    n, at = 20_000, 1.0
     known = {"x": jnp.array([at, jnp.nan])}
     drawn = jax.jit(model.sample, static_argnums=2)(KEY, state, n, known)["x"]
     assert jnp.array_equal(drawn[:, 0], jnp.full(n, at))
-    line = jnp.linspace(-15, 21, 2001)
+    line = jnp.linspace(-15, 21, 6001)
     points = jnp.stack([jnp.full_like(line, at), line], axis=1)
     law = np.exp(np.asarray(model.log_prob(KEY, state, {"x": points}), np.float64))
     law /= law.sum()
     mean = law @ np.asarray(line)
     spread = np.sqrt(law @ (np.asarray(line) - mean) ** 2)
     assert abs(mean - float(state.params.mean[1])) > 0.5, "the network is not to be seen"
-    assert abs(float(drawn[:, 1].mean()) - mean) < 0.05 * spread
-    np.testing.assert_allclose(float(drawn[:, 1].std()), spread, rtol=0.04)
+    assert abs(float(drawn[:, 1].mean()) - mean) < 0.03 * spread
+    np.testing.assert_allclose(float(drawn[:, 1].std()), spread, rtol=0.03)
     mask = model.sample(KEY, state, 2, {"x": jnp.array([at, 0.0]), "mask": jnp.array([1, 0])})
     assert jnp.array_equal(mask["x"][:, 0], jnp.full(2, at))
     with pytest.raises(DataError, match=r"label was given, .* knows no labels"):
