@@ -43,6 +43,14 @@ def adam(parameters: list[torch.Tensor], optimizer: Any) -> torch.optim.Optimize
     return torch.optim.Adam(parameters, optimizer.learning_rate, betas, optimizer.eps, fused=True)
 
 
+def descended(loss: torch.Tensor, optimizer: torch.optim.Optimizer) -> torch.Tensor:
+    """The loss, after a step down its gradient."""
+    optimizer.zero_grad(set_to_none=True)
+    loss.backward()
+    optimizer.step()
+    return loss
+
+
 def differ(ours: list[float], theirs: list[float], what: str) -> float:
     """The largest relative difference; raises where the two do not compute the same."""
     difference = max(abs(a - b) / max(abs(a), 1e-6) for a, b in zip(ours, theirs, strict=True))
@@ -88,10 +96,7 @@ class Vae:
         if noise is None:
             noise = torch.randn(x.shape[0], self.latents)
         loss = self.loss(x, noise)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        return loss
+        return descended(loss, self.optimizer)
 
     def check(self, model: Model, state: Any, table: jax.Array, steps: int = 3) -> float:
         """Over `steps` steps, so that a wrong gradient or a wrong optimizer shows."""
@@ -193,11 +198,7 @@ class Flow:
         return -(normal + log_det).mean()
 
     def step(self, x: torch.Tensor) -> torch.Tensor:
-        loss = self.loss(x)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        return loss
+        return descended(self.loss(x), self.optimizer)
 
     def check(self, model: Model, state: Any, table: jax.Array, steps: int = 3) -> float:
         """The losses over `steps` steps, from elsewhere: nothing of a flow is random.
@@ -309,10 +310,7 @@ class Unet:
         alpha, sigma, _ = self.noised(t)
         column = lambda a: a[:, None, None, None]
         loss = F.mse_loss(self.predict_noise(column(alpha) * x + column(sigma) * noise, t), noise)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        return loss
+        return descended(loss, self.optimizer)
 
     @torch.no_grad()
     def sample(self, x: torch.Tensor, times: np.ndarray) -> torch.Tensor:
@@ -638,11 +636,7 @@ class Gpt:
         return F.cross_entropy(logits.float().flatten(0, 1), x[:, 1:].flatten())
 
     def step(self, x: torch.Tensor) -> torch.Tensor:
-        loss = self.loss(x)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        return loss
+        return descended(self.loss(x), self.optimizer)
 
     def check(self, model: Model, state: Any, table: jax.Array, steps: int = 3) -> float:
         """The losses over `steps` steps: nothing of it is random."""

@@ -21,7 +21,7 @@ import torch.nn.functional as F
 
 sys.path.insert(0, str(pathlib.Path(__file__).parent))
 
-from benchmark_torch import Gpt, Unet, adam, differ, leaf, tensor
+from benchmark_torch import Gpt, Unet, adam, descended, differ, leaf, tensor
 
 from genjax_zoo.contract import ZooError
 from genjax_zoo.maths.inference import kalman
@@ -39,11 +39,7 @@ class Learner:
         return x
 
     def step(self, x: torch.Tensor) -> torch.Tensor:
-        loss = self.loss(x)
-        self.optimizer.zero_grad(set_to_none=True)
-        loss.backward()
-        self.optimizer.step()
-        return loss
+        return descended(self.loss(x), self.optimizer)
 
     def check(self, model: Any, state: Any, table: jax.Array, steps: int = 3) -> float:
         """The losses over `steps` steps, so that a wrong gradient shows."""
